@@ -1,0 +1,137 @@
+//! Generates `include/qnet.h` from the sources, and tells the linker what the shared library is.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use cbindgen::{Builder, Config, ItemType};
+
+/// Where the types are that C sees.
+const TYPES: [&str; 7] = [
+    "error.rs",
+    "frame.rs",
+    "options.rs",
+    "callback.rs",
+    "conn.rs",
+    "capi/mod.rs",
+    "capi/receive.rs",
+];
+
+/// The sections of functions: the file of `src/capi/`, and the title.
+const SECTIONS: [(&str, &str); 6] = [
+    ("conn", "Connecting"),
+    ("listener", "Listening"),
+    ("send", "Sending"),
+    ("receive", "Receiving"),
+    ("end", "Ending"),
+    ("info", "Knowing"),
+];
+
+fn main() {
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    for watched in ["src", "build.rs", "cbindgen.toml", "qnet.map", "Cargo.toml"] {
+        println!("cargo:rerun-if-changed={watched}");
+    }
+    write_header(&root);
+    link(&root);
+}
+
+/// Writes the header into the source tree, if it differs and the tree can be written to.
+fn write_header(root: &Path) {
+    let header = header(root);
+    let path = root.join("include/qnet.h");
+    if fs::read_to_string(&path).is_ok_and(|old| old == header) {
+        return;
+    }
+    if let Err(error) = fs::write(&path, header) {
+        println!("cargo:warning=include/qnet.h is out of date, and cannot be written: {error}");
+    }
+}
+
+fn header(root: &Path) -> String {
+    let types = [ItemType::Enums, ItemType::Structs, ItemType::OpaqueItems, ItemType::Typedefs];
+    let mut parts = vec![BEGIN.to_owned(), version(), generate(root, &TYPES, types.to_vec())];
+    for (file, title) in SECTIONS {
+        let line = "-".repeat(74 - title.len() - file.len());
+        parts.push(format!("/* ---- {title} ({file}) {line} */\n"));
+        parts.push(generate(root, &[&format!("capi/{file}.rs")], vec![ItemType::Functions]));
+    }
+    parts.push(END.to_owned());
+    parts.join("\n")
+}
+
+/// What cbindgen makes of some kinds of items in some files of `src/`.
+fn generate(root: &Path, files: &[&str], kinds: Vec<ItemType>) -> String {
+    let mut config = Config::from_root_or_default(root);
+    config.export.item_types = kinds;
+    let sources = files.iter().map(|file| root.join("src").join(file));
+    let builder = sources.fold(Builder::new().with_config(config), Builder::with_src);
+    let mut text = Vec::new();
+    builder.generate().expect("the sources can be parsed").write(&mut text);
+    String::from_utf8(text).expect("cbindgen writes UTF-8")
+}
+
+const BEGIN: &str = "\
+/*
+ * qnet.h - libqnet, for programs that plug QEMU virtual machines into their own network.
+ *
+ * Generated from the library's sources; do not edit.
+ *
+ * Functions return zero or more for success and one of qnet_error for failure, unless said
+ * otherwise. Any of them may be called from any thread at any time, signal handlers excepted, and
+ * none raises SIGPIPE. Handles are tokens: a stale one gives QNET_ERR_HANDLE and never a crash.
+ */
+
+#ifndef QNET_H
+#define QNET_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern \"C\" {
+#endif
+";
+
+fn version() -> String {
+    let part = |name: &str| env::var(format!("CARGO_PKG_VERSION_{name}")).expect("cargo sets it");
+    let (major, minor, patch) = (part("MAJOR"), part("MINOR"), part("PATCH"));
+    format!(
+        "\
+/**
+ * The version of this header.
+ */
+enum qnet_version_number {{
+    QNET_VERSION_MAJOR = {major},
+    QNET_VERSION_MINOR = {minor},
+    QNET_VERSION_PATCH = {patch}
+}};
+"
+    )
+}
+
+const END: &str = "\
+#ifdef __cplusplus
+}
+#endif
+
+#endif
+";
+
+fn link(root: &Path) {
+    let major = env::var("CARGO_PKG_VERSION_MAJOR").expect("cargo sets it");
+    let arg = |arg: &str| println!("cargo:rustc-cdylib-link-arg=-Wl,{arg}");
+    arg(&format!("-soname,libqnet.so.{major}"));
+    // Threads may live when the host calls dlclose: the code stays mapped.
+    arg("-z,nodelete");
+    arg(&format!("--version-script={}", root.join("qnet.map").display()));
+    link_soname(&major);
+}
+
+/// Programs look for the library under its soname, so that name stands beside what cargo builds.
+fn link_soname(major: &str) {
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
+    // OUT_DIR is PROFILE/build/qnet-HASH/out.
+    let profile = out.ancestors().nth(3).expect("cargo's directories");
+    // It is there already, or the place is not ours to write: a program's own affair then.
+    let _ = std::os::unix::fs::symlink("libqnet.so", profile.join(format!("libqnet.so.{major}")));
+}

@@ -1,0 +1,121 @@
+/*
+ * check.h - the little that every test here shares.
+ *
+ * A test is a function without arguments. run() runs it in a process of its
+ * own, so that a crash or a hang fails that test alone; CHECK ends the process
+ * at the first thing that is not so. Environment: CHECK_ONLY=word runs only
+ * the tests whose name contains word, CHECK_SLOW=n multiplies the time allowed
+ * (for valgrind and the sanitizers) and divides repetitions (see rounds()).
+ */
+#ifndef CHECK_H
+#define CHECK_H
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "qnet.h"
+
+enum { CHECK_SECONDS = 60, CHECK_SKIP = 77 };
+
+static int check_passed, check_failed, check_skipped;
+
+/* Prints what was expected and where, and ends this test. */
+#define CHECK(condition)                                                       \
+    do {                                                                       \
+        if (!(condition))                                                      \
+            check_fail(__FILE__, __LINE__, #condition);                        \
+    } while (0)
+
+/* The same for two integers, which are printed. */
+#define CHECK_INT(got, want)                                                   \
+    check_int(__FILE__, __LINE__, #got, (long long)(got), (long long)(want))
+
+static inline void check_fail(const char *file, int line, const char *what)
+{
+    fprintf(stderr, "%s:%d: not so: %s (errno %s; qnet: %s)\n", file, line,
+            what, strerror(errno), qnet_last_error());
+    fflush(NULL);
+    _exit(1);
+}
+
+static inline void check_int(const char *file, int line, const char *what,
+                             long long got, long long want)
+{
+    if (got == want)
+        return;
+    fprintf(stderr, "%s:%d: %s is %lld, not %lld (qnet: %s)\n", file, line,
+            what, got, want, qnet_last_error());
+    fflush(NULL);
+    _exit(1);
+}
+
+/* Ends this test as skipped. */
+static inline void check_skip(const char *why)
+{
+    fprintf(stderr, "skipped: %s\n", why);
+    fflush(NULL);
+    _exit(CHECK_SKIP);
+}
+
+static inline int check_slow(void)
+{
+    const char *slow = getenv("CHECK_SLOW");
+    return slow && atoi(slow) > 0 ? atoi(slow) : 1;
+}
+
+/* How often to repeat something that `n` times are good for at full speed. */
+static inline int rounds(int n)
+{
+    int some = n / check_slow();
+    return some > 0 ? some : 1;
+}
+
+static inline void run(const char *name, void (*test)(void))
+{
+    const char *only = getenv("CHECK_ONLY");
+    int status;
+    pid_t pid;
+
+    if (only && !strstr(name, only))
+        return;
+    fflush(NULL);
+    pid = fork();
+    if (pid == 0) {
+        alarm((unsigned)(CHECK_SECONDS * check_slow()));
+        test();
+        exit(0);
+    }
+    if (pid < 0 || waitpid(pid, &status, 0) != pid) {
+        perror("check: fork");
+        exit(2);
+    }
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+        check_passed++;
+        printf("ok      %s\n", name);
+    } else if (WIFEXITED(status) && WEXITSTATUS(status) == CHECK_SKIP) {
+        check_skipped++;
+        printf("skipped %s\n", name);
+    } else {
+        check_failed++;
+        if (WIFSIGNALED(status))
+            printf("FAILED  %s (%s)\n", name,
+                   WTERMSIG(status) == SIGALRM ? "hung" : strsignal(WTERMSIG(status)));
+        else
+            printf("FAILED  %s\n", name);
+    }
+}
+#define RUN(test) run(#test, test)
+
+/* What main returns, after the counts that the runner adds up. */
+static inline int check_done(void)
+{
+    printf("%d passed, %d failed, %d skipped\n", check_passed, check_failed, check_skipped);
+    return check_failed != 0;
+}
+
+#endif

@@ -1,0 +1,150 @@
+//! The caller's functions, and which of them run on this thread right now.
+//!
+//! A callback may end its thread (`pthread_exit`). So nothing with a destructor, no lock and no
+//! panic boundary may enclose one; what has to be put right is put right by this thread's list of
+//! running calls, when the thread's storage is destroyed.
+
+use std::cell::RefCell;
+use std::ffi::{c_int, c_void};
+
+use crate::conn::Conn;
+use crate::process::{self, Process};
+
+/// One Ethernet frame in memory: from its destination address on, without prefix or checksum.
+///
+/// Laid out as `struct iovec`.
+#[allow(non_camel_case_types)]
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct qnet_frame {
+    /// The frame's first byte.
+    pub data: *const u8,
+    /// Its length in bytes.
+    pub len: usize,
+}
+
+type FrameFn = unsafe extern "C-unwind" fn(*mut c_void, *const u8, usize);
+type BatchFn = unsafe extern "C-unwind" fn(*mut c_void, *const qnet_frame, usize);
+type CloseFn = unsafe extern "C-unwind" fn(*mut c_void, c_int);
+
+/// What the caller gave to be called with: an address or any other word, never looked at here.
+#[derive(Debug, Clone, Copy)]
+pub struct User(pub *mut c_void);
+
+// SAFETY: it is handed back on the library's threads, which is what the caller gave it for.
+unsafe impl Send for User {}
+
+/// A frame handler. To make one is to promise that `call` may be called with `user` until another
+/// takes its place.
+#[derive(Debug, Clone, Copy)]
+pub struct Handler {
+    pub call: HandlerFn,
+    pub user: User,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum HandlerFn {
+    One(FrameFn),
+    Batch(BatchFn),
+}
+
+/// A close handler, under the same promise.
+#[derive(Debug, Clone, Copy)]
+pub struct CloseHandler {
+    pub call: CloseFn,
+    pub user: User,
+}
+
+/// A close handler that fell due: it must be run, once, by who holds this.
+#[derive(Clone, Copy)]
+#[must_use]
+pub struct CloseCall {
+    pub conn: &'static Conn,
+    pub token: crate::handle::Token,
+    pub handler: CloseHandler,
+    pub code: c_int,
+    /// Whether it is the connection's one close call, which others wait for; not so for a handler
+    /// that was set after that.
+    pub is_last: bool,
+}
+
+/// What a thread does for a connection in a callback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doing {
+    /// Frames, on the connection's own thread.
+    Frames,
+    /// The close handler, on the connection's own thread.
+    OwnClose,
+    /// The close handler, on a thread of the caller's.
+    CallersClose,
+    /// A close handler that nobody waits for.
+    LateClose,
+}
+
+#[derive(Clone, Copy)]
+struct Running {
+    conn: &'static Conn,
+    process: &'static Process,
+    doing: Doing,
+}
+
+struct Calls(Vec<Running>);
+
+thread_local! {
+    static CALLS: RefCell<Calls> = const { RefCell::new(Calls(Vec::new())) };
+}
+
+impl Drop for Calls {
+    /// The thread ends; what still runs on it was ended from inside.
+    fn drop(&mut self) {
+        while let Some(running) = self.0.pop() {
+            if process::is_current(running.process) {
+                running.conn.callback_died(running.doing);
+            }
+        }
+    }
+}
+
+/// Does something with the list, unless this thread is so near its end that the list is gone.
+fn with_calls<R>(f: impl FnOnce(&mut Vec<Running>) -> R) -> Option<R> {
+    CALLS.try_with(|calls| f(&mut calls.borrow_mut().0)).ok()
+}
+
+/// Says that a callback begins; `leave` must follow when it returns.
+pub fn enter(conn: &'static Conn, doing: Doing) {
+    let process = process::process();
+    with_calls(|calls| calls.push(Running { conn, process, doing }));
+}
+
+pub fn leave() {
+    with_calls(|calls| calls.pop());
+}
+
+/// Whether this thread is inside a callback of any kind, where no call waits for another.
+pub fn inside() -> bool {
+    with_calls(|calls| calls.last().is_some_and(|last| process::is_current(last.process)))
+        .unwrap_or(false)
+}
+
+/// Whether this thread is inside a callback of `conn`.
+pub fn inside_of(conn: &'static Conn) -> bool {
+    let is = |running: &Running| {
+        std::ptr::eq(running.conn, conn) && process::is_current(running.process)
+    };
+    with_calls(|calls| calls.iter().any(is)).unwrap_or(false)
+}
+
+impl CloseCall {
+    /// Says that the call begins, on this thread of the caller's.
+    pub fn enter(self) {
+        enter(self.conn, if self.is_last { Doing::CallersClose } else { Doing::LateClose });
+    }
+
+    /// Says that it has returned.
+    pub fn leave(self) {
+        leave();
+        if self.is_last {
+            self.conn.close_handler_returned(self.token);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+use std::ffi::c_int;
+
+use super::{OK, on_conn, qnet_conn, run_close_call, run_due_close_call};
+
+/// Waits until the connection has ended, by either side, and, where it has a handler, its close
+/// handler has returned. It works however the connection is received from: one that is pulled, or
+/// not received from at all, has ended once its peer has left, though frames may still wait.
+///
+/// @param timeout_ms  How long to wait: -1 without an end, 0 not at all.
+/// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (a timeout below -1), QNET_ERR_AGAIN (0 was
+///         given), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED, QNET_ERR_BUSY (inside the connection's
+///         own handler), QNET_ERR_OS, QNET_ERR_INTERNAL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn qnet_wait(conn: *mut qnet_conn, timeout_ms: c_int) -> c_int {
+    on_conn(conn, "wait for the end", |conn| conn.wait(timeout_ms).map(|()| OK))
+}
+
+/// Tells how the connection ended.
+///
+/// @return QNET_OK while it is open, and, where frames are pulled, until what the peer sent has been
+///         received; QNET_ERR_CLOSED (in order, by either side), QNET_ERR_PROTOCOL, QNET_ERR_OS (a
+///         reset, for example); QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn qnet_close_reason(conn: *mut qnet_conn) -> c_int {
+    on_conn(conn, "tell how it ended", |conn| {
+        Ok(conn.close_reason()?.map_or(OK, |reason| reason.code()))
+    })
+}
+
+/// Ends the connection without waiting. No further handler call begins, sends and receives give
+/// QNET_ERR_CLOSED, and those that wait are woken with it. The library writes what was taken and
+/// drains what the peer is still writing (QNET_OPT_LINGER_MS), then the peer sees the end. The
+/// handle stays, to be closed with qnet_close().
+///
+/// @return QNET_OK, also where it had ended before; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn qnet_shutdown(conn: *mut qnet_conn) -> c_int {
+    let code = on_conn(conn, "shut down", |conn| conn.shutdown().map(|()| OK));
+    run_due_close_call(conn);
+    code
+}
+
+/// Ends the connection and gives its handle back. Calls that wait on it are woken, with
+/// QNET_ERR_CLOSED (qnet_wait() with QNET_OK).
+///
+/// Writes what was taken and is not yet written, and drains what a QEMU peer is still writing, so
+/// that its netdev works for the next connection; both within QNET_OPT_LINGER_MS, and no time at all
+/// when there is nothing. Returns when no handler of the connection is running and its close handler
+/// has returned; inside a handler of any kind, or with QNET_OPT_WAIT 0, without waiting for them.
+///
+/// @return QNET_OK; QNET_ERR_HANDLE (of two closes at once the second gets it immediately),
+///         QNET_ERR_INTERNAL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn qnet_close(conn: *mut qnet_conn) -> c_int {
+    let mut due = None;
+    let code = on_conn(conn, "close", |conn| {
+        due = conn.close()?;
+        Ok(OK)
+    });
+    if let Some(call) = due {
+        run_close_call(call);
+    }
+    if code != OK {
+        return code;
+    }
+    on_conn(conn, "close", |conn| {
+        conn.discard();
+        Ok(OK)
+    })
+}

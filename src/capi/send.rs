@@ -1,0 +1,99 @@
+use std::ffi::{c_int, c_void};
+
+use super::{OK, on_conn, qnet_conn, slice};
+use crate::callback::qnet_frame;
+use crate::error::{Error, Result};
+use crate::frame;
+use crate::send::packed;
+
+/// Sends one frame, whole or not at all.
+///
+/// Returns when the frame is in the socket, waiting while the peer does not read; at most
+/// QNET_OPT_SEND_TIMEOUT_MS. Once the socket has taken a part of the frame, the call succeeds, and
+/// the library writes the rest by itself, ahead of everything later. Threads may send at once:
+/// frames never mix, and those of one thread stay in order. SIGPIPE is never raised.
+///
+/// @param frame  From the destination address on, without a checksum. Not kept after the call.
+/// @param len    Its length in bytes: 14 to QNET_OPT_MAX_FRAME.
+/// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (frame is NULL), QNET_ERR_FRAME_SIZE,
+///         QNET_ERR_AGAIN (the time-out is 0), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED,
+///         QNET_ERR_CLOSED (also where the peer no longer reads; frames that it sent can still be
+///         received), QNET_ERR_PROTOCOL, QNET_ERR_OS, QNET_ERR_INTERNAL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn qnet_send(
+    conn: *mut qnet_conn,
+    frame: *const c_void,
+    len: usize,
+) -> c_int {
+    on_conn(conn, "send", |conn| {
+        // SAFETY: C promises `len` bytes that live for the call.
+        let frame = unsafe { bytes(frame.cast(), len) }?;
+        conn.send(frame).map(|()| OK)
+    })
+}
+
+/// Sends frames in order, many to a system call.
+///
+/// @param frames  The frames; none is kept after the call.
+/// @param count   How many there are. 0 is nothing to do.
+/// @return How many were taken, each waiting as qnet_send() would; the first that cannot be taken
+///         stops them. An error, as of qnet_send(), only if that is the first of all.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn qnet_send_batch(
+    conn: *mut qnet_conn,
+    frames: *const qnet_frame,
+    count: usize,
+) -> c_int {
+    on_conn(conn, "send a batch", |conn| {
+        // SAFETY: C promises `count` frames, of `len` bytes each, that live for the call.
+        let frames = unsafe { slice(frames, count.min(c_int::MAX as usize), "frames") }?;
+        let frames = frames.iter().map(|frame| unsafe { bytes(frame.data, frame.len) });
+        conn.send_all(frames).map(|taken| taken as c_int)
+    })
+}
+
+/// Sends frames that lie in wire format, one after another: each a length of 4 bytes, big-endian,
+/// then that many bytes.
+///
+/// @param buf  The frames; not kept after the call.
+/// @param len  Their bytes, lengths included. 0 is nothing to do.
+/// @return How many frames were taken, as of qnet_send_batch(). Of a frame that is cut short
+///         QNET_ERR_INVALID, of a length out of range QNET_ERR_FRAME_SIZE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn qnet_send_packed(
+    conn: *mut qnet_conn,
+    buf: *const c_void,
+    len: usize,
+) -> c_int {
+    on_conn(conn, "send packed frames", |conn| {
+        // SAFETY: C promises `len` bytes that live for the call.
+        let bytes = unsafe { slice(buf.cast::<u8>(), len, "buf") }?;
+        let frames = packed(bytes).take(c_int::MAX as usize);
+        conn.send_all(frames).map(|taken| taken as c_int)
+    })
+}
+
+/// Waits, as a send would, until nothing that was taken is unwritten.
+///
+/// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_AGAIN, QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED,
+///         QNET_ERR_CLOSED, QNET_ERR_PROTOCOL, QNET_ERR_OS, QNET_ERR_INTERNAL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn qnet_flush(conn: *mut qnet_conn) -> c_int {
+    on_conn(conn, "flush", |conn| conn.flush().map(|()| OK))
+}
+
+/// A frame's bytes. One longer than any frame is not looked at.
+///
+/// # Safety
+/// As for [`slice`].
+unsafe fn bytes<'a>(at: *const u8, len: usize) -> Result<&'a [u8]> {
+    if at.is_null() {
+        return Err(Error::invalid("a frame is NULL"));
+    }
+    if len > frame::MAX {
+        let max = frame::MAX;
+        return Err(Error::FrameSize(format!("a frame of {len} bytes (the longest has {max})")));
+    }
+    // SAFETY: the caller's promise.
+    unsafe { slice(at, len, "frame") }
+}

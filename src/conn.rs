@@ -1,0 +1,453 @@
+//! A connection: a layer-2 device that frames go into and come out of.
+//!
+//! It lives in a slot that is used again, in three parts: the state that decides what happens, what
+//! sending needs, and counters. Locks are taken in that order. None is held while a callback runs, a
+//! thread waits, or a name is looked up.
+//!
+//! Open -> found (reading met the end; frames before it may wait) -> ended (reported, or ended by
+//! this side) -> closed (the handle is gone) -> free (no thread of its own is left either).
+
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::address::{Family, Host, Target};
+use crate::callback::{self, CloseCall, CloseHandler, Doing};
+use crate::end::Finish;
+use crate::error::{Error, Result};
+use crate::handle::{NONE, Object, Ref, Token};
+use crate::options::{self, Holder, Options};
+use crate::process::{lock, process};
+use crate::receive::Rx;
+use crate::resolve::resolve;
+use crate::send::Tx;
+use crate::socket::{self, Buffers, Socket};
+use crate::wake::Deadline;
+
+#[derive(Default)]
+pub struct Conn {
+    state: Mutex<State>,
+    tx: Mutex<Tx>,
+    pub rx_counts: RxCounts,
+    /// Tells the delivering thread to look at the state again before its next frame. Acquire and
+    /// Release, and what it stands for is read under the state's lock.
+    pub interrupt: AtomicBool,
+    /// How many bytes of the delivery under way have been handed over. Written by the delivering
+    /// thread alone; read by others when that has told, under the state's lock, that it is done.
+    pub delivered: AtomicUsize,
+}
+
+/// What happens to a connection, and with what.
+#[derive(Default)]
+pub struct State {
+    /// The token of the connection that the slot stands for, until the slot is free.
+    token: Token,
+    /// Whether the handle still is one.
+    open: bool,
+    /// Whether a close has begun.
+    pub closing: bool,
+    /// There while open.
+    socket: Option<Arc<Socket>>,
+    pub options: Options,
+    hwaddr: [u8; 6],
+    pub rx: Rx,
+    /// How it ended, once that was reported or this side ended it.
+    pub ended: Option<Error>,
+    /// Writing and draining that closing or shutdown left to do.
+    pub finish: Option<Finish>,
+    /// The frame handler, while there is one: receiving is its own then.
+    pub handler: Option<callback::Handler>,
+    /// Whether the connection has a thread, which calls the handlers.
+    pub thread: bool,
+    /// Whether that thread is handing over frames, which lie in `rx`; and how often it has begun to.
+    pub delivering: bool,
+    pub deliveries: u64,
+    pub close_handler: Option<CloseHandler>,
+    pub close_phase: ClosePhase,
+    /// The listener's count of its living connections.
+    living: Option<Living>,
+}
+
+/// How far the close handler is, set or not.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum ClosePhase {
+    #[default]
+    Pending,
+    Running,
+    Done,
+}
+
+/// One of a listener's connections, as long as it lives.
+pub struct Living(Arc<AtomicUsize>);
+
+impl Living {
+    /// One more, unless there are `max`. Relaxed: the number alone matters.
+    pub fn one_of(count: &Arc<AtomicUsize>, max: usize) -> Option<Living> {
+        let one_more = |living| (living < max).then_some(living + 1);
+        count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Living(count.clone()))
+    }
+}
+
+impl Drop for Living {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts of receiving. One writer at a time: who holds the state's lock, or the delivering thread.
+#[derive(Default)]
+pub struct RxCounts {
+    pub frames: Counter,
+    pub bytes: Counter,
+    pub runts: Counter,
+    pub reads: Counter,
+}
+
+#[derive(Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.get() + n, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn clear(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+impl RxCounts {
+    fn clear(&self) {
+        for counter in [&self.frames, &self.bytes, &self.runts, &self.reads] {
+            counter.clear();
+        }
+    }
+
+    #[inline]
+    pub fn frame(&self, len: usize) {
+        self.frames.add(1);
+        self.bytes.add(len as u64);
+    }
+}
+
+/// What `qnet_get_stats` tells of a connection since it was made.
+///
+/// Bytes are frame bytes, without the prefix; reads and writes are system calls. The struct only
+/// grows at its end.
+#[allow(non_camel_case_types)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct qnet_stats {
+    /// Frames received: handed over, or lent.
+    pub rx_frames: u64,
+    /// Their bytes.
+    pub rx_bytes: u64,
+    /// Frames received that were shorter than 14 bytes, and skipped.
+    pub rx_runts: u64,
+    /// Reads that gave something.
+    pub rx_reads: u64,
+    /// Frames sent: wholly in the socket. Every frame taken ends here or in tx_dropped.
+    pub tx_frames: u64,
+    /// Their bytes, padding included.
+    pub tx_bytes: u64,
+    /// Frames taken that were lost, since the connection ended.
+    pub tx_dropped: u64,
+    /// Writes that the socket took something of.
+    pub tx_writes: u64,
+    /// How often the connection was dialled again.
+    pub reconnects: u64,
+}
+
+impl Object for Conn {
+    const KIND: u64 = 1;
+}
+
+impl State {
+    /// The socket of an open connection.
+    pub fn socket(&self) -> &Arc<Socket> {
+        self.socket.as_ref().expect("an open connection has a socket")
+    }
+
+    /// Whether the slot still stands for the connection of that token.
+    pub fn is_of(&self, token: Token) -> bool {
+        self.token == token && self.open
+    }
+
+    /// The close handler, if it is to be run by who asks, on this thread: the connection has ended,
+    /// has no handler whose thread will run it, and none that is still running elsewhere.
+    pub fn due_close_call(&mut self, conn: Ref<Conn>) -> Option<CloseCall> {
+        let code = self.ended.as_ref()?.code();
+        let is_threads =
+            self.handler.is_some() || self.delivering && !callback::inside_of(conn.slot);
+        if is_threads || self.close_phase != ClosePhase::Pending {
+            return None;
+        }
+        let call = self.close_handler.map(|handler| CloseCall {
+            conn: conn.slot,
+            token: conn.token,
+            handler,
+            code,
+            is_last: true,
+        });
+        self.close_phase = if call.is_some() { ClosePhase::Running } else { ClosePhase::Done };
+        call
+    }
+}
+
+impl Conn {
+    /// The state, whichever connection the slot stands for: for its own thread, while the slot
+    /// cannot be used again.
+    pub fn state_of_own(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// The sending part, for who holds the state of the same connection.
+    pub fn tx_of_own(&self) -> MutexGuard<'_, Tx> {
+        lock(&self.tx)
+    }
+
+    /// Tells all who wait on the connection to look again. The state's lock is held.
+    pub fn changed(&self, state: &State) {
+        if let Some(socket) = &state.socket {
+            socket.wake.raise();
+        }
+        process().pollers.raise();
+    }
+
+    /// The close handler has returned, on a thread of the caller's.
+    pub fn close_handler_returned(&self, token: Token) {
+        let mut state = lock(&self.state);
+        if state.token == token {
+            state.close_phase = ClosePhase::Done;
+            self.changed(&state);
+        }
+    }
+
+    /// A callback ended its thread.
+    pub fn callback_died(&'static self, doing: Doing) {
+        let mut state = lock(&self.state);
+        match doing {
+            Doing::LateClose => return,
+            Doing::CallersClose => state.close_phase = ClosePhase::Done,
+            Doing::OwnClose => {
+                state.close_phase = ClosePhase::Done;
+                state.thread = false;
+            }
+            Doing::Frames => {
+                self.end_delivery(&mut state);
+                state.handler = None;
+                state.thread = false;
+            }
+        }
+        self.changed(&state);
+        self.free_if_unused(state);
+    }
+
+    /// Takes back what was lent to a delivery, which is over.
+    pub fn end_delivery(&self, state: &mut State) {
+        state.delivering = false;
+        state.rx.end_delivery(self.delivered.load(Ordering::Relaxed));
+    }
+
+    /// Makes the slot free for another connection, once the handle is gone and the thread too.
+    pub fn free_if_unused(&self, mut state: MutexGuard<'_, State>) {
+        let token = state.token;
+        if !state.open && !state.thread && token != NONE {
+            *state = State::default();
+            drop(state);
+            process().conns.give_back(token);
+        }
+    }
+}
+
+impl Ref<Conn> {
+    /// The connection's state, if the handle is live.
+    pub fn state(self) -> Result<MutexGuard<'static, State>> {
+        let state = lock(&self.slot.state);
+        if state.is_of(self.token) { Ok(state) } else { Err(Error::Handle) }
+    }
+
+    /// The sending part, if the handle is live.
+    pub fn tx(self) -> Result<MutexGuard<'static, Tx>> {
+        let tx = lock(&self.slot.tx);
+        if tx.token == self.token { Ok(tx) } else { Err(Error::Handle) }
+    }
+
+    /// What it is connected to, for messages.
+    pub fn describe(self) -> String {
+        self.state().map_or_else(|_| "a connection".into(), |state| state.socket().peer.to_string())
+    }
+
+    /// Takes the handle's part of the connection away; what is left is its thread's, if it has one.
+    pub fn discard(self) {
+        let mut state = lock(&self.slot.state);
+        let mut tx = lock(&self.slot.tx);
+        state.open = false;
+        state.socket = None;
+        state.living = None;
+        *tx = Tx::default();
+        drop(tx);
+        self.slot.free_if_unused(state);
+    }
+}
+
+/// Makes a connection of a socket.
+pub fn open(socket: Socket, options: Options, living: Option<Living>) -> Result<Ref<Conn>> {
+    Ok(open_in(process().conns.take()?, socket, options, living))
+}
+
+fn open_in(conn: Ref<Conn>, socket: Socket, options: Options, living: Option<Living>) -> Ref<Conn> {
+    let socket = Arc::new(socket);
+    let mut state = lock(&conn.slot.state);
+    let mut tx = lock(&conn.slot.tx);
+    conn.slot.rx_counts.clear();
+    *tx = Tx::new(conn.token, socket.clone(), &options);
+    state.token = conn.token;
+    state.open = true;
+    state.socket = Some(socket);
+    state.options = options;
+    state.living = living;
+    state.hwaddr = random_hwaddr();
+    conn
+}
+
+/// Locally administered and unicast: the second lowest bit of the first byte set, the lowest not.
+fn random_hwaddr() -> [u8; 6] {
+    let mut mac = [0; 6];
+    socket::random(&mut mac);
+    mac[0] = mac[0] & 0xfc | 0x02;
+    mac
+}
+
+/// Dials, with options that hold before the connection is made.
+pub fn dial(network: &[u8], address: &[u8], options: Options) -> Result<Ref<Conn>> {
+    let target = Target::parse(network, address)?;
+    let deadline = options.dial_deadline();
+    let buffers = options.buffers();
+    let fd = match target {
+        Target::Unix(name) => socket::dial_unix(&name, buffers, deadline)?,
+        Target::Tcp { family, host, port } => dial_tcp(family, &host, port, buffers, deadline)?,
+    };
+    open(Socket::tuned(fd, buffers)?, options, None)
+}
+
+/// Tries every address; the last one's failure is told.
+fn dial_tcp(
+    family: Family,
+    host: &Host,
+    port: u16,
+    buffers: Buffers,
+    deadline: Deadline,
+) -> Result<OwnedFd> {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+    let addresses = match host {
+        Host::Name(name) => resolve(name, port, family, deadline)?,
+        host => host.digits(family, port, Ipv6Addr::LOCALHOST, Ipv4Addr::LOCALHOST),
+    };
+    let mut failed = Error::Resolve("the name has no address of this network".into());
+    for address in addresses {
+        match socket::dial_tcp(address, buffers, deadline) {
+            Err(error @ (Error::Interrupted | Error::Timeout | Error::Again)) => return Err(error),
+            Err(error) => failed = error,
+            connected => return connected,
+        }
+    }
+    Err(failed)
+}
+
+/// Two connections that are each other's peer.
+pub fn pair() -> Result<(Ref<Conn>, Ref<Conn>)> {
+    let (a, b) = socket::pair()?;
+    let a = adopt(a)?;
+    let b = adopt(b).inspect_err(|_| a.discard())?;
+    Ok((a, b))
+}
+
+/// A connection, and the descriptor at its other end.
+pub fn pair_with_fd() -> Result<(Ref<Conn>, OwnedFd)> {
+    let (a, b) = socket::pair()?;
+    Ok((adopt(a)?, b))
+}
+
+fn adopt(fd: OwnedFd) -> Result<Ref<Conn>> {
+    open(Socket::adopted(fd), Options::default(), None)
+}
+
+/// Makes a connection of somebody's descriptor, which is theirs until `own` is called: that is when
+/// nothing can fail any more.
+pub fn from_fd(fd: BorrowedFd<'_>, own: impl FnOnce() -> OwnedFd) -> Result<Ref<Conn>> {
+    socket::check_connected(fd)?;
+    let conn = process().conns.take()?;
+    if let Err(error) = socket::set_close_on_exec(fd) {
+        process().conns.give_back(conn.token);
+        return Err(error);
+    }
+    Ok(open_in(conn, Socket::adopted(own()), Options::default(), None))
+}
+
+/// Knowing about it, and setting it.
+impl Ref<Conn> {
+    pub fn hwaddr(self) -> Result<[u8; 6]> {
+        Ok(self.state()?.hwaddr)
+    }
+
+    pub fn set_hwaddr(self, mac: [u8; 6]) -> Result<()> {
+        self.state()?.hwaddr = mac;
+        Ok(())
+    }
+
+    pub fn local_addr(self) -> Result<Vec<u8>> {
+        Ok(self.state()?.socket().local.to_bytes())
+    }
+
+    pub fn peer_addr(self) -> Result<Vec<u8>> {
+        Ok(self.state()?.socket().peer.to_bytes())
+    }
+
+    pub fn fd(self) -> Result<RawFd> {
+        Ok(self.state()?.socket().fd().as_raw_fd())
+    }
+
+    pub fn stats(self) -> Result<qnet_stats> {
+        let _state = self.state()?;
+        let rx = &self.slot.rx_counts;
+        let mut stats = qnet_stats {
+            rx_frames: rx.frames.get(),
+            rx_bytes: rx.bytes.get(),
+            rx_runts: rx.runts.get(),
+            rx_reads: rx.reads.get(),
+            ..qnet_stats::default()
+        };
+        self.slot.tx_of_own().add_to(&mut stats);
+        Ok(stats)
+    }
+
+    pub fn set(self, option: i32, value: i64) -> Result<()> {
+        let mut state = self.state()?;
+        let mut changed = state.options.clone();
+        changed.set(option, value, Holder::Conn)?;
+        match option {
+            options::SNDBUF => state.socket().set_send_buffer(value as usize)?,
+            options::RCVBUF => state.socket().set_receive_buffer(value as usize)?,
+            _ => self.slot.tx_of_own().configure(&changed),
+        }
+        state.options = changed;
+        Ok(())
+    }
+
+    pub fn get(self, option: i32) -> Result<i64> {
+        let state = self.state()?;
+        options::check_known(option, Holder::Conn)?;
+        match option {
+            options::SNDBUF => Ok(state.socket().send_buffer()? as i64),
+            options::RCVBUF => Ok(state.socket().receive_buffer()? as i64),
+            _ => Ok(state.options.get(option)),
+        }
+    }
+}

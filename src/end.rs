@@ -1,0 +1,252 @@
+//! Ending: what was taken is written, what a peer is still writing is drained, then the peer sees
+//! the end.
+//!
+//! Draining is for QEMU: a `stream` netdev whose peer leaves while its write is blocked never
+//! receives from the next one.
+
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+
+use crate::callback::{self, CloseCall};
+use crate::conn::{ClosePhase, Conn, State};
+use crate::error::{Error, Result};
+use crate::frame::Skimmer;
+use crate::handle::Ref;
+use crate::process::process;
+use crate::socket::{Read, Socket};
+use crate::wake::Deadline;
+
+/// How long a peer that was writing must be silent to have finished.
+const SILENCE: Duration = Duration::from_millis(20);
+
+/// How many reads one turn of draining makes.
+const READS: usize = 16;
+const SCRATCH: usize = 16 << 10;
+
+/// What ending left to do.
+pub struct Finish {
+    deadline: Deadline,
+    /// The stream's position, while what the peer writes still matters.
+    draining: Option<Skimmer>,
+    /// When the peer last wrote something.
+    heard: Option<Instant>,
+}
+
+/// What one turn of finishing left.
+pub enum Turn {
+    Done,
+    Wait(PollFlags, Deadline),
+}
+
+impl Finish {
+    /// For an end by this side, `rx_unread` being what was read and not used.
+    fn local(linger: Duration, rx_unread: &[u8]) -> Finish {
+        let mut position = Skimmer::default();
+        position.skim(rx_unread);
+        Finish { deadline: Deadline::after(linger), draining: Some(position), heard: None }
+    }
+
+    /// For an end that the peer made: there is only writing left.
+    fn remote(linger: Duration) -> Finish {
+        Finish { deadline: Deadline::after(linger), draining: None, heard: None }
+    }
+
+    /// Throws away what the peer has written. Returns whether it may be in the middle of more.
+    fn drain(&mut self, socket: &Socket) -> bool {
+        let Some(position) = &mut self.draining else {
+            return false;
+        };
+        let mut scratch = [0; SCRATCH];
+        for _ in 0..READS {
+            match socket.read_over(&mut scratch) {
+                Ok(Read::Bytes(n)) => {
+                    position.skim(&scratch[..n]);
+                    self.heard = Some(Instant::now());
+                }
+                Ok(Read::Empty) => break,
+                Ok(Read::End) | Err(_) => {
+                    self.draining = None;
+                    return false;
+                }
+            }
+        }
+        if position.is_broken() {
+            self.draining = None;
+            return false;
+        }
+        position.inside_frame() || self.heard.is_some_and(|heard| heard.elapsed() < SILENCE)
+    }
+
+    /// What the next turn waits for: room to write, the end of the peer's frame, or its silence.
+    fn wait(&self, is_writing: bool) -> Turn {
+        let mut events = PollFlags::empty();
+        let mut until = self.deadline;
+        if is_writing {
+            events |= PollFlags::OUT;
+        }
+        if let Some(position) = &self.draining {
+            events |= PollFlags::IN;
+            if let Some(heard) = self.heard
+                && !is_writing
+                && !position.inside_frame()
+            {
+                until = until.sooner(Deadline::At(heard + SILENCE));
+            }
+        }
+        Turn::Wait(events, until)
+    }
+}
+
+impl Ref<Conn> {
+    /// Marks the connection as ended, for every call from now on. The state's lock is held.
+    pub fn end(self, state: &mut State, reason: Error) {
+        self.slot.tx_of_own().end(reason.clone());
+        state.ended = Some(reason);
+        self.slot.interrupt.store(true, std::sync::atomic::Ordering::Release);
+        self.slot.changed(state);
+    }
+
+    /// Reading has met the end and used up what was before it. Returns how the connection ended.
+    pub fn report_end(self, state: &mut State, found: Error) -> Error {
+        // A reset that a write met left nothing for reading but an end.
+        let reset = self.slot.tx_of_own().reset();
+        let reason = if found == Error::Closed { reset.unwrap_or(found) } else { found };
+        self.end(state, reason.clone());
+        self.finish(state, Finish::remote(state.options.linger()));
+        reason
+    }
+
+    fn end_locally(self, state: &mut State) {
+        if state.ended.is_none() {
+            self.end(state, Error::Closed);
+            let finish = Finish::local(state.options.linger(), state.rx.unread());
+            self.finish(state, finish);
+        }
+    }
+
+    /// Finishes at once if it can, or leaves it to who takes the next turn.
+    fn finish(self, state: &mut State, finish: Finish) {
+        state.finish = Some(finish);
+        if let Some(Turn::Wait(..)) = self.finish_turn(state) {
+            process().service.watch(self);
+        }
+    }
+
+    /// One turn of finishing, or `None` if there is nothing to finish.
+    pub fn finish_turn(self, state: &mut State) -> Option<Turn> {
+        let socket = state.socket().clone();
+        let finish = state.finish.as_mut()?;
+        let mut tx = self.slot.tx_of_own();
+        tx.write_rest();
+        let is_writing = tx.has_rest();
+        let is_draining = finish.drain(&socket);
+        if (is_writing || is_draining) && !finish.deadline.passed() {
+            return Some(finish.wait(is_writing));
+        }
+        tx.drop_rest();
+        drop(tx);
+        socket.shutdown();
+        state.finish = None;
+        self.slot.changed(state);
+        Some(Turn::Done)
+    }
+
+    /// Ends the connection without waiting.
+    pub fn shutdown(self) -> Result<()> {
+        self.end_locally(&mut *self.state()?);
+        Ok(())
+    }
+
+    /// The close handler, if the caller is to run it now.
+    pub fn due_close_call(self) -> Option<CloseCall> {
+        self.state().ok()?.due_close_call(self)
+    }
+
+    /// The first half of closing: ends the connection, writes and drains, and waits for what still
+    /// runs. The caller runs what is returned, and then calls `discard`.
+    pub fn close(self) -> Result<Option<CloseCall>> {
+        let mut state = self.state()?;
+        if state.closing {
+            return Err(Error::Handle);
+        }
+        state.closing = true;
+        self.end_locally(&mut state);
+        while let Some(Turn::Wait(events, until)) = self.finish_turn(&mut state) {
+            let socket = state.socket().clone();
+            let epoch = socket.wake.epoch();
+            drop(state);
+            // A signal does not end a close.
+            let _ = socket.wake.wait_fd(epoch, socket.fd(), events, until);
+            state = self.state()?;
+        }
+        let waits = state.options.wait() && !callback::inside();
+        loop {
+            let call = state.due_close_call(self);
+            if call.is_some()
+                || !waits
+                || (state.close_phase == ClosePhase::Done && !state.delivering)
+            {
+                return Ok(call);
+            }
+            let socket = state.socket().clone();
+            let epoch = socket.wake.epoch();
+            drop(state);
+            socket.wake.wait_change(epoch);
+            state = self.state()?;
+        }
+    }
+
+    /// Waits until the connection has ended and, where it has a handler, its close handler has
+    /// returned.
+    pub fn wait(self, timeout_ms: i32) -> Result<()> {
+        let mut deadline = None;
+        loop {
+            let state = match self.state() {
+                // It went while this call was waiting, so it has ended.
+                Err(_) if deadline.is_some() => return Ok(()),
+                state => state?,
+            };
+            let deadline = match deadline {
+                Some(deadline) => deadline,
+                None => *deadline.insert(Deadline::from_timeout(timeout_ms)?),
+            };
+            if callback::inside_of(self.slot) {
+                return Err(Error::Busy("the call would wait for its own handler"));
+            }
+            let socket = state.socket().clone();
+            let epoch = socket.wake.epoch();
+            let is_handled = state.handler.is_some();
+            if state.ended.is_some() && (!is_handled || state.close_phase == ClosePhase::Done) {
+                return Ok(());
+            }
+            if !is_handled && (state.rx.has_found_end() || socket.peer_has_left()) {
+                return Ok(());
+            }
+            drop(state);
+            if deadline.passed() {
+                return Err(deadline.error());
+            }
+            if is_handled {
+                socket.wake.wait_fds(epoch, Vec::new(), deadline)?;
+            } else {
+                socket.wake.wait_fd(epoch, socket.fd(), PollFlags::RDHUP, deadline)?;
+            }
+        }
+    }
+
+    /// A turn of the library's own thread: what is to be waited for, or `None` when nothing is.
+    pub fn service_turn(self) -> Option<(std::sync::Arc<Socket>, PollFlags, Deadline)> {
+        let mut state = self.state().ok()?;
+        let socket = state.socket().clone();
+        match self.finish_turn(&mut state) {
+            Some(Turn::Done) => None,
+            Some(Turn::Wait(events, until)) => Some((socket, events, until)),
+            None => {
+                let mut tx = self.slot.tx_of_own();
+                tx.write_rest();
+                tx.has_rest().then_some((socket, PollFlags::OUT, Deadline::Never))
+            }
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What can go wrong, and the code that C sees for it.
+
+use std::ffi::{CStr, c_int};
+
+use rustix::io::Errno;
+
+/// What a function returns that can fail: zero or more is success, one of these is not.
+///
+/// Functions return int, not this type; the enumerators are its values.
+#[allow(non_camel_case_types, clippy::enum_variant_names)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub enum qnet_error {
+    /// Success.
+    QNET_OK = 0,
+    /// An argument cannot be right: a NULL, an unknown network, a malformed address, an option out
+    /// of range.
+    QNET_ERR_INVALID = -1,
+    /// Not a live handle of that type.
+    QNET_ERR_HANDLE = -2,
+    /// The connection or listener has ended, in order, by either side.
+    QNET_ERR_CLOSED = -3,
+    /// The time given passed.
+    QNET_ERR_TIMEOUT = -4,
+    /// The call would have to wait, and was told not to.
+    QNET_ERR_AGAIN = -5,
+    /// A frame shorter than 14 bytes or longer than the limit; a receive buffer too small.
+    QNET_ERR_FRAME_SIZE = -6,
+    /// The peer broke the framing: a length above QNET_FRAME_MAX, or an end inside a frame.
+    QNET_ERR_PROTOCOL = -7,
+    /// The system refused, a reset by the peer included: see qnet_last_errno().
+    QNET_ERR_OS = -8,
+    /// The connection is received from in another way; the address is in use; a wait for itself.
+    QNET_ERR_BUSY = -9,
+    /// A signal handler ran.
+    QNET_ERR_INTERRUPTED = -10,
+    /// Not on this system, not for this kind of object, or not in this release.
+    QNET_ERR_UNSUPPORTED = -11,
+    /// A bug in the library; the process goes on.
+    QNET_ERR_INTERNAL = -12,
+    /// Nobody listens at that address (yet).
+    QNET_ERR_REFUSED = -13,
+    /// The name has no address.
+    QNET_ERR_RESOLVE = -14,
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a call failed. Displayed, it is the reason alone: who makes the call adds what was attempted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("{0}")]
+    Invalid(String),
+    #[error("not a live handle of that type")]
+    Handle,
+    #[error("the connection has ended")]
+    Closed,
+    #[error("the time given passed")]
+    Timeout,
+    #[error("it would have to wait, and was told not to")]
+    Again,
+    #[error("{0}")]
+    FrameSize(String),
+    #[error("the peer broke the framing: {0}")]
+    Protocol(&'static str),
+    #[error("{}", std::io::Error::from(*.0))]
+    Os(Errno),
+    #[error("{0}")]
+    Busy(&'static str),
+    #[error("interrupted by a signal")]
+    Interrupted,
+    #[error("{0}")]
+    Unsupported(&'static str),
+    #[error("a bug in libqnet: {0}")]
+    Internal(String),
+    #[error("{}", std::io::Error::from(*.0))]
+    Refused(Errno),
+    #[error("{0}")]
+    Resolve(String),
+}
+
+impl Error {
+    pub fn invalid(why: impl Into<String>) -> Error {
+        Error::Invalid(why.into())
+    }
+
+    /// What C sees of it.
+    pub fn code(&self) -> c_int {
+        let code = match self {
+            Error::Invalid(_) => qnet_error::QNET_ERR_INVALID,
+            Error::Handle => qnet_error::QNET_ERR_HANDLE,
+            Error::Closed => qnet_error::QNET_ERR_CLOSED,
+            Error::Timeout => qnet_error::QNET_ERR_TIMEOUT,
+            Error::Again => qnet_error::QNET_ERR_AGAIN,
+            Error::FrameSize(_) => qnet_error::QNET_ERR_FRAME_SIZE,
+            Error::Protocol(_) => qnet_error::QNET_ERR_PROTOCOL,
+            Error::Os(_) => qnet_error::QNET_ERR_OS,
+            Error::Busy(_) => qnet_error::QNET_ERR_BUSY,
+            Error::Interrupted => qnet_error::QNET_ERR_INTERRUPTED,
+            Error::Unsupported(_) => qnet_error::QNET_ERR_UNSUPPORTED,
+            Error::Internal(_) => qnet_error::QNET_ERR_INTERNAL,
+            Error::Refused(_) => qnet_error::QNET_ERR_REFUSED,
+            Error::Resolve(_) => qnet_error::QNET_ERR_RESOLVE,
+        };
+        code as c_int
+    }
+
+    /// The system's number for it, or 0.
+    pub fn errno(&self) -> c_int {
+        match self {
+            Error::Os(errno) | Error::Refused(errno) => errno.raw_os_error(),
+            _ => 0,
+        }
+    }
+
+    /// Whether it belongs in the thread's record: the answers that a caller who polls expects do not.
+    pub fn is_recorded(&self) -> bool {
+        !matches!(self, Error::Again | Error::Timeout | Error::Interrupted)
+    }
+}
+
+impl From<Errno> for Error {
+    fn from(errno: Errno) -> Error {
+        match errno {
+            Errno::INTR => Error::Interrupted,
+            Errno::ADDRINUSE => Error::Busy("the address is in use"),
+            errno => Error::Os(errno),
+        }
+    }
+}
+
+/// A static English sentence for a code, whatever the integer.
+pub fn describe(code: c_int) -> &'static CStr {
+    match code {
+        0 => c"success",
+        -1 => c"invalid argument",
+        -2 => c"not a live handle of that type",
+        -3 => c"the connection or listener has ended",
+        -4 => c"the time given passed",
+        -5 => c"would have to wait, and was told not to",
+        -6 => c"frame too short or too long, or buffer too small",
+        -7 => c"the peer broke the framing",
+        -8 => c"the system refused",
+        -9 => c"busy",
+        -10 => c"interrupted by a signal",
+        -11 => c"not supported on this system or this kind of connection",
+        -12 => c"internal error in libqnet",
+        -13 => c"nobody listens at that address",
+        -14 => c"the name has no address",
+        _ => c"unknown code",
+    }
+}

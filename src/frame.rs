@@ -1,0 +1,137 @@
+//! The framing of QEMU's stream sockets, pure: a 4-byte big-endian length, then that many bytes of
+//! Ethernet frame (QEMU `net/net.c`, `net_fill_rstate`). No system call, no state but the bytes.
+
+/// Bytes of the length before each frame.
+pub const PREFIX: usize = 4;
+
+/// Lengths of frames, in bytes.
+#[allow(non_camel_case_types, clippy::enum_variant_names)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub enum qnet_limit {
+    /// An Ethernet header: the shortest frame that is sent, or delivered.
+    QNET_FRAME_MIN = 14,
+    /// The longest frame that QEMU can send or take (its NET_BUFSIZE: 4096 + 65536). A buffer of
+    /// this size always suffices, with 4 more for packed frames.
+    QNET_FRAME_MAX = 69632,
+}
+
+pub const MIN: usize = qnet_limit::QNET_FRAME_MIN as usize;
+pub const MAX: usize = qnet_limit::QNET_FRAME_MAX as usize;
+/// The shortest frame on a real cable, without its checksum: what padding fills up to.
+pub const PADDED: usize = 60;
+
+/// What stands at the front of some bytes of the stream.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Front<'a> {
+    /// A whole frame, which may be a runt (shorter than [`MIN`]).
+    Whole(&'a [u8]),
+    /// A part of a frame, which is whole with this many bytes more (at least).
+    Part(usize),
+    /// A length above [`MAX`]: the stream is out of step for good.
+    TooLong,
+}
+
+/// Looks at the front of `bytes`.
+#[inline]
+pub fn front(bytes: &[u8]) -> Front<'_> {
+    let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX>() else {
+        return Front::Part(PREFIX - bytes.len());
+    };
+    let len = u32::from_be_bytes(*prefix) as usize;
+    if len > MAX {
+        return Front::TooLong;
+    }
+    match rest.get(..len) {
+        Some(frame) => Front::Whole(frame),
+        None => Front::Part(len - rest.len()),
+    }
+}
+
+/// The prefix of a frame of `len` bytes.
+#[inline]
+pub fn prefix(len: usize) -> [u8; PREFIX] {
+    debug_assert!(len <= MAX);
+    (len as u32).to_be_bytes()
+}
+
+/// Follows a stream whose bytes are thrown away, to know whether it stands between two frames.
+#[derive(Debug, Default)]
+pub struct Skimmer {
+    prefix: [u8; PREFIX],
+    prefix_len: usize,
+    body_left: usize,
+    broken: bool,
+}
+
+impl Skimmer {
+    pub fn skim(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() && !self.broken {
+            if self.body_left > 0 {
+                let n = self.body_left.min(bytes.len());
+                self.body_left -= n;
+                bytes = &bytes[n..];
+                continue;
+            }
+            self.prefix[self.prefix_len] = bytes[0];
+            self.prefix_len += 1;
+            bytes = &bytes[1..];
+            if self.prefix_len == PREFIX {
+                self.prefix_len = 0;
+                self.body_left = u32::from_be_bytes(self.prefix) as usize;
+                self.broken = self.body_left > MAX;
+            }
+        }
+    }
+
+    /// Whether a frame has begun and has not ended.
+    pub fn inside_frame(&self) -> bool {
+        !self.broken && (self.prefix_len > 0 || self.body_left > 0)
+    }
+
+    /// Whether the stream is out of step, so that its bytes mean nothing.
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wire(frames: &[&[u8]]) -> Vec<u8> {
+        frames.iter().flat_map(|f| [&prefix(f.len())[..], f].concat()).collect()
+    }
+
+    #[test]
+    fn front_at_every_cut() {
+        let bytes = wire(&[&[7; 20]]);
+        for cut in 0..bytes.len() {
+            let missing = if cut < PREFIX { PREFIX - cut } else { bytes.len() - cut };
+            assert_eq!(front(&bytes[..cut]), Front::Part(missing));
+        }
+        assert_eq!(front(&bytes), Front::Whole(&[7; 20]));
+    }
+
+    #[test]
+    fn lengths_at_the_limit() {
+        assert_eq!(front(&prefix(0)), Front::Whole(&[]));
+        assert_eq!(front(&prefix(MAX)), Front::Part(MAX));
+        assert_eq!(front(&(MAX as u32 + 1).to_be_bytes()), Front::TooLong);
+        assert_eq!(front(&[0xff; 4]), Front::TooLong);
+    }
+
+    #[test]
+    fn skimmer_at_every_cut() {
+        let bytes = wire(&[&[1; 14], &[], &[2; 300]]);
+        let ends = [18, 22, bytes.len()];
+        for cut in 0..=bytes.len() {
+            let mut skimmer = Skimmer::default();
+            skimmer.skim(&bytes[..cut]);
+            assert_eq!(skimmer.inside_frame(), cut != 0 && !ends.contains(&cut), "cut at {cut}");
+        }
+        let mut skimmer = Skimmer::default();
+        skimmer.skim(&[0xff; 9]);
+        assert!(skimmer.is_broken() && !skimmer.inside_frame());
+    }
+}

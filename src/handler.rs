@@ -1,0 +1,266 @@
+//! Handlers: the connection's own thread, which reads and calls them.
+
+use std::sync::MutexGuard;
+use std::sync::atomic::Ordering;
+
+use crate::callback::{self, CloseHandler, Doing, Handler, HandlerFn, qnet_frame};
+use crate::conn::{ClosePhase, Conn, State};
+use crate::error::{Error, Result};
+use crate::frame::{self, Front, PREFIX};
+use crate::handle::Ref;
+use crate::process::{self, Process, process};
+use crate::thread;
+use crate::wake::Deadline;
+
+/// The most frames that a batch handler is called with.
+const BATCH: usize = 256;
+
+/// What a connection's thread does next. Plain data: a callback that ends the thread unwinds past
+/// it.
+#[derive(Clone, Copy)]
+enum Step {
+    Deliver { handler: Handler, bytes: *const u8, len: usize },
+    Close { handler: Option<CloseHandler>, code: i32 },
+    Stop,
+}
+
+impl Ref<Conn> {
+    /// Sets what is called with the connection's frames, or nothing. Returns when the handler
+    /// before is not running and never will again, where this thread may wait for that.
+    pub fn set_handler(self, handler: Option<Handler>) -> Result<()> {
+        let mut state = self.state()?;
+        if let Some(end) = &state.ended {
+            return Err(end.clone());
+        }
+        if handler.is_some() && !state.thread {
+            start_thread(self)?;
+            state.thread = true;
+        }
+        state.handler = handler;
+        state.rx.end_loans();
+        self.slot.interrupt.store(true, Ordering::Release);
+        self.slot.changed(&state);
+        if state.options.wait() && !callback::inside() {
+            self.wait_for_handler(state);
+        }
+        Ok(())
+    }
+
+    /// Waits until the handler before is not running, and its thread is gone where it was taken
+    /// away.
+    fn wait_for_handler(self, mut state: MutexGuard<'_, State>) {
+        let deliveries = state.deliveries;
+        let is_before = |state: &State| {
+            state.delivering && state.deliveries == deliveries
+                || state.thread && state.handler.is_none()
+        };
+        while state.is_of(self.token) && is_before(&state) {
+            let socket = state.socket().clone();
+            let epoch = socket.wake.epoch();
+            drop(state);
+            socket.wake.wait_change(epoch);
+            state = self.slot.state_of_own();
+        }
+    }
+
+    /// Sets what is called when the connection has ended. Where that call's time has passed, the
+    /// handler is returned, to be run by the caller.
+    pub fn set_close_handler(
+        self,
+        handler: Option<CloseHandler>,
+    ) -> Result<Option<callback::CloseCall>> {
+        let mut state = self.state()?;
+        if state.close_phase == ClosePhase::Pending {
+            state.close_handler = handler;
+            return Ok(state.due_close_call(self));
+        }
+        let code = state.ended.as_ref().map_or(0, Error::code);
+        Ok(handler.map(|handler| callback::CloseCall {
+            conn: self.slot,
+            token: self.token,
+            handler,
+            code,
+            is_last: false,
+        }))
+    }
+}
+
+fn start_thread(conn: Ref<Conn>) -> Result<()> {
+    let process = process();
+    thread::spawn(c"qnet-handler", move || run(conn, process))
+}
+
+/// The thread. Nothing with a destructor lives here across a callback, which may unwind past.
+fn run(conn: Ref<Conn>, process: &'static Process) {
+    loop {
+        match guarded(conn, || conn.next_step()).unwrap_or(Step::Stop) {
+            Step::Deliver { handler, bytes, len } => {
+                callback::enter(conn.slot, Doing::Frames);
+                // SAFETY: while `delivering` is set, which only this thread takes back, nobody
+                // moves, writes or frees these bytes of the connection's buffer.
+                let bytes = unsafe { std::slice::from_raw_parts(bytes, len) };
+                deliver(conn.slot, process, handler, bytes);
+                if !process::is_current(process) {
+                    return; // forked inside the handler: all this is the parent's
+                }
+                callback::leave();
+                guarded(conn, || conn.delivered());
+            }
+            Step::Close { handler, code } => {
+                callback::enter(conn.slot, Doing::OwnClose);
+                if let Some(handler) = handler {
+                    // SAFETY: the promise made with the handler.
+                    unsafe { (handler.call)(handler.user.0, code) };
+                }
+                if !process::is_current(process) {
+                    return;
+                }
+                callback::leave();
+                guarded(conn, || conn.closed());
+                return;
+            }
+            Step::Stop => return,
+        }
+    }
+}
+
+/// Runs the library's own part of the thread; a panic in it ends the connection, not the process.
+fn guarded<R>(conn: Ref<Conn>, step: impl FnOnce() -> R) -> Option<R> {
+    let step = std::panic::AssertUnwindSafe(step);
+    match std::panic::catch_unwind(step) {
+        Ok(done) => Some(done),
+        Err(_) => {
+            let mut state = conn.slot.state_of_own();
+            conn.end(&mut state, Error::Internal("a panic in the handler's thread".into()));
+            state.handler = None;
+            state.delivering = false;
+            conn.leave(state);
+            None
+        }
+    }
+}
+
+/// Hands over the frames of `bytes`, until one is not whole or somebody interrupts.
+fn deliver(conn: &Conn, process: &'static Process, handler: Handler, bytes: &[u8]) {
+    let user = handler.user.0;
+    let mut at = 0;
+    match handler.call {
+        HandlerFn::One(call) => {
+            while goes_on(conn, process)
+                && let Front::Whole(frame) = frame::front(&bytes[at..])
+            {
+                at += PREFIX + frame.len();
+                conn.delivered.store(at, Ordering::Relaxed);
+                if frame.len() < frame::MIN {
+                    conn.rx_counts.runts.add(1);
+                    continue;
+                }
+                conn.rx_counts.frame(frame.len());
+                // SAFETY: the promise made with the handler; the frame lives for the call.
+                unsafe { call(user, frame.as_ptr(), frame.len()) };
+            }
+        }
+        HandlerFn::Batch(call) => {
+            while goes_on(conn, process) {
+                let mut frames = [qnet_frame { data: std::ptr::null(), len: 0 }; BATCH];
+                let n = gather(conn, &bytes[at..], &mut frames, &mut at);
+                if n == 0 {
+                    break;
+                }
+                conn.delivered.store(at, Ordering::Relaxed);
+                // SAFETY: as above, for every frame of the array.
+                unsafe { call(user, frames.as_ptr(), n) };
+            }
+        }
+    }
+}
+
+#[inline]
+fn goes_on(conn: &Conn, process: &'static Process) -> bool {
+    !conn.interrupt.load(Ordering::Acquire) && process::is_current(process)
+}
+
+/// Fills `frames` with the frames at the front of `bytes`, and moves `at` past them.
+fn gather(conn: &Conn, bytes: &[u8], frames: &mut [qnet_frame; BATCH], at: &mut usize) -> usize {
+    let mut used = 0;
+    let mut n = 0;
+    while n < BATCH
+        && let Front::Whole(frame) = frame::front(&bytes[used..])
+    {
+        used += PREFIX + frame.len();
+        if frame.len() < frame::MIN {
+            conn.rx_counts.runts.add(1);
+            continue;
+        }
+        conn.rx_counts.frame(frame.len());
+        frames[n] = qnet_frame { data: frame.as_ptr(), len: frame.len() };
+        n += 1;
+    }
+    *at += used;
+    n
+}
+
+/// The thread's own steps, between callbacks.
+impl Ref<Conn> {
+    /// Waits until there is something to call, or nothing more to do.
+    fn next_step(self) -> Step {
+        loop {
+            let mut state = self.slot.state_of_own();
+            self.slot.interrupt.store(false, Ordering::Relaxed);
+            if let Some(end) = &state.ended
+                && state.close_phase == ClosePhase::Pending
+            {
+                let code = end.code();
+                state.close_phase = ClosePhase::Running;
+                return Step::Close { handler: state.close_handler, code };
+            }
+            let handler = state.handler.filter(|_| state.ended.is_none());
+            let Some(handler) = handler else {
+                self.leave(state);
+                return Step::Stop;
+            };
+            let socket = state.socket().clone();
+            let epoch = socket.wake.epoch();
+            if state.rx.has_frame(&self.slot.rx_counts) {
+                return self.begin_delivery(&mut state, handler);
+            }
+            if let Some(end) = state.rx.end() {
+                self.report_end(&mut state, end);
+                continue;
+            }
+            if !state.rx.fill(&socket, &self.slot.rx_counts) {
+                // A signal or a lack of memory only makes it look again.
+                let _ = self.wait_readable(state, epoch, Deadline::Never);
+            }
+        }
+    }
+
+    fn begin_delivery(self, state: &mut State, handler: Handler) -> Step {
+        state.delivering = true;
+        state.deliveries += 1;
+        self.slot.delivered.store(0, Ordering::Relaxed);
+        let bytes = state.rx.unread();
+        Step::Deliver { handler, bytes: bytes.as_ptr(), len: bytes.len() }
+    }
+
+    fn delivered(self) {
+        let mut state = self.slot.state_of_own();
+        self.slot.end_delivery(&mut state);
+        if self.slot.interrupt.load(Ordering::Relaxed) {
+            self.slot.changed(&state);
+        }
+    }
+
+    /// The close handler has returned, and the thread goes.
+    fn closed(self) {
+        let mut state = self.slot.state_of_own();
+        state.close_phase = ClosePhase::Done;
+        self.leave(state);
+    }
+
+    fn leave(self, mut state: MutexGuard<'_, State>) {
+        state.thread = false;
+        self.slot.changed(&state);
+        self.slot.free_if_unused(state);
+    }
+}

@@ -1,0 +1,30 @@
+//! libqnet plugs QEMU virtual machines into a program's own network.
+//!
+//! QEMU's socket netdevs carry Ethernet frames over plain sockets; here is their other end. What a
+//! C program sees is in [`capi`] and `include/qnet.h`; below it is a library that C has no part in.
+//! `handle` and `process` hold the objects; `conn` and `listener` are the objects; `send`,
+//! `receive`, `handler` and `end` are what is done with a connection; `frame`, `address`, `socket`,
+//! `wake` and `thread` know of none of that.
+
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+compile_error!("libqnet is for 64-bit Linux");
+
+mod address;
+mod callback;
+pub mod capi;
+mod conn;
+mod end;
+mod error;
+mod frame;
+mod handle;
+mod handler;
+mod listener;
+mod options;
+mod process;
+mod receive;
+mod resolve;
+mod send;
+mod service;
+mod socket;
+mod thread;
+mod wake;

@@ -1,0 +1,193 @@
+//! A listener: peers connect to it, and each becomes a connection.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use rustix::event::PollFlags;
+
+use crate::address::{Host, Target};
+use crate::conn::{self, Conn, Living};
+use crate::error::{Error, Result};
+use crate::handle::{NONE, Object, Ref, Token};
+use crate::options::{self, Holder, Options};
+use crate::process::{lock, process};
+use crate::resolve::resolve;
+use crate::socket::{self, ListenSocket, Socket, SocketFile};
+use crate::wake::{Deadline, Wake};
+
+#[derive(Default)]
+pub struct Listener {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    token: Token,
+    /// There while the handle is live.
+    open: Option<Arc<Open>>,
+    /// Its own, and those that its connections start with.
+    options: Options,
+}
+
+/// What the threads that accept share; gone with the last of them.
+struct Open {
+    socket: ListenSocket,
+    wake: Wake,
+    file: Mutex<Option<SocketFile>>,
+    living: Arc<AtomicUsize>,
+}
+
+impl Object for Listener {
+    const KIND: u64 = 2;
+}
+
+/// Listens on an address.
+pub fn listen(network: &[u8], address: &[u8]) -> Result<Ref<Listener>> {
+    let (socket, file) = match Target::parse(network, address)? {
+        Target::Unix(name) => socket::listen_unix(&name, Options::default().unix_mode())?,
+        Target::Tcp { family, host, port } => {
+            let addresses = match host {
+                Host::Name(name) => resolve(&name, port, family, Deadline::Never)?,
+                host => host.digits(family, port, Ipv6Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED),
+            };
+            (socket::listen_tcp(&addresses, family)?, None)
+        }
+    };
+    Ok(open_in(process().listeners.take()?, socket, file))
+}
+
+/// Makes a listener of somebody's descriptor, which is theirs until `own` is called.
+pub fn from_fd(fd: BorrowedFd<'_>, own: impl FnOnce() -> OwnedFd) -> Result<Ref<Listener>> {
+    let listener = process().listeners.take()?;
+    match ListenSocket::adopt(fd, own) {
+        Ok(socket) => Ok(open_in(listener, socket, None)),
+        Err(error) => {
+            process().listeners.give_back(listener.token);
+            Err(error)
+        }
+    }
+}
+
+fn open_in(
+    listener: Ref<Listener>,
+    socket: ListenSocket,
+    file: Option<SocketFile>,
+) -> Ref<Listener> {
+    let file = Mutex::new(file);
+    let open = Open { socket, wake: Wake::default(), file, living: Arc::default() };
+    let open = Some(Arc::new(open));
+    *lock(&listener.slot.state) =
+        State { token: listener.token, open, options: Options::default() };
+    listener
+}
+
+impl Ref<Listener> {
+    fn state(self) -> Result<MutexGuard<'static, State>> {
+        let state = lock(&self.slot.state);
+        if state.token == self.token { Ok(state) } else { Err(Error::Handle) }
+    }
+
+    fn open(self) -> Result<Arc<Open>> {
+        Ok(self.state()?.open().clone())
+    }
+
+    /// The next peer's connection.
+    pub fn accept(self, timeout_ms: i32) -> Result<Ref<Conn>> {
+        let mut deadline = None;
+        loop {
+            let state = match self.state() {
+                // It went while this call was waiting: that is an end, not a mistake.
+                Err(_) if deadline.is_some() => return Err(Error::Closed),
+                state => state?,
+            };
+            let deadline = match deadline {
+                Some(deadline) => deadline,
+                None => *deadline.insert(Deadline::from_timeout(timeout_ms)?),
+            };
+            let open = state.open().clone();
+            let options = state.options.clone();
+            drop(state);
+            let epoch = open.wake.epoch();
+            let accepted = open.socket.accept();
+            if self.state().is_err() {
+                return Err(Error::Closed);
+            }
+            if let Some(fd) = accepted? {
+                match open.admit(fd, options) {
+                    Some(conn) => return conn,
+                    None => continue,
+                }
+            }
+            if deadline.passed() {
+                return Err(deadline.error());
+            }
+            open.wake.wait_fd(epoch, open.socket.fd(), PollFlags::IN, deadline)?;
+        }
+    }
+
+    pub fn close(self) -> Result<()> {
+        let mut state = self.state()?;
+        let open = state.open().clone();
+        *state = State { token: NONE, ..State::default() };
+        drop(state);
+        // Now, whoever may still hold the socket for a moment.
+        drop(lock(&open.file).take());
+        open.socket.refuse();
+        open.wake.raise();
+        process().listeners.give_back(self.token);
+        Ok(())
+    }
+
+    pub fn addr(self) -> Result<Vec<u8>> {
+        Ok(self.open()?.socket.address.to_bytes())
+    }
+
+    pub fn describe(self) -> String {
+        self.open().map_or_else(|_| "a listener".into(), |open| open.socket.address.to_string())
+    }
+
+    pub fn fd(self) -> Result<RawFd> {
+        Ok(self.open()?.socket.fd().as_raw_fd())
+    }
+
+    pub fn set(self, option: i32, value: i64) -> Result<()> {
+        let mut state = self.state()?;
+        let mut changed = state.options.clone();
+        changed.set(option, value, Holder::Listener)?;
+        if option == options::UNIX_MODE {
+            let open = state.open().clone();
+            let file = lock(&open.file);
+            file.as_ref().ok_or(NO_FILE)?.set_mode(value as u32)?;
+        }
+        state.options = changed;
+        Ok(())
+    }
+
+    pub fn get(self, option: i32) -> Result<i64> {
+        let state = self.state()?;
+        options::check_known(option, Holder::Listener)?;
+        if option == options::UNIX_MODE && lock(&state.open().file).is_none() {
+            return Err(NO_FILE);
+        }
+        Ok(state.options.get(option))
+    }
+}
+
+const NO_FILE: Error = Error::Unsupported("the listener made no socket file");
+
+impl State {
+    fn open(&self) -> &Arc<Open> {
+        self.open.as_ref().expect("a live listener is open")
+    }
+}
+
+impl Open {
+    /// A connection of an accepted socket, or `None` for one too many, which is hung up on.
+    fn admit(&self, fd: OwnedFd, options: Options) -> Option<Result<Ref<Conn>>> {
+        let living = Living::one_of(&self.living, options.get(options::MAX_CONNS) as usize)?;
+        let socket = Socket::tuned(fd, options.buffers());
+        Some(socket.and_then(|socket| conn::open(socket, options, Some(living))))
+    }
+}

@@ -1,0 +1,212 @@
+//! Options: which there are, what values they take, and on what.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::frame;
+use crate::socket::Buffers;
+use crate::wake::Deadline;
+
+/// What qnet_set() and its kin set. The functions take int; the enumerators are its values.
+// Some are only for C to name yet.
+#[allow(non_camel_case_types, clippy::enum_variant_names, dead_code)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub enum qnet_option {
+    /// How long a send waits for a peer that does not read, in ms: -1 (default) without an end, 0 not
+    /// at all.
+    QNET_OPT_SEND_TIMEOUT_MS = 1,
+    /// How long a send may be held for others to join it, in us. Not in this release.
+    QNET_OPT_TX_USECS = 2,
+    /// Whether sends made in handlers are held and written together. Not in this release.
+    QNET_OPT_CORK = 3,
+    /// The longest frame to send, in bytes: 14 to QNET_FRAME_MAX, default 65535 (passt, pktkit and
+    /// others take no longer ones).
+    QNET_OPT_MAX_FRAME = 4,
+    /// 1: sent frames are padded to 60 bytes with zeroes. Default 0.
+    QNET_OPT_PAD = 5,
+    /// How long closing may take to write what was taken and drain what a peer is still writing, in
+    /// ms. Default 1000.
+    QNET_OPT_LINGER_MS = 6,
+    /// The socket's send buffer in bytes, as in socket(7). Chosen for speed until set.
+    QNET_OPT_SNDBUF = 7,
+    /// The socket's receive buffer in bytes, as in socket(7). Chosen for speed until set.
+    QNET_OPT_RCVBUF = 8,
+    /// How long after its end a dialled connection dials again, in ms. Not in this release.
+    QNET_OPT_RECONNECT_MS = 9,
+    /// For qnet_dial_with() alone: how long it may take in all, in ms. Default -1: without an end.
+    QNET_OPT_DIAL_TIMEOUT_MS = 10,
+    /// Of a listener: how many of its connections may be open; further peers are hung up on. Default
+    /// 1024.
+    QNET_OPT_MAX_CONNS = 11,
+    /// 0: no call waits for this connection's handlers. Default 1.
+    QNET_OPT_WAIT = 12,
+    /// Of a listener that made a socket file: the file's mode. Default 0600.
+    QNET_OPT_UNIX_MODE = 13,
+    /// Of a hub. Not in this release.
+    QNET_OPT_MAC_AGE_S = 20,
+    /// Of a hub. Not in this release.
+    QNET_OPT_MAC_MAX = 21,
+    /// Of a hub. Not in this release.
+    QNET_OPT_QUEUE_BYTES = 22,
+}
+
+pub const SEND_TIMEOUT_MS: i32 = qnet_option::QNET_OPT_SEND_TIMEOUT_MS as i32;
+pub const MAX_FRAME: i32 = qnet_option::QNET_OPT_MAX_FRAME as i32;
+pub const PAD: i32 = qnet_option::QNET_OPT_PAD as i32;
+pub const LINGER_MS: i32 = qnet_option::QNET_OPT_LINGER_MS as i32;
+pub const SNDBUF: i32 = qnet_option::QNET_OPT_SNDBUF as i32;
+pub const RCVBUF: i32 = qnet_option::QNET_OPT_RCVBUF as i32;
+pub const DIAL_TIMEOUT_MS: i32 = qnet_option::QNET_OPT_DIAL_TIMEOUT_MS as i32;
+pub const MAX_CONNS: i32 = qnet_option::QNET_OPT_MAX_CONNS as i32;
+pub const WAIT: i32 = qnet_option::QNET_OPT_WAIT as i32;
+pub const UNIX_MODE: i32 = qnet_option::QNET_OPT_UNIX_MODE as i32;
+const MAC_AGE_S: i32 = qnet_option::QNET_OPT_MAC_AGE_S as i32;
+const QUEUE_BYTES: i32 = qnet_option::QNET_OPT_QUEUE_BYTES as i32;
+
+const COUNT: usize = UNIX_MODE as usize + 1;
+
+/// What options are set on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    Conn,
+    Dial,
+    Listener,
+}
+
+/// One option: its default, its range, and who has it.
+struct Rule {
+    option: i32,
+    default: i64,
+    min: i64,
+    max: i64,
+    holders: &'static [Holder],
+}
+
+const FOREVER: i64 = i32::MAX as i64;
+const EVERY: &[Holder] = &[Holder::Conn, Holder::Dial, Holder::Listener];
+const DIAL: &[Holder] = &[Holder::Dial];
+const LISTENER: &[Holder] = &[Holder::Listener];
+
+const fn rule(option: i32, default: i64, min: i64, max: i64, holders: &'static [Holder]) -> Rule {
+    Rule { option, default, min, max, holders }
+}
+
+/// Known options without a rule here are for other objects, or for what this release lacks.
+const RULES: [Rule; 10] = [
+    rule(SEND_TIMEOUT_MS, -1, -1, FOREVER, EVERY),
+    rule(MAX_FRAME, 65_535, frame::MIN as i64, frame::MAX as i64, EVERY),
+    rule(PAD, 0, 0, 1, EVERY),
+    rule(LINGER_MS, 1000, 0, FOREVER, EVERY),
+    // 0 is not to be set: it stands for the library's own choice.
+    rule(SNDBUF, 0, 1, FOREVER, EVERY),
+    rule(RCVBUF, 0, 1, FOREVER, EVERY),
+    rule(DIAL_TIMEOUT_MS, -1, -1, FOREVER, DIAL),
+    rule(MAX_CONNS, 1024, 1, FOREVER, LISTENER),
+    rule(WAIT, 1, 0, 1, EVERY),
+    rule(UNIX_MODE, 0o600, 0, 0o777, LISTENER),
+];
+
+fn find(option: i32, holder: Holder) -> Result<&'static Rule> {
+    if !matches!(option, SEND_TIMEOUT_MS..=UNIX_MODE | MAC_AGE_S..=QUEUE_BYTES) {
+        return Err(Error::invalid(format!("unknown option {option}")));
+    }
+    RULES
+        .iter()
+        .find(|rule| rule.option == option && rule.holders.contains(&holder))
+        .ok_or(Error::Unsupported("the option is not for this object, or not in this release"))
+}
+
+/// Checks what a caller gave as an option.
+pub fn check_known(option: i32, holder: Holder) -> Result<()> {
+    find(option, holder).map(|_| ())
+}
+
+/// The values of all options, by number.
+#[derive(Debug, Clone)]
+pub struct Options {
+    values: [i64; COUNT],
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        let mut values = [0; COUNT];
+        for rule in &RULES {
+            values[rule.option as usize] = rule.default;
+        }
+        Options { values }
+    }
+}
+
+impl Options {
+    pub fn set(&mut self, option: i32, value: i64, holder: Holder) -> Result<()> {
+        let rule = find(option, holder)?;
+        if !(rule.min..=rule.max).contains(&value) {
+            let Rule { min, max, .. } = rule;
+            let why = format!("option {option} cannot be {value}: it is from {min} to {max}");
+            return Err(Error::Invalid(why));
+        }
+        self.values[option as usize] = value;
+        Ok(())
+    }
+
+    /// The value of an option known to exist.
+    pub fn get(&self, option: i32) -> i64 {
+        self.values[option as usize]
+    }
+
+    pub fn max_frame(&self) -> usize {
+        self.get(MAX_FRAME) as usize
+    }
+
+    pub fn pad(&self) -> bool {
+        self.get(PAD) != 0
+    }
+
+    pub fn wait(&self) -> bool {
+        self.get(WAIT) != 0
+    }
+
+    pub fn linger(&self) -> Duration {
+        Duration::from_millis(self.get(LINGER_MS) as u64)
+    }
+
+    pub fn unix_mode(&self) -> u32 {
+        self.get(UNIX_MODE) as u32
+    }
+
+    pub fn dial_deadline(&self) -> Deadline {
+        Deadline::after_ms(self.get(DIAL_TIMEOUT_MS))
+    }
+
+    pub fn buffers(&self) -> Buffers {
+        let chosen = |option| (self.get(option) > 0).then(|| self.get(option) as usize);
+        Buffers { send: chosen(SNDBUF), receive: chosen(RCVBUF) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_value_changes_nothing() {
+        let mut options = Options::default();
+        assert!(options.set(MAX_FRAME, 13, Holder::Conn).is_err());
+        assert_eq!(options.max_frame(), 65_535);
+        options.set(MAX_FRAME, 69_632, Holder::Conn).unwrap();
+        assert_eq!(options.max_frame(), 69_632);
+    }
+
+    #[test]
+    fn unknown_and_misplaced() {
+        let mut options = Options::default();
+        for unknown in [i32::MIN, -1, 0, 14, 19, 23, i32::MAX] {
+            assert!(matches!(options.set(unknown, 1, Holder::Conn), Err(Error::Invalid(_))));
+        }
+        for misplaced in [DIAL_TIMEOUT_MS, MAX_CONNS, UNIX_MODE, 20, 21, 22] {
+            let set = options.set(misplaced, 1, Holder::Conn);
+            assert!(matches!(set, Err(Error::Unsupported(_))));
+        }
+    }
+}

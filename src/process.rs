@@ -1,0 +1,118 @@
+//! What belongs to this process: its handles and its service thread. A forked child has none of its
+//! parent's; it starts afresh.
+
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+
+use crate::conn::Conn;
+use crate::handle::Table;
+use crate::listener::Listener;
+use crate::receive::Pollers;
+use crate::send::Gather;
+use crate::service::Service;
+
+/// Everything global. Never freed, so `&'static`.
+#[derive(Default)]
+pub struct Process {
+    pub conns: Table<Conn>,
+    pub listeners: Table<Listener>,
+    pub pollers: Pollers,
+    pub service: Service,
+    pub gather: Gather,
+    /// The parent's, kept where a leak checker finds it.
+    #[allow(dead_code)]
+    parent: Option<&'static Process>,
+}
+
+/// The stamp of a process that has no `Process` yet, or was just forked.
+const FRESH: u32 = 0;
+const STARTING: u32 = 1;
+const READY: u32 = 2;
+
+/// A page that the kernel zeroes in a forked child (MADV_WIPEONFORK, Linux 4.14); it holds the stamp.
+static PAGE: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
+static PROCESS: AtomicPtr<Process> = AtomicPtr::new(ptr::null_mut());
+
+/// This process's state. Acquire: what was built before the stamp was set is seen by who reads it.
+#[inline]
+pub fn process() -> &'static Process {
+    if stamp().is_some_and(|stamp| stamp.load(Ordering::Acquire) == READY) {
+        // SAFETY: READY is stored only after PROCESS was, and a Process is never freed.
+        return unsafe { &*PROCESS.load(Ordering::Relaxed) };
+    }
+    start()
+}
+
+/// Whether `process` is still this one: not so in a child forked inside a callback.
+#[inline]
+pub fn is_current(process: &'static Process) -> bool {
+    stamp().is_some_and(|stamp| stamp.load(Ordering::Relaxed) == READY)
+        && ptr::eq(PROCESS.load(Ordering::Relaxed), process)
+}
+
+#[inline]
+fn stamp() -> Option<&'static AtomicU32> {
+    // SAFETY: null, or a page that is mapped for good and zeroed, which is a valid AtomicU32.
+    unsafe { PAGE.load(Ordering::Acquire).as_ref() }
+}
+
+#[cold]
+fn start() -> &'static Process {
+    let stamp = stamp().unwrap_or_else(map_page);
+    loop {
+        match stamp.compare_exchange(FRESH, STARTING, Ordering::Acquire, Ordering::Acquire) {
+            Ok(_) => {
+                // SAFETY: null, or a Process of the parent, never freed.
+                let parent = unsafe { PROCESS.load(Ordering::Relaxed).as_ref() };
+                let process = Box::new(Process { parent, ..Process::default() });
+                PROCESS.store(Box::into_raw(process), Ordering::Relaxed);
+                stamp.store(READY, Ordering::Release);
+            }
+            Err(READY) => return process(),
+            // Another thread is about to finish; a fork in between zeroes the stamp in the child.
+            Err(_) => std::thread::yield_now(),
+        }
+    }
+}
+
+/// Maps the page; of two threads that meet here one keeps its own.
+fn map_page() -> &'static AtomicU32 {
+    let size = rustix::param::page_size();
+    // SAFETY: a new private mapping at a place that the kernel chooses. It stays for good, unless
+    // another thread's stands already, and then nobody has seen it.
+    unsafe {
+        let page = mmap_anonymous(
+            ptr::null_mut(),
+            size,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::PRIVATE,
+        )
+        .expect("no memory for one page");
+        // On a kernel before 4.14 a forked child shares the parent's handles, which it must not use.
+        let _ = madvise(page, size, Advice::LinuxWipeOnFork);
+        match PAGE.compare_exchange(
+            ptr::null_mut(),
+            page.cast(),
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        ) {
+            Ok(_) => &*page.cast(),
+            Err(other) => {
+                let _ = munmap(page, size);
+                &*other
+            }
+        }
+    }
+}
+
+/// Locks; a panic elsewhere was reported by its own call and leaves the state as whole as any error.
+///
+/// `std`'s mutex, since it is a futex and no more: nothing of it outlives a fork in a bad state, as
+/// a table of parked threads would.
+#[inline]
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

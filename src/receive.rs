@@ -1,0 +1,537 @@
+//! Receiving: large reads into one buffer, frames used where they lie; and the callers that pull.
+
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
+
+use crate::callback;
+use crate::conn::{Conn, RxCounts, State};
+use crate::error::{Error, Result};
+use crate::frame::{self, Front, PREFIX};
+use crate::handle::Ref;
+use crate::process::{lock, process};
+use crate::socket::{Read, Socket};
+use crate::wake::{Deadline, Wake, Woken};
+
+/// A buffer for a trickle of frames, and one for a stream of them.
+const SMALL: usize = 4 << 10;
+const LARGE: usize = 256 << 10;
+
+/// How long a large buffer is kept for a connection that is quiet.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// How many reads one call makes before it looks at its time and its signals again.
+const READS: usize = 16;
+
+/// The receiving part of a connection's state.
+#[derive(Default)]
+pub struct Rx {
+    buffer: Buffer,
+    /// Whether bytes before the buffer's start are lent to a caller.
+    lent: bool,
+    /// A buffer that is lent while reading goes on in another: to a caller who polls meanwhile, and
+    /// to a handler that pulls from its own connection.
+    kept: Option<Buffer>,
+    set_aside: Option<Buffer>,
+    found: Option<Found>,
+}
+
+/// What reading met behind the last byte.
+enum Found {
+    End,
+    Failed(Error),
+}
+
+#[derive(Default)]
+struct Buffer {
+    bytes: Vec<u8>,
+    /// Where what is not yet used begins.
+    start: usize,
+    /// Whether the last read filled it.
+    filled: bool,
+}
+
+impl Buffer {
+    fn unread(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    fn with_capacity(capacity: usize, bytes: &[u8]) -> Buffer {
+        let mut buffer = Vec::with_capacity(capacity);
+        buffer.extend_from_slice(bytes);
+        Buffer { bytes: buffer, ..Buffer::default() }
+    }
+
+    /// What capacity the next read should have, `missing` bytes of a frame at least.
+    fn wanted(&self, missing: usize) -> usize {
+        let small = !self.filled && self.unread().len() + missing <= SMALL;
+        if small { SMALL } else { LARGE }
+    }
+
+    /// Moves what is unread to the front, if that makes more room than there is.
+    fn compact(&mut self) {
+        self.bytes.drain(..self.start);
+        self.start = 0;
+    }
+}
+
+impl Rx {
+    /// The bytes received and not yet used: whole frames, then perhaps a part of one.
+    pub fn unread(&self) -> &[u8] {
+        self.buffer.unread()
+    }
+
+    /// The next frame, if it is here whole. Runts before it are skipped.
+    fn front(&mut self, counts: &RxCounts) -> Option<&[u8]> {
+        loop {
+            match frame::front(self.buffer.unread()) {
+                Front::Whole(frame) if frame.len() < frame::MIN => {
+                    counts.runts.add(1);
+                    self.buffer.start += PREFIX + frame.len();
+                }
+                Front::Whole(_) => break,
+                Front::Part(_) => return None,
+                Front::TooLong => {
+                    self.found = Some(Found::Failed(Error::Protocol("a length above 69632")));
+                    return None;
+                }
+            }
+        }
+        match frame::front(self.buffer.unread()) {
+            Front::Whole(frame) => Some(frame),
+            _ => None,
+        }
+    }
+
+    /// Whether there is a frame to hand over. Runts before it are skipped.
+    pub fn has_frame(&mut self, counts: &RxCounts) -> bool {
+        self.front(counts).is_some()
+    }
+
+    /// Whether a frame, of any length, is here whole.
+    pub fn has_whole(&self) -> bool {
+        matches!(frame::front(self.unread()), Front::Whole(_))
+    }
+
+    /// Uses up the frame at the front.
+    fn consume(&mut self, frame_len: usize, counts: &RxCounts) {
+        counts.frame(frame_len);
+        self.buffer.start += PREFIX + frame_len;
+    }
+
+    /// Reads once. Returns whether there is something new: bytes, or the end.
+    pub fn fill(&mut self, socket: &Socket, counts: &RxCounts) -> bool {
+        if self.found.is_some() {
+            return false;
+        }
+        self.make_room();
+        let before = self.buffer.bytes.len();
+        match socket.read(&mut self.buffer.bytes) {
+            Ok(Read::Empty) => return false,
+            Ok(Read::Bytes(n)) => {
+                counts.reads.add(1);
+                self.buffer.filled = before + n == self.buffer.bytes.capacity();
+            }
+            Ok(Read::End) => self.found = Some(Found::End),
+            Err(error) => self.found = Some(Found::Failed(error)),
+        }
+        true
+    }
+
+    /// Makes room for a read, without moving what is lent.
+    fn make_room(&mut self) {
+        let missing = match frame::front(self.unread()) {
+            Front::Part(missing) => missing,
+            _ => 1,
+        };
+        let wanted = self.buffer.wanted(missing);
+        let spare = self.buffer.bytes.capacity() - self.buffer.bytes.len();
+        if self.lent {
+            if spare < missing.max(SMALL) {
+                let next = Buffer::with_capacity(wanted, self.unread());
+                self.kept = Some(std::mem::replace(&mut self.buffer, next));
+                self.lent = false;
+            }
+        } else if self.buffer.bytes.capacity() < wanted {
+            self.buffer = Buffer::with_capacity(wanted, self.unread());
+        } else {
+            self.buffer.compact();
+        }
+    }
+
+    /// Ends what was lent to callers.
+    pub fn end_loans(&mut self) {
+        self.lent = false;
+        self.kept = None;
+    }
+
+    /// Gives memory back that a quiet connection does not need.
+    fn settle(&mut self) {
+        if !self.lent && self.unread().len() <= SMALL && self.buffer.bytes.capacity() > SMALL {
+            self.buffer = Buffer::with_capacity(SMALL, self.unread());
+        }
+    }
+
+    fn is_large(&self) -> bool {
+        self.buffer.bytes.capacity() > SMALL
+    }
+
+    /// How the stream ended, once every whole frame before that has been used.
+    pub fn end(&self) -> Option<Error> {
+        if self.has_whole() {
+            return None;
+        }
+        match self.found.as_ref()? {
+            Found::Failed(error) => Some(error.clone()),
+            Found::End if self.unread().is_empty() => Some(Error::Closed),
+            Found::End => Some(Error::Protocol("the stream ended inside a frame")),
+        }
+    }
+
+    /// Whether reading has met the end, though frames may still wait.
+    pub fn has_found_end(&self) -> bool {
+        self.found.is_some()
+    }
+
+    /// A delivery has handed over the first `delivered` bytes.
+    pub fn end_delivery(&mut self, delivered: usize) {
+        // Where the rest was set aside in the middle of it, the buffer is already the next one.
+        if self.set_aside.take().is_none() {
+            self.buffer.start += delivered;
+        }
+    }
+
+    /// Goes on in another buffer, since a handler that is still running pulls from its own
+    /// connection: what was handed over lives on for its call.
+    fn set_aside(&mut self, delivered: usize) {
+        if self.set_aside.is_none() {
+            let rest = &self.unread()[delivered..];
+            let next = Buffer::with_capacity(self.buffer.wanted(rest.len()), rest);
+            self.set_aside = Some(std::mem::replace(&mut self.buffer, next));
+        }
+    }
+
+    /// Looks, without taking anything, whether the stream has ended.
+    fn peek_end(&mut self, socket: &Socket) {
+        if self.found.is_none() {
+            match socket.peek() {
+                Ok(Read::End) => self.found = Some(Found::End),
+                Ok(_) => {}
+                Err(error) => self.found = Some(Found::Failed(error)),
+            }
+        }
+    }
+}
+
+impl State {
+    /// Why the connection cannot be received from by its callers, if so.
+    fn refuses_receive(&self) -> Option<Error> {
+        if let Some(end) = &self.ended {
+            return Some(end.clone());
+        }
+        self.handler.map(|_| Error::Busy("the connection has a handler"))
+    }
+
+    /// Whether a receive would give anything but AGAIN. Reads to know.
+    fn is_ready(&mut self, conn: &Conn) -> bool {
+        if self.refuses_receive().is_some() {
+            return true;
+        }
+        if self.delivering {
+            return false;
+        }
+        let socket = self.socket().clone();
+        for _ in 0..READS {
+            if self.rx.front(&conn.rx_counts).is_some() || self.rx.found.is_some() {
+                return true;
+            }
+            if !self.rx.fill(&socket, &conn.rx_counts) {
+                return false;
+            }
+        }
+        false
+    }
+}
+
+impl Ref<Conn> {
+    /// The next frame's bytes into `buf`. With an empty one, its length alone, and it is kept.
+    pub fn recv(self, buf: &mut [MaybeUninit<u8>], timeout_ms: i32) -> Result<usize> {
+        self.receive(timeout_ms, |rx, _, counts| {
+            let cap = buf.len();
+            let Some(frame) = rx.front(counts) else {
+                return Ok(None);
+            };
+            let len = frame.len();
+            if cap == 0 {
+                return Ok(Some(len));
+            }
+            let room = buf.get_mut(..len).ok_or_else(|| too_small(cap, len))?;
+            room.write_copy_of_slice(frame);
+            rx.consume(len, counts);
+            Ok(Some(len))
+        })
+    }
+
+    /// Lends up to `count` frames, which `lend` is called with; their bytes stay until the next
+    /// receive. Returns how many: fewer only if the socket has no more now.
+    pub fn recv_batch(
+        self,
+        count: usize,
+        timeout_ms: i32,
+        mut lend: impl FnMut(usize, &[u8]),
+    ) -> Result<usize> {
+        self.receive(timeout_ms, |rx, socket, counts| {
+            let wanted = count.min(LARGE);
+            while rx.count_whole(wanted) < wanted && rx.fill_behind(socket, counts) {}
+            let mut n = 0;
+            while n < count
+                && let Some(frame) = rx.front(counts)
+            {
+                lend(n, frame);
+                let len = frame.len();
+                rx.consume(len, counts);
+                n += 1;
+            }
+            rx.lent = n > 0;
+            Ok((n > 0).then_some(n))
+        })
+    }
+
+    /// Whole frames in wire format, as many as fit. Returns their bytes.
+    pub fn recv_packed(self, buf: &mut [MaybeUninit<u8>], timeout_ms: i32) -> Result<usize> {
+        self.receive(timeout_ms, |rx, _, counts| {
+            let mut used = 0;
+            while let Some(frame) = rx.front(counts) {
+                let len = frame.len();
+                let Some(room) = buf.get_mut(used..used + PREFIX + len) else {
+                    if used == 0 {
+                        return Err(too_small(buf.len(), PREFIX + len));
+                    }
+                    break;
+                };
+                room.write_copy_of_slice(&rx.unread()[..PREFIX + len]);
+                rx.consume(len, counts);
+                used += PREFIX + len;
+            }
+            Ok((used > 0).then_some(used))
+        })
+    }
+
+    /// Every pull: waits for its turn and for bytes until `take` has what it wants.
+    fn receive<R>(
+        self,
+        timeout_ms: i32,
+        mut take: impl FnMut(&mut Rx, &Socket, &RxCounts) -> Result<Option<R>>,
+    ) -> Result<R> {
+        let mut deadline = None;
+        loop {
+            let mut state = match self.state() {
+                // It went while this call was waiting: that is an end, not a mistake.
+                Err(_) if deadline.is_some() => return Err(Error::Closed),
+                state => state?,
+            };
+            let deadline = match deadline {
+                Some(deadline) => deadline,
+                None => *deadline.insert(Deadline::from_timeout(timeout_ms)?),
+            };
+            if let Some(refusal) = state.refuses_receive() {
+                return Err(refusal);
+            }
+            let socket = state.socket().clone();
+            let epoch = socket.wake.epoch();
+            if self.has_turn(&mut state) {
+                state.rx.end_loans();
+                if let Some(taken) = self.pull(&mut state, &socket, &mut take)? {
+                    return Ok(taken);
+                }
+            }
+            if deadline.passed() {
+                return Err(deadline.error());
+            }
+            self.wait_readable(state, epoch, deadline)?;
+        }
+    }
+
+    /// Whether the frames are this caller's to take: not while a handler that was taken away still
+    /// runs on another thread, whose frames come first.
+    fn has_turn(self, state: &mut State) -> bool {
+        let own = callback::inside_of(self.slot);
+        if state.delivering && own {
+            state.rx.set_aside(self.slot.delivered.load(Ordering::Relaxed));
+        }
+        own || !state.delivering
+    }
+
+    /// Reads until `take` has what it wants, or nothing more is there now.
+    fn pull<R>(
+        self,
+        state: &mut State,
+        socket: &Socket,
+        take: &mut impl FnMut(&mut Rx, &Socket, &RxCounts) -> Result<Option<R>>,
+    ) -> Result<Option<R>> {
+        let counts = &self.slot.rx_counts;
+        let reads = counts.reads.get();
+        for _ in 0..READS {
+            if let Some(taken) = take(&mut state.rx, socket, counts)? {
+                if counts.reads.get() != reads {
+                    self.share_rest(state);
+                }
+                return Ok(Some(taken));
+            }
+            if let Some(end) = state.rx.end() {
+                return Err(self.report_end(state, end));
+            }
+            if !state.rx.fill(socket, counts) {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Wakes others who wait for frames: this call has read more than it took.
+    fn share_rest(self, state: &State) {
+        if state.rx.has_whole() {
+            self.slot.changed(state);
+        }
+    }
+
+    /// Waits for bytes or a change; a large buffer is given back meanwhile if nothing comes.
+    pub fn wait_readable(
+        self,
+        mut state: MutexGuard<'_, State>,
+        epoch: u32,
+        deadline: Deadline,
+    ) -> Result<()> {
+        let socket = state.socket().clone();
+        if state.delivering {
+            drop(state);
+            return socket.wake.wait_fds(epoch, Vec::new(), deadline).map(|_| ());
+        }
+        let is_large = state.rx.is_large();
+        drop(state);
+        let soon = if is_large { Deadline::after(QUIET) } else { Deadline::Never };
+        let until = deadline.sooner(soon);
+        let woken = socket.wake.wait_fd(epoch, socket.fd(), PollFlags::IN, until)?;
+        if woken == Woken::TimedOut && is_large {
+            state = self.slot.state_of_own();
+            if state.is_of(self.token) && !state.delivering {
+                state.rx.settle();
+            }
+        }
+        Ok(())
+    }
+
+    /// How it ended, or `None` while it is open: where frames are pulled, while any may wait.
+    pub fn close_reason(self) -> Result<Option<Error>> {
+        let mut state = self.state()?;
+        if state.ended.is_none() && state.handler.is_none() && !state.delivering {
+            if state.rx.front(&self.slot.rx_counts).is_none() {
+                let socket = state.socket().clone();
+                state.rx.peek_end(&socket);
+            }
+            return Ok(state.rx.end());
+        }
+        Ok(state.ended.clone())
+    }
+}
+
+impl Rx {
+    /// How many whole frames are here, counted up to `enough`.
+    fn count_whole(&self, enough: usize) -> usize {
+        let mut bytes = self.unread();
+        let mut n = 0;
+        while n < enough
+            && let Front::Whole(frame) = frame::front(bytes)
+        {
+            n += usize::from(frame.len() >= frame::MIN);
+            bytes = &bytes[PREFIX + frame.len()..];
+        }
+        n
+    }
+
+    /// Reads behind what is here already, if there is room.
+    fn fill_behind(&mut self, socket: &Socket, counts: &RxCounts) -> bool {
+        self.unread().len() < LARGE - frame::MAX && self.fill(socket, counts)
+    }
+}
+
+fn too_small(cap: usize, len: usize) -> Error {
+    Error::FrameSize(format!("a buffer of {cap} bytes for {len}"))
+}
+
+/// Who waits in [`poll`]: any connection may be among theirs, so each change wakes them all. They
+/// are few, and changes rare.
+#[derive(Default)]
+pub struct Pollers {
+    wakes: Mutex<Vec<Arc<Wake>>>,
+    /// Their number. A poller is counted before it looks at any connection, so whoever changes one
+    /// after that look, under the connection's lock, sees it; Relaxed, the lock orders it.
+    count: AtomicUsize,
+}
+
+impl Pollers {
+    pub fn raise(&self) {
+        if self.count.load(Ordering::Relaxed) > 0 {
+            lock(&self.wakes).iter().for_each(|wake| wake.raise());
+        }
+    }
+
+    fn enter(&self) -> Poller<'_> {
+        let wake = Arc::new(Wake::default());
+        lock(&self.wakes).push(wake.clone());
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Poller { pollers: self, wake }
+    }
+}
+
+struct Poller<'a> {
+    pollers: &'a Pollers,
+    wake: Arc<Wake>,
+}
+
+impl Drop for Poller<'_> {
+    fn drop(&mut self) {
+        self.pollers.count.fetch_sub(1, Ordering::Relaxed);
+        lock(&self.pollers.wakes).retain(|wake| !Arc::ptr_eq(wake, &self.wake));
+    }
+}
+
+/// Waits until one of `conns` has something to give; an entry that is no live handle has its
+/// error. Returns how many are ready, 0 when the time has passed.
+pub fn poll(conns: &[Result<Ref<Conn>>], ready: &mut [u8], timeout_ms: i32) -> Result<usize> {
+    let deadline = Deadline::from_timeout(timeout_ms)?;
+    let found = scan(conns, ready);
+    if found > 0 || deadline == Deadline::Now {
+        return Ok(found);
+    }
+    let poller = process().pollers.enter();
+    loop {
+        let epoch = poller.wake.epoch();
+        let found = scan(conns, ready);
+        if found > 0 || deadline.passed() {
+            return Ok(found);
+        }
+        let socket_of = |conn: &Result<Ref<Conn>>| {
+            let state = conn.as_ref().ok()?.state().ok()?;
+            // While a handler that was taken away still runs, only its return matters.
+            (!state.delivering).then(|| state.socket().clone())
+        };
+        let sockets: Vec<Arc<Socket>> = conns.iter().filter_map(socket_of).collect();
+        let fds = sockets.iter().map(|socket| PollFd::from_borrowed_fd(socket.fd(), PollFlags::IN));
+        poller.wake.wait_fds(epoch, fds.collect(), deadline)?;
+    }
+}
+
+fn scan(conns: &[Result<Ref<Conn>>], ready: &mut [u8]) -> usize {
+    let is_ready = |conn: &Result<Ref<Conn>>| match conn.as_ref().map(|conn| (conn, conn.state())) {
+        Ok((conn, Ok(mut state))) => state.is_ready(conn.slot),
+        _ => true,
+    };
+    for (conn, ready) in conns.iter().zip(ready.iter_mut()) {
+        *ready = is_ready(conn).into();
+    }
+    ready.iter().filter(|&&ready| ready != 0).count()
+}

@@ -1,0 +1,85 @@
+//! The library's own thread: it finishes what no caller waits for. It starts with the first such
+//! work and ends with the last.
+
+use std::sync::{Arc, Mutex};
+
+use rustix::event::{PollFd, PollFlags};
+
+use crate::conn::Conn;
+use crate::handle::Ref;
+use crate::process::lock;
+use crate::socket::Socket;
+use crate::thread;
+use crate::wake::{Deadline, Wake};
+
+#[derive(Default)]
+pub struct Service {
+    watched: Mutex<Watched>,
+}
+
+#[derive(Default)]
+struct Watched {
+    conns: Vec<Ref<Conn>>,
+    /// What the thread waits on, while there is one.
+    wake: Option<Arc<Wake>>,
+}
+
+impl Watched {
+    fn add(&mut self, conn: Ref<Conn>) {
+        if self.conns.iter().all(|other| other.token != conn.token) {
+            self.conns.push(conn);
+        }
+    }
+}
+
+impl Service {
+    /// Takes care of a connection until nothing is left to write or drain for it.
+    pub fn watch(&'static self, conn: Ref<Conn>) {
+        let mut watched = lock(&self.watched);
+        watched.add(conn);
+        if let Some(wake) = &watched.wake {
+            wake.raise();
+            return;
+        }
+        let wake = Arc::new(Wake::default());
+        let threads = wake.clone();
+        // Without a thread the work waits for the next call on the connection, or its close.
+        if thread::spawn(c"qnet-service", move || self.run(&threads)).is_ok() {
+            watched.wake = Some(wake);
+        }
+    }
+
+    fn run(&self, wake: &Wake) {
+        let guarded = std::panic::AssertUnwindSafe(|| while self.turn(wake) {});
+        if std::panic::catch_unwind(guarded).is_err() {
+            *lock(&self.watched) = Watched::default();
+        }
+    }
+
+    /// One turn for every connection, then a wait for any. Returns whether there is more to do.
+    fn turn(&self, wake: &Wake) -> bool {
+        let epoch = wake.epoch();
+        // Taken out for the turn: who watches one meanwhile puts it in again.
+        let conns = std::mem::take(&mut lock(&self.watched).conns);
+        let mut waits: Vec<(Arc<Socket>, PollFlags)> = Vec::new();
+        let mut until = Deadline::Never;
+        for conn in conns {
+            if let Some((socket, events, deadline)) = conn.service_turn() {
+                waits.push((socket, events));
+                until = until.sooner(deadline);
+                lock(&self.watched).add(conn);
+            }
+        }
+        let mut watched = lock(&self.watched);
+        if watched.conns.is_empty() {
+            watched.wake = None;
+            return false;
+        }
+        drop(watched);
+        let fds =
+            waits.iter().map(|(socket, events)| PollFd::from_borrowed_fd(socket.fd(), *events));
+        // Failing is being short of memory: take the next turn at once.
+        let _ = wake.wait_fds(epoch, fds.collect(), until);
+        true
+    }
+}

@@ -1,0 +1,485 @@
+//! Every system call on sockets and their files. No call here raises SIGPIPE, waits (a dial
+//! excepted), or leaves a descriptor open across `exec`.
+
+use std::io::IoSlice;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rustix::event::PollFlags;
+use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, Stat};
+use rustix::io::{Errno, FdFlags};
+use rustix::net::addr::SocketAddrArg;
+use rustix::net::sockopt;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketAddrAny, SocketFlags,
+    SocketType,
+};
+
+use crate::address::{Address, Family, UnixName};
+use crate::error::{Error, Result};
+use crate::process::lock;
+use crate::wake::{Deadline, Wake, Woken};
+
+/// Requests that may wait to be accepted; the system's own limit (`somaxconn`) is lower as a rule.
+const BACKLOG: i32 = 4096;
+
+/// The send buffer of a Unix socket: with the default one, the kernel's charge for each small write
+/// (768 bytes) leaves room for too few frames.
+const UNIX_SNDBUF: usize = 1 << 20;
+
+/// The longest that one `connect` of a Unix socket waits for room in the backlog. Finite, since a
+/// wait without an end is resumed after a signal handler with SA_RESTART.
+const CONNECT_SLICE: Duration = Duration::from_secs(3600);
+
+const CLOEXEC: SocketFlags = SocketFlags::CLOEXEC;
+
+/// A connected stream socket, shared by all who use or wait on it; closed with the last of them.
+#[derive(Debug)]
+pub struct Socket {
+    fd: OwnedFd,
+    pub wake: Wake,
+    pub local: Address,
+    pub peer: Address,
+}
+
+/// What one read gave.
+pub enum Read {
+    Bytes(usize),
+    /// Nothing now.
+    Empty,
+    /// The peer has left, or will send no more.
+    End,
+}
+
+impl Socket {
+    /// A socket that is new here: tuned, then with the buffers that the caller has chosen.
+    pub fn tuned(fd: OwnedFd, buffers: Buffers) -> Result<Socket> {
+        let socket = Socket::adopted(fd);
+        buffers.apply(&socket.fd)?;
+        Ok(socket)
+    }
+
+    /// The same without a choice, where nothing can fail.
+    pub fn adopted(fd: OwnedFd) -> Socket {
+        tune(&fd);
+        let local = rustix::net::getsockname(&fd).map_or(Address::Unnamed, Address::from);
+        let peer = rustix::net::getpeername(&fd).ok().flatten();
+        Socket {
+            fd,
+            wake: Wake::default(),
+            local,
+            peer: peer.map_or(Address::Unnamed, Address::from),
+        }
+    }
+
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Appends what there is to `buffer`, up to its capacity.
+    pub fn read(&self, buffer: &mut Vec<u8>) -> Result<Read> {
+        let spare = rustix::buffer::spare_capacity(buffer);
+        read_result(rustix::net::recv(&self.fd, spare, RecvFlags::DONTWAIT).map(|(_, n)| n))
+    }
+
+    /// Reads into `scratch`, whose bytes are lost.
+    pub fn read_over(&self, scratch: &mut [u8]) -> Result<Read> {
+        read_result(rustix::net::recv(&self.fd, scratch, RecvFlags::DONTWAIT).map(|(_, n)| n))
+    }
+
+    /// What a read would give, which it takes nothing of.
+    pub fn peek(&self) -> Result<Read> {
+        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        read_result(rustix::net::recv(&self.fd, &mut [0u8; 1], flags).map(|(_, n)| n))
+    }
+
+    /// Whether the peer has left, or will send no more: known past what is unread.
+    pub fn peer_has_left(&self) -> bool {
+        is_ready(self.fd(), PollFlags::RDHUP).unwrap_or(false)
+    }
+
+    /// Writes what the socket takes of `pieces`: 0 when it is full.
+    pub fn write(&self, pieces: &[IoSlice<'_>]) -> rustix::io::Result<usize> {
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        let written = match pieces {
+            [piece] => rustix::net::send(&self.fd, piece, flags),
+            _ => rustix::net::sendmsg(&self.fd, pieces, &mut SendAncillaryBuffer::default(), flags),
+        };
+        match written {
+            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+            written => written,
+        }
+    }
+
+    /// Lets the peer see the end.
+    pub fn shutdown(&self) {
+        // It fails only where the end has been seen.
+        let _ = rustix::net::shutdown(&self.fd, Shutdown::Both);
+    }
+
+    pub fn set_send_buffer(&self, bytes: usize) -> Result<()> {
+        Ok(sockopt::set_socket_send_buffer_size(&self.fd, bytes)?)
+    }
+
+    pub fn set_receive_buffer(&self, bytes: usize) -> Result<()> {
+        Ok(sockopt::set_socket_recv_buffer_size(&self.fd, bytes)?)
+    }
+
+    /// As set: the kernel doubles it for its own bookkeeping (socket(7)), and tells the double.
+    pub fn send_buffer(&self) -> Result<usize> {
+        Ok(sockopt::socket_send_buffer_size(&self.fd)? / 2)
+    }
+
+    pub fn receive_buffer(&self) -> Result<usize> {
+        Ok(sockopt::socket_recv_buffer_size(&self.fd)? / 2)
+    }
+}
+
+fn read_result(read: rustix::io::Result<usize>) -> Result<Read> {
+    match read {
+        Ok(0) => Ok(Read::End),
+        Ok(n) => Ok(Read::Bytes(n)),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(Read::Empty),
+        Err(errno) => Err(Error::Os(errno)),
+    }
+}
+
+/// Sets what suits frames: no Nagle delay (QEMU sets its own side only as a client), large buffers.
+fn tune(fd: &OwnedFd) {
+    // None of it is needed for a connection to work, and an adopted socket may be of any family.
+    if sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX) {
+        let _ = sockopt::set_socket_send_buffer_size_force(fd, UNIX_SNDBUF)
+            .or_else(|_| sockopt::set_socket_send_buffer_size(fd, UNIX_SNDBUF));
+    } else {
+        let _ = sockopt::set_tcp_nodelay(fd, true);
+    }
+}
+
+/// What of a new socket the caller has chosen.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Buffers {
+    pub send: Option<usize>,
+    pub receive: Option<usize>,
+}
+
+impl Buffers {
+    fn apply(self, fd: &OwnedFd) -> Result<()> {
+        if let Some(bytes) = self.send {
+            sockopt::set_socket_send_buffer_size(fd, bytes)?;
+        }
+        if let Some(bytes) = self.receive {
+            sockopt::set_socket_recv_buffer_size(fd, bytes)?;
+        }
+        Ok(())
+    }
+}
+
+pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, CLOEXEC, None)?)
+}
+
+/// Why a dial of one address failed.
+fn dial_error(errno: Errno) -> Error {
+    match errno {
+        // A socket file that is not there is nobody's yet.
+        Errno::CONNREFUSED | Errno::NOENT => Error::Refused(errno),
+        Errno::INTR => Error::Interrupted,
+        errno => Error::Os(errno),
+    }
+}
+
+pub fn dial_tcp(
+    address: std::net::SocketAddr,
+    buffers: Buffers,
+    deadline: Deadline,
+) -> Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = CLOEXEC | SocketFlags::NONBLOCK;
+    let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    buffers.apply(&fd)?;
+    match rustix::net::connect(&fd, &address) {
+        Err(Errno::INPROGRESS) => {}
+        connected => return connected.map(|()| fd).map_err(dial_error),
+    }
+    // Nobody else knows the socket, so nothing but it, a signal or the time can end this.
+    let wake = Wake::default();
+    loop {
+        if deadline.passed() {
+            return Err(deadline.error());
+        }
+        let woken = wake.wait_fd(wake.epoch(), fd.as_fd(), PollFlags::OUT, deadline)?;
+        if woken == Woken::Something && rustix::net::getpeername(&fd).is_ok() {
+            return Ok(fd);
+        }
+        sockopt::socket_error(&fd)?.map_err(dial_error)?;
+    }
+}
+
+/// A `connect` that finds the backlog full cannot be polled for, so this one waits in the kernel.
+pub fn dial_unix(name: &UnixName, buffers: Buffers, deadline: Deadline) -> Result<OwnedFd> {
+    let address = name.to_socket_address()?;
+    let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, CLOEXEC, None)?;
+    buffers.apply(&fd)?;
+    loop {
+        let slice = deadline.left().unwrap_or(CONNECT_SLICE).min(CONNECT_SLICE);
+        // Zero would be no limit.
+        let slice = slice.max(Duration::from_micros(1));
+        sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, Some(slice))?;
+        match rustix::net::connect(&fd, &address) {
+            Ok(()) => break,
+            Err(Errno::AGAIN) if deadline.passed() => return Err(deadline.error()),
+            Err(Errno::AGAIN) => {}
+            Err(errno) => return Err(dial_error(errno)),
+        }
+    }
+    sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, None)?;
+    Ok(fd)
+}
+
+/// Checks that a descriptor is a connected stream socket.
+pub fn check_connected(fd: BorrowedFd<'_>) -> Result<()> {
+    check_stream(fd)?;
+    if sockopt::socket_acceptconn(fd)? {
+        return Err(Error::invalid("the descriptor is a listening socket"));
+    }
+    match rustix::net::getpeername(fd) {
+        Err(Errno::NOTCONN) => Err(Error::invalid("the descriptor is a socket without a peer")),
+        named => named.map(|_| ()).map_err(Error::from),
+    }
+}
+
+fn check_listening(fd: BorrowedFd<'_>) -> Result<()> {
+    check_stream(fd)?;
+    if !sockopt::socket_acceptconn(fd)? {
+        return Err(Error::invalid("the descriptor is a socket that does not listen"));
+    }
+    Ok(())
+}
+
+fn check_stream(fd: BorrowedFd<'_>) -> Result<()> {
+    match sockopt::socket_type(fd) {
+        Ok(SocketType::STREAM) => Ok(()),
+        Ok(_) => Err(Error::Unsupported("the descriptor is no stream socket")),
+        Err(Errno::NOTSOCK) => Err(Error::invalid("the descriptor is no socket")),
+        Err(Errno::BADF) => Err(Error::invalid("the descriptor is not open")),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+pub fn set_close_on_exec(fd: BorrowedFd<'_>) -> Result<()> {
+    Ok(rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)?)
+}
+
+pub fn interface_index(name: &str) -> Result<u32> {
+    let any = rustix::net::socket_with(AddressFamily::INET6, SocketType::DGRAM, CLOEXEC, None)?;
+    Ok(rustix::net::netdevice::name_to_index(any, name)?)
+}
+
+pub fn random(bytes: &mut [u8]) {
+    // getrandom(2) gives up to 256 bytes whole, once the system has started.
+    let _ = rustix::rand::getrandom(bytes, rustix::rand::GetRandomFlags::empty());
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub struct ListenSocket {
+    fd: OwnedFd,
+    pub address: Address,
+    /// An adopted socket may be one that waits (its O_NONBLOCK is left alone); then only one thread
+    /// at a time looks whether a connection is there and takes it.
+    waits: Option<Mutex<()>>,
+    is_adopted: bool,
+}
+
+impl ListenSocket {
+    fn new(fd: OwnedFd, address: Address) -> ListenSocket {
+        ListenSocket { fd, address, waits: None, is_adopted: false }
+    }
+
+    /// Makes one of somebody's descriptor, which is theirs until `own` is called: that is when
+    /// nothing can fail any more.
+    pub fn adopt(fd: BorrowedFd<'_>, own: impl FnOnce() -> OwnedFd) -> Result<ListenSocket> {
+        check_listening(fd)?;
+        let address = rustix::net::getsockname(fd)?.into();
+        let waits = !rustix::fs::fcntl_getfl(fd)?.contains(OFlags::NONBLOCK);
+        set_close_on_exec(fd)?;
+        if waits {
+            // Where another process takes the connection first, ours is back within a tick.
+            let tick = Some(Duration::from_micros(1));
+            sockopt::set_socket_timeout(fd, sockopt::Timeout::Recv, tick)?;
+        }
+        let waits = waits.then(Mutex::default);
+        Ok(ListenSocket { fd: own(), address, waits, is_adopted: true })
+    }
+
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Refuses all peers from now on. An adopted socket may be others' too, and is only closed.
+    pub fn refuse(&self) {
+        if !self.is_adopted {
+            let _ = rustix::net::shutdown(&self.fd, Shutdown::Both);
+        }
+    }
+
+    /// A connection, or `None` when none is waiting.
+    pub fn accept(&self) -> Result<Option<OwnedFd>> {
+        let _turn = self.waits.as_ref().map(lock);
+        loop {
+            if self.waits.is_some() && !is_ready(self.fd(), PollFlags::IN)? {
+                return Ok(None);
+            }
+            match rustix::net::accept_with(&self.fd, CLOEXEC) {
+                Ok(fd) => return Ok(Some(fd)),
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(
+                    errno @ (Errno::MFILE
+                    | Errno::NFILE
+                    | Errno::NOBUFS
+                    | Errno::NOMEM
+                    | Errno::BADF
+                    | Errno::INVAL
+                    | Errno::NOTSOCK),
+                ) => return Err(Error::Os(errno)),
+                // A client that has gone, or a network error of its own: accept(2) says go on.
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// Whether one of `events`, or an error, is there now.
+fn is_ready(fd: BorrowedFd<'_>, events: PollFlags) -> Result<bool> {
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut fds = [rustix::event::PollFd::from_borrowed_fd(fd, events)];
+    Ok(rustix::event::poll(&mut fds, Some(&now))? > 0)
+}
+
+/// Listens on the first of `addresses` that this system knows the family of.
+pub fn listen_tcp(addresses: &[std::net::SocketAddr], family: Family) -> Result<ListenSocket> {
+    let mut failed = Error::Resolve("the name has no address of this network".into());
+    for address in addresses {
+        match listen_tcp_one(address, family) {
+            Err(error @ Error::Os(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)) => failed = error,
+            listening => return listening,
+        }
+    }
+    Err(failed)
+}
+
+fn listen_tcp_one(address: &std::net::SocketAddr, family: Family) -> Result<ListenSocket> {
+    let domain = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let fd = listen_socket(domain)?;
+    sockopt::set_socket_reuseaddr(&fd, true)?;
+    if address.is_ipv6() {
+        // The v6 wildcard of network `tcp` takes v4 as well.
+        sockopt::set_ipv6_v6only(&fd, family == Family::V6 || !address.ip().is_unspecified())?;
+    }
+    let address = bind_and_listen(&fd, address)?;
+    Ok(ListenSocket::new(fd, address.into()))
+}
+
+fn listen_socket(domain: AddressFamily) -> Result<OwnedFd> {
+    let flags = CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(rustix::net::socket_with(domain, SocketType::STREAM, flags, None)?)
+}
+
+fn bind_and_listen(fd: &OwnedFd, address: &impl SocketAddrArg) -> Result<SocketAddrAny> {
+    rustix::net::bind(fd, address)?;
+    rustix::net::listen(fd, BACKLOG)?;
+    Ok(rustix::net::getsockname(fd)?)
+}
+
+/// Listens on a Unix address. For a path, the file's owner comes along; a dead socket's file in the
+/// way is replaced.
+pub fn listen_unix(name: &UnixName, mode: u32) -> Result<(ListenSocket, Option<SocketFile>)> {
+    let fd = listen_socket(AddressFamily::UNIX)?;
+    let UnixName::Path(path) = name else {
+        let address = bind_and_listen(&fd, &name.to_socket_address()?)?;
+        return Ok((ListenSocket::new(fd, address.into()), None));
+    };
+    // So that two who find the same dead file do not each replace the other's live one.
+    let _turn = lock_directory_of(path);
+    if is_dead_socket(path, name)? {
+        rustix::fs::unlink(&path[..])?;
+    }
+    // The file is never more open than asked: bind(2) takes the socket's mode, less the umask.
+    rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))?;
+    let address = bind_and_listen(&fd, &name.to_socket_address()?)?;
+    let file = SocketFile::of(path)?;
+    file.set_mode(mode)?;
+    Ok((ListenSocket::new(fd, address.into()), Some(file)))
+}
+
+fn lock_directory_of(path: &[u8]) -> Option<OwnedFd> {
+    let directory = match path.iter().rposition(|&b| b == b'/') {
+        Some(0) => &path[..1],
+        Some(end) => &path[..end],
+        None => b".",
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    // Without the right to read it there is no turn to take.
+    let directory = rustix::fs::open(directory, flags, Mode::empty()).ok()?;
+    rustix::fs::flock(&directory, FlockOperation::LockExclusive).ok()?;
+    Some(directory)
+}
+
+/// Whether the file at `path` is a socket that nobody listens on.
+fn is_dead_socket(path: &[u8], name: &UnixName) -> Result<bool> {
+    let Ok(stat) = stat(path) else {
+        return Ok(false);
+    };
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
+        return Err(Error::Busy("a file that is no socket is in the way"));
+    }
+    // Of another type than what it asks for, it disturbs nobody: a stream's connect would be
+    // accepted, and take a QEMU's only place.
+    let probe = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, CLOEXEC, None)?;
+    Ok(rustix::net::connect(&probe, &name.to_socket_address()?) == Err(Errno::CONNREFUSED))
+}
+
+fn stat(path: &[u8]) -> rustix::io::Result<Stat> {
+    rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// The file of a Unix listener, removed with it if it is still the one that was made.
+#[derive(Debug)]
+pub struct SocketFile {
+    /// Absolute, since the working directory may change.
+    path: Vec<u8>,
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(path: &[u8]) -> Result<SocketFile> {
+        use std::os::unix::ffi::OsStrExt;
+        let stat = stat(path)?;
+        let path = match std::path::absolute(std::ffi::OsStr::from_bytes(path)) {
+            Ok(absolute) => absolute.as_os_str().as_bytes().to_vec(),
+            Err(_) => path.to_vec(),
+        };
+        Ok(SocketFile { path, identity: (stat.st_dev, stat.st_ino) })
+    }
+
+    fn is_ours(&self) -> bool {
+        stat(&self.path).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == self.identity)
+    }
+
+    pub fn set_mode(&self, mode: u32) -> Result<()> {
+        if !self.is_ours() {
+            return Err(Error::Os(Errno::NOENT));
+        }
+        Ok(rustix::fs::chmod(&self.path[..], Mode::from_raw_mode(mode))?)
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if self.is_ours() {
+            // Nobody is left to tell when the directory refuses.
+            let _ = rustix::fs::unlink(&self.path[..]);
+        }
+    }
+}

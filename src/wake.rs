@@ -1,0 +1,207 @@
+//! Waiting that anything can end: a descriptor, a change told by another thread, a time, a signal.
+//!
+//! A condition variable would swallow signals, so every wait polls. The event descriptor that carries
+//! changes is made when somebody first waits, and closed with its owner.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use crate::error::{Error, Result};
+use crate::process::lock;
+
+/// How long to poll at a time where no event descriptor could be had (EMFILE).
+const BLIND: Duration = Duration::from_millis(10);
+
+/// How long a call may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deadline {
+    Never,
+    /// Not at all: the call gives AGAIN instead.
+    Now,
+    At(Instant),
+}
+
+impl Deadline {
+    /// -1 waits, 0 does not, more is milliseconds from now.
+    pub fn after_ms(ms: i64) -> Deadline {
+        match ms {
+            0 => Deadline::Now,
+            ms if ms < 0 => Deadline::Never,
+            ms => Deadline::after(Duration::from_millis(ms as u64)),
+        }
+    }
+
+    pub fn after(time: Duration) -> Deadline {
+        Instant::now().checked_add(time).map_or(Deadline::Never, Deadline::At)
+    }
+
+    /// A call's `timeout_ms`, in which less than -1 is invalid.
+    pub fn from_timeout(ms: i32) -> Result<Deadline> {
+        if ms < -1 {
+            return Err(Error::invalid(format!("a timeout of {ms} ms (-1 waits, 0 does not)")));
+        }
+        Ok(Deadline::after_ms(ms.into()))
+    }
+
+    pub fn sooner(self, other: Deadline) -> Deadline {
+        match (self, other) {
+            (Deadline::Never, d) | (d, Deadline::Never) => d,
+            (Deadline::Now, _) | (_, Deadline::Now) => Deadline::Now,
+            (Deadline::At(a), Deadline::At(b)) => Deadline::At(a.min(b)),
+        }
+    }
+
+    /// The time left, or `None` where there is no limit.
+    pub fn left(self) -> Option<Duration> {
+        match self {
+            Deadline::Never => None,
+            Deadline::Now => Some(Duration::ZERO),
+            Deadline::At(time) => Some(time.saturating_duration_since(Instant::now())),
+        }
+    }
+
+    pub fn passed(self) -> bool {
+        self.left() == Some(Duration::ZERO)
+    }
+
+    /// What a call says whose time has passed.
+    pub fn error(self) -> Error {
+        match self {
+            Deadline::Now => Error::Again,
+            _ => Error::Timeout,
+        }
+    }
+}
+
+/// Why a wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Woken {
+    /// A descriptor is ready or something changed: look again.
+    Something,
+    TimedOut,
+}
+
+/// What the threads that wait for one object are woken by.
+#[derive(Debug, Default)]
+pub struct Wake {
+    /// Counts the changes told. SeqCst with `waiting`: either who raises sees the waiter, or who
+    /// waits sees the change.
+    epoch: AtomicU32,
+    waiting: AtomicU32,
+    event: OnceLock<OwnedFd>,
+    /// Whether the event is signalled; the last waiter to leave takes it back.
+    raised: Mutex<bool>,
+}
+
+impl Wake {
+    /// Read it before looking at the state that decides whether to wait.
+    pub fn epoch(&self) -> u32 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+
+    /// Tells every waiter to look again.
+    pub fn raise(&self) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let mut raised = lock(&self.raised);
+        if let Some(event) = self.event.get()
+            && !*raised
+        {
+            *raised = rustix::io::write(event, &1u64.to_ne_bytes()).is_ok();
+        }
+    }
+
+    /// Waits until `fd` is ready, until something changes after `epoch`, or until the deadline.
+    pub fn wait_fd(
+        &self,
+        epoch: u32,
+        fd: BorrowedFd<'_>,
+        events: PollFlags,
+        deadline: Deadline,
+    ) -> Result<Woken> {
+        self.wait(epoch, deadline, |event, deadline| {
+            let fd = PollFd::from_borrowed_fd(fd, events);
+            match event {
+                Some(event) => poll_until(&mut [fd, event], deadline),
+                None => poll_until(&mut [fd], deadline),
+            }
+        })
+    }
+
+    /// The same for any number of descriptors.
+    pub fn wait_fds<'a>(
+        &'a self,
+        epoch: u32,
+        mut fds: Vec<PollFd<'a>>,
+        deadline: Deadline,
+    ) -> Result<Woken> {
+        self.wait(epoch, deadline, |event, deadline| {
+            fds.extend(event);
+            poll_until(&mut fds, deadline)
+        })
+    }
+
+    /// Waits for a change alone, whatever signals come.
+    pub fn wait_change(&self, epoch: u32) {
+        while self.epoch() == epoch {
+            // Failing is being interrupted, or short of memory: look again.
+            let _ = self.wait_fds(epoch, Vec::new(), Deadline::Never);
+        }
+    }
+
+    fn wait<'a>(
+        &'a self,
+        epoch: u32,
+        deadline: Deadline,
+        poll: impl FnOnce(Option<PollFd<'a>>, Deadline) -> Result<Woken>,
+    ) -> Result<Woken> {
+        self.enter();
+        let woken = match self.event.get() {
+            _ if self.epoch() != epoch => Ok(Woken::Something),
+            Some(event) => poll(Some(PollFd::new(event, PollFlags::IN)), deadline),
+            None => match poll(None, deadline.sooner(Deadline::after(BLIND))) {
+                Ok(Woken::TimedOut) if !deadline.passed() => Ok(Woken::Something),
+                woken => woken,
+            },
+        };
+        self.leave();
+        woken
+    }
+
+    fn enter(&self) {
+        let _raised = lock(&self.raised);
+        if self.event.get().is_none()
+            && let Ok(event) = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+        {
+            // Under the lock, so nobody else has set it.
+            let _ = self.event.set(event);
+        }
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn leave(&self) {
+        let mut raised = lock(&self.raised);
+        if self.waiting.fetch_sub(1, Ordering::SeqCst) == 1
+            && *raised
+            && let Some(event) = self.event.get()
+        {
+            *raised = rustix::io::read(event, &mut [0; 8]).is_err();
+        }
+    }
+}
+
+fn poll_until(fds: &mut [PollFd<'_>], deadline: Deadline) -> Result<Woken> {
+    let left = deadline
+        .left()
+        .map(|left| Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos().into() });
+    match poll(fds, left.as_ref())? {
+        0 => Ok(Woken::TimedOut),
+        _ => Ok(Woken::Something),
+    }
+}
