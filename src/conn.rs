@@ -372,6 +372,7 @@ pub fn pair() -> Result<(Ref<Conn>, Ref<Conn>)> {
 /// A connection, and the descriptor at its other end.
 pub fn pair_with_fd() -> Result<(Ref<Conn>, OwnedFd)> {
     let (a, b) = socket::pair()?;
+    socket::tune(&b);
     Ok((adopt(a)?, b))
 }
 

@@ -146,7 +146,7 @@ fn read_result(read: rustix::io::Result<usize>) -> Result<Read> {
 }
 
 /// Sets what suits frames: no Nagle delay (QEMU sets its own side only as a client), large buffers.
-fn tune(fd: &OwnedFd) {
+pub fn tune(fd: &OwnedFd) {
     // None of it is needed for a connection to work, and an adopted socket may be of any family.
     if sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX) {
         let _ = sockopt::set_socket_send_buffer_size_force(fd, UNIX_SNDBUF)
