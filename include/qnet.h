@@ -117,6 +117,75 @@ typedef enum qnet_option {
 } qnet_option;
 
 /**
+ * What a function returns that can fail: zero or more is success, one of these is not.
+ *
+ * Functions return int, not this type; the enumerators are its values.
+ */
+typedef enum qnet_error {
+    /**
+     * Success.
+     */
+    QNET_OK = 0,
+    /**
+     * An argument cannot be right: a NULL, an unknown network, a malformed address, an option out
+     * of range.
+     */
+    QNET_ERR_INVALID = -1,
+    /**
+     * Not a live handle of that type.
+     */
+    QNET_ERR_HANDLE = -2,
+    /**
+     * The connection or listener has ended, in order, by either side.
+     */
+    QNET_ERR_CLOSED = -3,
+    /**
+     * The time given passed.
+     */
+    QNET_ERR_TIMEOUT = -4,
+    /**
+     * The call would have to wait, and was told not to.
+     */
+    QNET_ERR_AGAIN = -5,
+    /**
+     * A frame shorter than 14 bytes or longer than the limit; a receive buffer too small.
+     */
+    QNET_ERR_FRAME_SIZE = -6,
+    /**
+     * The peer broke the framing: a length above QNET_FRAME_MAX, or an end inside a frame.
+     */
+    QNET_ERR_PROTOCOL = -7,
+    /**
+     * The system refused, a reset by the peer included: see qnet_last_errno().
+     */
+    QNET_ERR_OS = -8,
+    /**
+     * The connection is received from in another way; the address is in use; a wait for itself.
+     */
+    QNET_ERR_BUSY = -9,
+    /**
+     * A signal handler ran.
+     */
+    QNET_ERR_INTERRUPTED = -10,
+    /**
+     * Not on this system, not for this kind of object, or not in this release.
+     */
+    QNET_ERR_UNSUPPORTED = -11,
+    /**
+     * A bug in the library; the process goes on.
+     */
+    QNET_ERR_INTERNAL = -12,
+    /**
+     * Nobody listens at that address (yet).
+     */
+    QNET_ERR_REFUSED = -13,
+    /**
+     * The name has no address.
+     */
+    QNET_ERR_RESOLVE = -14,
+} qnet_error;
+
+/**
  * A connection: a layer-2 device, something that frames go into and come out of.
  *
  * A handle, never an address: a stale or invented one gives QNET_ERR_HANDLE.

@@ -289,6 +289,7 @@ impl Ref<Conn> {
         let mut state = lock(&self.slot.state);
         let mut tx = lock(&self.slot.tx);
         state.open = false;
+        self.slot.changed(&state);
         state.socket = None;
         state.living = None;
         *tx = Tx::default();
