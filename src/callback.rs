@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
 
 use crate::conn::Conn;
+use crate::handle::Ref;
 use crate::process::{self, Process};
 
 /// One Ethernet frame in memory: from its destination address on, without prefix or checksum.
@@ -59,8 +60,7 @@ pub struct CloseHandler {
 #[derive(Clone, Copy)]
 #[must_use]
 pub struct CloseCall {
-    pub conn: &'static Conn,
-    pub token: crate::handle::Token,
+    pub conn: Ref<Conn>,
     pub handler: CloseHandler,
     pub code: c_int,
     /// Whether it is the connection's one close call, which others wait for; not so for a handler
@@ -83,7 +83,7 @@ pub enum Doing {
 
 #[derive(Clone, Copy)]
 struct Running {
-    conn: &'static Conn,
+    conn: Ref<Conn>,
     process: &'static Process,
     doing: Doing,
 }
@@ -111,7 +111,7 @@ fn with_calls<R>(f: impl FnOnce(&mut Vec<Running>) -> R) -> Option<R> {
 }
 
 /// Says that a callback begins; `leave` must follow when it returns.
-pub fn enter(conn: &'static Conn, doing: Doing) {
+pub fn enter(conn: Ref<Conn>, doing: Doing) {
     let process = process::process();
     with_calls(|calls| calls.push(Running { conn, process, doing }));
 }
@@ -127,9 +127,20 @@ pub fn inside() -> bool {
 }
 
 /// Whether this thread is inside a callback of `conn`.
-pub fn inside_of(conn: &'static Conn) -> bool {
+pub fn inside_of(conn: Ref<Conn>) -> bool {
+    any_of(conn, |_| true)
+}
+
+/// Whether this thread is the one that hands over the frames of `conn`.
+pub fn delivers(conn: Ref<Conn>) -> bool {
+    any_of(conn, |doing| doing == Doing::Frames)
+}
+
+fn any_of(conn: Ref<Conn>, is: impl Fn(Doing) -> bool) -> bool {
     let is = |running: &Running| {
-        std::ptr::eq(running.conn, conn) && process::is_current(running.process)
+        running.conn.token == conn.token
+            && is(running.doing)
+            && process::is_current(running.process)
     };
     with_calls(|calls| calls.iter().any(is)).unwrap_or(false)
 }
@@ -144,7 +155,7 @@ impl CloseCall {
     pub fn leave(self) {
         leave();
         if self.is_last {
-            self.conn.close_handler_returned(self.token);
+            self.conn.close_handler_returned();
         }
     }
 }

@@ -183,18 +183,12 @@ impl State {
     /// has no handler whose thread will run it, and none that is still running elsewhere.
     pub fn due_close_call(&mut self, conn: Ref<Conn>) -> Option<CloseCall> {
         let code = self.ended.as_ref()?.code();
-        let is_threads =
-            self.handler.is_some() || self.delivering && !callback::inside_of(conn.slot);
+        let is_threads = self.handler.is_some() || self.delivering && !callback::delivers(conn);
         if is_threads || self.close_phase != ClosePhase::Pending {
             return None;
         }
-        let call = self.close_handler.map(|handler| CloseCall {
-            conn: conn.slot,
-            token: conn.token,
-            handler,
-            code,
-            is_last: true,
-        });
+        let call =
+            self.close_handler.map(|handler| CloseCall { conn, handler, code, is_last: true });
         self.close_phase = if call.is_some() { ClosePhase::Running } else { ClosePhase::Done };
         call
     }
@@ -218,35 +212,6 @@ impl Conn {
             socket.wake.raise();
         }
         process().pollers.raise();
-    }
-
-    /// The close handler has returned, on a thread of the caller's.
-    pub fn close_handler_returned(&self, token: Token) {
-        let mut state = lock(&self.state);
-        if state.token == token {
-            state.close_phase = ClosePhase::Done;
-            self.changed(&state);
-        }
-    }
-
-    /// A callback ended its thread.
-    pub fn callback_died(&'static self, doing: Doing) {
-        let mut state = lock(&self.state);
-        match doing {
-            Doing::LateClose => return,
-            Doing::CallersClose => state.close_phase = ClosePhase::Done,
-            Doing::OwnClose => {
-                state.close_phase = ClosePhase::Done;
-                state.thread = false;
-            }
-            Doing::Frames => {
-                self.end_delivery(&mut state);
-                state.handler = None;
-                state.thread = false;
-            }
-        }
-        self.changed(&state);
-        self.free_if_unused(state);
     }
 
     /// Takes back what was lent to a delivery, which is over.
@@ -277,6 +242,34 @@ impl Ref<Conn> {
     pub fn tx(self) -> Result<MutexGuard<'static, Tx>> {
         let tx = lock(&self.slot.tx);
         if tx.token == self.token { Ok(tx) } else { Err(Error::Handle) }
+    }
+
+    /// The close handler has returned, on a thread of the caller's. It may have closed the
+    /// connection, and the slot may be another's.
+    pub fn close_handler_returned(self) {
+        let mut state = lock(&self.slot.state);
+        if state.token == self.token {
+            state.close_phase = ClosePhase::Done;
+            self.slot.changed(&state);
+        }
+    }
+
+    /// A callback ended its thread.
+    pub fn callback_died(self, doing: Doing) {
+        let mut state = lock(&self.slot.state);
+        if state.token != self.token || doing == Doing::LateClose {
+            return;
+        }
+        match doing {
+            Doing::Frames => {
+                self.slot.end_delivery(&mut state);
+                state.handler = None;
+            }
+            _ => state.close_phase = ClosePhase::Done,
+        }
+        state.thread &= doing == Doing::CallersClose;
+        self.slot.changed(&state);
+        self.slot.free_if_unused(state);
     }
 
     /// What it is connected to, for messages.

@@ -211,7 +211,7 @@ impl Ref<Conn> {
                 Some(deadline) => deadline,
                 None => *deadline.insert(Deadline::from_timeout(timeout_ms)?),
             };
-            if callback::inside_of(self.slot) {
+            if callback::inside_of(self) {
                 return Err(Error::Busy("the call would wait for its own handler"));
             }
             let socket = state.socket().clone();

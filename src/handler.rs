@@ -75,13 +75,7 @@ impl Ref<Conn> {
             return Ok(state.due_close_call(self));
         }
         let code = state.ended.as_ref().map_or(0, Error::code);
-        Ok(handler.map(|handler| callback::CloseCall {
-            conn: self.slot,
-            token: self.token,
-            handler,
-            code,
-            is_last: false,
-        }))
+        Ok(handler.map(|handler| callback::CloseCall { conn: self, handler, code, is_last: false }))
     }
 }
 
@@ -95,7 +89,7 @@ fn run(conn: Ref<Conn>, process: &'static Process) {
     loop {
         match guarded(conn, || conn.next_step()).unwrap_or(Step::Stop) {
             Step::Deliver { handler, bytes, len } => {
-                callback::enter(conn.slot, Doing::Frames);
+                callback::enter(conn, Doing::Frames);
                 // SAFETY: while `delivering` is set, which only this thread takes back, nobody
                 // moves, writes or frees these bytes of the connection's buffer.
                 let bytes = unsafe { std::slice::from_raw_parts(bytes, len) };
@@ -107,7 +101,7 @@ fn run(conn: Ref<Conn>, process: &'static Process) {
                 guarded(conn, || conn.delivered());
             }
             Step::Close { handler, code } => {
-                callback::enter(conn.slot, Doing::OwnClose);
+                callback::enter(conn, Doing::OwnClose);
                 if let Some(handler) = handler {
                     // SAFETY: the promise made with the handler.
                     unsafe { (handler.call)(handler.user.0, code) };

@@ -358,8 +358,8 @@ impl Ref<Conn> {
     /// Whether the frames are this caller's to take: not while a handler that was taken away still
     /// runs on another thread, whose frames come first.
     fn has_turn(self, state: &mut State) -> bool {
-        let own = callback::inside_of(self.slot);
-        if state.delivering && own {
+        let own = callback::delivers(self);
+        if own {
             state.rx.set_aside(self.slot.delivered.load(Ordering::Relaxed));
         }
         own || !state.delivering
