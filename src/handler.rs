@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::callback::{self, CloseHandler, Doing, Handler, HandlerFn, qnet_frame};
 use crate::conn::{ClosePhase, Conn, State};
+use crate::cork;
 use crate::error::{Error, Result};
 use crate::frame::{self, Front, PREFIX};
 use crate::handle::Ref;
@@ -98,7 +99,11 @@ fn run(conn: Ref<Conn>, process: &'static Process) {
                     return; // forked inside the handler: all this is the parent's
                 }
                 callback::leave();
-                guarded(conn, || conn.delivered());
+                guarded(conn, || {
+                    cork::open(false);
+                    cork::release();
+                    conn.delivered();
+                });
             }
             Step::Close { handler, code } => {
                 callback::enter(conn, Doing::OwnClose);
@@ -140,18 +145,22 @@ fn deliver(conn: &Conn, process: &'static Process, handler: Handler, bytes: &[u8
     let mut at = 0;
     match handler.call {
         HandlerFn::One(call) => {
-            while goes_on(conn, process)
-                && let Front::Whole(frame) = frame::front(&bytes[at..])
+            let mut front = frame::front(bytes);
+            while let Front::Whole(frame) = front
+                && goes_on(conn, process)
             {
                 at += PREFIX + frame.len();
+                front = frame::front(&bytes[at..]);
                 conn.delivered.store(at, Ordering::Relaxed);
                 if frame.len() < frame::MIN {
                     conn.rx_counts.runts.add(1);
                     continue;
                 }
                 conn.rx_counts.frame(frame.len());
+                cork::open(matches!(front, Front::Whole(_)));
                 // SAFETY: the promise made with the handler; the frame lives for the call.
                 unsafe { call(user, frame.as_ptr(), frame.len()) };
+                cork::check();
             }
         }
         HandlerFn::Batch(call) => {
@@ -162,8 +171,10 @@ fn deliver(conn: &Conn, process: &'static Process, handler: Handler, bytes: &[u8
                     break;
                 }
                 conn.delivered.store(at, Ordering::Relaxed);
+                cork::open(matches!(frame::front(&bytes[at..]), Front::Whole(_)));
                 // SAFETY: as above, for every frame of the array.
                 unsafe { call(user, frames.as_ptr(), n) };
+                cork::check();
             }
         }
     }

@@ -13,6 +13,7 @@ mod address;
 mod callback;
 pub mod capi;
 mod conn;
+mod cork;
 mod end;
 mod error;
 mod frame;

@@ -19,7 +19,7 @@ use rustix::net::{
 use crate::address::{Address, Family, UnixName};
 use crate::error::{Error, Result};
 use crate::process::lock;
-use crate::wake::{Deadline, Wake, Woken};
+use crate::wake::{self, Deadline, Wake, Woken};
 
 /// Requests that may wait to be accepted; the system's own limit (`somaxconn`) is lower as a rule.
 const BACKLOG: i32 = 4096;
@@ -220,6 +220,7 @@ pub fn dial_tcp(
 pub fn dial_unix(name: &UnixName, buffers: Buffers, deadline: Deadline) -> Result<OwnedFd> {
     let address = name.to_socket_address()?;
     let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, CLOEXEC, None)?;
+    wake::prepare_to_wait();
     buffers.apply(&fd)?;
     loop {
         let slice = deadline.left().unwrap_or(CONNECT_SLICE).min(CONNECT_SLICE);
