@@ -92,8 +92,8 @@ typedef enum qnet_option {
      */
     QNET_OPT_DIAL_TIMEOUT_MS = 10,
     /**
-     * Of a listener: how many of its connections may be open; further peers are hung up on. Default
-     * 1024.
+     * Of a listener: how many of its connections there may be that are not yet closed with
+     * qnet_close(); further peers are hung up on. Default 1024.
      */
     QNET_OPT_MAX_CONNS = 11,
     /**
@@ -600,14 +600,16 @@ int qnet_fd(qnet_conn *conn);
 /**
  * Waits until the connection has ended, by either side, and, where it has a handler, its close
  * handler has returned. It works however the connection is received from: one that is pulled, or
- * not received from at all, has ended once its peer has left, though frames may still wait.
+ * not received from at all, has ended once its peer has left, though frames may still wait. (Over
+ * TCP, a peer that leaves while much is unread is not seen to leave until some of that is received.)
  *
  * @param timeout_ms  How long to wait: -1 without an end, 0 not at all.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (a timeout below -1), QNET_ERR_AGAIN (0 was
  *         given), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED, QNET_ERR_BUSY (inside the connection's
  *         own handler), QNET_ERR_OS, QNET_ERR_INTERNAL.
  */
-int qnet_wait(qnet_conn *conn, int timeout_ms);
+int qnet_wait(qnet_conn *conn,
+              int timeout_ms);
 
 /**
  * Tells how the connection ended.
@@ -619,8 +621,8 @@ int qnet_wait(qnet_conn *conn, int timeout_ms);
 int qnet_close_reason(qnet_conn *conn);
 
 /**
- * Ends the connection without waiting. No further handler call begins, sends and receives give
- * QNET_ERR_CLOSED, and those that wait are woken with it. The library writes what was taken and
+ * Ends the connection without waiting. No further handler call begins; sends and receives, those
+ * that wait included, give QNET_ERR_CLOSED, or the reason of an end that was there before. The library writes what was taken and
  * drains what the peer is still writing (QNET_OPT_LINGER_MS), then the peer sees the end. The
  * handle stays, to be closed with qnet_close().
  *

@@ -197,7 +197,9 @@ impl From<SocketAddrAny> for Address {
         let Ok(unix) = SocketAddrUnix::try_from(any) else {
             return Address::Unnamed;
         };
-        if let Some(name) = unix.abstract_name() {
+        if unix.is_unnamed() {
+            Address::Unnamed
+        } else if let Some(name) = unix.abstract_name() {
             Address::Unix(UnixName::Abstract(name.to_vec()))
         } else if let Some(path) = unix.path_bytes() {
             Address::Unix(UnixName::Path(path.to_vec()))

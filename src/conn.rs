@@ -62,6 +62,8 @@ pub struct State {
     /// Whether that thread is handing over frames, which lie in `rx`; and how often it has begun to.
     pub delivering: bool,
     pub deliveries: u64,
+    /// Whether the handler was set after the delivery under way had begun.
+    pub is_handler_new: bool,
     pub close_handler: Option<CloseHandler>,
     pub close_phase: ClosePhase,
     /// The listener's count of its living connections.
@@ -263,11 +265,14 @@ impl Ref<Conn> {
         match doing {
             Doing::Frames => {
                 self.slot.end_delivery(&mut state);
-                state.handler = None;
+                self.replace_thread(&mut state);
+            }
+            Doing::OwnClose => {
+                state.close_phase = ClosePhase::Done;
+                state.thread = false;
             }
             _ => state.close_phase = ClosePhase::Done,
         }
-        state.thread &= doing == Doing::CallersClose;
         self.slot.changed(&state);
         self.slot.free_if_unused(state);
     }

@@ -109,17 +109,21 @@ impl Ref<Conn> {
 
     /// Reading has met the end and used up what was before it. Returns how the connection ended.
     pub fn report_end(self, state: &mut State, found: Error) -> Error {
-        // A reset that a write met left nothing for reading but an end.
-        let reset = self.slot.tx_of_own().reset();
-        let reason = if found == Error::Closed { reset.unwrap_or(found) } else { found };
+        let reason = self.with_reset(found);
         self.end(state, reason.clone());
         self.finish(state, Finish::remote(state.options.linger()));
         reason
     }
 
+    /// A reset that a write met left nothing for reading but an end.
+    fn with_reset(self, reason: Error) -> Error {
+        let reset = self.slot.tx_of_own().reset();
+        if reason == Error::Closed { reset.unwrap_or(reason) } else { reason }
+    }
+
     fn end_locally(self, state: &mut State) {
         if state.ended.is_none() {
-            self.end(state, Error::Closed);
+            self.end(state, self.with_reset(Error::Closed));
             let finish = Finish::local(state.options.linger(), state.rx.unread());
             self.finish(state, finish);
         }
@@ -202,7 +206,7 @@ impl Ref<Conn> {
     pub fn wait(self, timeout_ms: i32) -> Result<()> {
         let mut deadline = None;
         loop {
-            let state = match self.state() {
+            let mut state = match self.state() {
                 // It went while this call was waiting, so it has ended.
                 Err(_) if deadline.is_some() => return Ok(()),
                 state => state?,
@@ -221,6 +225,7 @@ impl Ref<Conn> {
                 return Ok(());
             }
             if !is_handled && (state.rx.has_found_end() || socket.peer_has_left()) {
+                self.look_for_end(&mut state);
                 return Ok(());
             }
             drop(state);

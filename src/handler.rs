@@ -38,6 +38,7 @@ impl Ref<Conn> {
             state.thread = true;
         }
         state.handler = handler;
+        state.is_handler_new = true;
         state.rx.end_loans();
         self.slot.interrupt.store(true, Ordering::Release);
         self.slot.changed(&state);
@@ -45,6 +46,15 @@ impl Ref<Conn> {
             self.wait_for_handler(state);
         }
         Ok(())
+    }
+
+    /// A handler has ended the thread that it ran on. One that was set meanwhile gets another.
+    pub fn replace_thread(self, state: &mut State) {
+        state.thread =
+            state.is_handler_new && state.handler.is_some() && start_thread(self).is_ok();
+        if !state.thread {
+            state.handler = None;
+        }
     }
 
     /// Waits until the handler before is not running, and its thread is gone where it was taken
@@ -242,6 +252,7 @@ impl Ref<Conn> {
 
     fn begin_delivery(self, state: &mut State, handler: Handler) -> Step {
         state.delivering = true;
+        state.is_handler_new = false;
         state.deliveries += 1;
         self.slot.delivered.store(0, Ordering::Relaxed);
         let bytes = state.rx.unread();

@@ -38,8 +38,8 @@ pub enum qnet_option {
     QNET_OPT_RECONNECT_MS = 9,
     /// For qnet_dial_with() alone: how long it may take in all, in ms. Default -1: without an end.
     QNET_OPT_DIAL_TIMEOUT_MS = 10,
-    /// Of a listener: how many of its connections may be open; further peers are hung up on. Default
-    /// 1024.
+    /// Of a listener: how many of its connections there may be that are not yet closed with
+    /// qnet_close(); further peers are hung up on. Default 1024.
     QNET_OPT_MAX_CONNS = 11,
     /// 0: no call waits for this connection's handlers. Default 1.
     QNET_OPT_WAIT = 12,

@@ -427,14 +427,23 @@ impl Ref<Conn> {
     /// How it ended, or `None` while it is open: where frames are pulled, while any may wait.
     pub fn close_reason(self) -> Result<Option<Error>> {
         let mut state = self.state()?;
-        if state.ended.is_none() && state.handler.is_none() && !state.delivering {
-            if state.rx.front(&self.slot.rx_counts).is_none() {
-                let socket = state.socket().clone();
-                state.rx.peek_end(&socket);
-            }
-            return Ok(state.rx.end());
-        }
+        self.look_for_end(&mut state);
         Ok(state.ended.clone())
+    }
+
+    /// Reports the end, if the peer has left and nothing that it sent waits: for calls that tell of
+    /// the end without receiving, so that all calls after them agree.
+    pub fn look_for_end(self, state: &mut State) {
+        if state.refuses_receive().is_some() || state.delivering {
+            return;
+        }
+        if state.rx.front(&self.slot.rx_counts).is_none() {
+            let socket = state.socket().clone();
+            state.rx.peek_end(&socket);
+        }
+        if let Some(end) = state.rx.end() {
+            self.report_end(state, end);
+        }
     }
 }
 

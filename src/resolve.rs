@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex};
 
+use rustix::io::Errno;
+
 use crate::address::Family;
 use crate::error::{Error, Result};
 use crate::process::lock;
@@ -35,7 +37,10 @@ pub fn resolve(
             return Err(deadline.error());
         }
     };
-    let addresses = answer.map_err(|error| Error::Resolve(error.to_string()))?;
+    let addresses = answer.map_err(|error| match Errno::from_io_error(&error) {
+        Some(errno) => Error::Os(errno),
+        None => Error::Resolve(error.to_string()),
+    })?;
     let mut addresses: Vec<SocketAddr> =
         addresses.into_iter().map(|ip| (ip, port).into()).collect();
     addresses.retain(|address| family.admits(address));

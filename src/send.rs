@@ -431,6 +431,12 @@ impl Gather {
     }
 }
 
+/// Whether the frame at the front, which is cut short, would be no frame if it were whole.
+fn has_odd_length(bytes: &[u8]) -> bool {
+    let prefix = bytes.first_chunk::<PREFIX>();
+    prefix.is_some_and(|prefix| (u32::from_be_bytes(*prefix) as usize) < frame::MIN)
+}
+
 /// The frames of a buffer in wire format, one after another.
 pub fn packed(mut bytes: &[u8]) -> impl Frames<'_> {
     std::iter::from_fn(move || {
@@ -438,6 +444,9 @@ pub fn packed(mut bytes: &[u8]) -> impl Frames<'_> {
             return None;
         }
         Some(match frame::front(bytes) {
+            frame::Front::Part(_) if has_odd_length(bytes) => {
+                Err(Error::FrameSize(format!("a packed length below {}", frame::MIN)))
+            }
             frame::Front::Whole(frame) => {
                 bytes = &bytes[PREFIX + frame.len()..];
                 Ok(frame)

@@ -4,7 +4,8 @@ use super::{OK, on_conn, qnet_conn, run_close_call, run_due_close_call};
 
 /// Waits until the connection has ended, by either side, and, where it has a handler, its close
 /// handler has returned. It works however the connection is received from: one that is pulled, or
-/// not received from at all, has ended once its peer has left, though frames may still wait.
+/// not received from at all, has ended once its peer has left, though frames may still wait. (Over
+/// TCP, a peer that leaves while much is unread is not seen to leave until some of that is received.)
 ///
 /// @param timeout_ms  How long to wait: -1 without an end, 0 not at all.
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (a timeout below -1), QNET_ERR_AGAIN (0 was
@@ -27,8 +28,8 @@ pub unsafe extern "C-unwind" fn qnet_close_reason(conn: *mut qnet_conn) -> c_int
     })
 }
 
-/// Ends the connection without waiting. No further handler call begins, sends and receives give
-/// QNET_ERR_CLOSED, and those that wait are woken with it. The library writes what was taken and
+/// Ends the connection without waiting. No further handler call begins; sends and receives, those
+/// that wait included, give QNET_ERR_CLOSED, or the reason of an end that was there before. The library writes what was taken and
 /// drains what the peer is still writing (QNET_OPT_LINGER_MS), then the peer sees the end. The
 /// handle stays, to be closed with qnet_close().
 ///
