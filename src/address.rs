@@ -199,7 +199,7 @@ impl From<SocketAddrAny> for Address {
         };
         if unix.is_unnamed() {
             Address::Unnamed
-        } else if let Some(name) = unix.abstract_name() {
+        } else if let Some(name) = unix.abstract_name().filter(|name| !name.is_empty()) {
             Address::Unix(UnixName::Abstract(name.to_vec()))
         } else if let Some(path) = unix.path_bytes() {
             Address::Unix(UnixName::Path(path.to_vec()))

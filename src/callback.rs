@@ -63,9 +63,8 @@ pub struct CloseCall {
     pub conn: Ref<Conn>,
     pub handler: CloseHandler,
     pub code: c_int,
-    /// Whether it is the connection's one close call, which others wait for; not so for a handler
-    /// that was set after that.
-    pub is_last: bool,
+    /// What the thread that runs it is doing.
+    pub doing: Doing,
 }
 
 /// What a thread does for a connection in a callback.
@@ -77,6 +76,8 @@ pub enum Doing {
     OwnClose,
     /// The close handler, on a thread of the caller's.
     CallersClose,
+    /// The same inside `qnet_close`, which has yet to give the handle back.
+    ClosersClose,
     /// A close handler that nobody waits for.
     LateClose,
 }
@@ -148,13 +149,13 @@ fn any_of(conn: Ref<Conn>, is: impl Fn(Doing) -> bool) -> bool {
 impl CloseCall {
     /// Says that the call begins, on this thread of the caller's.
     pub fn enter(self) {
-        enter(self.conn, if self.is_last { Doing::CallersClose } else { Doing::LateClose });
+        enter(self.conn, self.doing);
     }
 
     /// Says that it has returned.
     pub fn leave(self) {
         leave();
-        if self.is_last {
+        if self.doing != Doing::LateClose {
             self.conn.close_handler_returned();
         }
     }

@@ -189,8 +189,8 @@ impl State {
         if is_threads || self.close_phase != ClosePhase::Pending {
             return None;
         }
-        let call =
-            self.close_handler.map(|handler| CloseCall { conn, handler, code, is_last: true });
+        let doing = if self.closing { Doing::ClosersClose } else { Doing::CallersClose };
+        let call = self.close_handler.map(|handler| CloseCall { conn, handler, code, doing });
         self.close_phase = if call.is_some() { ClosePhase::Running } else { ClosePhase::Done };
         call
     }
@@ -275,6 +275,9 @@ impl Ref<Conn> {
         }
         self.slot.changed(&state);
         self.slot.free_if_unused(state);
+        if doing == Doing::ClosersClose {
+            self.discard();
+        }
     }
 
     /// What it is connected to, for messages.

@@ -48,10 +48,16 @@ impl Ref<Conn> {
         Ok(())
     }
 
-    /// A handler has ended the thread that it ran on. One that was set meanwhile gets another.
+    /// A handler has ended the thread that it ran on. One that was set meanwhile gets another, and
+    /// so does a close handler that is due.
     pub fn replace_thread(self, state: &mut State) {
-        state.thread =
-            state.is_handler_new && state.handler.is_some() && start_thread(self).is_ok();
+        let is_handled = state.handler.is_some();
+        let has_frames = is_handled && state.is_handler_new;
+        // Without a handler, who closes calls it; but that may have been, without waiting.
+        let has_end = state.ended.is_some()
+            && state.close_phase == ClosePhase::Pending
+            && (is_handled || !state.is_of(self.token));
+        state.thread = (has_frames || has_end) && start_thread(self).is_ok();
         if !state.thread {
             state.handler = None;
         }
@@ -86,7 +92,8 @@ impl Ref<Conn> {
             return Ok(state.due_close_call(self));
         }
         let code = state.ended.as_ref().map_or(0, Error::code);
-        Ok(handler.map(|handler| callback::CloseCall { conn: self, handler, code, is_last: false }))
+        let doing = Doing::LateClose;
+        Ok(handler.map(|handler| callback::CloseCall { conn: self, handler, code, doing }))
     }
 }
 

@@ -235,6 +235,14 @@ impl State {
         self.handler.map(|_| Error::Busy("the connection has a handler"))
     }
 
+    /// Wakes others who wait for frames, if more was read since there were `reads` than was taken:
+    /// they cannot see it in the socket any more.
+    fn share_since(&self, conn: &Conn, reads: u64) {
+        if conn.rx_counts.reads.get() != reads && self.rx.has_whole() {
+            conn.changed(self);
+        }
+    }
+
     /// Whether a receive would give anything but AGAIN. Reads to know.
     fn is_ready(&mut self, conn: &Conn) -> bool {
         if self.refuses_receive().is_some() {
@@ -244,11 +252,14 @@ impl State {
             return false;
         }
         let socket = self.socket().clone();
+        let counts = &conn.rx_counts;
+        let reads = counts.reads.get();
         for _ in 0..READS {
-            if self.rx.front(&conn.rx_counts).is_some() || self.rx.found.is_some() {
+            if self.rx.front(counts).is_some() || self.rx.found.is_some() {
+                self.share_since(conn, reads);
                 return true;
             }
-            if !self.rx.fill(&socket, &conn.rx_counts) {
+            if !self.rx.fill(&socket, counts) {
                 return false;
             }
         }
@@ -376,9 +387,7 @@ impl Ref<Conn> {
         let reads = counts.reads.get();
         for _ in 0..READS {
             if let Some(taken) = take(&mut state.rx, socket, counts)? {
-                if counts.reads.get() != reads {
-                    self.share_rest(state);
-                }
+                state.share_since(self.slot, reads);
                 return Ok(Some(taken));
             }
             if let Some(end) = state.rx.end() {
@@ -389,13 +398,6 @@ impl Ref<Conn> {
             }
         }
         Ok(None)
-    }
-
-    /// Wakes others who wait for frames: this call has read more than it took.
-    fn share_rest(self, state: &State) {
-        if state.rx.has_whole() {
-            self.slot.changed(state);
-        }
     }
 
     /// Waits for bytes or a change; a large buffer is given back meanwhile if nothing comes.

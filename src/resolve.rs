@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use crate::address::Family;
 use crate::error::{Error, Result};
 use crate::process::lock;
+use crate::socket;
 use crate::thread;
 use crate::wake::{Deadline, Wake, Woken};
 
@@ -39,7 +40,11 @@ pub fn resolve(
     };
     let addresses = answer.map_err(|error| match Errno::from_io_error(&error) {
         Some(errno) => Error::Os(errno),
-        None => Error::Resolve(error.to_string()),
+        // Without a descriptor the resolver says that there is no such name.
+        None => match socket::check_descriptors() {
+            Err(error) => error,
+            Ok(()) => Error::Resolve(error.to_string()),
+        },
     })?;
     let mut addresses: Vec<SocketAddr> =
         addresses.into_iter().map(|ip| (ip, port).into()).collect();

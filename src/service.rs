@@ -33,20 +33,21 @@ impl Watched {
 }
 
 impl Service {
-    /// Takes care of a connection until nothing is left to write or drain for it.
-    pub fn watch(&'static self, conn: Ref<Conn>) {
+    /// Takes care of a connection until nothing is left to write or drain for it. Returns whether
+    /// there is a thread to do so; if not, the work waits for the next call on the connection.
+    pub fn watch(&'static self, conn: Ref<Conn>) -> bool {
         let mut watched = lock(&self.watched);
         watched.add(conn);
         if let Some(wake) = &watched.wake {
             wake.raise();
-            return;
+            return true;
         }
         let wake = Arc::new(Wake::default());
         let threads = wake.clone();
-        // Without a thread the work waits for the next call on the connection, or its close.
         if thread::spawn(c"qnet-service", move || self.run(&threads)).is_ok() {
             watched.wake = Some(wake);
         }
+        watched.wake.is_some()
     }
 
     fn run(&self, wake: &Wake) {

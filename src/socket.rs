@@ -268,6 +268,11 @@ fn check_stream(fd: BorrowedFd<'_>) -> Result<()> {
     }
 }
 
+/// Whether descriptors are to be had; the resolver wants two.
+pub fn check_descriptors() -> Result<()> {
+    pair().map(|_| ())
+}
+
 pub fn set_close_on_exec(fd: BorrowedFd<'_>) -> Result<()> {
     Ok(rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)?)
 }

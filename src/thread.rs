@@ -1,6 +1,7 @@
 //! The library's own threads.
 
-use std::ffi::{CStr, c_void};
+use std::cell::Cell;
+use std::ffi::{CStr, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::ptr;
 
@@ -57,11 +58,49 @@ pub fn spawn<F: FnOnce() + Send + 'static>(name: &'static CStr, body: F) -> Resu
     Ok(())
 }
 
+unsafe extern "C" {
+    /// POSIX; not in the libc crate for Linux. 1 disables.
+    fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
+}
+
+thread_local! {
+    static IS_OURS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// While it lives, `pthread_cancel` does not end this thread: its unwinding would find a panic
+/// boundary, and abort. The library's own threads are never cancelled.
+pub struct Uncancelled(Option<c_int>);
+
+impl Uncancelled {
+    #[inline]
+    pub fn new() -> Uncancelled {
+        Uncancelled((!IS_OURS.get()).then(|| set_cancel_state(1)))
+    }
+}
+
+impl Drop for Uncancelled {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(old) = self.0 {
+            set_cancel_state(old);
+        }
+    }
+}
+
+fn set_cancel_state(state: c_int) -> c_int {
+    let mut old = 0;
+    // SAFETY: `old` may be written to, and a wrong state is refused.
+    unsafe { pthread_setcancelstate(state, &mut old) };
+    old
+}
+
 extern "C-unwind" fn entry<F: FnOnce()>(start: *mut c_void) -> *mut c_void {
     // SAFETY: `spawn` made it of a Box<Start<F>> and gave it to this thread alone.
     let Start { name, body } = *unsafe { Box::from_raw(start.cast::<Start<F>>()) };
     // SAFETY: the name ends with NUL; a failure leaves the old name.
     unsafe { libc::pthread_setname_np(libc::pthread_self(), name.as_ptr()) };
+    set_cancel_state(1);
+    IS_OURS.set(true);
     body();
     ptr::null_mut()
 }

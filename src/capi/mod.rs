@@ -26,6 +26,7 @@ use crate::error::{Error, Result, qnet_error};
 use crate::handle::Ref;
 use crate::listener::Listener;
 use crate::process::process;
+use crate::thread::Uncancelled;
 
 /// A connection: a layer-2 device, something that frames go into and come out of.
 ///
@@ -43,6 +44,7 @@ const OK: c_int = qnet_error::QNET_OK as c_int;
 
 /// Runs `body` behind the panic boundary: no panic reaches C. No callback may run inside.
 fn guard<T>(on_panic: impl FnOnce(Error) -> T, body: impl FnOnce() -> T) -> T {
+    let _uncancelled = Uncancelled::new();
     let body = AssertUnwindSafe(|| {
         #[cfg(feature = "inject-panic")]
         if std::env::var_os("QNET_INJECT_PANIC").is_some() {

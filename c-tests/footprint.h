@@ -1,0 +1,97 @@
+/*
+ * footprint.h - what this process holds for the library: open descriptors and
+ * the library's threads, to see that ending leaves nothing of either behind.
+ * And integers that several threads use.
+ */
+#ifndef FOOTPRINT_H
+#define FOOTPRINT_H
+
+#include <dirent.h>
+
+#include "links.h"
+
+struct footprint {
+    int descriptors;
+    int threads;
+};
+
+/* Any descriptor but a file or pipe: those a sanitizer opens, too, when it has to report. */
+static inline int is_descriptor(const char *number)
+{
+    char path[300], target[64] = "";
+
+    snprintf(path, sizeof path, "/proc/self/fd/%s", number);
+    return readlink(path, target, sizeof target - 1) > 0 && target[0] != '/' &&
+           strncmp(target, "pipe:", 5) != 0;
+}
+
+/* Whether a thread is the library's, which names them so. */
+static inline int is_library_thread(const char *number)
+{
+    char path[300], name[32] = "";
+    FILE *file;
+
+    snprintf(path, sizeof path, "/proc/self/task/%s/comm", number);
+    file = fopen(path, "r");
+    if (!file)
+        return 0; /* it has just ended */
+    if (!fgets(name, sizeof name, file))
+        name[0] = '\0';
+    fclose(file);
+    return strncmp(name, "qnet-", 5) == 0;
+}
+
+static inline int count_entries(const char *path, int (*counts)(const char *name))
+{
+    DIR *directory = opendir(path);
+    struct dirent *entry;
+    int count = 0;
+
+    CHECK(directory != NULL);
+    while ((entry = readdir(directory)) != NULL)
+        count += entry->d_name[0] != '.' && counts(entry->d_name);
+    closedir(directory);
+    return count;
+}
+
+static inline struct footprint footprint_now(void)
+{
+    struct footprint now;
+
+    now.descriptors = count_entries("/proc/self/fd", is_descriptor);
+    now.threads = count_entries("/proc/self/task", is_library_thread);
+    return now;
+}
+
+/* Waits until no more is held than before. */
+static inline void footprint_again(struct footprint before)
+{
+    long long until_ms = raw_now_ms() + patience_ms();
+    struct footprint now = footprint_now();
+
+    while ((now.descriptors != before.descriptors || now.threads != before.threads) &&
+           raw_now_ms() < until_ms) {
+        raw_sleep_ms(1);
+        now = footprint_now();
+    }
+    CHECK_INT(now.descriptors, before.descriptors);
+    CHECK_INT(now.threads, before.threads);
+}
+
+static inline int get(const int *number)
+{
+    return __atomic_load_n(number, __ATOMIC_SEQ_CST);
+}
+
+static inline void put(int *number, int value)
+{
+    __atomic_store_n(number, value, __ATOMIC_SEQ_CST);
+}
+
+/* Adds one; the sum. */
+static inline int count_up(int *number)
+{
+    return __atomic_add_fetch(number, 1, __ATOMIC_SEQ_CST);
+}
+
+#endif
