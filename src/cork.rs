@@ -30,7 +30,7 @@ thread_local! {
 impl Drop for Held {
     /// The thread ends inside its handler.
     fn drop(&mut self) {
-        if self.process.is_some_and(process::is_current) {
+        if self.process.is_some_and(Process::is_current) {
             self.conns.drain(..).for_each(Ref::<Conn>::uncork);
         }
     }

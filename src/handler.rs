@@ -9,7 +9,7 @@ use crate::cork;
 use crate::error::{Error, Result};
 use crate::frame::{self, Front, PREFIX};
 use crate::handle::Ref;
-use crate::process::{self, Process, process};
+use crate::process::{Process, process};
 use crate::thread;
 use crate::wake::Deadline;
 
@@ -112,7 +112,7 @@ fn run(conn: Ref<Conn>, process: &'static Process) {
                 // moves, writes or frees these bytes of the connection's buffer.
                 let bytes = unsafe { std::slice::from_raw_parts(bytes, len) };
                 deliver(conn.slot, process, handler, bytes);
-                if !process::is_current(process) {
+                if !process.is_current() {
                     return; // forked inside the handler: all this is the parent's
                 }
                 callback::leave();
@@ -128,7 +128,7 @@ fn run(conn: Ref<Conn>, process: &'static Process) {
                     // SAFETY: the promise made with the handler.
                     unsafe { (handler.call)(handler.user.0, code) };
                 }
-                if !process::is_current(process) {
+                if !process.is_current() {
                     return;
                 }
                 callback::leave();
@@ -199,7 +199,7 @@ fn deliver(conn: &Conn, process: &'static Process, handler: Handler, bytes: &[u8
 
 #[inline]
 fn goes_on(conn: &Conn, process: &'static Process) -> bool {
-    !conn.interrupt.load(Ordering::Acquire) && process::is_current(process)
+    !conn.interrupt.load(Ordering::Acquire) && process.is_current()
 }
 
 /// Fills `frames` with the frames at the front of `bytes`, and moves `at` past them.

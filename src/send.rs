@@ -58,7 +58,9 @@ pub struct Tx {
 /// and frames held back for others to join them.
 #[derive(Default)]
 struct Backlog {
-    bytes: Vec<u8>,
+    /// Empty, or a gathering buffer, of which `len` bytes are used.
+    buffer: Box<[u8]>,
+    len: usize,
     written: usize,
     /// Where the first frame not yet counted as sent ends, and its length. A frame that was cut
     /// before it came here has no prefix any more.
@@ -73,11 +75,11 @@ struct Backlog {
 
 impl Backlog {
     fn unwritten(&self) -> &[u8] {
-        &self.bytes[self.written..]
+        &self.buffer[self.written..self.len]
     }
 
     fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.len == 0
     }
 
     /// Where it ends, as a position.
@@ -90,21 +92,25 @@ impl Backlog {
         if self.is_empty() {
             self.first_end = wire.len() - sent;
             self.first_len = wire.frame_len();
+            if self.buffer.is_empty() {
+                self.buffer = process().gather.take();
+            }
         }
-        if sent == 0 {
-            wire.append_to(&mut self.bytes);
-        } else {
-            self.bytes.extend_from_slice(&wire.bytes_from(sent));
+        let end = self.len + wire.len();
+        wire.copy_to(&mut self.buffer[self.len..end]);
+        if sent > 0 {
+            self.buffer.copy_within(self.len + sent..end, self.len);
         }
+        self.len = end - sent;
     }
 
     /// Moves past `n` written bytes, calling `sent` for each frame that is through with its length.
     fn advance(&mut self, n: usize, mut sent: impl FnMut(usize)) {
         self.written += n;
         self.position += n as u64;
-        while !self.bytes.is_empty() && self.first_end <= self.written {
+        while self.first_end <= self.written {
             sent(self.first_len);
-            match frame::front(&self.bytes[self.first_end..]) {
+            match frame::front(&self.buffer[self.first_end..self.len]) {
                 frame::Front::Whole(next) => {
                     self.first_len = next.len();
                     self.first_end += PREFIX + next.len();
@@ -119,7 +125,7 @@ impl Backlog {
         if self.is_empty() {
             return 0;
         }
-        1 + packed(&self.bytes[self.first_end..]).count() as u64
+        1 + Packed(&self.buffer[self.first_end..self.len]).count() as u64
     }
 }
 
@@ -156,24 +162,86 @@ impl<'a> Wire<'a> {
         PREFIX + self.frame_len()
     }
 
-    fn append_to(&self, bytes: &mut Vec<u8>) {
-        bytes.extend_from_slice(&self.prefix);
-        bytes.extend_from_slice(self.frame);
-        if !self.padding.is_empty() {
-            bytes.extend_from_slice(self.padding);
-        }
-    }
-
-    /// Its bytes from `at` on.
-    fn bytes_from(&self, at: usize) -> Vec<u8> {
-        self.parts().concat().split_off(at)
+    /// Copies it to `room`, which has its length.
+    #[inline]
+    fn copy_to(&self, room: &mut [u8]) {
+        let (prefix, room) = room.split_at_mut(PREFIX);
+        prefix.copy_from_slice(&self.prefix);
+        let (frame, padding) = room.split_at_mut(self.frame.len());
+        frame.copy_from_slice(self.frame);
+        padding.copy_from_slice(self.padding);
     }
 }
 
-/// Frames to send: each is given as bytes, or as the reason why it cannot be one.
-pub trait Frames<'a>: Iterator<Item = Result<&'a [u8]>> + Clone {}
+/// Why some bytes cannot be a frame to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bad {
+    Null,
+    /// Packed, and the end of the buffer comes first.
+    Cut,
+    /// Of a length that no frame has here.
+    Length(usize),
+}
 
-impl<'a, I: Iterator<Item = Result<&'a [u8]>> + Clone> Frames<'a> for I {}
+/// Frames to send, in order; a copy of it goes over them again.
+pub trait Frames<'a>: Iterator<Item = Result<&'a [u8], Bad>> + Clone {
+    /// All that is left, if it lies in wire format.
+    fn packed(&self) -> Option<&'a [u8]> {
+        None
+    }
+}
+
+/// Frames here and there in memory.
+#[derive(Clone)]
+pub struct Scattered<I>(pub I);
+
+impl<'a, I: Iterator<Item = Result<&'a [u8], Bad>>> Iterator for Scattered<I> {
+    type Item = I::Item;
+
+    #[inline]
+    fn next(&mut self) -> Option<I::Item> {
+        self.0.next()
+    }
+}
+
+impl<'a, I: Iterator<Item = Result<&'a [u8], Bad>> + Clone> Frames<'a> for Scattered<I> {}
+
+/// Frames in wire format, one after another.
+#[derive(Clone)]
+pub struct Packed<'a>(pub &'a [u8]);
+
+impl<'a> Iterator for Packed<'a> {
+    type Item = Result<&'a [u8], Bad>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        match frame::front(self.0) {
+            frame::Front::Whole(frame) => {
+                self.0 = &self.0[PREFIX + frame.len()..];
+                Some(Ok(frame))
+            }
+            _ if self.0.is_empty() => None,
+            _ => Some(Err(self.bad())),
+        }
+    }
+}
+
+impl<'a> Packed<'a> {
+    /// What is wrong with the frame at the front: its length comes first.
+    #[cold]
+    fn bad(&self) -> Bad {
+        match self.0.first_chunk::<PREFIX>().map(|prefix| u32::from_be_bytes(*prefix) as usize) {
+            Some(len) if !(frame::MIN..=frame::MAX).contains(&len) => Bad::Length(len),
+            _ => Bad::Cut,
+        }
+    }
+}
+
+impl<'a> Frames<'a> for Packed<'a> {
+    fn packed(&self) -> Option<&'a [u8]> {
+        Some(self.0)
+    }
+}
 
 impl Tx {
     pub fn new(token: Token, socket: Arc<Socket>, options: &Options) -> Tx {
@@ -228,10 +296,12 @@ impl Tx {
     }
 
     fn clear_backlog(&mut self) {
-        let bytes = std::mem::take(&mut self.backlog.bytes);
+        let buffer = std::mem::take(&mut self.backlog.buffer);
         self.backlog = Backlog { position: self.backlog.position, ..Backlog::default() };
         self.coalesce.due = None;
-        process().gather.give_back(bytes);
+        if !buffer.is_empty() {
+            process().gather.give_back(buffer);
+        }
     }
 
     /// Writes what it can of the backlog. An error is the end of sending.
@@ -266,9 +336,6 @@ impl Tx {
         if !corks && !self.coalesces() {
             return false;
         }
-        if self.backlog.bytes.capacity() == 0 {
-            self.backlog.bytes = process().gather.take();
-        }
         self.backlog.push(wire, 0);
         true
     }
@@ -297,8 +364,8 @@ impl Tx {
         let Some(first) = ahead.next() else {
             return Ok(0);
         };
-        let first = self.wire(first?)?;
-        let is_full = self.backlog.bytes.len() + first.len() > HOLD;
+        let first = self.wire(first)?;
+        let is_full = self.backlog.len + first.len() > HOLD;
         if !is_full || self.make_way()? {
             if self.hold(&first) {
                 frames.next();
@@ -326,10 +393,20 @@ impl Tx {
         first: &Wire<'_>,
         is_last: bool,
     ) -> Result<usize> {
-        let written =
-            if is_last { self.write_one(first) } else { self.write_gathered(frames.clone()) };
-        let written = self.wrote(written)?;
-        Ok(self.take(frames, written))
+        if is_last {
+            let written = self.write_one(first);
+            let written = self.wrote(written)?;
+            return Ok(self.take(frames, written));
+        }
+        let many = self.gather(frames);
+        let written = self.wrote(many.written)?;
+        if written < many.len {
+            return Ok(self.take(frames, written));
+        }
+        *frames = many.behind;
+        self.frames += many.count as u64;
+        self.bytes += (many.len - many.count * PREFIX) as u64;
+        Ok(many.count)
     }
 
     fn write_one(&self, wire: &Wire<'_>) -> rustix::io::Result<usize> {
@@ -344,20 +421,35 @@ impl Tx {
         self.socket().write(&parts[..if wire.padding.is_empty() { 2 } else { 3 }])
     }
 
-    fn write_gathered<'a>(&self, frames: impl Frames<'a>) -> rustix::io::Result<usize> {
-        let mut gathered = process().gather.take();
-        for frame in frames {
-            let Ok(wire) = frame.and_then(|frame| self.wire(frame)) else {
+    /// Writes as many of `frames` as one write is good for: copied together, or where they lie if
+    /// that is in wire format already.
+    fn gather<'a, F: Frames<'a>>(&self, frames: &F) -> Gathered<F> {
+        let packed = frames.packed().filter(|_| !self.pad);
+        let mut buffer = if packed.is_some() { None } else { Some(process().gather.take()) };
+        let mut behind = frames.clone();
+        let (mut len, mut count) = (0, 0);
+        loop {
+            let next = behind.clone();
+            let Some(Ok(wire)) = behind.next().map(|frame| self.wire(frame)) else {
+                behind = next;
                 break;
             };
-            if !gathered.is_empty() && gathered.len() + wire.len() > GATHER {
+            if len + wire.len() > GATHER {
+                behind = next;
                 break;
             }
-            wire.append_to(&mut gathered);
+            if let Some(buffer) = &mut buffer {
+                wire.copy_to(&mut buffer[len..len + wire.len()]);
+            }
+            len += wire.len();
+            count += 1;
         }
-        let written = self.socket().write(&[IoSlice::new(&gathered)]);
-        process().gather.give_back(gathered);
-        written
+        let bytes = packed.or(buffer.as_deref()).map_or(&[][..], |bytes| &bytes[..len]);
+        let written = self.socket().write(&[IoSlice::new(bytes)]);
+        if let Some(buffer) = buffer {
+            process().gather.give_back(buffer);
+        }
+        Gathered { written, len, count, behind }
     }
 
     /// Counts a write; an error that the connection does not survive ends sending.
@@ -380,7 +472,7 @@ impl Tx {
     fn take<'a>(&mut self, frames: &mut impl Frames<'a>, mut written: usize) -> usize {
         let mut taken = 0;
         while written > 0 {
-            let wire = frames.next().and_then(|frame| self.wire(frame.ok()?).ok());
+            let wire = frames.next().and_then(|frame| self.wire(frame).ok());
             let wire = wire.expect("as many frames as were written");
             taken += 1;
             if written < wire.len() {
@@ -396,10 +488,12 @@ impl Tx {
     }
 
     #[inline]
-    fn wire<'a>(&self, frame: &'a [u8]) -> Result<Wire<'a>> {
-        if !(frame::MIN..=self.max_frame).contains(&frame.len()) {
-            return Err(self.refuse(frame.len()));
-        }
+    fn wire<'a>(&self, frame: Result<&'a [u8], Bad>) -> Result<Wire<'a>> {
+        let frame = match frame {
+            Ok(frame) if (frame::MIN..=self.max_frame).contains(&frame.len()) => frame,
+            Ok(frame) => return Err(self.refuse(Bad::Length(frame.len()))),
+            Err(bad) => return Err(self.refuse(bad)),
+        };
         static ZEROES: [u8; frame::PADDED] = [0; frame::PADDED];
         let missing = if self.pad { frame::PADDED.saturating_sub(frame.len()) } else { 0 };
         let prefix = frame::prefix(frame.len() + missing);
@@ -407,61 +501,49 @@ impl Tx {
     }
 
     #[cold]
-    fn refuse(&self, len: usize) -> Error {
+    fn refuse(&self, bad: Bad) -> Error {
         let (min, max) = (frame::MIN, self.max_frame);
-        Error::FrameSize(format!("a frame of {len} bytes (it may have {min} to {max})"))
+        match bad {
+            Bad::Null => Error::invalid("a frame is NULL"),
+            Bad::Cut => Error::invalid("the last packed frame is cut short"),
+            Bad::Length(len) => {
+                Error::FrameSize(format!("a frame of {len} bytes (it may have {min} to {max})"))
+            }
+        }
     }
+}
+
+/// What one write of many frames did.
+struct Gathered<F> {
+    written: rustix::io::Result<usize>,
+    /// What there was to write: bytes, and frames.
+    len: usize,
+    count: usize,
+    /// The frames behind them.
+    behind: F,
 }
 
 /// Buffers to gather frames in, shared: as many as there are threads that send at one time.
 #[derive(Default)]
-pub struct Gather(Mutex<Vec<Vec<u8>>>);
+pub struct Gather(Mutex<Vec<Box<[u8]>>>);
 
 impl Gather {
-    fn take(&self) -> Vec<u8> {
-        lock(&self.0).pop().unwrap_or_else(|| Vec::with_capacity(GATHER))
+    fn take(&self) -> Box<[u8]> {
+        // Zeroed memory of this size comes untouched from the system.
+        lock(&self.0).pop().unwrap_or_else(|| vec![0; GATHER].into_boxed_slice())
     }
 
-    fn give_back(&self, mut buffer: Vec<u8>) {
-        buffer.clear();
+    fn give_back(&self, buffer: Box<[u8]>) {
         let mut kept = lock(&self.0);
-        if buffer.capacity() >= GATHER && kept.len() < KEPT {
+        if kept.len() < KEPT {
             kept.push(buffer);
         }
     }
 }
 
-/// Whether the frame at the front, which is cut short, would be no frame if it were whole.
-fn has_odd_length(bytes: &[u8]) -> bool {
-    let prefix = bytes.first_chunk::<PREFIX>();
-    prefix.is_some_and(|prefix| (u32::from_be_bytes(*prefix) as usize) < frame::MIN)
-}
-
-/// The frames of a buffer in wire format, one after another.
-pub fn packed(mut bytes: &[u8]) -> impl Frames<'_> {
-    std::iter::from_fn(move || {
-        if bytes.is_empty() {
-            return None;
-        }
-        Some(match frame::front(bytes) {
-            frame::Front::Part(_) if has_odd_length(bytes) => {
-                Err(Error::FrameSize(format!("a packed length below {}", frame::MIN)))
-            }
-            frame::Front::Whole(frame) => {
-                bytes = &bytes[PREFIX + frame.len()..];
-                Ok(frame)
-            }
-            frame::Front::Part(_) => Err(Error::invalid("the last packed frame is cut short")),
-            frame::Front::TooLong => {
-                Err(Error::FrameSize(format!("a packed length above {}", frame::MAX)))
-            }
-        })
-    })
-}
-
 impl Ref<Conn> {
     pub fn send(self, frame: &[u8]) -> Result<()> {
-        self.send_all(std::iter::once(Ok(frame))).map(|_| ())
+        self.send_all(Scattered(std::iter::once(Ok(frame)))).map(|_| ())
     }
 
     /// Sends frames in order, each waiting as one alone would. Returns how many were taken; an
