@@ -131,6 +131,13 @@ impl RxCounts {
         }
     }
 
+    /// Many at once.
+    pub fn run(&self, frames: usize, bytes: usize, runts: usize) {
+        self.frames.add(frames as u64);
+        self.bytes.add(bytes as u64);
+        self.runts.add(runts as u64);
+    }
+
     #[inline]
     pub fn frame(&self, len: usize) {
         self.frames.add(1);

@@ -542,10 +542,6 @@ impl Gather {
 }
 
 impl Ref<Conn> {
-    pub fn send(self, frame: &[u8]) -> Result<()> {
-        self.send_all(Scattered(std::iter::once(Ok(frame)))).map(|_| ())
-    }
-
     /// Sends frames in order, each waiting as one alone would. Returns how many were taken; an
     /// error only if the first was not.
     pub fn send_all<'a>(self, mut frames: impl Frames<'a>) -> Result<usize> {

@@ -2,6 +2,7 @@
 //! excepted), or leaves a descriptor open across `exec`.
 
 use std::io::IoSlice;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -81,6 +82,11 @@ impl Socket {
     pub fn read(&self, buffer: &mut Vec<u8>) -> Result<Read> {
         let spare = rustix::buffer::spare_capacity(buffer);
         read_result(rustix::net::recv(&self.fd, spare, RecvFlags::DONTWAIT).map(|(_, n)| n))
+    }
+
+    /// Reads into memory of the caller's.
+    pub fn read_into(&self, room: &mut [MaybeUninit<u8>]) -> Result<Read> {
+        read_result(rustix::net::recv(&self.fd, room, RecvFlags::DONTWAIT).map(|(_, n)| n))
     }
 
     /// Reads into `scratch`, whose bytes are lost.
