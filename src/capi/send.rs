@@ -85,7 +85,7 @@ pub unsafe extern "C-unwind" fn qnet_flush(conn: *mut qnet_conn) -> c_int {
 /// A frame's bytes. One longer than any frame is not looked at.
 ///
 /// # Safety
-/// As for [`slice`].
+/// As for `slice`.
 unsafe fn bytes<'a>(at: *const u8, len: usize) -> Result<&'a [u8]> {
     if at.is_null() {
         return Err(Error::invalid("a frame is NULL"));
