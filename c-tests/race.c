@@ -362,7 +362,7 @@ static void race_once(struct race *race, const struct op *op)
     CHECK(as_set(result) & may);
 }
 
-/* Calls until the handle is gone, and once more. */
+/* Calls until the handle is gone, with pauses that let others at the locks, and once more. */
 static void *racer(void *argument)
 {
     static int racers;
@@ -374,6 +374,7 @@ static void *racer(void *argument)
         do {
             op = pick(race, &state);
             race_once(race, op);
+            spin(&state);
         } while (!get(&race->gone));
         CHECK_INT(op->make(race->conn), op->stale);
         line_up(race);

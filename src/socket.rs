@@ -33,6 +33,10 @@ const UNIX_SNDBUF: usize = 1 << 20;
 /// wait without an end is resumed after a signal handler with SA_RESTART.
 const CONNECT_SLICE: Duration = Duration::from_secs(3600);
 
+/// How long a listener waits for its turn at a directory, which somebody may have locked for long.
+const TURN_TRIES: u32 = 100;
+const TURN_PAUSE: Duration = Duration::from_millis(5);
+
 const CLOEXEC: SocketFlags = SocketFlags::CLOEXEC;
 
 /// A connected stream socket, shared by all who use or wait on it; closed with the last of them.
@@ -434,7 +438,12 @@ fn lock_directory_of(path: &[u8]) -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     // Without the right to read it there is no turn to take.
     let directory = rustix::fs::open(directory, flags, Mode::empty()).ok()?;
-    rustix::fs::flock(&directory, FlockOperation::LockExclusive).ok()?;
+    for _ in 0..TURN_TRIES {
+        match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => std::thread::sleep(TURN_PAUSE),
+            _ => break,
+        }
+    }
     Some(directory)
 }
 
