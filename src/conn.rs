@@ -15,6 +15,7 @@ use crate::address::{Family, Host, Target};
 use crate::callback::{self, CloseCall, CloseHandler, Doing};
 use crate::end::Finish;
 use crate::error::{Error, Result};
+use crate::frame::Run;
 use crate::handle::{NONE, Object, Ref, Token};
 use crate::options::{self, Holder, Options};
 use crate::process::{lock, process};
@@ -132,10 +133,10 @@ impl RxCounts {
     }
 
     /// Many at once.
-    pub fn run(&self, frames: usize, bytes: usize, runts: usize) {
-        self.frames.add(frames as u64);
-        self.bytes.add(bytes as u64);
-        self.runts.add(runts as u64);
+    pub fn run(&self, run: &Run) {
+        self.frames.add(run.frames as u64);
+        self.bytes.add(run.bytes as u64);
+        self.runts.add(run.runts as u64);
     }
 
     #[inline]

@@ -21,9 +21,15 @@ struct Held {
     process: Option<&'static Process>,
 }
 
+/// A thread's cork.
+pub struct Cork {
+    is_open: Cell<bool>,
+    /// When the first of what is held was; 0 where nothing is.
+    since: Cell<u64>,
+}
+
 thread_local! {
-    static IS_OPEN: Cell<bool> = const { Cell::new(false) };
-    static SINCE: Cell<u64> = const { Cell::new(0) };
+    static CORK: Cork = const { Cork { is_open: Cell::new(false), since: Cell::new(0) } };
     static HELD: RefCell<Held> = const { RefCell::new(Held { conns: Vec::new(), process: None }) };
 }
 
@@ -36,22 +42,32 @@ impl Drop for Held {
     }
 }
 
-/// Whether a send by this thread may be held back.
+/// Does something with this thread's cork.
 #[inline]
-pub fn is_open() -> bool {
-    IS_OPEN.get()
+pub fn with<R>(f: impl FnOnce(&Cork) -> R) -> R {
+    CORK.with(f)
 }
 
-/// Whether it holds anything.
-#[inline]
-pub fn is_holding() -> bool {
-    SINCE.get() != 0
-}
+impl Cork {
+    /// Opens or shuts it: before each call of a handler, by whether another call is to follow.
+    #[inline]
+    pub fn open(&self, more: bool) {
+        self.is_open.set(more);
+    }
 
-/// Opens or shuts the cork: before each call of a handler, by whether another call is to follow.
-#[inline]
-pub fn open(more: bool) {
-    IS_OPEN.set(more);
+    /// Whether a send by this thread may be held back, beside what is held already or not.
+    #[inline]
+    pub fn holds(&self, beside: bool) -> bool {
+        self.is_open.get() || beside && self.since.get() != 0
+    }
+
+    /// A handler has returned, and another call follows: writes what has been held for long.
+    #[inline]
+    pub fn check(&self) {
+        if self.since.get() != 0 && cycles().wrapping_sub(self.since.get()) > HELD_MAX {
+            release();
+        }
+    }
 }
 
 /// This thread holds something for a connection.
@@ -64,7 +80,7 @@ pub fn holds(conn: Ref<Conn>) {
         }
         if held.conns.is_empty() {
             held.process = Some(process::process());
-            SINCE.set(cycles());
+            with(|cork| cork.since.set(cycles()));
             wake::before_waiting(Some(release));
         }
         if held.conns.iter().all(|other| other.token != conn.token) {
@@ -73,17 +89,9 @@ pub fn holds(conn: Ref<Conn>) {
     });
 }
 
-/// A handler has returned, and another call follows: writes what has been held for long.
-#[inline]
-pub fn check() {
-    if SINCE.get() != 0 && cycles().wrapping_sub(SINCE.get()) > HELD_MAX {
-        release();
-    }
-}
-
 /// Writes everything that this thread holds.
 pub fn release() {
-    if SINCE.replace(0) == 0 {
+    if with(|cork| cork.since.replace(0)) == 0 {
         return;
     }
     wake::before_waiting(None);

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags};
 use crate::callback;
 use crate::conn::{Conn, RxCounts, State};
 use crate::error::{Error, Result};
-use crate::frame::{self, Front, PREFIX};
+use crate::frame::{self, Front, PREFIX, Run};
 use crate::handle::Ref;
 use crate::process::{lock, process};
 use crate::socket::{Read, Socket};
@@ -442,37 +442,6 @@ impl Ref<Conn> {
     }
 }
 
-/// Frames at the front of a buffer: how many, their bytes, and how far they reach.
-#[derive(Default)]
-struct Run {
-    frames: usize,
-    runts: usize,
-    bytes: usize,
-    end: usize,
-}
-
-impl Run {
-    /// Goes over the whole frames at the front of `bytes`, at most `count`, and `each` that is no
-    /// runt, with where it begins.
-    #[inline]
-    fn over(bytes: &[u8], count: usize, mut each: impl FnMut(usize, &[u8])) -> Run {
-        let mut run = Run::default();
-        while run.frames < count
-            && let Front::Whole(frame) = frame::front(&bytes[run.end..])
-        {
-            run.end += PREFIX + frame.len();
-            if frame.len() < frame::MIN {
-                run.runts += 1;
-                continue;
-            }
-            each(run.frames, frame);
-            run.frames += 1;
-            run.bytes += frame.len();
-        }
-        run
-    }
-}
-
 impl Rx {
     /// Lends the frames at the front.
     fn lend(&mut self, count: usize, lend: &mut impl FnMut(usize, &[u8])) -> Run {
@@ -482,7 +451,7 @@ impl Rx {
     fn take_lent(&mut self, run: &Run, counts: &RxCounts) {
         self.buffer.start += run.end;
         self.lent = run.frames > 0;
-        counts.run(run.frames, run.bytes, run.runts);
+        counts.run(run);
     }
 
     /// Whether a caller's buffer is the place to read into: no frame is here whole, and it has room
@@ -520,7 +489,7 @@ impl Rx {
     fn sort_packed(&mut self, bytes: &mut [u8], counts: &RxCounts) -> usize {
         let run = Run::over(bytes, usize::MAX, |_, _| {});
         self.buffer.replace(&bytes[run.end..]);
-        counts.run(run.frames, run.bytes, run.runts);
+        counts.run(&run);
         if run.runts > 0 { drop_runts(&mut bytes[..run.end]) } else { run.end }
     }
 

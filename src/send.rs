@@ -332,7 +332,7 @@ impl Tx {
 
     /// Holds a frame back for others to join it, if this is the time for it.
     fn hold(&mut self, wire: &Wire<'_>) -> bool {
-        let corks = self.corks && (cork::is_open() || self.has_backlog() && cork::is_holding());
+        let corks = self.corks && cork::with(|cork| cork.holds(self.has_backlog()));
         if !corks && !self.coalesces() {
             return false;
         }
@@ -365,17 +365,17 @@ impl Tx {
             return Ok(0);
         };
         let first = self.wire(first)?;
+        let is_alone = ahead.next().is_none();
         let is_full = self.backlog.len + first.len() > HOLD;
-        if !is_full || self.make_way()? {
-            if self.hold(&first) {
-                frames.next();
-                return Ok(1);
-            }
-            if self.make_way()? {
-                return self.put_now(frames, &first, ahead.next().is_none());
-            }
+        if is_full && !self.make_way()? {
+            return Ok(0);
         }
-        Ok(0)
+        // Many go together as they are.
+        if is_alone && self.hold(&first) {
+            frames.next();
+            return Ok(1);
+        }
+        if self.make_way()? { self.put_now(frames, &first, is_alone) } else { Ok(0) }
     }
 
     /// Writes the backlog. Returns whether nothing of it is left.
@@ -430,18 +430,22 @@ impl Tx {
         let (mut len, mut count) = (0, 0);
         loop {
             let next = behind.clone();
-            let Some(Ok(wire)) = behind.next().map(|frame| self.wire(frame)) else {
-                behind = next;
-                break;
+            let wire = match behind.next() {
+                Some(Ok(frame)) if self.fits(frame) => self.wrap(frame),
+                _ => {
+                    behind = next;
+                    break;
+                }
             };
-            if len + wire.len() > GATHER {
+            let end = len + wire.len();
+            if end > GATHER {
                 behind = next;
                 break;
             }
             if let Some(buffer) = &mut buffer {
-                wire.copy_to(&mut buffer[len..len + wire.len()]);
+                wire.copy_to(&mut buffer[len..end]);
             }
-            len += wire.len();
+            len = end;
             count += 1;
         }
         let bytes = packed.or(buffer.as_deref()).map_or(&[][..], |bytes| &bytes[..len]);
@@ -487,17 +491,26 @@ impl Tx {
         taken
     }
 
-    #[inline]
     fn wire<'a>(&self, frame: Result<&'a [u8], Bad>) -> Result<Wire<'a>> {
-        let frame = match frame {
-            Ok(frame) if (frame::MIN..=self.max_frame).contains(&frame.len()) => frame,
-            Ok(frame) => return Err(self.refuse(Bad::Length(frame.len()))),
-            Err(bad) => return Err(self.refuse(bad)),
-        };
+        match frame {
+            Ok(frame) if self.fits(frame) => Ok(self.wrap(frame)),
+            Ok(frame) => Err(self.refuse(Bad::Length(frame.len()))),
+            Err(bad) => Err(self.refuse(bad)),
+        }
+    }
+
+    #[inline]
+    fn fits(&self, frame: &[u8]) -> bool {
+        (frame::MIN..=self.max_frame).contains(&frame.len())
+    }
+
+    /// A frame that fits as it goes onto the wire.
+    #[inline]
+    fn wrap<'a>(&self, frame: &'a [u8]) -> Wire<'a> {
         static ZEROES: [u8; frame::PADDED] = [0; frame::PADDED];
         let missing = if self.pad { frame::PADDED.saturating_sub(frame.len()) } else { 0 };
         let prefix = frame::prefix(frame.len() + missing);
-        Ok(Wire { prefix, frame, padding: &ZEROES[..missing] })
+        Wire { prefix, frame, padding: &ZEROES[..missing] }
     }
 
     #[cold]
