@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
 
 use crate::conn::Conn;
+use crate::cork::{self, Cork};
 use crate::handle::Ref;
 use crate::process::{self, Process};
 
@@ -98,6 +99,7 @@ thread_local! {
 impl Drop for Calls {
     /// The thread ends; what still runs on it was ended from inside.
     fn drop(&mut self) {
+        cork::with(Cork::close);
         while let Some(running) = self.0.pop() {
             if running.process.is_current() {
                 running.conn.callback_died(running.doing);

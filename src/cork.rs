@@ -24,21 +24,31 @@ struct Held {
 /// A thread's cork.
 pub struct Cork {
     is_open: Cell<bool>,
+    /// Of which process: a child forked in a handler has nothing to do with its parent's.
+    process: Cell<u32>,
     /// When the first of what is held was; 0 where nothing is.
     since: Cell<u64>,
 }
 
 thread_local! {
-    static CORK: Cork = const { Cork { is_open: Cell::new(false), since: Cell::new(0) } };
+    static CORK: Cork = const { Cork { is_open: Cell::new(false), process: Cell::new(0), since: Cell::new(0) } };
     static HELD: RefCell<Held> = const { RefCell::new(Held { conns: Vec::new(), process: None }) };
 }
 
 impl Drop for Held {
     /// The thread ends inside its handler.
     fn drop(&mut self) {
+        with(Cork::close);
+        self.write();
+    }
+}
+
+impl Held {
+    fn write(&mut self) {
         if self.process.is_some_and(Process::is_current) {
-            self.conns.drain(..).for_each(Ref::<Conn>::uncork);
+            self.conns.iter().copied().for_each(Ref::<Conn>::uncork);
         }
+        self.conns.clear();
     }
 }
 
@@ -51,14 +61,22 @@ pub fn with<R>(f: impl FnOnce(&Cork) -> R) -> R {
 impl Cork {
     /// Opens or shuts it: before each call of a handler, by whether another call is to follow.
     #[inline]
-    pub fn open(&self, more: bool) {
+    pub fn open(&self, more: bool, process: &Process) {
         self.is_open.set(more);
+        self.process.set(process.number());
+    }
+
+    /// Shuts it for good: its thread is about to end.
+    pub fn close(&self) {
+        self.is_open.set(false);
+        self.since.set(0);
     }
 
     /// Whether a send by this thread may be held back, beside what is held already or not.
     #[inline]
     pub fn holds(&self, beside: bool) -> bool {
-        self.is_open.get() || beside && self.since.get() != 0
+        (self.is_open.get() || beside && self.since.get() != 0)
+            && self.process.get() == process::process().number()
     }
 
     /// A handler has returned, and another call follows: writes what has been held for long.
@@ -72,8 +90,7 @@ impl Cork {
 
 /// This thread holds something for a connection.
 pub fn holds(conn: Ref<Conn>) {
-    // Gone at the thread's very end, when nothing is held any more.
-    let _ = HELD.try_with(|held| {
+    let noted = HELD.try_with(|held| {
         let held = &mut *held.borrow_mut();
         if held.conns.last().is_some_and(|last| last.token == conn.token) {
             return;
@@ -87,6 +104,10 @@ pub fn holds(conn: Ref<Conn>) {
             held.conns.push(conn);
         }
     });
+    if noted.is_err() {
+        // The thread is past the end of its list, and nobody would write it.
+        conn.uncork();
+    }
 }
 
 /// Writes everything that this thread holds.
@@ -95,16 +116,9 @@ pub fn release() {
         return;
     }
     wake::before_waiting(None);
-    let conns = HELD.try_with(|held| std::mem::take(&mut held.borrow_mut().conns));
-    for conn in conns.iter().flatten() {
-        conn.uncork();
-    }
-    // The list keeps its memory.
-    let _ = HELD.try_with(|held| {
-        let mut conns = conns.unwrap_or_default();
-        conns.clear();
-        held.borrow_mut().conns = conns;
-    });
+    // Gone at the thread's very end, when nothing is held any more. What is written here waits for
+    // nothing, so that nobody comes back to the list meanwhile.
+    let _ = HELD.try_with(|held| held.borrow_mut().write());
 }
 
 /// A clock that costs next to nothing to read; never 0.

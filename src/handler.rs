@@ -117,8 +117,8 @@ fn run(conn: Ref<Conn>, process: &'static Process) {
                 }
                 callback::leave();
                 guarded(conn, || {
-                    cork::with(|cork| cork.open(false));
                     cork::release();
+                    cork::with(Cork::close);
                     conn.delivered();
                 });
             }
@@ -176,7 +176,7 @@ fn deliver(conn: &Conn, process: &'static Process, cork: &Cork, handler: Handler
                     continue;
                 }
                 conn.rx_counts.frame(frame.len());
-                cork.open(matches!(front, Front::Whole(_)));
+                cork.open(matches!(front, Front::Whole(_)), process);
                 // SAFETY: the promise made with the handler; the frame lives for the call.
                 unsafe { call(user, frame.as_ptr(), frame.len()) };
                 cork.check();
@@ -194,7 +194,7 @@ fn deliver(conn: &Conn, process: &'static Process, cork: &Cork, handler: Handler
                 if run.frames == 0 {
                     break;
                 }
-                cork.open(matches!(frame::front(&bytes[at..]), Front::Whole(_)));
+                cork.open(matches!(frame::front(&bytes[at..]), Front::Whole(_)), process);
                 // SAFETY: as above, for every frame of the array.
                 unsafe { call(user, frames.as_ptr(), run.frames) };
                 cork.check();

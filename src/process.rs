@@ -52,6 +52,12 @@ pub fn process() -> &'static Process {
 }
 
 impl Process {
+    /// Tells it from its parent and its children.
+    #[inline]
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
     /// Whether it is still this process's: not so in a child forked inside a callback.
     #[inline]
     pub fn is_current(&self) -> bool {

@@ -302,6 +302,10 @@ impl Ref<Conn> {
         mut lend: impl FnMut(usize, &[u8]),
     ) -> Result<usize> {
         self.receive(timeout_ms, |rx, socket, counts| {
+            // Nothing is whole yet, or nothing ever will be.
+            if rx.front(counts).is_none() {
+                return Ok(None);
+            }
             loop {
                 let n = rx.lend(count, &mut lend);
                 // Reading on moves what is here, and it is lent again from the start.
@@ -457,7 +461,9 @@ impl Rx {
     /// Whether a caller's buffer is the place to read into: no frame is here whole, and it has room
     /// for more than what is here.
     fn room_to_read(&self, buf: &[MaybeUninit<u8>]) -> bool {
-        !self.has_whole() && self.found.is_none() && buf.len() >= self.unread().len() + LARGE / 4
+        matches!(frame::front(self.unread()), Front::Part(_))
+            && self.found.is_none()
+            && buf.len() >= self.unread().len() + LARGE / 4
     }
 
     /// Reads into the caller's buffer, behind what is here, and keeps what is not whole. Returns the
