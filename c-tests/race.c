@@ -436,13 +436,13 @@ static void race_all(const struct op_set *sets, size_t count, int workers, int h
 static void race_each(struct op_set set)
 {
     struct footprint before = footprint_now();
+    int times = rounds(8000 / (int)set.count / 2), handled;
     size_t i;
-    int handled;
 
     for (i = 0; i < set.count; i++) {
         struct op_set one = { &set.ops[i], 1 };
         for (handled = 0; handled < 2; handled++)
-            race_all(&one, 1, 1, handled, rounds(2000), end_by_close);
+            race_all(&one, 1, 1, handled, times, end_by_close);
     }
     footprint_again(before);
 }
@@ -499,7 +499,7 @@ static void race_everything(void (*end)(qnet_conn *, int *), int ending_too)
     int left_out = !ending_too;
 
     race_all(sets + left_out, sizeof sets / sizeof *sets - (size_t)left_out, WORKERS, 1,
-             rounds(1000), end);
+             rounds(3000), end);
     footprint_again(before);
 }
 
@@ -695,7 +695,7 @@ static void handlers_close_each_other(void)
     unsigned state = 9;
     int fds[2], i, one, result;
 
-    for (i = rounds(2000); i > 0; i--) {
+    for (i = rounds(1000); i > 0; i--) {
         for (one = 0; one < 2; one++)
             conns[one] = open_fed(&fds[one]);
         for (one = 0; one < 2; one++)
@@ -720,7 +720,7 @@ static void handlers_close_each_other(void)
 /* Draining takes its time: in most rounds there is none. */
 static void linger_seldom(qnet_conn *conn, int round)
 {
-    if (round % 20)
+    if (round % 50)
         CHECK_INT(qnet_set(conn, QNET_OPT_LINGER_MS, 0), QNET_OK);
 }
 

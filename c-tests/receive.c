@@ -1207,6 +1207,33 @@ static void poll_beside_a_poll(void)
     check_beside_a_poll(call_poll, 1, 0);
 }
 
+/* Frames that come at once are enough for as many who wait, whoever reads them. */
+static void receive_beside_a_receive(void)
+{
+    static int (*const calls[])(qnet_conn *) = { call_recv, call_recv_batch, call_recv_packed };
+    static const int results[] = { 20, 1, RAW_PREFIX + 20 };
+    int turn, turns = 5 + rounds(300), fd, i;
+    uint8_t wire[3 * (RAW_PREFIX + 20)];
+    qnet_conn *conn = raw_pair(&fd);
+
+    memset(wire, 0, sizeof wire);
+    for (i = 0; i < 3; i++)
+        raw_put_length(wire + i * (RAW_PREFIX + 20), 20);
+    for (turn = 0; turn < turns; turn++) {
+        struct caller callers[3];
+
+        for (i = 0; i < 3; i++)
+            caller_start(&callers[i], calls[i], conn);
+        if (turn % 2)
+            raw_sleep_ms(1);
+        raw_write(fd, wire, sizeof wire);
+        for (i = 0; i < 3; i++)
+            CHECK_INT(caller_result(&callers[i]), results[i]);
+    }
+    CHECK_INT(qnet_recv(conn, NULL, 0, 0), QNET_ERR_AGAIN);
+    CHECK_INT(qnet_close(conn), QNET_OK);
+}
+
 static void poll_many(void)
 {
     enum { MANY = 60 };
@@ -1402,7 +1429,7 @@ static void handler_after_shutdown(void)
 /* Changes the way to receive all the time: no frame is lost, doubled or out of order. */
 static void ways_change_under_load(void)
 {
-    unsigned count = 1000 + (unsigned)rounds(20000), pulled = 0, seen;
+    unsigned count = 1000 + (unsigned)rounds(20000), seen;
     struct flow expected = flow_of_small_frames();
     struct raw_job writer;
     struct taker taker;
@@ -1425,12 +1452,9 @@ static void ways_change_under_load(void)
         taker.way = turn / 4 % WAYS_TO_PULL;
         result = taker_pull(&taker, 1);
         CHECK(result > 0 || result == QNET_ERR_TIMEOUT);
-        if (result > 0)
-            pulled += (unsigned)result;
         CHECK_INT(taker_count(&taker), seen + (result > 0 ? (unsigned)result : 0));
     }
     CHECK_INT(expected.next, count);
-    CHECK(pulled > 0 || check_slow() > 1); /* a matter of luck, where threads are slow */
     CHECK_INT(stats_of(conn).rx_frames, count);
     join_thread(writer.thread);
     close(fd);
@@ -1626,41 +1650,71 @@ static void handler_changes_itself(void)
     }
 }
 
+/* A handler that pulls on its own connection. */
+struct puller {
+    struct taker taker;
+    int running;
+};
+
 static void pulling_frame(void *user, const uint8_t *frame, size_t len);
 static void pulling_batch(void *user, const qnet_frame *frames, size_t count);
 
-/* From inside the handler: removes it, pulls what is next, and sets the other kind. */
-static void pull_inside(struct taker *taker, int batch)
+static void puller_runs(struct puller *puller, int running)
 {
-    qnet_conn *conn = taker->conn;
+    pthread_mutex_lock(&puller->taker.lock);
+    puller->running = running;
+    pthread_mutex_unlock(&puller->taker.lock);
+}
+
+/* Whether all frames have come and the last call has returned. */
+static int puller_is_done(struct puller *puller, unsigned count)
+{
+    int done;
+
+    pthread_mutex_lock(&puller->taker.lock);
+    done = puller->taker.frames == count && !puller->running;
+    pthread_mutex_unlock(&puller->taker.lock);
+    return done;
+}
+
+/* From inside the handler: removes it, pulls what is next, and sets the other kind. */
+static void pull_inside(struct puller *puller, int batch)
+{
+    qnet_conn *conn = puller->taker.conn;
     int result;
 
     CHECK_INT(qnet_recv(conn, NULL, 0, -1), QNET_ERR_BUSY);
     remove_handler(conn);
-    result = taker_pull(taker, 0);
+    result = taker_pull(&puller->taker, 0);
     CHECK(result > 0 || result == QNET_ERR_AGAIN);
     if (batch)
-        CHECK_INT(qnet_set_handler(conn, pulling_frame, taker), QNET_OK);
+        CHECK_INT(qnet_set_handler(conn, pulling_frame, puller), QNET_OK);
     else
-        CHECK_INT(qnet_set_batch_handler(conn, pulling_batch, taker), QNET_OK);
+        CHECK_INT(qnet_set_batch_handler(conn, pulling_batch, puller), QNET_OK);
 }
 
 static void pulling_frame(void *user, const uint8_t *frame, size_t len)
 {
+    struct puller *puller = user;
     unsigned number = frame_number(frame, len);
 
-    taker_frame(user, frame, len);
-    pull_inside(user, 0);
+    puller_runs(puller, 1);
+    taker_frame(&puller->taker, frame, len);
+    pull_inside(puller, 0);
     CHECK_INT(frame_number(frame, len), number);
+    puller_runs(puller, 0);
 }
 
 static void pulling_batch(void *user, const qnet_frame *frames, size_t count)
 {
+    struct puller *puller = user;
     unsigned number = frame_number(frames[0].data, frames[0].len);
 
-    taker_batch(user, frames, count);
-    pull_inside(user, 1);
+    puller_runs(puller, 1);
+    taker_batch(&puller->taker, frames, count);
+    pull_inside(puller, 1);
     check_loans(frames, (int)count, number);
+    puller_runs(puller, 0);
 }
 
 /* A handler may pull from its own connection, and keeps its own frames meanwhile. */
@@ -1672,16 +1726,17 @@ static void handler_pulls_on_its_own(void)
     for (way = 0; way < WAYS_TO_PULL; way++) {
         struct flow expected = flow_of_small_frames();
         struct raw_job writer;
-        struct taker taker;
+        struct puller puller;
         int fd;
         qnet_conn *conn = link_open(&fd);
 
-        taker_start(&taker, conn, way, flow_each, &expected);
-        CHECK_INT(qnet_set_handler(conn, pulling_frame, &taker), QNET_OK);
+        taker_start(&puller.taker, conn, way, flow_each, &expected);
+        puller.running = 0;
+        CHECK_INT(qnet_set_handler(conn, pulling_frame, &puller), QNET_OK);
         raw_start(&writer, random_writes, fd, expected, count);
-        EVENTUALLY(taker_count(&taker) == count);
+        EVENTUALLY(puller_is_done(&puller, count));
         join_thread(writer.thread);
-        taker_close(&taker);
+        taker_close(&puller.taker);
         close(fd);
     }
 }
@@ -1765,6 +1820,54 @@ static void handlers_have_their_own_threads(void)
         EVENTUALLY(work_calls(&work[i]) == 5);
         CHECK_INT(qnet_close(conns[i]), QNET_OK);
         CHECK(!work[i].running);
+    }
+}
+
+static void work_then_take(void *user, const uint8_t *frame, size_t len)
+{
+    struct taker *taker = user;
+
+    taker_frame(taker, frame, len);
+    work_frame(taker->argument, frame, len);
+}
+
+/*
+ * Told not to wait, removing a handler leaves its last call running: what the
+ * library holds behind that call's frame is the next to be pulled all the same.
+ */
+static void pull_beside_a_removed_handler(void)
+{
+    int way;
+
+    for (way = 0; way < WAYS_TO_PULL; way++) {
+        struct flow flow = flow_of_small_frames(), expected = flow;
+        struct place_of_work work;
+        struct taker taker, puller;
+        int fd, result;
+        qnet_conn *conn = link_open(&fd);
+
+        memset(&work, 0, sizeof work);
+        CHECK_INT(pthread_mutex_init(&work.lock, NULL), 0);
+        taker_start(&taker, conn, BY_RECV, ignore_frame, &work);
+        taker_start(&puller, conn, way, flow_each, &expected);
+        CHECK_INT(qnet_set(conn, QNET_OPT_WAIT, 0), QNET_OK);
+        raw_send_flow(fd, &flow, 10, 0);
+        CHECK_INT(qnet_set_handler(conn, work_then_take, &taker), QNET_OK);
+        EVENTUALLY(work_field(&work, &work.running));
+        remove_handler(conn);
+        CHECK(work_field(&work, &work.running));
+        CHECK_INT(taker_count(&taker), 1);
+
+        expected.next = 1;
+        result = taker_pull(&puller, 0);
+        CHECK(result > 0 || result == QNET_ERR_AGAIN);
+        let_go(&work);
+        taker_want(&puller, 9);
+        CHECK_INT(taker_pull(&puller, 0), QNET_ERR_AGAIN);
+        CHECK_INT(taker_count(&taker), 1);
+        CHECK_INT(qnet_set(conn, QNET_OPT_WAIT, 1), QNET_OK);
+        taker_close(&puller);
+        close(fd);
     }
 }
 
@@ -1899,6 +2002,7 @@ int main(void)
     RUN_EACH(poll_is_woken);
     RUN(receive_beside_a_poll);
     RUN(poll_beside_a_poll);
+    RUN(receive_beside_a_receive);
     RUN(poll_many);
     RUN_EACH(handled_is_busy);
     RUN_EACH(handler_takes_over);
@@ -1912,6 +2016,7 @@ int main(void)
     RUN_EACH(handler_changes_itself);
     RUN_EACH(handler_pulls_on_its_own);
     RUN_EACH(handlers_have_their_own_threads);
+    RUN_EACH(pull_beside_a_removed_handler);
     RUN_EACH(descriptor_stays);
     RUN_EACH(epoll_loop);
     return check_done();
