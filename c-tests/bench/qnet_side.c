@@ -1,0 +1,419 @@
+/*
+ * qnet_side.c - the same work with libqnet: every way to send, every way to
+ * receive, a relay, round trips and the delay of a lone frame. Every side also
+ * says how often it allocated while the last three quarters of its frames went
+ * through.
+ */
+#include <semaphore.h>
+
+#include "allocations.h"
+#include "qnet.h"
+#include "work.h"
+
+enum { MOST_LENT = 2048, PAUSE_US = 500 };
+
+static void check(int result, const char *what)
+{
+    if (result < 0)
+        work_fail(what, qnet_last_error());
+}
+
+/* Sets an option if this library has it; says so if not. */
+static void set_option(qnet_conn *conn, int option, long value, const char *missing)
+{
+    int result = qnet_set(conn, option, value);
+
+    if (result == QNET_ERR_UNSUPPORTED)
+        work_say(missing, 1);
+    else
+        check(result, "set");
+}
+
+static qnet_conn *dial(const struct work *work, const char *address)
+{
+    qnet_conn *conn;
+
+    check(qnet_dial(work->network, address, &conn), "dial");
+    if (work->usecs > 0)
+        set_option(conn, QNET_OPT_TX_USECS, work->usecs, "missing_tx_usecs");
+    return conn;
+}
+
+static qnet_conn *accept_one(const struct work *work)
+{
+    qnet_listener *listener;
+    qnet_conn *conn;
+
+    check(qnet_listen(work->network, work->address, &listener), "listen");
+    work_ready();
+    check(qnet_accept(listener, -1, &conn), "accept");
+    check(qnet_listener_close(listener), "close listener");
+    return conn;
+}
+
+/* ---- Sending ---- */
+
+struct sending {
+    qnet_conn *conn;
+    size_t size;
+    const unsigned char *packed; /* a batch of frames in wire format, */
+    qnet_frame *frames;          /* and where each of them lies */
+    size_t batch;
+};
+
+static void send_singles(void *user, uint64_t frames)
+{
+    struct sending *sending = user;
+
+    while (frames-- > 0)
+        check(qnet_send(sending->conn, sending->frames[0].data, sending->size), "send");
+}
+
+static void send_batches(void *user, uint64_t frames)
+{
+    struct sending *sending = user;
+
+    while (frames > 0) {
+        size_t count = frames < sending->batch ? (size_t)frames : sending->batch;
+
+        check(qnet_send_batch(sending->conn, sending->frames, count), "send batch");
+        frames -= count;
+    }
+}
+
+static void send_packed(void *user, uint64_t frames)
+{
+    struct sending *sending = user;
+
+    while (frames > 0) {
+        size_t count = frames < sending->batch ? (size_t)frames : sending->batch;
+
+        check(qnet_send_packed(sending->conn, sending->packed,
+                               count * (sending->size + WORK_PREFIX)), "send packed");
+        frames -= count;
+    }
+}
+
+static void prepare(struct sending *sending, size_t size)
+{
+    size_t i;
+
+    sending->size = size;
+    sending->batch = work_batch(size);
+    sending->packed = work_packed(size, sending->batch);
+    sending->frames = work_memory(sending->batch * sizeof *sending->frames);
+    for (i = 0; i < sending->batch; i++) {
+        sending->frames[i].data = sending->packed + i * (size + WORK_PREFIX) + WORK_PREFIX;
+        sending->frames[i].len = size;
+    }
+}
+
+static void send_by(const struct work *work, void (*send)(void *user, uint64_t frames))
+{
+    struct work part = *work;
+    struct sending sending;
+    uint64_t before;
+
+    prepare(&sending, work->size);
+    sending.conn = dial(work, work->address);
+    part.frames = work->frames / 4;
+    work_send(&part, send, &sending);
+    part.frames = work->frames - part.frames;
+    before = allocations();
+    work_send(&part, send, &sending);
+    check(qnet_flush(sending.conn), "flush");
+    work_say("allocations", allocations() - before);
+    work_stay();
+    check(qnet_close(sending.conn), "close");
+}
+
+static void run_send(const struct work *work)
+{
+    send_by(work, send_singles);
+}
+
+static void run_send_batch(const struct work *work)
+{
+    send_by(work, send_batches);
+}
+
+static void run_send_packed(const struct work *work)
+{
+    send_by(work, send_packed);
+}
+
+/* ---- Receiving ---- */
+
+/* What has come; at the first milestone allocations begin to count, at the second all is here. */
+struct receiving {
+    uint64_t got;
+    uint64_t milestone;
+    uint64_t frames;
+    uint64_t allocated;
+    sem_t done;
+};
+
+static void receiving_begin(struct receiving *receiving, uint64_t frames)
+{
+    receiving->got = 0;
+    receiving->milestone = (frames + 3) / 4;
+    receiving->frames = frames;
+    receiving->allocated = allocations();
+    sem_init(&receiving->done, 0, 0);
+}
+
+static void reach_milestone(struct receiving *receiving)
+{
+    if (receiving->milestone < receiving->frames) {
+        receiving->milestone = receiving->frames;
+        receiving->allocated = allocations();
+    }
+    if (receiving->got < receiving->frames)
+        return;
+    receiving->milestone = UINT64_MAX;
+    work_say("end", work_now());
+    work_say("frames", receiving->got);
+    work_say("allocations", allocations() - receiving->allocated);
+    sem_post(&receiving->done);
+}
+
+static inline int receiving_add(struct receiving *receiving, uint64_t frames)
+{
+    receiving->got += frames;
+    if (receiving->got >= receiving->milestone)
+        reach_milestone(receiving);
+    return receiving->got < receiving->frames;
+}
+
+static void on_frame(void *user, const uint8_t *frame, size_t len)
+{
+    (void)frame;
+    (void)len;
+    receiving_add(user, 1);
+}
+
+static void on_batch(void *user, const qnet_frame *frames, size_t count)
+{
+    (void)frames;
+    receiving_add(user, count);
+}
+
+static void receive_by_handler(const struct work *work, qnet_handler handler,
+                               qnet_batch_handler batch_handler)
+{
+    struct receiving receiving;
+    qnet_conn *conn = accept_one(work);
+
+    receiving_begin(&receiving, work->frames);
+    if (handler)
+        check(qnet_set_handler(conn, handler, &receiving), "set handler");
+    else
+        check(qnet_set_batch_handler(conn, batch_handler, &receiving), "set batch handler");
+    while (sem_wait(&receiving.done) != 0)
+        continue;
+    check(qnet_close(conn), "close");
+}
+
+static void run_handler(const struct work *work)
+{
+    receive_by_handler(work, on_frame, NULL);
+}
+
+static void run_batch_handler(const struct work *work)
+{
+    receive_by_handler(work, NULL, on_batch);
+}
+
+/* Pulls once: how many frames came. */
+typedef uint64_t (*pull)(qnet_conn *conn, void *room);
+
+static uint64_t pull_one(qnet_conn *conn, void *room)
+{
+    check(qnet_recv(conn, room, QNET_FRAME_MAX, -1), "receive");
+    return 1;
+}
+
+static uint64_t pull_batch(qnet_conn *conn, void *room)
+{
+    int count = qnet_recv_batch(conn, room, MOST_LENT, -1);
+
+    check(count, "receive batch");
+    return (uint64_t)count;
+}
+
+static uint64_t pull_packed(qnet_conn *conn, void *room)
+{
+    int len = qnet_recv_packed(conn, room, WORK_READ, -1);
+    size_t rest;
+
+    check(len, "receive packed");
+    return work_walk(room, (size_t)len, &rest);
+}
+
+static void receive_by_pulling(const struct work *work, pull pull)
+{
+    struct receiving receiving;
+    void *room = work_memory(WORK_READ);
+    qnet_conn *conn = accept_one(work);
+
+    receiving_begin(&receiving, work->frames);
+    while (receiving_add(&receiving, pull(conn, room)))
+        continue;
+    check(qnet_close(conn), "close");
+}
+
+static void run_receive(const struct work *work)
+{
+    receive_by_pulling(work, pull_one);
+}
+
+static void run_receive_batch(const struct work *work)
+{
+    receive_by_pulling(work, pull_batch);
+}
+
+static void run_receive_packed(const struct work *work)
+{
+    receive_by_pulling(work, pull_packed);
+}
+
+/* ---- A relay: the handler sends each frame on ---- */
+
+struct relay {
+    struct receiving receiving;
+    qnet_conn *to;
+};
+
+static void send_on(void *user, const uint8_t *frame, size_t len)
+{
+    struct relay *relay = user;
+
+    check(qnet_send(relay->to, frame, len), "send on");
+    receiving_add(&relay->receiving, 1);
+}
+
+static void run_relay(const struct work *work)
+{
+    struct relay relay;
+    qnet_conn *from;
+    int64_t cork;
+
+    relay.to = dial(work, work->to);
+    if (qnet_get(relay.to, QNET_OPT_CORK, &cork) == QNET_ERR_UNSUPPORTED)
+        work_say("missing_cork", 1);
+    from = accept_one(work);
+    receiving_begin(&relay.receiving, work->frames);
+    check(qnet_set_handler(from, send_on, &relay), "set handler");
+    check(qnet_wait(from, -1), "wait");
+    check(qnet_close(from), "close");
+    check(qnet_close(relay.to), "close");
+}
+
+/* ---- Round trips ---- */
+
+static void run_ping(const struct work *work)
+{
+    qnet_conn *conn = dial(work, work->address);
+    const unsigned char *frame = work_packed(work->size, 1) + WORK_PREFIX;
+    void *room = work_memory(QNET_FRAME_MAX);
+    struct work_times times;
+    uint64_t before, after = work_now();
+
+    work_times_begin(&times, work->frames);
+    work_say("begin", work_now());
+    do {
+        before = after;
+        check(qnet_send(conn, frame, work->size), "send");
+        check(qnet_recv(conn, room, QNET_FRAME_MAX, -1), "receive");
+        after = work_now();
+    } while (!work_times_add(&times, after - before));
+    check(qnet_close(conn), "close");
+}
+
+static void run_pong(const struct work *work)
+{
+    void *room = work_memory(QNET_FRAME_MAX);
+    qnet_conn *conn = accept_one(work);
+    int len;
+
+    while ((len = qnet_recv(conn, room, QNET_FRAME_MAX, -1)) > 0)
+        check(qnet_send(conn, room, (size_t)len), "send");
+    check(qnet_close(conn), "close");
+}
+
+static void send_back(void *user, const uint8_t *frame, size_t len)
+{
+    check(qnet_send(user, frame, len), "send back");
+}
+
+static void run_pong_handler(const struct work *work)
+{
+    qnet_conn *conn = accept_one(work);
+
+    check(qnet_set_handler(conn, send_back, conn), "set handler");
+    check(qnet_wait(conn, -1), "wait");
+    check(qnet_close(conn), "close");
+}
+
+/* ---- The delay of frames that are sent one by one, with pauses ---- */
+
+static void run_lone(const struct work *work)
+{
+    qnet_conn *conn = dial(work, work->address);
+    unsigned char *frame = work_packed(work->size, 1) + WORK_PREFIX;
+    uint64_t frames;
+
+    work_say("begin", work_now());
+    for (frames = work->frames; frames > 0; frames--) {
+        work_sleep_us(PAUSE_US);
+        work_stamp(frame);
+        check(qnet_send(conn, frame, work->size), "send");
+    }
+    work_stay();
+    check(qnet_close(conn), "close");
+}
+
+struct delays {
+    struct work_times times;
+    sem_t done;
+};
+
+static void on_stamped(void *user, const uint8_t *frame, size_t len)
+{
+    struct delays *delays = user;
+
+    (void)len;
+    if (work_times_add(&delays->times, work_age(frame)))
+        sem_post(&delays->done);
+}
+
+static void run_delay(const struct work *work)
+{
+    struct delays delays;
+    qnet_conn *conn = accept_one(work);
+
+    work_times_begin(&delays.times, work->frames);
+    sem_init(&delays.done, 0, 0);
+    check(qnet_set_handler(conn, on_stamped, &delays), "set handler");
+    while (sem_wait(&delays.done) != 0)
+        continue;
+    check(qnet_close(conn), "close");
+}
+
+const struct work_role work_roles[] = {
+    {"send", run_send},
+    {"send-batch", run_send_batch},
+    {"send-packed", run_send_packed},
+    {"handler", run_handler},
+    {"batch-handler", run_batch_handler},
+    {"receive", run_receive},
+    {"receive-batch", run_receive_batch},
+    {"receive-packed", run_receive_packed},
+    {"relay", run_relay},
+    {"ping", run_ping},
+    {"pong", run_pong},
+    {"pong-handler", run_pong_handler},
+    {"lone", run_lone},
+    {"delay", run_delay},
+    {NULL, NULL},
+};

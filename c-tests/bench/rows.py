@@ -1,0 +1,140 @@
+"""The rows of the table: what work is measured, of which contenders, and how much is asked for.
+
+A contender is a name, a kind (a bar of the plot), and its processes: a program with its role and
+settings. A work is measured at one frame size; each of its references makes a row.
+"""
+
+from dataclasses import dataclass
+
+AHEAD = 1.0  # no figure is asked for, but libqnet must be ahead
+
+
+@dataclass(frozen=True)
+class Contender:
+    name: str
+    kind: str
+    sender: str
+    receiver: str
+    relay: str = ""  # if there is one, it alone is what is measured
+
+
+@dataclass(frozen=True)
+class Reference:
+    contender: Contender
+    limit: float | None = None  # the least ratio; of latencies the greatest
+
+
+@dataclass(frozen=True)
+class Work:
+    name: str
+    size: int
+    ours: Contender
+    references: list[Reference]
+    network: str = "unix"
+    latency: bool = False
+    pinned: bool = False  # all processes on one processor
+    plot: str = ""  # its label, if the plot shows it
+
+
+def qnet(sender, receiver, relay=""):
+    relay = relay and "qnet " + relay
+    tuned = ("tuned send", "tuned receive")
+    sender, receiver = tuned if relay else ("qnet " + sender, "qnet " + receiver)
+    return Contender("libqnet", "libqnet", sender, receiver, relay)
+
+
+TUNED = Contender("tuned C", "tuned C", "tuned send", "tuned receive")
+PLAIN = Contender("plain C", "plain C", "plain lock", "plain receive")
+WRITE = Contender("C, one write a frame", "plain C", "plain write", "tuned receive")
+LOCK = Contender("C, mutex and a write a frame", "plain C",
+                 "plain lock threads=4", "tuned receive")
+TUNED_RELAY = Contender("tuned C", "tuned C", "tuned send", "tuned receive", "tuned relay")
+PLAIN_RELAY = Contender("plain C", "plain C", "tuned send", "tuned receive", "plain relay")
+PING = Contender("C, blocking read and write", "plain C", "plain ping", "plain pong")
+HUB = Contender("QEMU hub", "QEMU hub", "tuned send", "tuned receive", "qemu hub")
+PKTKIT = Contender("pktkit", "pktkit", "pktkit send", "pktkit handler")
+PKTKIT_4 = Contender("pktkit", "pktkit", "pktkit send threads=4", "pktkit handler")
+PKTKIT_RELAY = Contender("pktkit", "pktkit", "tuned send", "tuned receive", "pktkit relay")
+PKTKIT_PING = Contender("pktkit", "pktkit", "pktkit ping", "pktkit pong")
+PKTKIT_LONE = Contender("pktkit", "pktkit", "pktkit lone", "pktkit delay")
+
+BATCH = qnet("send-batch", "batch-handler")
+SINGLE_HANDLER = qnet("send-batch", "handler")
+PULLED = qnet("send-batch", "receive-batch")
+PACKED = qnet("send-packed", "receive-packed")
+SINGLE = qnet("send", "batch-handler")
+HELD = qnet("send usecs=50", "batch-handler")
+RELAY = qnet("", "", "relay")
+FOUR = qnet("send threads=4", "batch-handler")
+FOUR_HELD = qnet("send threads=4 usecs=50", "batch-handler")
+PINGS = qnet("ping", "pong")
+ANSWERS = qnet("ping", "pong-handler")
+LONE = qnet("lone usecs=50", "delay")
+LONE_AT_ONCE = Contender("libqnet without", "libqnet", "qnet lone", "qnet delay")
+
+
+def both(name, ours, small, large, plot=None, **how):
+    """The same work with frames of 64 and of 1514 bytes."""
+    return [
+        Work(name, size, ours, [Reference(*reference) for reference in references],
+             plot=plot[size] if plot and size in plot else "", **how)
+        for size, references in ((64, small), (1514, large))
+    ]
+
+
+WORKS = [
+    *both("batch send to batch handler", BATCH,
+          [(TUNED, 0.95), (PLAIN,), (PKTKIT, 20)],
+          [(TUNED, 0.88), (PLAIN,), (PKTKIT, 10)],
+          plot={64: "batches, 64 B", 1514: "batches, 1514 B"}),
+    *both("batch send to single-frame handler", SINGLE_HANDLER,
+          [(TUNED, 0.90), (PKTKIT, 20)], [(TUNED,), (PKTKIT, 10)]),
+    *both("batch send to qnet_recv_batch", PULLED,
+          [(TUNED, 0.95), (PKTKIT, 20)], [(TUNED,), (PKTKIT, 10)]),
+    *both("packed both ways", PACKED,
+          [(TUNED, 0.95), (PKTKIT, 20)], [(TUNED,), (PKTKIT, 10)]),
+    *both("single send", SINGLE,
+          [(WRITE, 0.95), (PKTKIT, AHEAD)], [(WRITE, 0.95), (PKTKIT, AHEAD)],
+          plot={64: "single sends, 64 B"}),
+    *both("single send, TX_USECS 50", HELD,
+          [(WRITE, 30), (PKTKIT, AHEAD)], [(WRITE,), (PKTKIT, AHEAD)],
+          plot={64: "coalesced, 64 B"}),
+    *both("relay by handler", RELAY,
+          [(TUNED_RELAY, 0.80), (PLAIN_RELAY,), (PKTKIT_RELAY, AHEAD), (HUB, AHEAD)],
+          [(TUNED_RELAY,), (PLAIN_RELAY,), (PKTKIT_RELAY, AHEAD), (HUB, AHEAD)],
+          plot={64: "relay, 64 B", 1514: "relay, 1514 B"}),
+    *both("4 threads sending", FOUR,
+          [(LOCK, 1.3), (PKTKIT_4, AHEAD)], [(LOCK,), (PKTKIT_4, AHEAD)],
+          plot={64: "4 threads, 64 B"}),
+    *both("4 threads sending, TX_USECS 50", FOUR_HELD,
+          [(LOCK, 8), (PKTKIT_4, AHEAD)], [(LOCK,), (PKTKIT_4, AHEAD)]),
+    *both("batch, TCP loopback", BATCH,
+          [(TUNED,), (PKTKIT, 20)], [(TUNED, 0.90), (PLAIN,), (PKTKIT, 10)],
+          network="tcp"),
+    *both("ping-pong", PINGS,
+          [(PING, 1.10), (PKTKIT_PING, AHEAD)], [(PING,), (PKTKIT_PING, AHEAD)],
+          latency=True, pinned=True),
+    *both("ping-pong, a handler answers", ANSWERS,
+          [(PING, 1.10), (PKTKIT_PING, AHEAD)], [(PING,), (PKTKIT_PING, AHEAD)],
+          latency=True, pinned=True),
+    *both("lone send's delay, TX_USECS 50", LONE,
+          [(LONE_AT_ONCE, 1.5), (PKTKIT_LONE, AHEAD)],
+          [(LONE_AT_ONCE,), (PKTKIT_LONE, AHEAD)], latency=True),
+]
+
+# User memory of a connection, and how many bytes it may be.
+MEMORY = [
+    ("idle", "before being received from", 1 << 10),
+    ("handler", "with a handler", 32 << 10),
+    ("burst", "with a handler, after full load both ways", 32 << 10),
+]
+
+# Every way of libqnet's to send, to receive, and to pass on: none may allocate for a frame.
+ALLOCATION_SIZES = (64, 1514, 9000)
+ALLOCATIONS = [
+    *((sender, Contender(sender, "libqnet", "qnet " + sender, "tuned receive"))
+      for sender in ("send", "send usecs=50", "send threads=4", "send-batch", "send-packed")),
+    *((receiver, Contender(receiver, "libqnet", "tuned send", "qnet " + receiver))
+      for receiver in ("handler", "batch-handler", "receive", "receive-batch", "receive-packed")),
+    ("relay", RELAY),
+]

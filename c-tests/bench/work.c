@@ -1,0 +1,286 @@
+/*
+ * work.c - see work.h.
+ */
+#include "work.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { STAMP_AT = 14 };
+
+void work_fail(const char *what, const char *why)
+{
+    fprintf(stderr, "%s: %s\n", what, why);
+    exit(1);
+}
+
+void work_check(int good, const char *what)
+{
+    if (!good)
+        work_fail(what, strerror(errno));
+}
+
+void *work_memory(size_t bytes)
+{
+    void *memory = aligned_alloc(4096, (bytes + 4095) & ~(size_t)4095);
+
+    work_check(memory != NULL, "memory");
+    memset(memory, 0, bytes);
+    return memory;
+}
+
+uint64_t work_now(void)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+}
+
+void work_sleep_us(long us)
+{
+    struct timespec time;
+
+    time.tv_sec = us / 1000000;
+    time.tv_nsec = us % 1000000 * 1000;
+    nanosleep(&time, NULL);
+}
+
+void work_say(const char *name, uint64_t value)
+{
+    printf("%s=%llu\n", name, (unsigned long long)value);
+    fflush(stdout);
+}
+
+void work_ready(void)
+{
+    puts("ready");
+    fflush(stdout);
+}
+
+void work_stay(void)
+{
+    char byte;
+
+    while (read(STDIN_FILENO, &byte, 1) > 0)
+        continue;
+}
+
+/* ---- Sending threads ---- */
+
+struct sender {
+    void (*send)(void *user, uint64_t frames);
+    void *user;
+    uint64_t frames;
+};
+
+static void *sender_run(void *user)
+{
+    struct sender *sender = user;
+
+    sender->send(sender->user, sender->frames);
+    return NULL;
+}
+
+void work_send(const struct work *work, void (*send)(void *user, uint64_t frames), void *user)
+{
+    pthread_t threads[WORK_MOST_THREADS];
+    struct sender first = {send, user, work->frames - work->frames / work->threads *
+                                                          (work->threads - 1)};
+    struct sender other = {send, user, work->frames / work->threads};
+    unsigned i;
+
+    work_say("begin", work_now());
+    for (i = 1; i < work->threads; i++)
+        work_check(pthread_create(&threads[i], NULL, sender_run, &other) == 0, "thread");
+    sender_run(&first);
+    for (i = 1; i < work->threads; i++)
+        pthread_join(threads[i], NULL);
+}
+
+/* ---- Times of single frames ---- */
+
+void work_times_begin(struct work_times *times, uint64_t room)
+{
+    times->ns = work_memory(room * sizeof *times->ns);
+    times->count = 0;
+    times->room = room;
+}
+
+static int compare(const void *a, const void *b)
+{
+    uint64_t first = *(const uint64_t *)a, second = *(const uint64_t *)b;
+
+    return first < second ? -1 : first > second;
+}
+
+int work_times_add(struct work_times *times, uint64_t ns)
+{
+    times->ns[times->count++] = ns;
+    if (times->count < times->room)
+        return 0;
+    work_say("end", work_now());
+    work_say("frames", times->count);
+    qsort(times->ns, times->count, sizeof *times->ns, compare);
+    work_say("median", times->ns[times->count / 2]);
+    return 1;
+}
+
+/* ---- Frames ---- */
+
+size_t work_batch(size_t size)
+{
+    return WORK_PIECE / (size + WORK_PREFIX);
+}
+
+unsigned char *work_packed(size_t size, size_t count)
+{
+    size_t step = size + WORK_PREFIX, i, j;
+    unsigned char *packed = work_memory(step * count);
+
+    for (i = 0; i < count; i++) {
+        unsigned char *frame = packed + i * step;
+
+        for (j = 0; j < WORK_PREFIX; j++)
+            frame[j] = (unsigned char)(size >> (24 - 8 * j));
+        for (j = 0; j < size; j++)
+            frame[WORK_PREFIX + j] = j < 6 ? 0xff : (unsigned char)(2 + i * 6 + j * 4);
+    }
+    return packed;
+}
+
+void work_stamp(unsigned char *frame)
+{
+    uint64_t now = work_now();
+
+    memcpy(frame + STAMP_AT, &now, sizeof now);
+}
+
+uint64_t work_age(const unsigned char *frame)
+{
+    uint64_t then;
+
+    memcpy(&then, frame + STAMP_AT, sizeof then);
+    return work_now() - then;
+}
+
+/* ---- Plain sockets ---- */
+
+union address {
+    struct sockaddr any;
+    struct sockaddr_in in;
+    struct sockaddr_un un;
+};
+
+static int is_unix(const char *network)
+{
+    return strcmp(network, "unix") == 0;
+}
+
+/* A socket, and the address in the form that bind and connect take. */
+static int socket_for(const char *network, const char *text, union address *address,
+                      socklen_t *len)
+{
+    int fd = socket(is_unix(network) ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int one = 1;
+
+    work_check(fd >= 0, "socket");
+    memset(address, 0, sizeof *address);
+    if (is_unix(network)) {
+        address->un.sun_family = AF_UNIX;
+        snprintf(address->un.sun_path, sizeof address->un.sun_path, "%s", text);
+        *len = sizeof address->un;
+    } else {
+        const char *port = strrchr(text, ':');
+
+        address->in.sin_family = AF_INET;
+        address->in.sin_port = htons((uint16_t)atoi(port ? port + 1 : text));
+        address->in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        *len = sizeof address->in;
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    }
+    return fd;
+}
+
+int work_dial(const char *network, const char *address)
+{
+    union address to;
+    socklen_t len;
+    int fd = socket_for(network, address, &to, &len);
+
+    work_check(connect(fd, &to.any, len) == 0, "connect");
+    return fd;
+}
+
+int work_accept(const struct work *work)
+{
+    union address at;
+    socklen_t len;
+    int listener = socket_for(work->network, work->address, &at, &len), fd, one = 1;
+
+    work_check(bind(listener, &at.any, len) == 0, "bind");
+    work_check(listen(listener, 1) == 0, "listen");
+    work_ready();
+    fd = accept(listener, NULL, NULL);
+    work_check(fd >= 0, "accept");
+    if (!is_unix(work->network))
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    close(listener);
+    return fd;
+}
+
+static void enlarge(int fd, int forced, int polite)
+{
+    int bytes = WORK_SOCKET_BUFFER;
+
+    if (setsockopt(fd, SOL_SOCKET, forced, &bytes, sizeof bytes) != 0)
+        setsockopt(fd, SOL_SOCKET, polite, &bytes, sizeof bytes);
+}
+
+void work_enlarge(int fd)
+{
+    enlarge(fd, SO_SNDBUFFORCE, SO_SNDBUF);
+    enlarge(fd, SO_RCVBUFFORCE, SO_RCVBUF);
+}
+
+void work_write(int fd, const void *bytes, size_t len)
+{
+    const unsigned char *at = bytes;
+
+    while (len > 0) {
+        ssize_t n = write(fd, at, len);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        work_check(n > 0, "write");
+        at += n;
+        len -= (size_t)n;
+    }
+}
+
+size_t work_read(int fd, void *bytes, size_t least, size_t most)
+{
+    size_t got = 0;
+
+    do {
+        ssize_t n = read(fd, (unsigned char *)bytes + got, most - got);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return 0;
+        got += (size_t)n;
+    } while (got < least);
+    return got;
+}

@@ -1,0 +1,114 @@
+/*
+ * work.h - what every measured program here shares: its command line, its
+ * clock, its frames and its sockets.
+ *
+ * A program is one side of a measurement, a process of its own:
+ *
+ *     PROGRAM ROLE NETWORK ADDRESS SIZE FRAMES [threads=N] [usecs=N] [to=ADDRESS]
+ *
+ * A side that listens prints "ready" when it does. What it has measured it
+ * prints as name=value: `begin` and `end` in ns of CLOCK_MONOTONIC, which all
+ * processes share, `frames`, `median` in ns, and more.
+ */
+#ifndef WORK_H
+#define WORK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    WORK_PREFIX = 4,              /* a frame's length on the wire */
+    WORK_PIECE = 128 << 10,       /* tuned writes, and the bytes of a batch */
+    WORK_READ = 256 << 10,        /* tuned reads */
+    WORK_SOCKET_BUFFER = 1 << 20, /* tuned socket buffers */
+    WORK_MOST_THREADS = 64
+};
+
+struct work {
+    const char *network; /* "unix" or "tcp" */
+    const char *address; /* a path, or the port on 127.0.0.1 */
+    const char *to;      /* a relay's other side */
+    size_t size;         /* of a frame */
+    uint64_t frames;     /* to send, or to expect */
+    unsigned threads;
+    long usecs;          /* what QNET_OPT_TX_USECS is set to */
+};
+
+/* What a program can be; the table ends with a NULL name. */
+struct work_role {
+    const char *name;
+    void (*run)(const struct work *work);
+};
+
+extern const struct work_role work_roles[];
+
+/* Ends the process, saying why. */
+void work_fail(const char *what, const char *why);
+void work_check(int good, const char *what);
+void *work_memory(size_t bytes);
+
+uint64_t work_now(void);
+void work_sleep_us(long us);
+void work_say(const char *name, uint64_t value);
+void work_ready(void);
+
+/* Waits until the runner closes standard input: a sender stays until its frames have arrived. */
+void work_stay(void);
+
+/* Runs `send` in as many threads as asked for, each for its share of the frames; says when it
+ * began. */
+void work_send(const struct work *work, void (*send)(void *user, uint64_t frames), void *user);
+
+/* Keeps the times of single frames; the last of them says their median. */
+struct work_times {
+    uint64_t *ns;
+    uint64_t count;
+    uint64_t room;
+};
+
+void work_times_begin(struct work_times *times, uint64_t room);
+int work_times_add(struct work_times *times, uint64_t ns);
+
+/* How many frames make a batch: those of one tuned write. */
+size_t work_batch(size_t size);
+
+/* That many frames in wire format, one after another. */
+unsigned char *work_packed(size_t size, size_t count);
+
+/* The time a frame was sent, in the frame itself, behind its Ethernet header. */
+void work_stamp(unsigned char *frame);
+uint64_t work_age(const unsigned char *frame);
+
+static inline size_t work_length(const unsigned char *prefix)
+{
+    return (size_t)prefix[0] << 24 | (size_t)prefix[1] << 16 | (size_t)prefix[2] << 8 | prefix[3];
+}
+
+/* Counts the frames that lie whole in `len` bytes; `*rest` is what lies behind them. */
+static inline uint64_t work_walk(const unsigned char *bytes, size_t len, size_t *rest)
+{
+    const unsigned char *end = bytes + len;
+    uint64_t count = 0;
+
+    while (end - bytes >= WORK_PREFIX) {
+        size_t frame = work_length(bytes) + WORK_PREFIX;
+
+        if ((size_t)(end - bytes) < frame)
+            break;
+        bytes += frame;
+        count++;
+    }
+    *rest = (size_t)(end - bytes);
+    return count;
+}
+
+/* Plain sockets. */
+int work_dial(const char *network, const char *address);
+int work_accept(const struct work *work);
+void work_enlarge(int fd);
+void work_write(int fd, const void *bytes, size_t len);
+
+/* As read(2), but at least `least` bytes, or 0 at the end. */
+size_t work_read(int fd, void *bytes, size_t least, size_t most);
+
+#endif
