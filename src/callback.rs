@@ -8,7 +8,6 @@ use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
 
 use crate::conn::Conn;
-use crate::cork::{self, Cork};
 use crate::handle::Ref;
 use crate::process::{self, Process};
 
@@ -99,9 +98,8 @@ thread_local! {
 impl Drop for Calls {
     /// The thread ends; what still runs on it was ended from inside.
     fn drop(&mut self) {
-        cork::with(Cork::close);
         while let Some(running) = self.0.pop() {
-            if running.process.is_current() {
+            if process::is_current(running.process) {
                 running.conn.callback_died(running.doing);
             }
         }
@@ -125,7 +123,8 @@ pub fn leave() {
 
 /// Whether this thread is inside a callback of any kind, where no call waits for another.
 pub fn inside() -> bool {
-    with_calls(|calls| calls.last().is_some_and(|last| last.process.is_current())).unwrap_or(false)
+    with_calls(|calls| calls.last().is_some_and(|last| process::is_current(last.process)))
+        .unwrap_or(false)
 }
 
 /// Whether this thread is inside a callback of `conn`.
@@ -140,7 +139,9 @@ pub fn delivers(conn: Ref<Conn>) -> bool {
 
 fn any_of(conn: Ref<Conn>, is: impl Fn(Doing) -> bool) -> bool {
     let is = |running: &Running| {
-        running.conn.token == conn.token && is(running.doing) && running.process.is_current()
+        running.conn.token == conn.token
+            && is(running.doing)
+            && process::is_current(running.process)
     };
     with_calls(|calls| calls.iter().any(is)).unwrap_or(false)
 }
