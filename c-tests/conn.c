@@ -314,6 +314,7 @@ static int use_unconnected(int fd)
     struct sockaddr_storage address;
     socklen_t len = sizeof address;
 
+    memset(&address, 0, sizeof address);
     CHECK(getsockname(fd, (struct sockaddr *)&address, &len) == 0);
     len = address.ss_family == AF_UNIX ? sizeof(sa_family_t) : sizeof(struct sockaddr_in);
     return bind(fd, (struct sockaddr *)&address, len) == 0 && listen(fd, 1) == 0;

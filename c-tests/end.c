@@ -6,12 +6,12 @@
  */
 #include <sys/syscall.h>
 
-#include "footprint.h"
+#include "calls.h"
 
 /* The ways to receive of links.h, and one more: not at all. */
 enum { UNREAD = WAYS_TO_RECEIVE, MODES };
 
-enum { FRAMES = 7, LINGER_SHORT_MS = 300 };
+enum { LINGER_SHORT_MS = 300 };
 
 /* Which row of a table is being tested, for whom it fails: CHECK_SCENES=1 prints it. */
 static void scene(const char *what, const char *how, int mode)
@@ -156,13 +156,6 @@ static void watch_told_where(struct watch *watch, int mode)
     CHECK(where != this_thread());
     if (get(&watch->frame_thread) != 0)
         CHECK_INT(where, get(&watch->frame_thread));
-}
-
-static void send_some(int fd)
-{
-    struct flow flow = flow_of_small_frames();
-
-    raw_send_flow(fd, &flow, FRAMES, 0);
 }
 
 /* ---- After the end: every call, every time ---- */
@@ -383,46 +376,34 @@ static void frames_come_after_a_failed_send(void)
 
 /* ---- This side ends ---- */
 
-static void one_shutdown(int mode)
+/* What only a shutdown leaves: a handle that goes on telling how it ended. */
+static void is_shut_down(qnet_conn *conn, int mode, int fd)
 {
-    struct watch watch;
-    qnet_conn *conn;
-    unsigned frames = mode == UNREAD ? 0 : FRAMES;
-    int fd;
-
-    scene("shutdown", "here", mode);
-    conn = link_open(&fd);
-    watch_start(&watch, conn, mode);
-    send_some(fd);
-    taker_want(&watch.taker, frames);
-    CHECK_INT(qnet_shutdown(conn), QNET_OK);
-    if (handled(mode))
-        CHECK_INT(qnet_wait(conn, patience_ms()), QNET_OK);
-    watch_told(&watch, frames, QNET_ERR_CLOSED);
-    watch_told_where(&watch, mode);
     stays_ended(conn, mode, QNET_ERR_CLOSED);
     CHECK(raw_ended(fd));
     CHECK_INT(qnet_close(conn), QNET_OK);
-    CHECK_INT(taker_ends(&watch.taker), 1);
-    is_stale(conn);
-    close(fd);
 }
 
-static void one_close(int mode)
+static void one_end_here(int mode, int by_close)
 {
     struct watch watch;
     qnet_conn *conn;
     unsigned frames = mode == UNREAD ? 0 : FRAMES;
     int fd;
 
-    scene("close", "here", mode);
+    scene(by_close ? "close" : "shutdown", "here", mode);
     conn = link_open(&fd);
     watch_start(&watch, conn, mode);
     send_some(fd);
     taker_want(&watch.taker, frames);
-    CHECK_INT(qnet_close(conn), QNET_OK);
+    CHECK_INT(by_close ? qnet_close(conn) : qnet_shutdown(conn), QNET_OK);
+    if (!by_close && handled(mode))
+        CHECK_INT(qnet_wait(conn, patience_ms()), QNET_OK);
     watch_told(&watch, frames, QNET_ERR_CLOSED);
     watch_told_where(&watch, mode);
+    if (!by_close)
+        is_shut_down(conn, mode, fd);
+    CHECK_INT(taker_ends(&watch.taker), 1);
     is_stale(conn);
     CHECK(raw_ended(fd));
     close(fd);
@@ -434,8 +415,8 @@ static void this_side_ends(void)
     int mode;
 
     for (mode = 0; mode < MODES; mode++) {
-        one_shutdown(mode);
-        one_close(mode);
+        one_end_here(mode, 0);
+        one_end_here(mode, 1);
     }
     footprint_again(before);
 }
@@ -1034,62 +1015,6 @@ static unsigned stuff(qnet_conn *conn)
         raw_sleep_ms(20);
     } while (flow.next != before);
     return flow.next;
-}
-
-static int make_send(qnet_conn *conn)
-{
-    uint8_t frame[1514] = { 0 };
-
-    return qnet_send(conn, frame, sizeof frame);
-}
-
-static int make_send_batch(qnet_conn *conn)
-{
-    struct flow flow = flow_of_small_frames();
-
-    return flow_send(&flow, conn, 1, FRAMES);
-}
-
-static int make_send_packed(qnet_conn *conn)
-{
-    struct flow flow = flow_of_small_frames();
-
-    return flow_send(&flow, conn, 2, FRAMES);
-}
-
-static int make_recv(qnet_conn *conn)
-{
-    uint8_t buffer[2048];
-
-    return qnet_recv(conn, buffer, sizeof buffer, -1);
-}
-
-static int make_recv_batch(qnet_conn *conn)
-{
-    qnet_frame frames[4];
-
-    return qnet_recv_batch(conn, frames, 4, -1);
-}
-
-static int make_recv_packed(qnet_conn *conn)
-{
-    uint8_t buffer[2048];
-
-    return qnet_recv_packed(conn, buffer, sizeof buffer, -1);
-}
-
-static int make_wait(qnet_conn *conn)
-{
-    return qnet_wait(conn, -1);
-}
-
-static int make_poll(qnet_conn *conn)
-{
-    uint8_t ready = 7;
-    int result = qnet_poll(&conn, &ready, 1, -1);
-
-    CHECK_INT(ready, 1);
-    return result;
 }
 
 static const struct {

@@ -4,9 +4,9 @@
  * close handler runs once, and no descriptor or thread is left. Meant to be
  * run under AddressSanitizer, valgrind and ThreadSanitizer as well.
  */
-#include "footprint.h"
+#include "calls.h"
 
-enum { FRAMES = 7, WORKERS = 4, LONGEST_SPIN = 3000 };
+enum { WORKERS = 4, LONGEST_SPIN = 3000, MOST_CALLS = 50 };
 
 /* A set of codes; QNET_OK stands for every result that is no error. */
 #define MAY(code) (1u << -(code))
@@ -82,13 +82,6 @@ static void set_counting(qnet_conn *conn, unsigned kind, struct counts *counts)
         CHECK_INT(qnet_set_batch_handler(conn, count_batch, counts), QNET_OK);
 }
 
-static void send_some(int fd)
-{
-    struct flow flow = flow_of_small_frames();
-
-    raw_send_flow(fd, &flow, FRAMES, 0);
-}
-
 /* A connection that closes without lingering, with frames waiting. */
 static qnet_conn *open_fed(int *fd)
 {
@@ -118,34 +111,6 @@ static void racing_batch(void *user, const qnet_frame *frames, size_t count)
     count_up(&((struct counts *)user)->frames);
 }
 
-static int make_send(qnet_conn *conn)
-{
-    uint8_t frame[1514] = { 0 };
-
-    return qnet_send(conn, frame, sizeof frame);
-}
-
-static int make_send_batch(qnet_conn *conn)
-{
-    struct flow flow = flow_of_small_frames();
-
-    return flow_send(&flow, conn, 1, FRAMES);
-}
-
-static int make_send_packed(qnet_conn *conn)
-{
-    struct flow flow = flow_of_small_frames();
-
-    return flow_send(&flow, conn, 2, FRAMES);
-}
-
-static int make_recv(qnet_conn *conn)
-{
-    uint8_t buffer[2048];
-
-    return qnet_recv(conn, buffer, sizeof buffer, -1);
-}
-
 static int make_recv_now(qnet_conn *conn)
 {
     uint8_t buffer[2048];
@@ -153,37 +118,11 @@ static int make_recv_now(qnet_conn *conn)
     return qnet_recv(conn, buffer, sizeof buffer, 0);
 }
 
-static int make_recv_batch(qnet_conn *conn)
-{
-    qnet_frame frames[4];
-
-    return qnet_recv_batch(conn, frames, 4, -1);
-}
-
-static int make_recv_packed(qnet_conn *conn)
-{
-    uint8_t buffer[4096];
-
-    return qnet_recv_packed(conn, buffer, sizeof buffer, -1);
-}
-
-static int make_poll(qnet_conn *conn)
-{
-    uint8_t ready;
-
-    return qnet_poll(&conn, &ready, 1, -1);
-}
-
 static int make_poll_now(qnet_conn *conn)
 {
     uint8_t ready;
 
     return qnet_poll(&conn, &ready, 1, 0);
-}
-
-static int make_wait(qnet_conn *conn)
-{
-    return qnet_wait(conn, -1);
 }
 
 static int make_wait_briefly(qnet_conn *conn)
@@ -362,7 +301,20 @@ static void race_once(struct race *race, const struct op *op)
     CHECK(as_set(result) & may);
 }
 
-/* Calls until the handle is gone, with pauses that let others at the locks, and once more. */
+/* Calls until the handle is gone, though not for ever where the closing thread gets no turn. */
+static void race_until_gone(struct race *race, unsigned *state)
+{
+    int calls;
+
+    for (calls = 0; calls < MOST_CALLS && !get(&race->gone); calls++) {
+        race_once(race, pick(race, state));
+        spin(state);
+    }
+    while (!get(&race->gone))
+        raw_sleep_ms(1);
+}
+
+/* After that, once more. */
 static void *racer(void *argument)
 {
     static int racers;
@@ -371,11 +323,8 @@ static void *racer(void *argument)
     const struct op *op;
 
     for (line_up(race); !race->over; line_up(race)) {
-        do {
-            op = pick(race, &state);
-            race_once(race, op);
-            spin(&state);
-        } while (!get(&race->gone));
+        race_until_gone(race, &state);
+        op = pick(race, &state);
         CHECK_INT(op->make(race->conn), op->stale);
         line_up(race);
     }
@@ -499,7 +448,7 @@ static void race_everything(void (*end)(qnet_conn *, int *), int ending_too)
     int left_out = !ending_too;
 
     race_all(sets + left_out, sizeof sets / sizeof *sets - (size_t)left_out, WORKERS, 1,
-             rounds(3000), end);
+             rounds(2000), end);
     footprint_again(before);
 }
 
