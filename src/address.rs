@@ -197,9 +197,8 @@ impl From<SocketAddrAny> for Address {
         let Ok(unix) = SocketAddrUnix::try_from(any) else {
             return Address::Unnamed;
         };
-        if unix.is_unnamed() {
-            Address::Unnamed
-        } else if let Some(name) = unix.abstract_name().filter(|name| !name.is_empty()) {
+        // A socket without a name passes for one whose abstract name is empty.
+        if let Some(name) = unix.abstract_name().filter(|name| !name.is_empty()) {
             Address::Unix(UnixName::Abstract(name.to_vec()))
         } else if let Some(path) = unix.path_bytes() {
             Address::Unix(UnixName::Path(path.to_vec()))

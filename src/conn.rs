@@ -447,16 +447,13 @@ impl Ref<Conn> {
     pub fn get(self, option: i32) -> Result<i64> {
         let state = self.state()?;
         options::check_known(option, Holder::Conn)?;
-        let socket = match option {
-            options::SNDBUF | options::RCVBUF => state.socket().clone(),
-            _ => return Ok(state.options.get(option)),
-        };
+        let (socket, value) = (state.socket().clone(), state.options.get(option));
         // A system call under the lock would let who asks in a loop keep others from it.
         drop(state);
-        let bytes = match option {
-            options::SNDBUF => socket.send_buffer(),
-            _ => socket.receive_buffer(),
-        };
-        bytes.map(|bytes| bytes as i64)
+        match option {
+            options::SNDBUF => Ok(socket.send_buffer()? as i64),
+            options::RCVBUF => Ok(socket.receive_buffer()? as i64),
+            _ => Ok(value),
+        }
     }
 }
