@@ -52,11 +52,13 @@ typedef enum qnet_option {
      */
     QNET_OPT_SEND_TIMEOUT_MS = 1,
     /**
-     * How long a send may be held for others to join it, in us. Not in this release.
+     * How long a send may be held, or 64 KiB, for others to join it, in us: 0 (default, not at all)
+     * to 1000000. A send that comes alone goes at once.
      */
     QNET_OPT_TX_USECS = 2,
     /**
-     * Whether sends made in handlers are held and written together. Not in this release.
+     * Whether sends on this connection that are made in handlers, while further frames wait for the
+     * handler, are held, for at most 1 ms or 64 KiB, and written together. Default 1.
      */
     QNET_OPT_CORK = 3,
     /**

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
 
 use crate::conn::Conn;
+use crate::cork::{self, Cork};
 use crate::handle::Ref;
 use crate::process::{self, Process};
 
@@ -98,8 +99,9 @@ thread_local! {
 impl Drop for Calls {
     /// The thread ends; what still runs on it was ended from inside.
     fn drop(&mut self) {
+        cork::with(Cork::close);
         while let Some(running) = self.0.pop() {
-            if process::is_current(running.process) {
+            if running.process.is_current() {
                 running.conn.callback_died(running.doing);
             }
         }
@@ -123,8 +125,7 @@ pub fn leave() {
 
 /// Whether this thread is inside a callback of any kind, where no call waits for another.
 pub fn inside() -> bool {
-    with_calls(|calls| calls.last().is_some_and(|last| process::is_current(last.process)))
-        .unwrap_or(false)
+    with_calls(|calls| calls.last().is_some_and(|last| last.process.is_current())).unwrap_or(false)
 }
 
 /// Whether this thread is inside a callback of `conn`.
@@ -139,9 +140,7 @@ pub fn delivers(conn: Ref<Conn>) -> bool {
 
 fn any_of(conn: Ref<Conn>, is: impl Fn(Doing) -> bool) -> bool {
     let is = |running: &Running| {
-        running.conn.token == conn.token
-            && is(running.doing)
-            && process::is_current(running.process)
+        running.conn.token == conn.token && is(running.doing) && running.process.is_current()
     };
     with_calls(|calls| calls.iter().any(is)).unwrap_or(false)
 }

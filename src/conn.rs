@@ -15,6 +15,7 @@ use crate::address::{Family, Host, Target};
 use crate::callback::{self, CloseCall, CloseHandler, Doing};
 use crate::end::Finish;
 use crate::error::{Error, Result};
+use crate::frame::Run;
 use crate::handle::{NONE, Object, Ref, Token};
 use crate::options::{self, Holder, Options};
 use crate::process::{lock, process};
@@ -129,6 +130,13 @@ impl RxCounts {
         for counter in [&self.frames, &self.bytes, &self.runts, &self.reads] {
             counter.clear();
         }
+    }
+
+    /// Many at once.
+    pub fn run(&self, run: &Run) {
+        self.frames.add(run.frames as u64);
+        self.bytes.add(run.bytes as u64);
+        self.runts.add(run.runts as u64);
     }
 
     #[inline]

@@ -147,13 +147,13 @@ impl Ref<Conn> {
         let socket = state.socket().clone();
         let finish = state.finish.as_mut()?;
         let mut tx = self.slot.tx_of_own();
-        tx.write_rest();
-        let is_writing = tx.has_rest();
+        tx.write_backlog();
+        let is_writing = tx.has_backlog();
         let is_draining = finish.drain(&socket);
         if (is_writing || is_draining) && !finish.deadline.passed() {
             return Some(finish.wait(is_writing));
         }
-        tx.drop_rest();
+        tx.drop_backlog();
         drop(tx);
         socket.shutdown();
         state.finish = None;
@@ -254,8 +254,8 @@ impl Ref<Conn> {
             Some(Turn::Wait(events, until)) => Some((socket, events, until)),
             None => {
                 let mut tx = self.slot.tx_of_own();
-                tx.write_rest();
-                tx.has_rest().then_some((socket, PollFlags::OUT, Deadline::Never))
+                let (events, until) = self.write_due(&mut tx)?;
+                Some((socket, events, until))
             }
         }
     }

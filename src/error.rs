@@ -44,7 +44,7 @@ pub enum qnet_error {
     QNET_ERR_RESOLVE = -14,
 }
 
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a call failed. Displayed, it is the reason alone: who makes the call adds what was attempted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -48,6 +48,37 @@ pub fn front(bytes: &[u8]) -> Front<'_> {
     }
 }
 
+/// Frames at the front of a buffer: how many, their bytes, and how far they reach.
+#[derive(Default)]
+pub struct Run {
+    pub frames: usize,
+    pub runts: usize,
+    pub bytes: usize,
+    pub end: usize,
+}
+
+impl Run {
+    /// Goes over the whole frames at the front of `bytes`, at most `count`, and `each` that is no
+    /// runt, with where it begins.
+    #[inline]
+    pub fn over(bytes: &[u8], count: usize, mut each: impl FnMut(usize, &[u8])) -> Run {
+        let mut run = Run::default();
+        while run.frames < count
+            && let Front::Whole(frame) = front(&bytes[run.end..])
+        {
+            run.end += PREFIX + frame.len();
+            if frame.len() < MIN {
+                run.runts += 1;
+                continue;
+            }
+            each(run.frames, frame);
+            run.frames += 1;
+            run.bytes += frame.len();
+        }
+        run
+    }
+}
+
 /// The prefix of a frame of `len` bytes.
 #[inline]
 pub fn prefix(len: usize) -> [u8; PREFIX] {

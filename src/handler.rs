@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering;
 
 use crate::callback::{self, CloseHandler, Doing, Handler, HandlerFn, qnet_frame};
 use crate::conn::{ClosePhase, Conn, State};
+use crate::cork::{self, Cork};
 use crate::error::{Error, Result};
-use crate::frame::{self, Front, PREFIX};
+use crate::frame::{self, Front, PREFIX, Run};
 use crate::handle::Ref;
-use crate::process::{self, Process, process};
+use crate::process::{Process, process};
 use crate::thread;
 use crate::wake::Deadline;
 
@@ -110,12 +111,16 @@ fn run(conn: Ref<Conn>, process: &'static Process) {
                 // SAFETY: while `delivering` is set, which only this thread takes back, nobody
                 // moves, writes or frees these bytes of the connection's buffer.
                 let bytes = unsafe { std::slice::from_raw_parts(bytes, len) };
-                deliver(conn.slot, process, handler, bytes);
-                if !process::is_current(process) {
+                cork::with(|cork| deliver(conn.slot, process, cork, handler, bytes));
+                if !process.is_current() {
                     return; // forked inside the handler: all this is the parent's
                 }
                 callback::leave();
-                guarded(conn, || conn.delivered());
+                guarded(conn, || {
+                    cork::release();
+                    cork::with(Cork::close);
+                    conn.delivered();
+                });
             }
             Step::Close { handler, code } => {
                 callback::enter(conn, Doing::OwnClose);
@@ -123,7 +128,7 @@ fn run(conn: Ref<Conn>, process: &'static Process) {
                     // SAFETY: the promise made with the handler.
                     unsafe { (handler.call)(handler.user.0, code) };
                 }
-                if !process::is_current(process) {
+                if !process.is_current() {
                     return;
                 }
                 callback::leave();
@@ -152,63 +157,50 @@ fn guarded<R>(conn: Ref<Conn>, step: impl FnOnce() -> R) -> Option<R> {
 }
 
 /// Hands over the frames of `bytes`, until one is not whole or somebody interrupts.
-fn deliver(conn: &Conn, process: &'static Process, handler: Handler, bytes: &[u8]) {
+fn deliver(conn: &Conn, process: &'static Process, cork: &Cork, handler: Handler, bytes: &[u8]) {
+    let goes_on = || !conn.interrupt.load(Ordering::Acquire) && process.is_current();
     let user = handler.user.0;
     let mut at = 0;
     match handler.call {
         HandlerFn::One(call) => {
-            while goes_on(conn, process)
-                && let Front::Whole(frame) = frame::front(&bytes[at..])
+            let mut front = frame::front(bytes);
+            while let Front::Whole(frame) = front
+                && goes_on()
             {
                 at += PREFIX + frame.len();
+                // One ahead: whether another call follows decides what this one's sends may do.
+                front = frame::front(&bytes[at..]);
                 conn.delivered.store(at, Ordering::Relaxed);
                 if frame.len() < frame::MIN {
                     conn.rx_counts.runts.add(1);
                     continue;
                 }
                 conn.rx_counts.frame(frame.len());
+                cork.open(matches!(front, Front::Whole(_)), process);
                 // SAFETY: the promise made with the handler; the frame lives for the call.
                 unsafe { call(user, frame.as_ptr(), frame.len()) };
+                cork.check();
             }
         }
         HandlerFn::Batch(call) => {
-            while goes_on(conn, process) {
-                let mut frames = [qnet_frame { data: std::ptr::null(), len: 0 }; BATCH];
-                let n = gather(conn, &bytes[at..], &mut frames, &mut at);
-                if n == 0 {
+            let mut frames = [qnet_frame { data: std::ptr::null(), len: 0 }; BATCH];
+            while goes_on() {
+                let run = Run::over(&bytes[at..], BATCH, |n, frame| {
+                    frames[n] = qnet_frame { data: frame.as_ptr(), len: frame.len() };
+                });
+                at += run.end;
+                conn.delivered.store(at, Ordering::Relaxed);
+                conn.rx_counts.run(&run);
+                if run.frames == 0 {
                     break;
                 }
-                conn.delivered.store(at, Ordering::Relaxed);
+                cork.open(matches!(frame::front(&bytes[at..]), Front::Whole(_)), process);
                 // SAFETY: as above, for every frame of the array.
-                unsafe { call(user, frames.as_ptr(), n) };
+                unsafe { call(user, frames.as_ptr(), run.frames) };
+                cork.check();
             }
         }
     }
-}
-
-#[inline]
-fn goes_on(conn: &Conn, process: &'static Process) -> bool {
-    !conn.interrupt.load(Ordering::Acquire) && process::is_current(process)
-}
-
-/// Fills `frames` with the frames at the front of `bytes`, and moves `at` past them.
-fn gather(conn: &Conn, bytes: &[u8], frames: &mut [qnet_frame; BATCH], at: &mut usize) -> usize {
-    let mut used = 0;
-    let mut n = 0;
-    while n < BATCH
-        && let Front::Whole(frame) = frame::front(&bytes[used..])
-    {
-        used += PREFIX + frame.len();
-        if frame.len() < frame::MIN {
-            conn.rx_counts.runts.add(1);
-            continue;
-        }
-        conn.rx_counts.frame(frame.len());
-        frames[n] = qnet_frame { data: frame.as_ptr(), len: frame.len() };
-        n += 1;
-    }
-    *at += used;
-    n
 }
 
 /// The thread's own steps, between callbacks.

@@ -3,7 +3,7 @@
 //! QEMU's socket netdevs carry Ethernet frames over plain sockets; here is their other end. What a
 //! C program sees is in [`capi`] and `include/qnet.h`; below it is a library that C has no part in.
 //! `handle` and `process` hold the objects; `conn` and `listener` are the objects; `send`,
-//! `receive`, `handler` and `end` are what is done with a connection; `frame`, `address`, `socket`,
+//! `cork`, `receive`, `handler` and `end` are what is done with a connection; `frame`, `address`, `socket`,
 //! `wake` and `thread` know of none of that.
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
@@ -13,6 +13,7 @@ mod address;
 mod callback;
 pub mod capi;
 mod conn;
+mod cork;
 mod end;
 mod error;
 mod frame;

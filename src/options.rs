@@ -16,9 +16,11 @@ pub enum qnet_option {
     /// How long a send waits for a peer that does not read, in ms: -1 (default) without an end, 0 not
     /// at all.
     QNET_OPT_SEND_TIMEOUT_MS = 1,
-    /// How long a send may be held for others to join it, in us. Not in this release.
+    /// How long a send may be held, or 64 KiB, for others to join it, in us: 0 (default, not at all)
+    /// to 1000000. A send that comes alone goes at once.
     QNET_OPT_TX_USECS = 2,
-    /// Whether sends made in handlers are held and written together. Not in this release.
+    /// Whether sends on this connection that are made in handlers, while further frames wait for the
+    /// handler, are held, for at most 1 ms or 64 KiB, and written together. Default 1.
     QNET_OPT_CORK = 3,
     /// The longest frame to send, in bytes: 14 to QNET_FRAME_MAX, default 65535 (passt, pktkit and
     /// others take no longer ones).
@@ -52,6 +54,8 @@ pub enum qnet_option {
 }
 
 pub const SEND_TIMEOUT_MS: i32 = qnet_option::QNET_OPT_SEND_TIMEOUT_MS as i32;
+pub const TX_USECS: i32 = qnet_option::QNET_OPT_TX_USECS as i32;
+pub const CORK: i32 = qnet_option::QNET_OPT_CORK as i32;
 pub const MAX_FRAME: i32 = qnet_option::QNET_OPT_MAX_FRAME as i32;
 pub const PAD: i32 = qnet_option::QNET_OPT_PAD as i32;
 pub const LINGER_MS: i32 = qnet_option::QNET_OPT_LINGER_MS as i32;
@@ -93,8 +97,10 @@ const fn rule(option: i32, default: i64, min: i64, max: i64, holders: &'static [
 }
 
 /// Known options without a rule here are for other objects, or for what this release lacks.
-const RULES: [Rule; 10] = [
+const RULES: [Rule; 12] = [
     rule(SEND_TIMEOUT_MS, -1, -1, FOREVER, EVERY),
+    rule(TX_USECS, 0, 0, 1_000_000, EVERY),
+    rule(CORK, 1, 0, 1, EVERY),
     rule(MAX_FRAME, 65_535, frame::MIN as i64, frame::MAX as i64, EVERY),
     rule(PAD, 0, 0, 1, EVERY),
     rule(LINGER_MS, 1000, 0, FOREVER, EVERY),
@@ -161,6 +167,14 @@ impl Options {
 
     pub fn pad(&self) -> bool {
         self.get(PAD) != 0
+    }
+
+    pub fn cork(&self) -> bool {
+        self.get(CORK) != 0
+    }
+
+    pub fn tx_time(&self) -> Duration {
+        Duration::from_micros(self.get(TX_USECS) as u64)
     }
 
     pub fn wait(&self) -> bool {

@@ -22,6 +22,7 @@ pub struct Process {
     pub pollers: Pollers,
     pub service: Service,
     pub gather: Gather,
+    number: u32,
     /// The parent's, kept where a leak checker finds it.
     #[allow(dead_code)]
     parent: Option<&'static Process>,
@@ -30,7 +31,11 @@ pub struct Process {
 /// The stamp of a process that has no `Process` yet, or was just forked.
 const FRESH: u32 = 0;
 const STARTING: u32 = 1;
-const READY: u32 = 2;
+/// From here on a stamp is the number of the `Process` that is ready.
+const FIRST: u32 = 2;
+
+/// The number of the next one: a forked child's is not its parent's.
+static NEXT: AtomicU32 = AtomicU32::new(FIRST);
 
 /// A page that the kernel zeroes in a forked child (MADV_WIPEONFORK, Linux 4.14); it holds the stamp.
 static PAGE: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
@@ -39,18 +44,25 @@ static PROCESS: AtomicPtr<Process> = AtomicPtr::new(ptr::null_mut());
 /// This process's state. Acquire: what was built before the stamp was set is seen by who reads it.
 #[inline]
 pub fn process() -> &'static Process {
-    if stamp().is_some_and(|stamp| stamp.load(Ordering::Acquire) == READY) {
-        // SAFETY: READY is stored only after PROCESS was, and a Process is never freed.
+    if stamp().is_some_and(|stamp| stamp.load(Ordering::Acquire) >= FIRST) {
+        // SAFETY: the stamp is set only after PROCESS was, and a Process is never freed.
         return unsafe { &*PROCESS.load(Ordering::Relaxed) };
     }
     start()
 }
 
-/// Whether `process` is still this one: not so in a child forked inside a callback.
-#[inline]
-pub fn is_current(process: &'static Process) -> bool {
-    stamp().is_some_and(|stamp| stamp.load(Ordering::Relaxed) == READY)
-        && ptr::eq(PROCESS.load(Ordering::Relaxed), process)
+impl Process {
+    /// Tells it from its parent and its children.
+    #[inline]
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Whether it is still this process's: not so in a child forked inside a callback.
+    #[inline]
+    pub fn is_current(&self) -> bool {
+        stamp().is_some_and(|stamp| stamp.load(Ordering::Relaxed) == self.number)
+    }
 }
 
 #[inline]
@@ -67,13 +79,14 @@ fn start() -> &'static Process {
             Ok(_) => {
                 // SAFETY: null, or a Process of the parent, never freed.
                 let parent = unsafe { PROCESS.load(Ordering::Relaxed).as_ref() };
-                let process = Box::new(Process { parent, ..Process::default() });
+                let number = NEXT.fetch_add(1, Ordering::Relaxed);
+                let process = Box::new(Process { number, parent, ..Process::default() });
                 PROCESS.store(Box::into_raw(process), Ordering::Relaxed);
-                stamp.store(READY, Ordering::Release);
+                stamp.store(number, Ordering::Release);
             }
-            Err(READY) => return process(),
             // Another thread is about to finish; a fork in between zeroes the stamp in the child.
-            Err(_) => std::thread::yield_now(),
+            Err(STARTING) => std::thread::yield_now(),
+            Err(_) => return process(),
         }
     }
 }

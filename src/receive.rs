@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags};
 use crate::callback;
 use crate::conn::{Conn, RxCounts, State};
 use crate::error::{Error, Result};
-use crate::frame::{self, Front, PREFIX};
+use crate::frame::{self, Front, PREFIX, Run};
 use crate::handle::Ref;
 use crate::process::{lock, process};
 use crate::socket::{Read, Socket};
@@ -69,6 +69,13 @@ impl Buffer {
     fn wanted(&self, missing: usize) -> usize {
         let small = !self.filled && self.unread().len() + missing <= SMALL;
         if small { SMALL } else { LARGE }
+    }
+
+    /// Holds `bytes` in place of what was here.
+    fn replace(&mut self, bytes: &[u8]) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(bytes);
+        self.start = 0;
     }
 
     /// Moves what is unread to the front, if that makes more room than there is.
@@ -295,38 +302,28 @@ impl Ref<Conn> {
         mut lend: impl FnMut(usize, &[u8]),
     ) -> Result<usize> {
         self.receive(timeout_ms, |rx, socket, counts| {
-            let wanted = count.min(LARGE);
-            while rx.count_whole(wanted) < wanted && rx.fill_behind(socket, counts) {}
-            let mut n = 0;
-            while n < count
-                && let Some(frame) = rx.front(counts)
-            {
-                lend(n, frame);
-                let len = frame.len();
-                rx.consume(len, counts);
-                n += 1;
+            // Nothing is whole yet, or nothing ever will be.
+            if rx.front(counts).is_none() {
+                return Ok(None);
             }
-            rx.lent = n > 0;
-            Ok((n > 0).then_some(n))
+            loop {
+                let n = rx.lend(count, &mut lend);
+                // Reading on moves what is here, and it is lent again from the start.
+                if n.frames == count || !rx.buffer.filled || !rx.fill_behind(socket, counts) {
+                    rx.take_lent(&n, counts);
+                    return Ok((n.frames > 0).then_some(n.frames));
+                }
+            }
         })
     }
 
     /// Whole frames in wire format, as many as fit. Returns their bytes.
     pub fn recv_packed(self, buf: &mut [MaybeUninit<u8>], timeout_ms: i32) -> Result<usize> {
-        self.receive(timeout_ms, |rx, _, counts| {
-            let mut used = 0;
-            while let Some(frame) = rx.front(counts) {
-                let len = frame.len();
-                let Some(room) = buf.get_mut(used..used + PREFIX + len) else {
-                    if used == 0 {
-                        return Err(too_small(buf.len(), PREFIX + len));
-                    }
-                    break;
-                };
-                room.write_copy_of_slice(&rx.unread()[..PREFIX + len]);
-                rx.consume(len, counts);
-                used += PREFIX + len;
-            }
+        self.receive(timeout_ms, |rx, socket, counts| {
+            let used = match rx.room_to_read(buf) {
+                true => rx.read_packed(socket, buf, counts),
+                false => rx.copy_packed(buf, counts)?,
+            };
             Ok((used > 0).then_some(used))
         })
     }
@@ -450,23 +447,94 @@ impl Ref<Conn> {
 }
 
 impl Rx {
-    /// How many whole frames are here, counted up to `enough`.
-    fn count_whole(&self, enough: usize) -> usize {
-        let mut bytes = self.unread();
-        let mut n = 0;
-        while n < enough
-            && let Front::Whole(frame) = frame::front(bytes)
-        {
-            n += usize::from(frame.len() >= frame::MIN);
-            bytes = &bytes[PREFIX + frame.len()..];
+    /// Lends the frames at the front.
+    fn lend(&mut self, count: usize, lend: &mut impl FnMut(usize, &[u8])) -> Run {
+        Run::over(self.buffer.unread(), count, lend)
+    }
+
+    fn take_lent(&mut self, run: &Run, counts: &RxCounts) {
+        self.buffer.start += run.end;
+        self.lent = run.frames > 0;
+        counts.run(run);
+    }
+
+    /// Whether a caller's buffer is the place to read into: no frame is here whole, and it has room
+    /// for more than what is here.
+    fn room_to_read(&self, buf: &[MaybeUninit<u8>]) -> bool {
+        matches!(frame::front(self.unread()), Front::Part(_))
+            && self.found.is_none()
+            && buf.len() >= self.unread().len() + LARGE / 4
+    }
+
+    /// Reads into the caller's buffer, behind what is here, and keeps what is not whole. Returns the
+    /// bytes of whole frames.
+    fn read_packed(
+        &mut self,
+        socket: &Socket,
+        buf: &mut [MaybeUninit<u8>],
+        counts: &RxCounts,
+    ) -> usize {
+        let (front, room) = buf.split_at_mut(self.unread().len());
+        front.write_copy_of_slice(self.unread());
+        match socket.read_into(room) {
+            Ok(Read::Empty) => return 0,
+            Ok(Read::End) => self.found = Some(Found::End),
+            Err(error) => self.found = Some(Found::Failed(error)),
+            Ok(Read::Bytes(n)) => {
+                counts.reads.add(1);
+                let read = front.len() + n;
+                // SAFETY: the front was copied, and the socket wrote n bytes behind it.
+                let bytes = unsafe { buf[..read].assume_init_mut() };
+                return self.sort_packed(bytes, counts);
+            }
         }
-        n
+        0
+    }
+
+    /// Leaves whole frames without runts in `bytes`, and keeps the rest.
+    fn sort_packed(&mut self, bytes: &mut [u8], counts: &RxCounts) -> usize {
+        let run = Run::over(bytes, usize::MAX, |_, _| {});
+        self.buffer.replace(&bytes[run.end..]);
+        counts.run(&run);
+        if run.runts > 0 { drop_runts(&mut bytes[..run.end]) } else { run.end }
+    }
+
+    /// Copies whole frames, as many as fit.
+    fn copy_packed(&mut self, buf: &mut [MaybeUninit<u8>], counts: &RxCounts) -> Result<usize> {
+        let mut used = 0;
+        while let Some(frame) = self.front(counts) {
+            let len = frame.len();
+            let Some(room) = buf.get_mut(used..used + PREFIX + len) else {
+                if used == 0 {
+                    return Err(too_small(buf.len(), PREFIX + len));
+                }
+                break;
+            };
+            room.write_copy_of_slice(&self.unread()[..PREFIX + len]);
+            self.consume(len, counts);
+            used += PREFIX + len;
+        }
+        Ok(used)
     }
 
     /// Reads behind what is here already, if there is room.
     fn fill_behind(&mut self, socket: &Socket, counts: &RxCounts) -> bool {
         self.unread().len() < LARGE - frame::MAX && self.fill(socket, counts)
     }
+}
+
+/// Moves whole frames together where runts were among them. Returns their bytes.
+fn drop_runts(bytes: &mut [u8]) -> usize {
+    let (mut from, mut to) = (0, 0);
+    while let Front::Whole(frame) = frame::front(&bytes[from..]) {
+        let end = from + PREFIX + frame.len();
+        if frame.len() >= frame::MIN {
+            bytes.copy_within(from..end, to);
+            to += end - from;
+        }
+        from = end;
+    }
+    to
 }
 
 fn too_small(cap: usize, len: usize) -> Error {

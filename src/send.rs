@@ -6,11 +6,14 @@
 
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
+use arrayvec::ArrayVec;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 
 use crate::conn::{Conn, qnet_stats};
+use crate::cork;
 use crate::error::{Error, Result};
 use crate::frame::{self, PREFIX};
 use crate::handle::{Ref, Token};
@@ -22,6 +25,15 @@ use crate::wake::Deadline;
 /// The most that one write gathers of small frames.
 const GATHER: usize = 128 << 10;
 
+/// How many gathering buffers are kept for later.
+const KEPT: usize = 4;
+
+/// The most bytes that are held back for others to join them.
+const HOLD: usize = 64 << 10;
+
+/// Up to this length a frame is copied behind its prefix, for one piece costs less to write than two.
+const COPIED: usize = 2 << 10;
+
 /// The sending part of a connection.
 #[derive(Default)]
 pub struct Tx {
@@ -30,39 +42,103 @@ pub struct Tx {
     socket: Option<Arc<Socket>>,
     /// Why no more can be sent: the end as reported, or as a write met it.
     end: Option<Error>,
-    rest: Rest,
-    /// How many frames have been cut so far: tells a sender whether the rest is still its own.
-    cuts: u64,
+    backlog: Backlog,
     timeout_ms: i64,
     max_frame: usize,
     pad: bool,
+    corks: bool,
+    coalesce: Coalesce,
     frames: u64,
     bytes: u64,
     dropped: u64,
     writes: u64,
 }
 
-/// What is not yet written of a frame that the socket has taken a part of.
+/// What was taken and is not yet written: the rest of a frame that the socket has taken a part of,
+/// and frames held back for others to join them.
 #[derive(Default)]
-struct Rest {
-    bytes: Vec<u8>,
+struct Backlog {
+    /// Empty, or a gathering buffer, of which `len` bytes are used.
+    buffer: Box<[u8]>,
+    len: usize,
     written: usize,
-    frame_len: usize,
+    /// Where the first frame not yet counted as sent ends, and its length. A frame that was cut
+    /// before it came here has no prefix any more.
+    first_end: usize,
+    first_len: usize,
+    /// How many bytes have been written from here so far, over all: a sender knows by it whether its
+    /// own are through.
+    position: u64,
+    /// Whether the socket did not take all that was last tried.
+    is_stuck: bool,
 }
 
-impl Rest {
+impl Backlog {
     fn unwritten(&self) -> &[u8] {
-        &self.bytes[self.written..]
+        &self.buffer[self.written..self.len]
     }
 
     fn is_empty(&self) -> bool {
-        self.unwritten().is_empty()
+        self.len == 0
     }
 
-    fn clear(&mut self) {
-        // Its memory goes too: a frame is seldom cut, and an idle connection is to be small.
-        *self = Rest::default();
+    /// Where it ends, as a position.
+    fn end(&self) -> u64 {
+        self.position + self.unwritten().len() as u64
     }
+
+    /// Appends a frame, of which `sent` bytes are already in the socket.
+    fn push(&mut self, wire: &Wire<'_>, sent: usize) {
+        if self.is_empty() {
+            self.first_end = wire.len() - sent;
+            self.first_len = wire.frame_len();
+            if self.buffer.is_empty() {
+                self.buffer = process().gather.take();
+            }
+        }
+        let end = self.len + wire.len();
+        wire.copy_to(&mut self.buffer[self.len..end]);
+        if sent > 0 {
+            self.buffer.copy_within(self.len + sent..end, self.len);
+        }
+        self.len = end - sent;
+    }
+
+    /// Moves past `n` written bytes, calling `sent` for each frame that is through with its length.
+    fn advance(&mut self, n: usize, mut sent: impl FnMut(usize)) {
+        self.written += n;
+        self.position += n as u64;
+        while self.first_end <= self.written {
+            sent(self.first_len);
+            match frame::front(&self.buffer[self.first_end..self.len]) {
+                frame::Front::Whole(next) => {
+                    self.first_len = next.len();
+                    self.first_end += PREFIX + next.len();
+                }
+                _ => break,
+            }
+        }
+    }
+
+    /// How many frames it holds, a cut one included.
+    fn frames(&self) -> u64 {
+        if self.is_empty() {
+            return 0;
+        }
+        1 + Packed(&self.buffer[self.first_end..self.len]).count() as u64
+    }
+}
+
+/// Holding sends back for a time (`QNET_OPT_TX_USECS`).
+#[derive(Default)]
+struct Coalesce {
+    time: Duration,
+    /// When the last send was not held back: one that comes long after it is alone, and goes at once.
+    last: Option<Instant>,
+    /// When what is held is to be written.
+    due: Option<Instant>,
+    /// Whether the service thread has the connection in view.
+    is_watched: bool,
 }
 
 /// A frame as it goes onto the wire: prefix, bytes, padding.
@@ -86,16 +162,86 @@ impl<'a> Wire<'a> {
         PREFIX + self.frame_len()
     }
 
-    /// Its bytes from `at` on.
-    fn bytes_from(&self, at: usize) -> Vec<u8> {
-        self.parts().concat().split_off(at)
+    /// Copies it to `room`, which has its length.
+    #[inline]
+    fn copy_to(&self, room: &mut [u8]) {
+        let (prefix, room) = room.split_at_mut(PREFIX);
+        prefix.copy_from_slice(&self.prefix);
+        let (frame, padding) = room.split_at_mut(self.frame.len());
+        frame.copy_from_slice(self.frame);
+        padding.copy_from_slice(self.padding);
     }
 }
 
-/// Frames to send: each is given as bytes, or as the reason why it cannot be one.
-pub trait Frames<'a>: Iterator<Item = Result<&'a [u8]>> + Clone {}
+/// Why some bytes cannot be a frame to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bad {
+    Null,
+    /// Packed, and the end of the buffer comes first.
+    Cut,
+    /// Of a length that no frame has here.
+    Length(usize),
+}
 
-impl<'a, I: Iterator<Item = Result<&'a [u8]>> + Clone> Frames<'a> for I {}
+/// Frames to send, in order; a copy of it goes over them again.
+pub trait Frames<'a>: Iterator<Item = Result<&'a [u8], Bad>> + Clone {
+    /// All that is left, if it lies in wire format.
+    fn packed(&self) -> Option<&'a [u8]> {
+        None
+    }
+}
+
+/// Frames here and there in memory.
+#[derive(Clone)]
+pub struct Scattered<I>(pub I);
+
+impl<'a, I: Iterator<Item = Result<&'a [u8], Bad>>> Iterator for Scattered<I> {
+    type Item = I::Item;
+
+    #[inline]
+    fn next(&mut self) -> Option<I::Item> {
+        self.0.next()
+    }
+}
+
+impl<'a, I: Iterator<Item = Result<&'a [u8], Bad>> + Clone> Frames<'a> for Scattered<I> {}
+
+/// Frames in wire format, one after another.
+#[derive(Clone)]
+pub struct Packed<'a>(pub &'a [u8]);
+
+impl<'a> Iterator for Packed<'a> {
+    type Item = Result<&'a [u8], Bad>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        match frame::front(self.0) {
+            frame::Front::Whole(frame) => {
+                self.0 = &self.0[PREFIX + frame.len()..];
+                Some(Ok(frame))
+            }
+            _ if self.0.is_empty() => None,
+            _ => Some(Err(self.bad())),
+        }
+    }
+}
+
+impl<'a> Packed<'a> {
+    /// What is wrong with the frame at the front: its length comes first.
+    #[cold]
+    fn bad(&self) -> Bad {
+        match self.0.first_chunk::<PREFIX>().map(|prefix| u32::from_be_bytes(*prefix) as usize) {
+            Some(len) if !(frame::MIN..=frame::MAX).contains(&len) => Bad::Length(len),
+            _ => Bad::Cut,
+        }
+    }
+}
+
+impl<'a> Frames<'a> for Packed<'a> {
+    fn packed(&self) -> Option<&'a [u8]> {
+        Some(self.0)
+    }
+}
 
 impl Tx {
     pub fn new(token: Token, socket: Arc<Socket>, options: &Options) -> Tx {
@@ -108,6 +254,8 @@ impl Tx {
         self.timeout_ms = options.get(options::SEND_TIMEOUT_MS);
         self.max_frame = options.max_frame();
         self.pad = options.pad();
+        self.corks = options.cork();
+        self.coalesce.time = options.tx_time();
     }
 
     pub fn add_to(&self, stats: &mut qnet_stats) {
@@ -117,18 +265,23 @@ impl Tx {
         stats.tx_writes = self.writes;
     }
 
-    /// No send is taken any more; what was taken is still written.
-    pub fn end(&mut self, reason: Error) {
-        self.end = Some(reason);
-    }
-
     /// The socket of a live connection.
     fn socket(&self) -> &Arc<Socket> {
         self.socket.as_ref().expect("a live connection has a socket")
     }
 
-    pub fn has_rest(&self) -> bool {
-        !self.rest.is_empty()
+    /// No send is taken any more; what was taken is still written.
+    pub fn end(&mut self, reason: Error) {
+        self.end = Some(reason);
+    }
+
+    pub fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// Until when what is held may stay held, if it may.
+    pub fn due(&self) -> Option<Instant> {
+        self.coalesce.due.filter(|_| !self.backlog.is_stuck)
     }
 
     /// How reading the stream must take its end: a reset that a write met is no end in order.
@@ -136,71 +289,171 @@ impl Tx {
         self.end.clone().filter(|end| matches!(end, Error::Os(_)))
     }
 
-    /// Gives up the rest of a cut frame.
-    pub fn drop_rest(&mut self) {
-        if self.has_rest() {
-            self.dropped += 1;
-            self.rest.clear();
+    /// Gives up what was taken and is not written.
+    pub fn drop_backlog(&mut self) {
+        self.dropped += self.backlog.frames();
+        self.clear_backlog();
+    }
+
+    fn clear_backlog(&mut self) {
+        let buffer = std::mem::take(&mut self.backlog.buffer);
+        self.backlog = Backlog { position: self.backlog.position, ..Backlog::default() };
+        self.coalesce.due = None;
+        if !buffer.is_empty() {
+            process().gather.give_back(buffer);
         }
     }
 
-    /// Writes what it can of the rest of a cut frame. An error is the end of sending.
-    pub fn write_rest(&mut self) {
-        if self.rest.is_empty() {
+    /// Writes what it can of the backlog. An error is the end of sending.
+    pub fn write_backlog(&mut self) {
+        if self.backlog.is_empty() {
             return;
         }
-        let written = self.socket().write(&[IoSlice::new(self.rest.unwritten())]);
+        let unwritten = self.backlog.unwritten();
+        let tried = unwritten.len();
+        let written = self.socket().write(&[IoSlice::new(unwritten)]);
         match self.wrote(written) {
-            Ok(n) => self.rest.written += n,
-            // Short of memory for now: the rest stays.
-            Err(Error::Os(Errno::NOMEM | Errno::NOBUFS)) => {}
-            Err(_) => self.drop_rest(),
-        }
-        if !self.rest.bytes.is_empty() && self.rest.is_empty() {
-            self.frames += 1;
-            self.bytes += self.rest.frame_len as u64;
-            self.rest.clear();
+            Ok(n) => {
+                let Tx { backlog, frames, bytes, .. } = self;
+                backlog.advance(n, |len| {
+                    *frames += 1;
+                    *bytes += len as u64;
+                });
+                backlog.is_stuck = n < tried;
+                if n == tried {
+                    self.clear_backlog();
+                }
+            }
+            // Short of memory for now: what was taken stays.
+            Err(Error::Os(Errno::NOMEM | Errno::NOBUFS)) => self.backlog.is_stuck = true,
+            Err(_) => self.drop_backlog(),
         }
     }
 
-    /// Writes what the socket takes at once of `frames`, which then begins with the first frame
-    /// not taken. Returns how many were.
-    fn write<'a>(&mut self, frames: &mut impl Frames<'a>) -> Result<usize> {
+    /// Holds a frame back for others to join it, if this is the time for it.
+    fn hold(&mut self, wire: &Wire<'_>) -> bool {
+        let corks = self.corks && cork::with(|cork| cork.holds(self.has_backlog()));
+        if !corks && !self.coalesces() {
+            return false;
+        }
+        self.backlog.push(wire, 0);
+        true
+    }
+
+    /// Whether a send now is one of many: another came, or was held, less than the time ago.
+    fn coalesces(&mut self) -> bool {
+        if self.coalesce.time.is_zero() {
+            return false;
+        }
+        if self.coalesce.due.is_some() && !self.backlog.is_empty() {
+            return true;
+        }
+        let now = Instant::now();
+        let before = self.coalesce.last.replace(now);
+        let is_soon = before.is_some_and(|last| now - last < self.coalesce.time);
+        if is_soon {
+            self.coalesce.due = Some(now + self.coalesce.time);
+        }
+        is_soon
+    }
+
+    /// Takes what it can of `frames` at once, which then begins with the first frame not taken.
+    /// Returns how many were. There is no backlog but what may be joined.
+    fn put<'a>(&mut self, frames: &mut impl Frames<'a>) -> Result<usize> {
         let mut ahead = frames.clone();
         let Some(first) = ahead.next() else {
             return Ok(0);
         };
-        let first = self.wire(first?)?;
-        let written = match ahead.next() {
-            None => self.write_one(&first),
-            Some(_) => self.write_gathered(frames.clone()),
-        };
-        let written = self.wrote(written)?;
-        Ok(self.take(frames, written))
+        let first = self.wire(first)?;
+        let is_alone = ahead.next().is_none();
+        let is_full = self.backlog.len + first.len() > HOLD;
+        if is_full && !self.make_way()? {
+            return Ok(0);
+        }
+        // Many go together as they are.
+        if is_alone && self.hold(&first) {
+            frames.next();
+            return Ok(1);
+        }
+        if self.make_way()? { self.put_now(frames, &first, is_alone) } else { Ok(0) }
+    }
+
+    /// Writes the backlog. Returns whether nothing of it is left.
+    fn make_way(&mut self) -> Result<bool> {
+        self.write_backlog();
+        match &self.end {
+            Some(end) => Err(end.clone()),
+            None => Ok(self.backlog.is_empty()),
+        }
+    }
+
+    fn put_now<'a>(
+        &mut self,
+        frames: &mut impl Frames<'a>,
+        first: &Wire<'_>,
+        is_last: bool,
+    ) -> Result<usize> {
+        if is_last {
+            let written = self.write_one(first);
+            let written = self.wrote(written)?;
+            return Ok(self.take(frames, written));
+        }
+        let many = self.gather(frames);
+        let written = self.wrote(many.written)?;
+        if written < many.len {
+            return Ok(self.take(frames, written));
+        }
+        *frames = many.behind;
+        self.frames += many.count as u64;
+        self.bytes += (many.len - many.count * PREFIX) as u64;
+        Ok(many.count)
     }
 
     fn write_one(&self, wire: &Wire<'_>) -> rustix::io::Result<usize> {
+        if wire.len() <= COPIED {
+            let mut bytes: ArrayVec<u8, COPIED> = ArrayVec::new();
+            for part in wire.parts() {
+                bytes.try_extend_from_slice(part).expect("it was measured");
+            }
+            return self.socket().write(&[IoSlice::new(&bytes)]);
+        }
         let parts = wire.parts().map(IoSlice::new);
-        let used = if wire.padding.is_empty() { 2 } else { 3 };
-        self.socket().write(&parts[..used])
+        self.socket().write(&parts[..if wire.padding.is_empty() { 2 } else { 3 }])
     }
 
-    fn write_gathered<'a>(&self, frames: impl Frames<'a>) -> rustix::io::Result<usize> {
-        let mut gathered = process().gather.take();
-        for frame in frames {
-            let Ok(wire) = frame.and_then(|frame| self.wire(frame)) else {
-                break;
+    /// Writes as many of `frames` as one write is good for: copied together, or where they lie if
+    /// that is in wire format already.
+    fn gather<'a, F: Frames<'a>>(&self, frames: &F) -> Gathered<F> {
+        let packed = frames.packed().filter(|_| !self.pad);
+        let mut buffer = if packed.is_some() { None } else { Some(process().gather.take()) };
+        let mut behind = frames.clone();
+        let (mut len, mut count) = (0, 0);
+        loop {
+            let next = behind.clone();
+            let wire = match behind.next() {
+                Some(Ok(frame)) if self.fits(frame) => self.wrap(frame),
+                _ => {
+                    behind = next;
+                    break;
+                }
             };
-            if !gathered.is_empty() && gathered.len() + wire.len() > GATHER {
+            let end = len + wire.len();
+            if end > GATHER {
+                behind = next;
                 break;
             }
-            for part in wire.parts() {
-                gathered.extend_from_slice(part);
+            if let Some(buffer) = &mut buffer {
+                wire.copy_to(&mut buffer[len..end]);
             }
+            len = end;
+            count += 1;
         }
-        let written = self.socket().write(&[IoSlice::new(&gathered)]);
-        process().gather.give_back(gathered);
-        written
+        let bytes = packed.or(buffer.as_deref()).map_or(&[][..], |bytes| &bytes[..len]);
+        let written = self.socket().write(&[IoSlice::new(bytes)]);
+        if let Some(buffer) = buffer {
+            process().gather.give_back(buffer);
+        }
+        Gathered { written, len, count, behind }
     }
 
     /// Counts a write; an error that the connection does not survive ends sending.
@@ -223,13 +476,12 @@ impl Tx {
     fn take<'a>(&mut self, frames: &mut impl Frames<'a>, mut written: usize) -> usize {
         let mut taken = 0;
         while written > 0 {
-            let wire = frames.next().and_then(|frame| self.wire(frame.ok()?).ok());
+            let wire = frames.next().and_then(|frame| self.wire(frame).ok());
             let wire = wire.expect("as many frames as were written");
             taken += 1;
             if written < wire.len() {
-                let bytes = wire.bytes_from(written);
-                self.rest = Rest { bytes, written: 0, frame_len: wire.frame_len() };
-                self.cuts += 1;
+                self.backlog.push(&wire, written);
+                self.backlog.is_stuck = true;
                 break;
             }
             written -= wire.len();
@@ -239,73 +491,76 @@ impl Tx {
         taken
     }
 
-    fn wire<'a>(&self, frame: &'a [u8]) -> Result<Wire<'a>> {
-        if !(frame::MIN..=self.max_frame).contains(&frame.len()) {
-            let (len, max) = (frame.len(), self.max_frame);
-            let why = format!("a frame of {len} bytes (it may have {} to {max})", frame::MIN);
-            return Err(Error::FrameSize(why));
+    fn wire<'a>(&self, frame: Result<&'a [u8], Bad>) -> Result<Wire<'a>> {
+        match frame {
+            Ok(frame) if self.fits(frame) => Ok(self.wrap(frame)),
+            Ok(frame) => Err(self.refuse(Bad::Length(frame.len()))),
+            Err(bad) => Err(self.refuse(bad)),
         }
+    }
+
+    #[inline]
+    fn fits(&self, frame: &[u8]) -> bool {
+        (frame::MIN..=self.max_frame).contains(&frame.len())
+    }
+
+    /// A frame that fits as it goes onto the wire.
+    #[inline]
+    fn wrap<'a>(&self, frame: &'a [u8]) -> Wire<'a> {
         static ZEROES: [u8; frame::PADDED] = [0; frame::PADDED];
         let missing = if self.pad { frame::PADDED.saturating_sub(frame.len()) } else { 0 };
         let prefix = frame::prefix(frame.len() + missing);
-        Ok(Wire { prefix, frame, padding: &ZEROES[..missing] })
+        Wire { prefix, frame, padding: &ZEROES[..missing] }
     }
+
+    #[cold]
+    fn refuse(&self, bad: Bad) -> Error {
+        let (min, max) = (frame::MIN, self.max_frame);
+        match bad {
+            Bad::Null => Error::invalid("a frame is NULL"),
+            Bad::Cut => Error::invalid("the last packed frame is cut short"),
+            Bad::Length(len) => {
+                Error::FrameSize(format!("a frame of {len} bytes (it may have {min} to {max})"))
+            }
+        }
+    }
+}
+
+/// What one write of many frames did.
+struct Gathered<F> {
+    written: rustix::io::Result<usize>,
+    /// What there was to write: bytes, and frames.
+    len: usize,
+    count: usize,
+    /// The frames behind them.
+    behind: F,
 }
 
 /// Buffers to gather frames in, shared: as many as there are threads that send at one time.
 #[derive(Default)]
-pub struct Gather(Mutex<Vec<Vec<u8>>>);
+pub struct Gather(Mutex<Vec<Box<[u8]>>>);
 
 impl Gather {
-    fn take(&self) -> Vec<u8> {
-        lock(&self.0).pop().unwrap_or_else(|| Vec::with_capacity(GATHER))
+    fn take(&self) -> Box<[u8]> {
+        // Zeroed memory of this size comes untouched from the system.
+        lock(&self.0).pop().unwrap_or_else(|| vec![0; GATHER].into_boxed_slice())
     }
 
-    fn give_back(&self, mut buffer: Vec<u8>) {
-        buffer.clear();
-        lock(&self.0).push(buffer);
-    }
-}
-
-/// Whether the frame at the front, which is cut short, would be no frame if it were whole.
-fn has_odd_length(bytes: &[u8]) -> bool {
-    let prefix = bytes.first_chunk::<PREFIX>();
-    prefix.is_some_and(|prefix| (u32::from_be_bytes(*prefix) as usize) < frame::MIN)
-}
-
-/// The frames of a buffer in wire format, one after another.
-pub fn packed(mut bytes: &[u8]) -> impl Frames<'_> {
-    std::iter::from_fn(move || {
-        if bytes.is_empty() {
-            return None;
+    fn give_back(&self, buffer: Box<[u8]>) {
+        let mut kept = lock(&self.0);
+        if kept.len() < KEPT {
+            kept.push(buffer);
         }
-        Some(match frame::front(bytes) {
-            frame::Front::Part(_) if has_odd_length(bytes) => {
-                Err(Error::FrameSize(format!("a packed length below {}", frame::MIN)))
-            }
-            frame::Front::Whole(frame) => {
-                bytes = &bytes[PREFIX + frame.len()..];
-                Ok(frame)
-            }
-            frame::Front::Part(_) => Err(Error::invalid("the last packed frame is cut short")),
-            frame::Front::TooLong => {
-                Err(Error::FrameSize(format!("a packed length above {}", frame::MAX)))
-            }
-        })
-    })
+    }
 }
 
 impl Ref<Conn> {
-    pub fn send(self, frame: &[u8]) -> Result<()> {
-        self.send_all(std::iter::once(Ok(frame))).map(|_| ())
-    }
-
     /// Sends frames in order, each waiting as one alone would. Returns how many were taken; an
     /// error only if the first was not.
     pub fn send_all<'a>(self, mut frames: impl Frames<'a>) -> Result<usize> {
         let mut taken = 0;
-        // The cut frame that is ours, until it is through.
-        let mut own_cut = None;
+        // Where the last of ours ends that the socket has taken only a part of, until it is through.
+        let mut own_end = None;
         let mut waiting = Waiting::default();
         let failed = loop {
             let mut tx = match self.tx() {
@@ -313,24 +568,31 @@ impl Ref<Conn> {
                 Err(error) => break waiting.gone(error),
             };
             let epoch = tx.socket().wake.epoch();
-            tx.write_rest();
-            if tx.rest.is_empty() || own_cut != Some(tx.cuts) {
-                own_cut = None;
+            if tx.backlog.is_stuck {
+                tx.write_backlog();
             }
-            if own_cut.is_none() && frames.clone().next().is_none() {
+            if tx.backlog.is_empty() || own_end.is_some_and(|end| end <= tx.backlog.position) {
+                own_end = None;
+            }
+            if own_end.is_none() && frames.clone().next().is_none() {
                 return Ok(taken);
             }
             if let Some(end) = &tx.end {
                 break end.clone();
             }
-            if tx.rest.is_empty() {
-                match tx.write(&mut frames) {
+            if !tx.backlog.is_stuck {
+                match tx.put(&mut frames) {
                     Err(error) => break error,
                     Ok(0) => {}
                     Ok(n) => {
                         taken += n;
-                        own_cut = tx.has_rest().then_some(tx.cuts);
+                        own_end = tx.backlog.is_stuck.then(|| tx.backlog.end());
                         waiting = Waiting::default();
+                        let is_done = own_end.is_none() && frames.clone().next().is_none();
+                        self.note_held(tx);
+                        if is_done {
+                            return Ok(taken);
+                        }
                         continue;
                     }
                 }
@@ -339,8 +601,24 @@ impl Ref<Conn> {
                 break error;
             }
         };
-        self.leave_rest();
+        self.leave_backlog();
         if taken > 0 { Ok(taken) } else { Err(failed) }
+    }
+
+    /// Sees to it that what is held is written in time: by this thread's handler, when it returns,
+    /// or by the service thread.
+    fn note_held(self, mut tx: MutexGuard<'_, Tx>) {
+        if tx.backlog.is_empty() || tx.backlog.is_stuck {
+            return;
+        }
+        if tx.coalesce.due.is_none() {
+            drop(tx);
+            cork::holds(self);
+        } else if !tx.coalesce.is_watched {
+            tx.coalesce.is_watched = true;
+            drop(tx);
+            process().service.watch(self);
+        }
     }
 
     /// Waits, as a send would, until nothing taken is unwritten.
@@ -352,26 +630,53 @@ impl Ref<Conn> {
                 Err(error) => break waiting.gone(error),
             };
             let epoch = tx.socket().wake.epoch();
-            tx.write_rest();
+            tx.write_backlog();
             if let Some(end) = &tx.end {
                 break end.clone();
             }
-            if tx.rest.is_empty() {
+            if tx.backlog.is_empty() {
                 return Ok(());
             }
             if let Err(error) = waiting.wait(tx, epoch) {
                 break error;
             }
         };
-        self.leave_rest();
+        self.leave_backlog();
         Err(failed)
     }
 
-    /// Leaves a cut frame to the library's own thread, since no further call is needed for it.
-    fn leave_rest(self) {
-        if self.tx().is_ok_and(|tx| tx.has_rest()) {
+    /// Writes what was held back for it; what the socket does not take is the service thread's.
+    pub fn uncork(self) {
+        if let Ok(mut tx) = self.tx() {
+            tx.write_backlog();
+        }
+        self.leave_backlog();
+    }
+
+    /// Leaves what is unwritten to the library's own thread, since no further call is needed for it.
+    fn leave_backlog(self) {
+        if self.tx().is_ok_and(|tx| tx.has_backlog()) {
             process().service.watch(self);
         }
+    }
+
+    /// The service thread's turn at sending: what it is to wait for, if anything.
+    pub fn write_due(self, tx: &mut Tx) -> Option<(PollFlags, Deadline)> {
+        let now = Instant::now();
+        match tx.due() {
+            Some(due) if due > now => return Some((PollFlags::empty(), Deadline::At(due))),
+            _ => tx.write_backlog(),
+        }
+        if tx.has_backlog() {
+            return Some((PollFlags::OUT, Deadline::Never));
+        }
+        // A steady sender would have it watched again at once.
+        let is_steady = tx.coalesce.last.is_some_and(|last| now - last < tx.coalesce.time);
+        if is_steady {
+            return Some((PollFlags::empty(), Deadline::At(now + tx.coalesce.time)));
+        }
+        tx.coalesce.is_watched = false;
+        None
     }
 }
 

@@ -2,6 +2,7 @@
 //! excepted), or leaves a descriptor open across `exec`.
 
 use std::io::IoSlice;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use rustix::net::{
 use crate::address::{Address, Family, UnixName};
 use crate::error::{Error, Result};
 use crate::process::lock;
-use crate::wake::{Deadline, Wake, Woken};
+use crate::wake::{self, Deadline, Wake, Woken};
 
 /// Requests that may wait to be accepted; the system's own limit (`somaxconn`) is lower as a rule.
 const BACKLOG: i32 = 4096;
@@ -85,6 +86,11 @@ impl Socket {
     pub fn read(&self, buffer: &mut Vec<u8>) -> Result<Read> {
         let spare = rustix::buffer::spare_capacity(buffer);
         read_result(rustix::net::recv(&self.fd, spare, RecvFlags::DONTWAIT).map(|(_, n)| n))
+    }
+
+    /// Reads into memory of the caller's.
+    pub fn read_into(&self, room: &mut [MaybeUninit<u8>]) -> Result<Read> {
+        read_result(rustix::net::recv(&self.fd, room, RecvFlags::DONTWAIT).map(|(_, n)| n))
     }
 
     /// Reads into `scratch`, whose bytes are lost.
@@ -224,6 +230,7 @@ pub fn dial_tcp(
 pub fn dial_unix(name: &UnixName, buffers: Buffers, deadline: Deadline) -> Result<OwnedFd> {
     let address = name.to_socket_address()?;
     let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, CLOEXEC, None)?;
+    wake::prepare_to_wait();
     buffers.apply(&fd)?;
     loop {
         let slice = deadline.left().unwrap_or(CONNECT_SLICE).min(CONNECT_SLICE);

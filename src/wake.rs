@@ -3,6 +3,7 @@
 //! A condition variable would swallow signals, so every wait polls. The event descriptor that carries
 //! changes is made when somebody first waits, and closed with its owner.
 
+use std::cell::Cell;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -74,6 +75,22 @@ impl Deadline {
             Deadline::Now => Error::Again,
             _ => Error::Timeout,
         }
+    }
+}
+
+thread_local! {
+    static BEFORE_WAITING: Cell<Option<fn()>> = const { Cell::new(None) };
+}
+
+/// What this thread does before it waits, from now on.
+pub fn before_waiting(f: Option<fn()>) {
+    BEFORE_WAITING.set(f);
+}
+
+/// Does it. Every wait here begins with it.
+pub fn prepare_to_wait() {
+    if let Some(prepare) = BEFORE_WAITING.get() {
+        prepare();
     }
 }
 
@@ -161,6 +178,7 @@ impl Wake {
         deadline: Deadline,
         poll: impl FnOnce(Option<PollFd<'a>>, Deadline) -> Result<Woken>,
     ) -> Result<Woken> {
+        prepare_to_wait();
         self.enter();
         let woken = match self.event.get() {
             _ if self.epoch() != epoch => Ok(Woken::Something),

@@ -2,9 +2,8 @@ use std::ffi::{c_int, c_void};
 
 use super::{OK, on_conn, qnet_conn, slice};
 use crate::callback::qnet_frame;
-use crate::error::{Error, Result};
 use crate::frame;
-use crate::send::packed;
+use crate::send::{Bad, Packed, Scattered};
 
 /// Sends one frame, whole or not at all.
 ///
@@ -27,8 +26,8 @@ pub unsafe extern "C-unwind" fn qnet_send(
 ) -> c_int {
     on_conn(conn, "send", |conn| {
         // SAFETY: C promises `len` bytes that live for the call.
-        let frame = unsafe { bytes(frame.cast(), len) }?;
-        conn.send(frame).map(|()| OK)
+        let frame = unsafe { bytes(frame.cast(), len) };
+        conn.send_all(Scattered(std::iter::once(frame))).map(|_| OK)
     })
 }
 
@@ -48,7 +47,7 @@ pub unsafe extern "C-unwind" fn qnet_send_batch(
         // SAFETY: C promises `count` frames, of `len` bytes each, that live for the call.
         let frames = unsafe { slice(frames, count.min(c_int::MAX as usize), "frames") }?;
         let frames = frames.iter().map(|frame| unsafe { bytes(frame.data, frame.len) });
-        conn.send_all(frames).map(|taken| taken as c_int)
+        conn.send_all(Scattered(frames)).map(|taken| taken as c_int)
     })
 }
 
@@ -68,8 +67,7 @@ pub unsafe extern "C-unwind" fn qnet_send_packed(
     on_conn(conn, "send packed frames", |conn| {
         // SAFETY: C promises `len` bytes that live for the call.
         let bytes = unsafe { slice(buf.cast::<u8>(), len, "buf") }?;
-        let frames = packed(bytes).take(c_int::MAX as usize);
-        conn.send_all(frames).map(|taken| taken as c_int)
+        conn.send_all(Packed(bytes)).map(|taken| taken as c_int)
     })
 }
 
@@ -85,15 +83,15 @@ pub unsafe extern "C-unwind" fn qnet_flush(conn: *mut qnet_conn) -> c_int {
 /// A frame's bytes. One longer than any frame is not looked at.
 ///
 /// # Safety
-/// As for `slice`.
-unsafe fn bytes<'a>(at: *const u8, len: usize) -> Result<&'a [u8]> {
+/// `at` is NULL or points to `len` bytes that live, and do not change, for the call.
+#[inline]
+unsafe fn bytes<'a>(at: *const u8, len: usize) -> Result<&'a [u8], Bad> {
     if at.is_null() {
-        return Err(Error::invalid("a frame is NULL"));
+        return Err(Bad::Null);
     }
     if len > frame::MAX {
-        let max = frame::MAX;
-        return Err(Error::FrameSize(format!("a frame of {len} bytes (the longest has {max})")));
+        return Err(Bad::Length(len));
     }
-    // SAFETY: the caller's promise.
-    unsafe { slice(at, len, "frame") }
+    // SAFETY: not null, no longer than a frame, and the caller's promise.
+    Ok(unsafe { std::slice::from_raw_parts(at, len) })
 }
