@@ -448,7 +448,8 @@ int qnet_listener_get(qnet_listener *listener, int option, int64_t *value);
  * Sends one frame, whole or not at all.
  *
  * Returns when the frame is in the socket, waiting while the peer does not read; at most
- * QNET_OPT_SEND_TIMEOUT_MS. Once the socket has taken a part of the frame, the call succeeds, and
+ * QNET_OPT_SEND_TIMEOUT_MS. Or when it is held, for others to join it: see QNET_OPT_CORK and
+ * QNET_OPT_TX_USECS. Once the socket has taken a part of the frame, the call succeeds, and
  * the library writes the rest by itself, ahead of everything later. Threads may send at once:
  * frames never mix, and those of one thread stay in order. SIGPIPE is never raised.
  *

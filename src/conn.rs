@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::frame::Run;
 use crate::handle::{NONE, Object, Ref, Token};
 use crate::options::{self, Holder, Options};
-use crate::process::{lock, process};
+use crate::process::{lock, lock_soon, process};
 use crate::receive::Rx;
 use crate::resolve::resolve;
 use crate::send::Tx;
@@ -33,6 +33,8 @@ pub struct Conn {
     /// Tells the delivering thread to look at the state again before its next frame. Acquire and
     /// Release, and what it stands for is read under the state's lock.
     pub interrupt: AtomicBool,
+    /// Whether sends are held back for others to join them: a hint, Relaxed.
+    pub coalesces: AtomicBool,
     /// How many bytes of the delivery under way have been handed over. Written by the delivering
     /// thread alone; read by others when that has told, under the state's lock, that it is done.
     pub delivered: AtomicUsize,
@@ -250,7 +252,7 @@ impl Ref<Conn> {
 
     /// The sending part, if the handle is live.
     pub fn tx(self) -> Result<MutexGuard<'static, Tx>> {
-        let tx = lock(&self.slot.tx);
+        let tx = lock_soon(&self.slot.tx);
         if tx.token == self.token { Ok(tx) } else { Err(Error::Handle) }
     }
 
@@ -318,6 +320,7 @@ fn open_in(conn: Ref<Conn>, socket: Socket, options: Options, living: Option<Liv
     let mut tx = lock(&conn.slot.tx);
     conn.slot.rx_counts.clear();
     *tx = Tx::new(conn.token, socket.clone(), &options);
+    conn.slot.coalesces.store(!options.tx_time().is_zero(), Ordering::Relaxed);
     state.token = conn.token;
     state.open = true;
     state.socket = Some(socket);
@@ -446,7 +449,11 @@ impl Ref<Conn> {
         match option {
             options::SNDBUF => state.socket().set_send_buffer(value as usize)?,
             options::RCVBUF => state.socket().set_receive_buffer(value as usize)?,
-            _ => self.slot.tx_of_own().configure(&changed),
+            _ => {
+                self.slot.tx_of_own().configure(&changed);
+                let coalesces = !changed.tx_time().is_zero();
+                self.slot.coalesces.store(coalesces, Ordering::Relaxed);
+            }
         }
         state.options = changed;
         Ok(())

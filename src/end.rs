@@ -15,7 +15,7 @@ use crate::frame::Skimmer;
 use crate::handle::Ref;
 use crate::process::process;
 use crate::socket::{Read, Socket};
-use crate::wake::Deadline;
+use crate::wake::{Deadline, PollFds};
 
 /// How long a peer that was writing must be silent to have finished.
 const SILENCE: Duration = Duration::from_millis(20);
@@ -59,7 +59,7 @@ impl Finish {
         };
         let mut scratch = [0; SCRATCH];
         for _ in 0..READS {
-            match socket.read_over(&mut scratch) {
+            match socket.read(&mut scratch) {
                 Ok(Read::Bytes(n)) => {
                     position.skim(&scratch[..n]);
                     self.heard = Some(Instant::now());
@@ -238,7 +238,7 @@ impl Ref<Conn> {
                 return Err(deadline.error());
             }
             if is_handled {
-                socket.wake.wait_fds(epoch, Vec::new(), deadline)?;
+                socket.wake.wait_fds(epoch, PollFds::new(), deadline)?;
             } else {
                 socket.wake.wait_fd(epoch, socket.fd(), PollFlags::RDHUP, deadline)?;
             }

@@ -48,6 +48,50 @@ pub fn front(bytes: &[u8]) -> Front<'_> {
     }
 }
 
+/// The whole frames at the front of some bytes of the stream, one after another.
+///
+/// Frames come in runs of one length: where the next one begins is known before its prefix is read,
+/// which then only confirms it.
+#[derive(Clone)]
+pub struct Walk<'a> {
+    rest: &'a [u8],
+    /// Of the last frame.
+    prefix: [u8; PREFIX],
+    len: usize,
+}
+
+impl<'a> Walk<'a> {
+    #[inline]
+    pub fn over(bytes: &'a [u8]) -> Walk<'a> {
+        Walk { rest: bytes, prefix: prefix(0), len: 0 }
+    }
+
+    /// What is behind the frames gone over so far.
+    #[inline]
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+}
+
+impl<'a> Iterator for Walk<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let (prefix, rest) = self.rest.split_first_chunk::<PREFIX>()?;
+        if *prefix != self.prefix {
+            let len = u32::from_be_bytes(*prefix) as usize;
+            if len > MAX {
+                return None;
+            }
+            (self.prefix, self.len) = (*prefix, len);
+        }
+        let (frame, rest) = rest.split_at_checked(self.len)?;
+        self.rest = rest;
+        Some(frame)
+    }
+}
+
 /// Frames at the front of a buffer: how many, their bytes, and how far they reach.
 #[derive(Default)]
 pub struct Run {
@@ -59,14 +103,14 @@ pub struct Run {
 
 impl Run {
     /// Goes over the whole frames at the front of `bytes`, at most `count`, and `each` that is no
-    /// runt, with where it begins.
+    /// runt, by its number.
     #[inline]
     pub fn over(bytes: &[u8], count: usize, mut each: impl FnMut(usize, &[u8])) -> Run {
         let mut run = Run::default();
+        let mut walk = Walk::over(bytes);
         while run.frames < count
-            && let Front::Whole(frame) = front(&bytes[run.end..])
+            && let Some(frame) = walk.next()
         {
-            run.end += PREFIX + frame.len();
             if frame.len() < MIN {
                 run.runts += 1;
                 continue;
@@ -75,6 +119,7 @@ impl Run {
             run.frames += 1;
             run.bytes += frame.len();
         }
+        run.end = bytes.len() - walk.rest().len();
         run
     }
 }
@@ -84,6 +129,32 @@ impl Run {
 pub fn prefix(len: usize) -> [u8; PREFIX] {
     debug_assert!(len <= MAX);
     (len as u32).to_be_bytes()
+}
+
+/// Copies a frame behind a prefix to `room`, which has the length of both.
+#[inline]
+pub fn copy_to(room: &mut [u8], prefix: [u8; PREFIX], frame: &[u8]) {
+    let (front, room) = room.split_at_mut(PREFIX);
+    front.copy_from_slice(&prefix);
+    copy(room, frame);
+}
+
+/// Copies. A call of memcpy costs more than the copy of a short frame does.
+#[inline]
+fn copy(to: &mut [u8], from: &[u8]) {
+    match from.len() {
+        16..=32 => copy_ends::<16>(to, from),
+        33..=64 => copy_ends::<32>(to, from),
+        65..=128 => copy_ends::<64>(to, from),
+        _ => to.copy_from_slice(from),
+    }
+}
+
+/// Copies slices of `N` to twice `N` bytes: the first `N`, and the last.
+#[inline]
+fn copy_ends<const N: usize>(to: &mut [u8], from: &[u8]) {
+    *to.first_chunk_mut::<N>().expect("N bytes") = *from.first_chunk().expect("N bytes");
+    *to.last_chunk_mut::<N>().expect("N bytes") = *from.last_chunk().expect("N bytes");
 }
 
 /// Follows a stream whose bytes are thrown away, to know whether it stands between two frames.
@@ -145,11 +216,35 @@ mod tests {
     }
 
     #[test]
+    fn copies_of_every_short_length() {
+        let bytes: Vec<u8> = (0..=140).map(|i| i as u8).collect();
+        for len in 0..bytes.len() {
+            let mut room = vec![0; PREFIX + len];
+            copy_to(&mut room, prefix(len), &bytes[..len]);
+            assert_eq!(front(&room), Front::Whole(&bytes[..len]));
+        }
+    }
+
+    #[test]
     fn lengths_at_the_limit() {
         assert_eq!(front(&prefix(0)), Front::Whole(&[]));
         assert_eq!(front(&prefix(MAX)), Front::Part(MAX));
         assert_eq!(front(&(MAX as u32 + 1).to_be_bytes()), Front::TooLong);
         assert_eq!(front(&[0xff; 4]), Front::TooLong);
+    }
+
+    #[test]
+    fn walk_over_frames_of_all_lengths() {
+        let frames: [&[u8]; 7] = [&[1; 14], &[2; 14], &[], &[], &[3; 300], &[4; 14], &[5; MAX]];
+        let bytes = wire(&frames);
+        assert!(Walk::over(&bytes).eq(frames));
+        let whole = bytes.len() - PREFIX - MAX;
+        for cut in whole..bytes.len() {
+            let mut walk = Walk::over(&bytes[..cut]);
+            assert_eq!((walk.by_ref().count(), walk.rest().len()), (6, cut - whole));
+        }
+        let broken = [wire(&frames[..2]), prefix(MAX).map(|byte| byte | 1).to_vec()].concat();
+        assert_eq!(Walk::over(&broken).count(), 2);
     }
 
     #[test]

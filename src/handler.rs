@@ -7,7 +7,7 @@ use crate::callback::{self, CloseHandler, Doing, Handler, HandlerFn, qnet_frame}
 use crate::conn::{ClosePhase, Conn, State};
 use crate::cork::{self, Cork};
 use crate::error::{Error, Result};
-use crate::frame::{self, Front, PREFIX, Run};
+use crate::frame::{self, Front, PREFIX, Run, Walk};
 use crate::handle::Ref;
 use crate::process::{Process, process};
 use crate::thread;
@@ -111,7 +111,10 @@ fn run(conn: Ref<Conn>, process: &'static Process) {
                 // SAFETY: while `delivering` is set, which only this thread takes back, nobody
                 // moves, writes or frees these bytes of the connection's buffer.
                 let bytes = unsafe { std::slice::from_raw_parts(bytes, len) };
-                cork::with(|cork| deliver(conn.slot, process, cork, handler, bytes));
+                cork::with(|cork| {
+                    cork.begin(process);
+                    deliver(conn.slot, process, cork, handler, bytes);
+                });
                 if !process.is_current() {
                     return; // forked inside the handler: all this is the parent's
                 }
@@ -163,20 +166,21 @@ fn deliver(conn: &Conn, process: &'static Process, cork: &Cork, handler: Handler
     let mut at = 0;
     match handler.call {
         HandlerFn::One(call) => {
-            let mut front = frame::front(bytes);
-            while let Front::Whole(frame) = front
+            let mut walk = Walk::over(bytes);
+            let mut next = walk.next();
+            while let Some(frame) = next
                 && goes_on()
             {
                 at += PREFIX + frame.len();
                 // One ahead: whether another call follows decides what this one's sends may do.
-                front = frame::front(&bytes[at..]);
+                next = walk.next();
                 conn.delivered.store(at, Ordering::Relaxed);
                 if frame.len() < frame::MIN {
                     conn.rx_counts.runts.add(1);
                     continue;
                 }
                 conn.rx_counts.frame(frame.len());
-                cork.open(matches!(front, Front::Whole(_)), process);
+                cork.open(next.is_some());
                 // SAFETY: the promise made with the handler; the frame lives for the call.
                 unsafe { call(user, frame.as_ptr(), frame.len()) };
                 cork.check();
@@ -194,7 +198,7 @@ fn deliver(conn: &Conn, process: &'static Process, cork: &Cork, handler: Handler
                 if run.frames == 0 {
                     break;
                 }
-                cork.open(matches!(frame::front(&bytes[at..]), Front::Whole(_)), process);
+                cork.open(matches!(frame::front(&bytes[at..]), Front::Whole(_)));
                 // SAFETY: as above, for every frame of the array.
                 unsafe { call(user, frames.as_ptr(), run.frames) };
                 cork.check();

@@ -3,8 +3,8 @@
 //! QEMU's socket netdevs carry Ethernet frames over plain sockets; here is their other end. What a
 //! C program sees is in [`capi`] and `include/qnet.h`; below it is a library that C has no part in.
 //! `handle` and `process` hold the objects; `conn` and `listener` are the objects; `send`,
-//! `cork`, `receive`, `handler` and `end` are what is done with a connection; `frame`, `address`, `socket`,
-//! `wake` and `thread` know of none of that.
+//! `cork`, `receive`, `handler` and `end` are what is done with a connection; `frame`, `memory`, `address`,
+//! `socket`, `wake` and `thread` know of none of that.
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("libqnet is for 64-bit Linux");
@@ -20,6 +20,7 @@ mod frame;
 mod handle;
 mod handler;
 mod listener;
+mod memory;
 mod options;
 mod process;
 mod receive;

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 use crate::conn::Conn;
+use crate::cork::Lanes;
 use crate::handle::Table;
 use crate::listener::Listener;
 use crate::receive::Pollers;
@@ -22,6 +23,7 @@ pub struct Process {
     pub pollers: Pollers,
     pub service: Service,
     pub gather: Gather,
+    pub lanes: Lanes,
     number: u32,
     /// The parent's, kept where a leak checker finds it.
     #[allow(dead_code)]
@@ -128,4 +130,29 @@ fn map_page() -> &'static AtomicU32 {
 #[inline]
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How often to try, before sleeping, and how often of that without letting another thread run.
+const TRIES: u32 = 50;
+const SPINS: u32 = 10;
+
+/// Locks what nobody holds for much longer than a system call takes: to be put to sleep and woken
+/// costs more than that.
+#[inline]
+pub fn lock_soon<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    match mutex.try_lock() {
+        Ok(guard) => guard,
+        Err(_) => lock_later(mutex),
+    }
+}
+
+#[cold]
+fn lock_later<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    for turn in 0..TRIES {
+        if let Ok(guard) = mutex.try_lock() {
+            return guard;
+        }
+        if turn < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
+    }
+    lock(mutex)
 }

@@ -12,13 +12,14 @@ use crate::conn::{Conn, RxCounts, State};
 use crate::error::{Error, Result};
 use crate::frame::{self, Front, PREFIX, Run};
 use crate::handle::Ref;
+use crate::memory::Memory;
 use crate::process::{lock, process};
 use crate::socket::{Read, Socket};
-use crate::wake::{Deadline, Wake, Woken};
+use crate::wake::{Deadline, PollFds, Wake, Woken};
 
 /// A buffer for a trickle of frames, and one for a stream of them.
 const SMALL: usize = 4 << 10;
-const LARGE: usize = 256 << 10;
+const LARGE: usize = 128 << 10;
 
 /// How long a large buffer is kept for a connection that is quiet.
 const QUIET: Duration = Duration::from_millis(100);
@@ -26,9 +27,19 @@ const QUIET: Duration = Duration::from_millis(100);
 /// How many reads one call makes before it looks at its time and its signals again.
 const READS: usize = 16;
 
+/// How often to look again before waiting, where a large read came last: a sender that is about to
+/// write more is spared waking this thread, which costs it as much as the write. Some microseconds.
+const LOOKS: u32 = 16;
+const PAUSE: u32 = 16;
+
+/// What counts as a large read.
+const STREAM: usize = 32 << 10;
+
 /// The receiving part of a connection's state.
 #[derive(Default)]
 pub struct Rx {
+    /// How many looks are left.
+    looks: u32,
     buffer: Buffer,
     /// Whether bytes before the buffer's start are lent to a caller.
     lent: bool,
@@ -47,22 +58,27 @@ enum Found {
 
 #[derive(Default)]
 struct Buffer {
-    bytes: Vec<u8>,
-    /// Where what is not yet used begins.
+    memory: Memory,
+    /// Where what is not yet used begins, and where what was received ends.
     start: usize,
+    end: usize,
     /// Whether the last read filled it.
     filled: bool,
 }
 
 impl Buffer {
     fn unread(&self) -> &[u8] {
-        &self.bytes[self.start..]
+        &self.memory[self.start..self.end]
     }
 
     fn with_capacity(capacity: usize, bytes: &[u8]) -> Buffer {
-        let mut buffer = Vec::with_capacity(capacity);
-        buffer.extend_from_slice(bytes);
-        Buffer { bytes: buffer, ..Buffer::default() }
+        let mut memory = Memory::of(capacity);
+        memory[..bytes.len()].copy_from_slice(bytes);
+        Buffer { memory, end: bytes.len(), ..Buffer::default() }
+    }
+
+    fn capacity(&self) -> usize {
+        self.memory.len()
     }
 
     /// What capacity the next read should have, `missing` bytes of a frame at least.
@@ -73,14 +89,19 @@ impl Buffer {
 
     /// Holds `bytes` in place of what was here.
     fn replace(&mut self, bytes: &[u8]) {
-        self.bytes.clear();
-        self.bytes.extend_from_slice(bytes);
-        self.start = 0;
+        if bytes.len() > self.capacity() {
+            let capacity = if bytes.len() <= SMALL { SMALL } else { LARGE };
+            *self = Buffer::with_capacity(capacity, bytes);
+        } else {
+            self.memory[..bytes.len()].copy_from_slice(bytes);
+            (self.start, self.end) = (0, bytes.len());
+        }
     }
 
-    /// Moves what is unread to the front, if that makes more room than there is.
+    /// Moves what is unread to the front.
     fn compact(&mut self) {
-        self.bytes.drain(..self.start);
+        self.memory.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
         self.start = 0;
     }
 }
@@ -135,12 +156,14 @@ impl Rx {
             return false;
         }
         self.make_room();
-        let before = self.buffer.bytes.len();
-        match socket.read(&mut self.buffer.bytes) {
+        let Buffer { memory, end, filled, .. } = &mut self.buffer;
+        match socket.read(&mut memory[*end..]) {
             Ok(Read::Empty) => return false,
             Ok(Read::Bytes(n)) => {
                 counts.reads.add(1);
-                self.buffer.filled = before + n == self.buffer.bytes.capacity();
+                *end += n;
+                *filled = *end == memory.len();
+                self.looks = if n >= STREAM { LOOKS } else { 0 };
             }
             Ok(Read::End) => self.found = Some(Found::End),
             Err(error) => self.found = Some(Found::Failed(error)),
@@ -155,14 +178,14 @@ impl Rx {
             _ => 1,
         };
         let wanted = self.buffer.wanted(missing);
-        let spare = self.buffer.bytes.capacity() - self.buffer.bytes.len();
+        let spare = self.buffer.capacity() - self.buffer.end;
         if self.lent {
             if spare < missing.max(SMALL) {
                 let next = Buffer::with_capacity(wanted, self.unread());
                 self.kept = Some(std::mem::replace(&mut self.buffer, next));
                 self.lent = false;
             }
-        } else if self.buffer.bytes.capacity() < wanted {
+        } else if self.buffer.capacity() < wanted {
             self.buffer = Buffer::with_capacity(wanted, self.unread());
         } else {
             self.buffer.compact();
@@ -177,13 +200,13 @@ impl Rx {
 
     /// Gives memory back that a quiet connection does not need.
     fn settle(&mut self) {
-        if !self.lent && self.unread().len() <= SMALL && self.buffer.bytes.capacity() > SMALL {
+        if !self.lent && self.unread().len() <= SMALL && self.buffer.capacity() > SMALL {
             self.buffer = Buffer::with_capacity(SMALL, self.unread());
         }
     }
 
     fn is_large(&self) -> bool {
-        self.buffer.bytes.capacity() > SMALL
+        self.buffer.capacity() > SMALL
     }
 
     /// How the stream ended, once every whole frame before that has been used.
@@ -407,7 +430,13 @@ impl Ref<Conn> {
         let socket = state.socket().clone();
         if state.delivering {
             drop(state);
-            return socket.wake.wait_fds(epoch, Vec::new(), deadline).map(|_| ());
+            return socket.wake.wait_fds(epoch, PollFds::new(), deadline).map(|_| ());
+        }
+        if state.rx.looks > 0 {
+            state.rx.looks -= 1;
+            drop(state);
+            (0..PAUSE).for_each(|_| std::hint::spin_loop());
+            return Ok(());
         }
         let is_large = state.rx.is_large();
         drop(state);
@@ -482,6 +511,7 @@ impl Rx {
             Err(error) => self.found = Some(Found::Failed(error)),
             Ok(Read::Bytes(n)) => {
                 counts.reads.add(1);
+                self.looks = if n >= STREAM { LOOKS } else { 0 };
                 let read = front.len() + n;
                 // SAFETY: the front was copied, and the socket wrote n bytes behind it.
                 let bytes = unsafe { buf[..read].assume_init_mut() };

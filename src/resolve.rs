@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::process::lock;
 use crate::socket;
 use crate::thread;
-use crate::wake::{Deadline, Wake, Woken};
+use crate::wake::{Deadline, PollFds, Wake, Woken};
 
 #[derive(Default)]
 struct Lookup {
@@ -33,7 +33,7 @@ pub fn resolve(
             break answer;
         }
         if deadline.passed()
-            || lookup.wake.wait_fds(epoch, Vec::new(), deadline)? == Woken::TimedOut
+            || lookup.wake.wait_fds(epoch, PollFds::new(), deadline)? == Woken::TimedOut
         {
             return Err(deadline.error());
         }

@@ -1,35 +1,53 @@
 //! Sending: frames are taken whole or not at all, and what is taken is written in order.
 //!
-//! The socket may take a part of a frame. The rest of that one frame is kept, and whoever comes next
-//! writes it first: its sender, which waits; another sender; or the library's own thread, once
-//! nobody waits. So no lock is held while a thread waits, and threads never mix their bytes.
+//! The socket may take a part of a frame. That one frame is kept, and whoever comes next writes the
+//! rest first: its sender, which waits; another sender; or the library's own thread, once nobody
+//! waits. So no lock is held while a thread waits, and threads never mix their bytes.
+//!
+//! A frame that is held back for others to join it waits in the same place, or in its thread's lane
+//! (`cork`). What is in the backlog was always taken before what is in the lane.
 
 use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use arrayvec::ArrayVec;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 
 use crate::conn::{Conn, qnet_stats};
-use crate::cork;
+use crate::cork::{self, Lane, Writer};
 use crate::error::{Error, Result};
-use crate::frame::{self, PREFIX};
+use crate::frame::{self, PREFIX, Walk};
 use crate::handle::{Ref, Token};
+use crate::memory::Memory;
 use crate::options::{self, Options};
 use crate::process::{lock, process};
 use crate::socket::Socket;
 use crate::wake::Deadline;
 
-/// The most that one write gathers of small frames.
-const GATHER: usize = 128 << 10;
+/// The most that one write to a Unix socket gathers, found by measuring: the kernel makes one buffer
+/// of 32 KiB and the rest of a page for it. Smaller writes were slower, and most larger ones.
+const PIECE: usize = 36_400;
+
+/// The most bytes that are held back for others to join them.
+pub const HOLD: usize = PIECE;
+
+/// The most that one write to a TCP socket gathers: there fewer writes are better.
+const TCP_PIECE: usize = 128 << 10;
+
+/// The size of a gathering buffer: any frame has room.
+const BUFFER: usize = TCP_PIECE;
+
+/// How long what a handler's thread holds is left to it before the service thread writes it.
+const ENTRUSTED: Duration = Duration::from_micros(800);
+
+/// How long after the last send that could have been held the service thread stays.
+const IDLE: Duration = Duration::from_millis(20);
 
 /// How many gathering buffers are kept for later.
 const KEPT: usize = 4;
-
-/// The most bytes that are held back for others to join them.
-const HOLD: usize = 64 << 10;
 
 /// Up to this length a frame is copied behind its prefix, for one piece costs less to write than two.
 const COPIED: usize = 2 << 10;
@@ -43,133 +61,146 @@ pub struct Tx {
     /// Why no more can be sent: the end as reported, or as a write met it.
     end: Option<Error>,
     backlog: Backlog,
+    corked: Option<Corked>,
+    /// Whether the socket did not take all that was last tried.
+    is_stuck: bool,
+    /// How often nothing taken was left unwritten: a sender knows by it whether its own is through.
+    emptied: u64,
     timeout_ms: i64,
     max_frame: usize,
-    pad: bool,
+    /// The most that one write gathers, in bytes.
+    piece: usize,
+    /// Up to what length frames are padded: 0 for not at all.
+    padded: usize,
     corks: bool,
-    coalesce: Coalesce,
+    hold: Hold,
     frames: u64,
     bytes: u64,
     dropped: u64,
     writes: u64,
 }
 
-/// What was taken and is not yet written: the rest of a frame that the socket has taken a part of,
-/// and frames held back for others to join them.
+/// What was taken and is not yet written: a frame that the socket has taken a part of, or frames
+/// held back for others to join them.
 #[derive(Default)]
 struct Backlog {
     /// Empty, or a gathering buffer, of which `len` bytes are used.
-    buffer: Box<[u8]>,
+    buffer: Memory,
     len: usize,
-    written: usize,
-    /// Where the first frame not yet counted as sent ends, and its length. A frame that was cut
-    /// before it came here has no prefix any more.
-    first_end: usize,
-    first_len: usize,
-    /// How many bytes have been written from here so far, over all: a sender knows by it whether its
-    /// own are through.
-    position: u64,
-    /// Whether the socket did not take all that was last tried.
-    is_stuck: bool,
+    frames: usize,
+    progress: Progress,
 }
 
 impl Backlog {
-    fn unwritten(&self) -> &[u8] {
-        &self.buffer[self.written..self.len]
-    }
-
     fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Where it ends, as a position.
-    fn end(&self) -> u64 {
-        self.position + self.unwritten().len() as u64
-    }
-
-    /// Appends a frame, of which `sent` bytes are already in the socket.
-    fn push(&mut self, wire: &Wire<'_>, sent: usize) {
-        if self.is_empty() {
-            self.first_end = wire.len() - sent;
-            self.first_len = wire.frame_len();
-            if self.buffer.is_empty() {
-                self.buffer = process().gather.take();
-            }
+    /// Appends a frame for which there is room.
+    #[inline]
+    fn push(&mut self, wire: &Wire<'_>) {
+        if self.buffer.is_empty() {
+            self.buffer = process().gather.take();
         }
         let end = self.len + wire.len();
         wire.copy_to(&mut self.buffer[self.len..end]);
-        if sent > 0 {
-            self.buffer.copy_within(self.len + sent..end, self.len);
-        }
-        self.len = end - sent;
-    }
-
-    /// Moves past `n` written bytes, calling `sent` for each frame that is through with its length.
-    fn advance(&mut self, n: usize, mut sent: impl FnMut(usize)) {
-        self.written += n;
-        self.position += n as u64;
-        while self.first_end <= self.written {
-            sent(self.first_len);
-            match frame::front(&self.buffer[self.first_end..self.len]) {
-                frame::Front::Whole(next) => {
-                    self.first_len = next.len();
-                    self.first_end += PREFIX + next.len();
-                }
-                _ => break,
-            }
-        }
-    }
-
-    /// How many frames it holds, a cut one included.
-    fn frames(&self) -> u64 {
-        if self.is_empty() {
-            return 0;
-        }
-        1 + Packed(&self.buffer[self.first_end..self.len]).count() as u64
+        self.len = end;
+        self.frames += 1;
     }
 }
 
-/// Holding sends back for a time (`QNET_OPT_TX_USECS`).
+/// What a thread holds back by itself.
+struct Corked {
+    lane: Arc<Lane>,
+    progress: Progress,
+    /// Whether its thread has left it: when all is written, it goes.
+    is_left: bool,
+}
+
+impl Corked {
+    fn is_empty(&self) -> bool {
+        self.progress.written == self.lane.contents().0.len()
+    }
+}
+
+/// How far frames that lie in wire format are written.
 #[derive(Default)]
-struct Coalesce {
+struct Progress {
+    written: usize,
+    /// Of that, whole frames: their bytes on the wire, and their number.
+    whole: usize,
+    frames: usize,
+}
+
+impl Progress {
+    /// Moves past `n` bytes of `bytes`, which hold `frames` frames.
+    fn advance(&mut self, bytes: &[u8], frames: usize, n: usize) {
+        self.written += n;
+        if self.written == bytes.len() {
+            (self.whole, self.frames) = (bytes.len(), frames);
+            return;
+        }
+        for frame in Walk::over(&bytes[self.whole..self.written]) {
+            self.whole += PREFIX + frame.len();
+            self.frames += 1;
+        }
+    }
+}
+
+/// Holding sends back for a time.
+#[derive(Default)]
+struct Hold {
+    /// How long others may join (`QNET_OPT_TX_USECS`).
     time: Duration,
     /// When the last send was not held back: one that comes long after it is alone, and goes at once.
     last: Option<Instant>,
-    /// When what is held is to be written.
+    /// When what is held is to be written by the service thread, if nobody does it before.
     due: Option<Instant>,
-    /// Whether the service thread has the connection in view.
-    is_watched: bool,
+    /// When the service thread looks next, if it does.
+    look: Option<Instant>,
 }
 
-/// A frame as it goes onto the wire: prefix, bytes, padding.
+impl Hold {
+    /// When to look again though nothing is held: a steady sender will soon have something held, and
+    /// to wake the thread, or start one, costs it more than the thread's looking.
+    fn next_look(&self, now: Instant) -> Option<Instant> {
+        let time = if self.time.is_zero() { ENTRUSTED } else { self.time };
+        let last = self.last.filter(|last| now - *last < time.max(IDLE))?;
+        Some(if now - last < time { now + time } else { last + time.max(IDLE) })
+    }
+}
+
+/// What became of a frame that might be held back.
+enum Held {
+    Taken,
+    /// It is to be sent at once.
+    Not,
+    /// The socket does not even take what came before it.
+    Full,
+}
+
+/// A frame as it goes onto the wire: behind a prefix, perhaps padded.
 #[derive(Clone, Copy)]
-struct Wire<'a> {
-    prefix: [u8; PREFIX],
+pub struct Wire<'a> {
     frame: &'a [u8],
-    padding: &'static [u8],
+    padded_len: usize,
 }
 
-impl<'a> Wire<'a> {
-    fn parts(&self) -> [&[u8]; 3] {
-        [&self.prefix, self.frame, self.padding]
-    }
-
-    fn frame_len(&self) -> usize {
-        self.frame.len() + self.padding.len()
-    }
-
-    fn len(&self) -> usize {
-        PREFIX + self.frame_len()
+impl Wire<'_> {
+    /// With its prefix.
+    #[inline]
+    pub fn len(&self) -> usize {
+        PREFIX + self.padded_len
     }
 
     /// Copies it to `room`, which has its length.
     #[inline]
-    fn copy_to(&self, room: &mut [u8]) {
-        let (prefix, room) = room.split_at_mut(PREFIX);
-        prefix.copy_from_slice(&self.prefix);
-        let (frame, padding) = room.split_at_mut(self.frame.len());
-        frame.copy_from_slice(self.frame);
-        padding.copy_from_slice(self.padding);
+    pub fn copy_to(&self, room: &mut [u8]) {
+        let (front, padding) = room.split_at_mut(PREFIX + self.frame.len());
+        frame::copy_to(front, frame::prefix(self.padded_len), self.frame);
+        if !padding.is_empty() {
+            padding.fill(0);
+        }
     }
 }
 
@@ -208,20 +239,17 @@ impl<'a, I: Iterator<Item = Result<&'a [u8], Bad>> + Clone> Frames<'a> for Scatt
 
 /// Frames in wire format, one after another.
 #[derive(Clone)]
-pub struct Packed<'a>(pub &'a [u8]);
+pub struct Packed<'a>(pub Walk<'a>);
 
 impl<'a> Iterator for Packed<'a> {
     type Item = Result<&'a [u8], Bad>;
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        match frame::front(self.0) {
-            frame::Front::Whole(frame) => {
-                self.0 = &self.0[PREFIX + frame.len()..];
-                Some(Ok(frame))
-            }
-            _ if self.0.is_empty() => None,
-            _ => Some(Err(self.bad())),
+        match self.0.next() {
+            Some(frame) => Some(Ok(frame)),
+            None if self.0.rest().is_empty() => None,
+            None => Some(Err(self.bad())),
         }
     }
 }
@@ -230,7 +258,8 @@ impl<'a> Packed<'a> {
     /// What is wrong with the frame at the front: its length comes first.
     #[cold]
     fn bad(&self) -> Bad {
-        match self.0.first_chunk::<PREFIX>().map(|prefix| u32::from_be_bytes(*prefix) as usize) {
+        let prefix = self.0.rest().first_chunk::<PREFIX>();
+        match prefix.map(|prefix| u32::from_be_bytes(*prefix) as usize) {
             Some(len) if !(frame::MIN..=frame::MAX).contains(&len) => Bad::Length(len),
             _ => Bad::Cut,
         }
@@ -239,13 +268,14 @@ impl<'a> Packed<'a> {
 
 impl<'a> Frames<'a> for Packed<'a> {
     fn packed(&self) -> Option<&'a [u8]> {
-        Some(self.0)
+        Some(self.0.rest())
     }
 }
 
 impl Tx {
     pub fn new(token: Token, socket: Arc<Socket>, options: &Options) -> Tx {
-        let mut tx = Tx { token, socket: Some(socket), ..Tx::default() };
+        let piece = if socket.is_unix() { PIECE } else { TCP_PIECE };
+        let mut tx = Tx { token, socket: Some(socket), piece, ..Tx::default() };
         tx.configure(options);
         tx
     }
@@ -253,9 +283,10 @@ impl Tx {
     pub fn configure(&mut self, options: &Options) {
         self.timeout_ms = options.get(options::SEND_TIMEOUT_MS);
         self.max_frame = options.max_frame();
-        self.pad = options.pad();
+        self.padded = if options.pad() { frame::PADDED } else { 0 };
         self.corks = options.cork();
-        self.coalesce.time = options.tx_time();
+        self.hold.time = options.tx_time();
+        self.shut_lane();
     }
 
     pub fn add_to(&self, stats: &mut qnet_stats) {
@@ -272,16 +303,19 @@ impl Tx {
 
     /// No send is taken any more; what was taken is still written.
     pub fn end(&mut self, reason: Error) {
+        self.shut_lane();
         self.end = Some(reason);
     }
 
-    pub fn has_backlog(&self) -> bool {
-        !self.backlog.is_empty()
+    /// The next send that would be held back looks here first.
+    fn shut_lane(&self) {
+        if let Some(corked) = &self.corked {
+            corked.lane.shut();
+        }
     }
 
-    /// Until when what is held may stay held, if it may.
-    pub fn due(&self) -> Option<Instant> {
-        self.coalesce.due.filter(|_| !self.backlog.is_stuck)
+    pub fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty() || self.corked.as_ref().is_some_and(|corked| !corked.is_empty())
     }
 
     /// How reading the stream must take its end: a reset that a write met is no end in order.
@@ -289,101 +323,196 @@ impl Tx {
         self.end.clone().filter(|end| matches!(end, Error::Os(_)))
     }
 
-    /// Gives up what was taken and is not written.
+    /// Gives up what is not written.
     pub fn drop_backlog(&mut self) {
-        self.dropped += self.backlog.frames();
+        self.dropped += (self.backlog.frames - self.backlog.progress.frames) as u64;
         self.clear_backlog();
+        if let Some(mut corked) = self.corked.take() {
+            let (bytes, frames) = corked.lane.contents();
+            self.dropped += (frames - corked.progress.frames) as u64;
+            corked.progress = Progress { written: bytes.len(), whole: bytes.len(), frames };
+            self.keep_corked(corked);
+        }
     }
 
     fn clear_backlog(&mut self) {
-        let buffer = std::mem::take(&mut self.backlog.buffer);
-        self.backlog = Backlog { position: self.backlog.position, ..Backlog::default() };
-        self.coalesce.due = None;
-        if !buffer.is_empty() {
-            process().gather.give_back(buffer);
+        self.is_stuck = false;
+        self.hold.due = None;
+        if !self.backlog.is_empty() {
+            process().gather.give_back(std::mem::take(&mut self.backlog).buffer);
         }
     }
 
-    /// Writes what it can of the backlog. An error is the end of sending.
-    pub fn write_backlog(&mut self) {
-        if self.backlog.is_empty() {
-            return;
+    fn keep_corked(&mut self, corked: Corked) {
+        if !corked.is_left || !corked.is_empty() {
+            self.corked = Some(corked);
+        } else {
+            process().lanes.give_back(Writer::of(corked.lane));
         }
-        let unwritten = self.backlog.unwritten();
-        let tried = unwritten.len();
-        let written = self.socket().write(&[IoSlice::new(unwritten)]);
-        match self.wrote(written) {
-            Ok(n) => {
-                let Tx { backlog, frames, bytes, .. } = self;
-                backlog.advance(n, |len| {
-                    *frames += 1;
-                    *bytes += len as u64;
-                });
-                backlog.is_stuck = n < tried;
-                if n == tried {
-                    self.clear_backlog();
-                }
+    }
+
+    /// Writes what it can of what is not written. Returns whether that was all. An error is the end
+    /// of sending.
+    pub fn write_backlog(&mut self) -> bool {
+        match self.try_backlog() {
+            Ok(is_all) => is_all,
+            Err(_) => {
+                self.drop_backlog();
+                true
             }
+        }
+    }
+
+    fn try_backlog(&mut self) -> Result<bool> {
+        if !self.backlog.is_empty() {
+            let mut backlog = std::mem::take(&mut self.backlog);
+            let bytes = &backlog.buffer[..backlog.len];
+            let is_all = self.write_frames(bytes, backlog.frames, &mut backlog.progress);
+            self.backlog = backlog;
+            if !is_all? {
+                return Ok(false);
+            }
+            self.clear_backlog();
+        }
+        if let Some(mut corked) = self.corked.take() {
+            let (bytes, frames) = corked.lane.contents();
+            let is_all = self.write_frames(bytes, frames, &mut corked.progress);
+            self.keep_corked(corked);
+            if !is_all? {
+                return Ok(false);
+            }
+            self.hold.due = None;
+        }
+        self.emptied += 1;
+        Ok(true)
+    }
+
+    /// Writes on in `bytes`, which hold `frames` frames. Returns whether all is written.
+    fn write_frames(
+        &mut self,
+        bytes: &[u8],
+        frames: usize,
+        progress: &mut Progress,
+    ) -> Result<bool> {
+        let unwritten = &bytes[progress.written..];
+        if unwritten.is_empty() {
+            return Ok(true);
+        }
+        let written = self.socket().write(&[IoSlice::new(unwritten)]);
+        let n = match self.wrote(written) {
             // Short of memory for now: what was taken stays.
-            Err(Error::Os(Errno::NOMEM | Errno::NOBUFS)) => self.backlog.is_stuck = true,
-            Err(_) => self.drop_backlog(),
+            Err(Error::Os(Errno::NOMEM | Errno::NOBUFS)) => 0,
+            written => written?,
+        };
+        let (whole, before) = (progress.whole, progress.frames);
+        progress.advance(bytes, frames, n);
+        let sent = progress.frames - before;
+        self.frames += sent as u64;
+        self.bytes += (progress.whole - whole - sent * PREFIX) as u64;
+        self.is_stuck = n < unwritten.len();
+        Ok(!self.is_stuck)
+    }
+
+    /// Writes the backlog. Returns whether nothing of it is left.
+    fn make_way(&mut self) -> Result<bool> {
+        let is_all = self.write_backlog();
+        match &self.end {
+            Some(end) => Err(end.clone()),
+            None => Ok(is_all),
         }
     }
 
     /// Holds a frame back for others to join it, if this is the time for it.
-    fn hold(&mut self, wire: &Wire<'_>) -> bool {
-        let corks = self.corks && cork::with(|cork| cork.holds(self.has_backlog()));
-        if !corks && !self.coalesces() {
-            return false;
+    fn hold(&mut self, conn: Ref<Conn>, wire: &Wire<'_>) -> Result<Held> {
+        if wire.len() > HOLD {
+            return Ok(Held::Not);
         }
-        self.backlog.push(wire, 0);
-        true
+        if self.corks
+            && let Some(held) = cork::with_lane(conn, |writer| self.cork(writer, wire))
+        {
+            return held;
+        }
+        if !self.coalesces() {
+            return Ok(Held::Not);
+        }
+        // What is in a lane may be of the same thread, and comes first.
+        let is_corked = self.corked.as_ref().is_some_and(|corked| !corked.is_empty());
+        let is_full = self.backlog.len + wire.len() > HOLD;
+        if (is_corked || is_full) && !self.make_way()? {
+            return Ok(Held::Full);
+        }
+        if self.hold.due.is_none() {
+            self.hold.due = Some(Instant::now() + self.hold.time);
+        }
+        self.backlog.push(wire);
+        Ok(Held::Taken)
+    }
+
+    /// Holds a frame back in this thread's own lane.
+    fn cork(&mut self, writer: &mut Writer, wire: &Wire<'_>) -> Result<Held> {
+        let is_own = |corked: &Corked| Arc::ptr_eq(&corked.lane, writer.lane());
+        let goes_on = self.corked.as_ref().is_some_and(is_own) && writer.has_room(wire.len());
+        if !goes_on {
+            if !self.make_way()? {
+                return Ok(Held::Full);
+            }
+            if self.corked.as_ref().is_some_and(|corked| !is_own(corked)) {
+                return Ok(Held::Not); // another thread is holding something back
+            }
+            writer.start_over();
+            let (lane, progress) = (writer.lane().clone(), Progress::default());
+            self.corked = Some(Corked { lane, progress, is_left: false });
+        }
+        writer.open(self.padded.max(frame::MIN), self.max_frame);
+        writer.append(wire);
+        Ok(Held::Taken)
     }
 
     /// Whether a send now is one of many: another came, or was held, less than the time ago.
     fn coalesces(&mut self) -> bool {
-        if self.coalesce.time.is_zero() {
+        if self.hold.time.is_zero() {
             return false;
         }
-        if self.coalesce.due.is_some() && !self.backlog.is_empty() {
+        if self.hold.due.is_some() {
             return true;
         }
         let now = Instant::now();
-        let before = self.coalesce.last.replace(now);
-        let is_soon = before.is_some_and(|last| now - last < self.coalesce.time);
-        if is_soon {
-            self.coalesce.due = Some(now + self.coalesce.time);
+        let before = self.hold.last.replace(now);
+        before.is_some_and(|last| now - last < self.hold.time)
+    }
+
+    /// Holds a frame back beside others that are, if nothing but a copy is needed.
+    #[inline]
+    fn join(&mut self, frame: &[u8]) -> bool {
+        let joins = self.hold.due.is_some()
+            && self.corked.is_none()
+            && !self.is_stuck
+            && self.end.is_none()
+            && self.fits(frame)
+            && self.backlog.len + PREFIX + frame.len() <= HOLD;
+        if joins {
+            self.backlog.push(&self.wrap(frame));
         }
-        is_soon
+        joins
     }
 
     /// Takes what it can of `frames` at once, which then begins with the first frame not taken.
     /// Returns how many were. There is no backlog but what may be joined.
-    fn put<'a>(&mut self, frames: &mut impl Frames<'a>) -> Result<usize> {
+    fn put<'a>(&mut self, conn: Ref<Conn>, frames: &mut impl Frames<'a>) -> Result<usize> {
         let mut ahead = frames.clone();
         let Some(first) = ahead.next() else {
             return Ok(0);
         };
         let first = self.wire(first)?;
-        let is_alone = ahead.next().is_none();
-        let is_full = self.backlog.len + first.len() > HOLD;
-        if is_full && !self.make_way()? {
-            return Ok(0);
-        }
         // Many go together as they are.
-        if is_alone && self.hold(&first) {
-            frames.next();
-            return Ok(1);
-        }
-        if self.make_way()? { self.put_now(frames, &first, is_alone) } else { Ok(0) }
-    }
-
-    /// Writes the backlog. Returns whether nothing of it is left.
-    fn make_way(&mut self) -> Result<bool> {
-        self.write_backlog();
-        match &self.end {
-            Some(end) => Err(end.clone()),
-            None => Ok(self.backlog.is_empty()),
+        let is_alone = ahead.next().is_none();
+        match if is_alone { self.hold(conn, &first)? } else { Held::Not } {
+            Held::Taken => {
+                frames.next();
+                Ok(1)
+            }
+            Held::Not if self.make_way()? => self.put_now(frames, &first, is_alone),
+            _ => Ok(0),
         }
     }
 
@@ -393,7 +522,7 @@ impl Tx {
         first: &Wire<'_>,
         is_last: bool,
     ) -> Result<usize> {
-        if is_last {
+        if is_last || first.len() > self.piece {
             let written = self.write_one(first);
             let written = self.wrote(written)?;
             return Ok(self.take(frames, written));
@@ -411,49 +540,69 @@ impl Tx {
 
     fn write_one(&self, wire: &Wire<'_>) -> rustix::io::Result<usize> {
         if wire.len() <= COPIED {
-            let mut bytes: ArrayVec<u8, COPIED> = ArrayVec::new();
-            for part in wire.parts() {
-                bytes.try_extend_from_slice(part).expect("it was measured");
-            }
-            return self.socket().write(&[IoSlice::new(&bytes)]);
+            let mut room = [const { MaybeUninit::uninit() }; COPIED];
+            let (prefix, behind) = room.split_at_mut(PREFIX);
+            let (frame, padding) = behind.split_at_mut(wire.frame.len());
+            prefix.write_copy_of_slice(&frame::prefix(wire.padded_len));
+            frame.write_copy_of_slice(wire.frame);
+            padding[..wire.padded_len - wire.frame.len()].fill(MaybeUninit::new(0));
+            // SAFETY: the three parts of it, all of which were just written.
+            let bytes = unsafe { room[..wire.len()].assume_init_ref() };
+            return self.socket().write(&[IoSlice::new(bytes)]);
         }
-        let parts = wire.parts().map(IoSlice::new);
-        self.socket().write(&parts[..if wire.padding.is_empty() { 2 } else { 3 }])
+        let prefix = frame::prefix(wire.padded_len);
+        self.socket().write(&[IoSlice::new(&prefix), IoSlice::new(wire.frame)])
     }
 
     /// Writes as many of `frames` as one write is good for: copied together, or where they lie if
     /// that is in wire format already.
     fn gather<'a, F: Frames<'a>>(&self, frames: &F) -> Gathered<F> {
-        let packed = frames.packed().filter(|_| !self.pad);
-        let mut buffer = if packed.is_some() { None } else { Some(process().gather.take()) };
         let mut behind = frames.clone();
-        let (mut len, mut count) = (0, 0);
-        loop {
-            let next = behind.clone();
-            let wire = match behind.next() {
-                Some(Ok(frame)) if self.fits(frame) => self.wrap(frame),
-                _ => {
-                    behind = next;
-                    break;
-                }
-            };
-            let end = len + wire.len();
-            if end > GATHER {
-                behind = next;
-                break;
+        if let Some(bytes) = frames.packed().filter(|_| self.padded == 0) {
+            let mut len = 0;
+            let count = self.go_over(&mut behind, |wire| {
+                len += wire.len();
+                len <= self.piece
+            });
+            let len = bytes.len() - behind.packed().map_or(0, <[u8]>::len);
+            let written = self.socket().write(&[IoSlice::new(&bytes[..len])]);
+            return Gathered { written, len, count, behind };
+        }
+        let mut buffer = process().gather.take();
+        let mut room = &mut buffer[..self.piece];
+        let count = self.go_over(&mut behind, |wire| {
+            let fits = wire.len() <= room.len();
+            if fits {
+                let (here, rest) = std::mem::take(&mut room).split_at_mut(wire.len());
+                wire.copy_to(here);
+                room = rest;
             }
-            if let Some(buffer) = &mut buffer {
-                wire.copy_to(&mut buffer[len..end]);
-            }
-            len = end;
+            fits
+        });
+        let len = self.piece - room.len();
+        let written = self.socket().write(&[IoSlice::new(&buffer[..len])]);
+        process().gather.give_back(buffer);
+        Gathered { written, len, count, behind }
+    }
+
+    /// Moves past frames that can be sent, as long as `take` takes them. Returns how many it took.
+    #[inline]
+    fn go_over<'a, F: Frames<'a>>(
+        &self,
+        frames: &mut F,
+        mut take: impl FnMut(&Wire<'a>) -> bool,
+    ) -> usize {
+        let (min, max, padded) = (frame::MIN, self.max_frame, self.padded);
+        let mut count = 0;
+        let mut ahead = frames.clone();
+        while let Some(Ok(frame)) = ahead.next()
+            && (min..=max).contains(&frame.len())
+            && take(&Wire { frame, padded_len: frame.len().max(padded) })
+        {
+            *frames = ahead.clone();
             count += 1;
         }
-        let bytes = packed.or(buffer.as_deref()).map_or(&[][..], |bytes| &bytes[..len]);
-        let written = self.socket().write(&[IoSlice::new(bytes)]);
-        if let Some(buffer) = buffer {
-            process().gather.give_back(buffer);
-        }
-        Gathered { written, len, count, behind }
+        count
     }
 
     /// Counts a write; an error that the connection does not survive ends sending.
@@ -480,13 +629,14 @@ impl Tx {
             let wire = wire.expect("as many frames as were written");
             taken += 1;
             if written < wire.len() {
-                self.backlog.push(&wire, written);
-                self.backlog.is_stuck = true;
+                self.backlog.push(&wire);
+                self.backlog.progress.written = written;
+                self.is_stuck = true;
                 break;
             }
             written -= wire.len();
             self.frames += 1;
-            self.bytes += wire.frame_len() as u64;
+            self.bytes += wire.padded_len as u64;
         }
         taken
     }
@@ -507,10 +657,7 @@ impl Tx {
     /// A frame that fits as it goes onto the wire.
     #[inline]
     fn wrap<'a>(&self, frame: &'a [u8]) -> Wire<'a> {
-        static ZEROES: [u8; frame::PADDED] = [0; frame::PADDED];
-        let missing = if self.pad { frame::PADDED.saturating_sub(frame.len()) } else { 0 };
-        let prefix = frame::prefix(frame.len() + missing);
-        Wire { prefix, frame, padding: &ZEROES[..missing] }
+        Wire { frame, padded_len: frame.len().max(self.padded) }
     }
 
     #[cold]
@@ -538,15 +685,14 @@ struct Gathered<F> {
 
 /// Buffers to gather frames in, shared: as many as there are threads that send at one time.
 #[derive(Default)]
-pub struct Gather(Mutex<Vec<Box<[u8]>>>);
+pub struct Gather(Mutex<Vec<Memory>>);
 
 impl Gather {
-    fn take(&self) -> Box<[u8]> {
-        // Zeroed memory of this size comes untouched from the system.
-        lock(&self.0).pop().unwrap_or_else(|| vec![0; GATHER].into_boxed_slice())
+    pub fn take(&self) -> Memory {
+        lock(&self.0).pop().unwrap_or_else(|| Memory::of(BUFFER))
     }
 
-    fn give_back(&self, buffer: Box<[u8]>) {
+    pub fn give_back(&self, buffer: Memory) {
         let mut kept = lock(&self.0);
         if kept.len() < KEPT {
             kept.push(buffer);
@@ -554,13 +700,25 @@ impl Gather {
     }
 }
 
+/// Holds a frame back beside others, the short way: without a look at anything else. Returns
+/// whether it did.
+#[inline]
+pub fn join(token: Token, frame: &[u8]) -> bool {
+    cork::join(token, frame) || process().conns.get(token).is_ok_and(|conn| conn.coalesce(frame))
+}
+
 impl Ref<Conn> {
+    /// Holds a frame back beside others that are held for some time.
+    fn coalesce(self, frame: &[u8]) -> bool {
+        self.slot.coalesces.load(Ordering::Relaxed) && self.tx().is_ok_and(|mut tx| tx.join(frame))
+    }
+
     /// Sends frames in order, each waiting as one alone would. Returns how many were taken; an
     /// error only if the first was not.
     pub fn send_all<'a>(self, mut frames: impl Frames<'a>) -> Result<usize> {
         let mut taken = 0;
-        // Where the last of ours ends that the socket has taken only a part of, until it is through.
-        let mut own_end = None;
+        // What `emptied` was when the socket took a part of ours, until that is through.
+        let mut own = None;
         let mut waiting = Waiting::default();
         let failed = loop {
             let mut tx = match self.tx() {
@@ -568,28 +726,26 @@ impl Ref<Conn> {
                 Err(error) => break waiting.gone(error),
             };
             let epoch = tx.socket().wake.epoch();
-            if tx.backlog.is_stuck {
+            if tx.is_stuck {
                 tx.write_backlog();
             }
-            if tx.backlog.is_empty() || own_end.is_some_and(|end| end <= tx.backlog.position) {
-                own_end = None;
-            }
-            if own_end.is_none() && frames.clone().next().is_none() {
+            own = own.filter(|emptied| *emptied == tx.emptied);
+            if own.is_none() && frames.clone().next().is_none() {
                 return Ok(taken);
             }
             if let Some(end) = &tx.end {
                 break end.clone();
             }
-            if !tx.backlog.is_stuck {
-                match tx.put(&mut frames) {
+            if !tx.is_stuck {
+                match tx.put(self, &mut frames) {
                     Err(error) => break error,
                     Ok(0) => {}
                     Ok(n) => {
                         taken += n;
-                        own_end = tx.backlog.is_stuck.then(|| tx.backlog.end());
+                        own = tx.is_stuck.then_some(tx.emptied);
                         waiting = Waiting::default();
-                        let is_done = own_end.is_none() && frames.clone().next().is_none();
-                        self.note_held(tx);
+                        let is_done = own.is_none() && frames.clone().next().is_none();
+                        self.have_watched(tx);
                         if is_done {
                             return Ok(taken);
                         }
@@ -605,20 +761,37 @@ impl Ref<Conn> {
         if taken > 0 { Ok(taken) } else { Err(failed) }
     }
 
-    /// Sees to it that what is held is written in time: by this thread's handler, when it returns,
-    /// or by the service thread.
-    fn note_held(self, mut tx: MutexGuard<'_, Tx>) {
-        if tx.backlog.is_empty() || tx.backlog.is_stuck {
-            return;
+    /// Sees to it that the service thread looks when what is held is due. Returns whether there is
+    /// that thread; if not, nothing is held any more.
+    #[inline]
+    fn have_watched(self, mut tx: MutexGuard<'_, Tx>) -> bool {
+        let Some(due) = tx.hold.due.filter(|_| !tx.is_stuck) else {
+            return true;
+        };
+        if tx.hold.look.is_some_and(|look| look <= due) {
+            return true;
         }
-        if tx.coalesce.due.is_none() {
-            drop(tx);
-            cork::holds(self);
-        } else if !tx.coalesce.is_watched {
-            tx.coalesce.is_watched = true;
-            drop(tx);
-            process().service.watch(self);
+        tx.hold.look = Some(due);
+        drop(tx);
+        let is_watched = process().service.watch(self);
+        if !is_watched && let Ok(mut tx) = self.tx() {
+            tx.hold.look = None;
+            tx.write_backlog();
         }
+        is_watched
+    }
+
+    /// Has the service thread write what the handler's thread holds, unless that does so soon.
+    pub fn entrust(self) -> bool {
+        let Ok(mut tx) = self.tx() else {
+            return true;
+        };
+        if tx.hold.due.is_none() && tx.has_backlog() {
+            let now = Instant::now();
+            tx.hold.last = Some(now);
+            tx.hold.due = Some(now + ENTRUSTED);
+        }
+        self.have_watched(tx)
     }
 
     /// Waits, as a send would, until nothing taken is unwritten.
@@ -630,11 +803,11 @@ impl Ref<Conn> {
                 Err(error) => break waiting.gone(error),
             };
             let epoch = tx.socket().wake.epoch();
-            tx.write_backlog();
+            let is_all = tx.write_backlog();
             if let Some(end) = &tx.end {
                 break end.clone();
             }
-            if tx.backlog.is_empty() {
+            if is_all {
                 return Ok(());
             }
             if let Err(error) = waiting.wait(tx, epoch) {
@@ -645,12 +818,24 @@ impl Ref<Conn> {
         Err(failed)
     }
 
-    /// Writes what was held back for it; what the socket does not take is the service thread's.
-    pub fn uncork(self) {
-        if let Ok(mut tx) = self.tx() {
-            tx.write_backlog();
+    /// Writes what this thread held back in a lane, and leaves the lane. Returns whether it is not
+    /// used any more: what the socket does not take is the service thread's.
+    pub fn uncork(self, lane: &Arc<Lane>) -> bool {
+        let Ok(mut tx) = self.tx() else {
+            return true;
+        };
+        if !tx.corked.as_ref().is_some_and(|corked| Arc::ptr_eq(&corked.lane, lane)) {
+            return true;
         }
-        self.leave_backlog();
+        tx.write_backlog();
+        let Some(mut corked) = tx.corked.take().filter(|corked| !corked.is_empty()) else {
+            return true;
+        };
+        corked.is_left = true;
+        tx.corked = Some(corked);
+        drop(tx);
+        process().service.watch(self);
+        false
     }
 
     /// Leaves what is unwritten to the library's own thread, since no further call is needed for it.
@@ -663,20 +848,13 @@ impl Ref<Conn> {
     /// The service thread's turn at sending: what it is to wait for, if anything.
     pub fn write_due(self, tx: &mut Tx) -> Option<(PollFlags, Deadline)> {
         let now = Instant::now();
-        match tx.due() {
-            Some(due) if due > now => return Some((PollFlags::empty(), Deadline::At(due))),
-            _ => tx.write_backlog(),
-        }
-        if tx.has_backlog() {
+        let due = tx.hold.due.filter(|due| *due > now && !tx.is_stuck);
+        if due.is_none() && !tx.write_backlog() {
+            tx.hold.look = None;
             return Some((PollFlags::OUT, Deadline::Never));
         }
-        // A steady sender would have it watched again at once.
-        let is_steady = tx.coalesce.last.is_some_and(|last| now - last < tx.coalesce.time);
-        if is_steady {
-            return Some((PollFlags::empty(), Deadline::At(now + tx.coalesce.time)));
-        }
-        tx.coalesce.is_watched = false;
-        None
+        tx.hold.look = due.or(tx.hold.next_look(now));
+        tx.hold.look.map(|look| (PollFlags::empty(), Deadline::At(look)))
     }
 }
 

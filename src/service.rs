@@ -1,7 +1,8 @@
 //! The library's own thread: it finishes what no caller waits for. It starts with the first such
-//! work and ends with the last.
+//! work and ends soon after the last.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 
@@ -11,6 +12,9 @@ use crate::process::lock;
 use crate::socket::Socket;
 use crate::thread;
 use crate::wake::{Deadline, Wake};
+
+/// How long the thread waits for more work: to start another costs more.
+const IDLE: Duration = Duration::from_millis(20);
 
 #[derive(Default)]
 pub struct Service {
@@ -22,6 +26,14 @@ struct Watched {
     conns: Vec<Ref<Conn>>,
     /// What the thread waits on, while there is one.
     wake: Option<Arc<Wake>>,
+}
+
+/// What the thread uses again each turn.
+#[derive(Default)]
+struct Turn {
+    conns: Vec<Ref<Conn>>,
+    waits: Vec<(Arc<Socket>, PollFlags)>,
+    is_idle: bool,
 }
 
 impl Watched {
@@ -51,34 +63,42 @@ impl Service {
     }
 
     fn run(&self, wake: &Wake) {
-        let guarded = std::panic::AssertUnwindSafe(|| while self.turn(wake) {});
+        let guarded = std::panic::AssertUnwindSafe(|| {
+            let mut turn = Turn::default();
+            while self.turn(wake, &mut turn) {}
+        });
         if std::panic::catch_unwind(guarded).is_err() {
             *lock(&self.watched) = Watched::default();
         }
     }
 
-    /// One turn for every connection, then a wait for any. Returns whether there is more to do.
-    fn turn(&self, wake: &Wake) -> bool {
+    /// One turn for every connection, then a wait for any. Returns whether there is more to do, or
+    /// may soon be.
+    fn turn(&self, wake: &Wake, turn: &mut Turn) -> bool {
         let epoch = wake.epoch();
         // Taken out for the turn: who watches one meanwhile puts it in again.
-        let conns = std::mem::take(&mut lock(&self.watched).conns);
-        let mut waits: Vec<(Arc<Socket>, PollFlags)> = Vec::new();
+        std::mem::swap(&mut lock(&self.watched).conns, &mut turn.conns);
+        turn.waits.clear();
         let mut until = Deadline::Never;
-        for conn in conns {
+        for conn in turn.conns.drain(..) {
             if let Some((socket, events, deadline)) = conn.service_turn() {
-                waits.push((socket, events));
+                turn.waits.push((socket, events));
                 until = until.sooner(deadline);
                 lock(&self.watched).add(conn);
             }
         }
         let mut watched = lock(&self.watched);
-        if watched.conns.is_empty() {
-            watched.wake = None;
-            return false;
+        let was_idle = std::mem::replace(&mut turn.is_idle, watched.conns.is_empty());
+        if turn.is_idle {
+            if was_idle {
+                watched.wake = None;
+                return false;
+            }
+            until = Deadline::after(IDLE);
         }
         drop(watched);
-        let fds =
-            waits.iter().map(|(socket, events)| PollFd::from_borrowed_fd(socket.fd(), *events));
+        let fds = turn.waits.iter();
+        let fds = fds.map(|(socket, events)| PollFd::from_borrowed_fd(socket.fd(), *events));
         // Failing is being short of memory: take the next turn at once.
         let _ = wake.wait_fds(epoch, fds.collect(), until);
         true

@@ -82,20 +82,18 @@ impl Socket {
         self.fd.as_fd()
     }
 
-    /// Appends what there is to `buffer`, up to its capacity.
-    pub fn read(&self, buffer: &mut Vec<u8>) -> Result<Read> {
-        let spare = rustix::buffer::spare_capacity(buffer);
-        read_result(rustix::net::recv(&self.fd, spare, RecvFlags::DONTWAIT).map(|(_, n)| n))
+    pub fn is_unix(&self) -> bool {
+        is_unix(&self.fd)
     }
 
-    /// Reads into memory of the caller's.
-    pub fn read_into(&self, room: &mut [MaybeUninit<u8>]) -> Result<Read> {
+    /// Reads what there is, up to the length of `room`.
+    pub fn read(&self, room: &mut [u8]) -> Result<Read> {
         read_result(rustix::net::recv(&self.fd, room, RecvFlags::DONTWAIT).map(|(_, n)| n))
     }
 
-    /// Reads into `scratch`, whose bytes are lost.
-    pub fn read_over(&self, scratch: &mut [u8]) -> Result<Read> {
-        read_result(rustix::net::recv(&self.fd, scratch, RecvFlags::DONTWAIT).map(|(_, n)| n))
+    /// The same into memory of a caller's.
+    pub fn read_into(&self, room: &mut [MaybeUninit<u8>]) -> Result<Read> {
+        read_result(rustix::net::recv(&self.fd, room, RecvFlags::DONTWAIT).map(|(_, n)| n))
     }
 
     /// What a read would give, which it takes nothing of.
@@ -155,10 +153,14 @@ fn read_result(read: rustix::io::Result<usize>) -> Result<Read> {
     }
 }
 
+fn is_unix(fd: &OwnedFd) -> bool {
+    sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX)
+}
+
 /// Sets what suits frames: no Nagle delay (QEMU sets its own side only as a client), large buffers.
 pub fn tune(fd: &OwnedFd) {
     // None of it is needed for a connection to work, and an adopted socket may be of any family.
-    if sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX) {
+    if is_unix(fd) {
         let _ = sockopt::set_socket_send_buffer_size_force(fd, UNIX_SNDBUF)
             .or_else(|_| sockopt::set_socket_send_buffer_size(fd, UNIX_SNDBUF));
     } else {

@@ -10,6 +10,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use smallvec::SmallVec;
 
 use crate::error::{Error, Result};
 use crate::process::lock;
@@ -94,6 +95,9 @@ pub fn prepare_to_wait() {
     }
 }
 
+/// What to poll: a few without an allocation.
+pub type PollFds<'a> = SmallVec<[PollFd<'a>; 16]>;
+
 /// Why a wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Woken {
@@ -155,7 +159,7 @@ impl Wake {
     pub fn wait_fds<'a>(
         &'a self,
         epoch: u32,
-        mut fds: Vec<PollFd<'a>>,
+        mut fds: PollFds<'a>,
         deadline: Deadline,
     ) -> Result<Woken> {
         self.wait(epoch, deadline, |event, deadline| {
@@ -168,7 +172,7 @@ impl Wake {
     pub fn wait_change(&self, epoch: u32) {
         while self.epoch() == epoch {
             // Failing is being interrupted, or short of memory: look again.
-            let _ = self.wait_fds(epoch, Vec::new(), Deadline::Never);
+            let _ = self.wait_fds(epoch, PollFds::new(), Deadline::Never);
         }
     }
 

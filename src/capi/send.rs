@@ -2,13 +2,14 @@ use std::ffi::{c_int, c_void};
 
 use super::{OK, on_conn, qnet_conn, slice};
 use crate::callback::qnet_frame;
-use crate::frame;
-use crate::send::{Bad, Packed, Scattered};
+use crate::frame::{self, Walk};
+use crate::send::{self, Bad, Packed, Scattered};
 
 /// Sends one frame, whole or not at all.
 ///
 /// Returns when the frame is in the socket, waiting while the peer does not read; at most
-/// QNET_OPT_SEND_TIMEOUT_MS. Once the socket has taken a part of the frame, the call succeeds, and
+/// QNET_OPT_SEND_TIMEOUT_MS. Or when it is held, for others to join it: see QNET_OPT_CORK and
+/// QNET_OPT_TX_USECS. Once the socket has taken a part of the frame, the call succeeds, and
 /// the library writes the rest by itself, ahead of everything later. Threads may send at once:
 /// frames never mix, and those of one thread stay in order. SIGPIPE is never raised.
 ///
@@ -24,11 +25,21 @@ pub unsafe extern "C-unwind" fn qnet_send(
     frame: *const c_void,
     len: usize,
 ) -> c_int {
-    on_conn(conn, "send", |conn| {
-        // SAFETY: C promises `len` bytes that live for the call.
-        let frame = unsafe { bytes(frame.cast(), len) };
-        conn.send_all(Scattered(std::iter::once(frame))).map(|_| OK)
-    })
+    // SAFETY: C promises `len` bytes that live for the call.
+    let frame = unsafe { bytes(frame.cast(), len) };
+    // What neither panics nor makes a system call needs no guard.
+    if let Ok(frame) = frame
+        && send::join(conn.addr() as u64, frame)
+    {
+        return OK;
+    }
+    send_one(conn, frame)
+}
+
+/// Not in line, so that the short way does not prepare for it.
+#[inline(never)]
+fn send_one(conn: *mut qnet_conn, frame: Result<&[u8], Bad>) -> c_int {
+    on_conn(conn, "send", |conn| conn.send_all(Scattered([frame].iter().copied())).map(|_| OK))
 }
 
 /// Sends frames in order, many to a system call.
@@ -67,7 +78,7 @@ pub unsafe extern "C-unwind" fn qnet_send_packed(
     on_conn(conn, "send packed frames", |conn| {
         // SAFETY: C promises `len` bytes that live for the call.
         let bytes = unsafe { slice(buf.cast::<u8>(), len, "buf") }?;
-        conn.send_all(Packed(bytes)).map(|taken| taken as c_int)
+        conn.send_all(Packed(Walk::over(bytes))).map(|taken| taken as c_int)
     })
 }
 

@@ -1,0 +1,54 @@
+//! Memory that frames lie in.
+
+use std::ops::{Deref, DerefMut};
+
+use memmap2::MmapMut;
+
+/// From this size on memory is mapped: unlike an allocator's, it costs nothing until it is touched,
+/// and goes back to the system at once.
+const MAPPED: usize = 64 << 10;
+
+/// Zeroed at first.
+pub enum Memory {
+    Heap(Box<[u8]>),
+    Mapped(MmapMut),
+}
+
+impl Memory {
+    pub fn of(bytes: usize) -> Memory {
+        if bytes >= MAPPED
+            && let Ok(map) = MmapMut::map_anon(bytes)
+        {
+            return Memory::Mapped(map);
+        }
+        Memory::Heap(vec![0; bytes].into())
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory::Heap(Box::default())
+    }
+}
+
+impl Deref for Memory {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match self {
+            Memory::Heap(bytes) => bytes,
+            Memory::Mapped(bytes) => bytes,
+        }
+    }
+}
+
+impl DerefMut for Memory {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self {
+            Memory::Heap(bytes) => bytes,
+            Memory::Mapped(bytes) => bytes,
+        }
+    }
+}
