@@ -1178,6 +1178,33 @@ static void corked_and_coalesced(void)
     }
 }
 
+/* In one call: corked and not in turn, on a connection that coalesces. */
+static void on_frame_switching(void *user, const uint8_t *frame, size_t len)
+{
+    struct scene *scene = user;
+    uint8_t copy[64];
+    int i;
+
+    (void)frame;
+    CHECK(len == sizeof copy);
+    for (i = 0; i < 3; i++) {
+        CHECK_INT(qnet_set(scene->target, QNET_OPT_CORK, i % 2), QNET_OK);
+        frame_make(copy, sizeof copy, (unsigned)(3 * scene->calls + i));
+        CHECK_INT(qnet_send(scene->target, copy, sizeof copy), QNET_OK);
+    }
+    poke(&scene->calls, scene->calls + 1);
+}
+
+static void cork_switched_while_coalescing(void)
+{
+    struct scene *scene = scene_make();
+
+    CHECK_INT(qnet_set(scene->target, QNET_OPT_TX_USECS, 1000), QNET_OK);
+    scene_start(scene, on_frame_switching, QUEUED, &short_frame);
+    take_all(scene->target_fd, &short_frame, 3 * QUEUED, 0);
+    check_sent(scene->target, 3 * QUEUED);
+}
+
 int main(void)
 {
     RUN(corked_writes);
@@ -1210,5 +1237,6 @@ int main(void)
     RUN(coalescing_small_buffer);
     RUN(coalescing_closed_unread);
     RUN(corked_and_coalesced);
+    RUN(cork_switched_while_coalescing);
     return check_done();
 }

@@ -469,6 +469,7 @@ static inline qnet_conn *link_open(int *fd)
     *fd = link_now->open(link_now, &conn);
     CHECK(conn != NULL);
     CHECK(*fd >= 0);
+    set_link_options(conn);
     return conn;
 }
 

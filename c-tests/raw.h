@@ -176,12 +176,26 @@ static inline int raw_tcp_connect(int port)
     return -1;
 }
 
+/* Sets what LINK_OPTIONS says: "option=value ...", in numbers. */
+static inline void set_link_options(qnet_conn *conn)
+{
+    const char *at = getenv("LINK_OPTIONS");
+    int option, len;
+    long value;
+
+    while (at && sscanf(at, " %d=%ld%n", &option, &value, &len) == 2) {
+        CHECK_INT(qnet_set(conn, option, value), QNET_OK);
+        at += len;
+    }
+}
+
 /* A connection of the library and the plain socket at its other end. */
 static inline qnet_conn *raw_pair(int *fd)
 {
     qnet_conn *conn = NULL;
 
     CHECK_INT(qnet_socketpair_fd(&conn, fd), QNET_OK);
+    set_link_options(conn);
     return conn;
 }
 
