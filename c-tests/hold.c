@@ -5,7 +5,7 @@
  */
 #include "links.h"
 
-enum { QUEUED = 50, WHEN = 10, NEVER = -1 };
+enum { QUEUED = 50, WHEN = 10, NEVER = -1, HURRIED = 300 };
 
 static const size_t short_frame = 64, long_frame = 1000, too_long_to_hold = 65535;
 
@@ -531,6 +531,29 @@ static void sleep_and_send(void *user, const uint8_t *frame, size_t len)
 }
 
 /* The first return more than a millisecond after a frame was held ends its holding. */
+/* Fast for long enough that nobody looks at the clock any more, then slow. */
+static void hurry_then_sleep(void *user, const uint8_t *frame, size_t len)
+{
+    struct scene *scene = user;
+
+    if (scene->calls >= HURRIED)
+        EVENTUALLY(bytes_waiting(scene->target_fd) >= (int)scene->sent);
+    send_on(scene, frame, len);
+    if (scene->calls >= HURRIED)
+        raw_sleep_ms(5);
+    poke(&scene->calls, scene->calls + 1);
+}
+
+static void fast_handler_that_gets_slow(void)
+{
+    struct scene *scene = scene_make();
+    unsigned count = HURRIED + 20;
+
+    scene_start(scene, hurry_then_sleep, count, &short_frame);
+    EVENTUALLY(peek(&scene->calls) == (int)count);
+    take_all(scene->target_fd, &short_frame, count, 0);
+}
+
 static void slow_handlers(void)
 {
     static const qnet_handler handlers[] = { send_and_sleep, sleep_and_send };
@@ -1215,6 +1238,7 @@ int main(void)
     RUN(send_beside_a_handler);
     RUN(waits_inside);
     RUN(slow_handlers);
+    RUN(fast_handler_that_gets_slow);
     RUN(several_targets);
     RUN(echo);
     RUN(mixed_ways);

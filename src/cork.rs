@@ -191,7 +191,7 @@ pub struct Cork {
     process: Cell<u32>,
     /// When the first of what is held was; 0 where nothing is.
     since: Cell<u64>,
-    /// How many calls of the handler have returned since.
+    /// How many calls of the handler have returned since a lane was last added.
     returned: Cell<u32>,
 }
 
@@ -261,12 +261,10 @@ impl Held {
     fn add(&mut self, conn: Ref<Conn>) {
         if self.lanes.is_empty() {
             self.process = Some(process());
-            with(|cork| {
-                cork.since.set(cycles());
-                cork.returned.set(0);
-            });
+            with(|cork| cork.since.set(cycles()));
             wake::before_waiting(Some(release));
         }
+        with(|cork| cork.returned.set(0));
         self.lanes.push((conn, process().lanes.take()));
     }
 

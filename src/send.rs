@@ -853,7 +853,9 @@ impl Ref<Conn> {
             tx.hold.look = None;
             return Some((PollFlags::OUT, Deadline::Never));
         }
-        tx.hold.look = due.or(tx.hold.next_look(now));
+        // Its thread may append to a lane at any time, and tells nobody.
+        let next = if tx.corked.is_some() { Some(now + ENTRUSTED) } else { tx.hold.next_look(now) };
+        tx.hold.look = due.or(next);
         tx.hold.look.map(|look| (PollFlags::empty(), Deadline::At(look)))
     }
 }
