@@ -218,6 +218,11 @@ impl Conn {
         lock(&self.tx)
     }
 
+    /// Keeps the hint in step with the options that sending was given.
+    fn hint(&self, options: &Options) {
+        self.coalesces.store(!options.tx_time().is_zero(), Ordering::Relaxed);
+    }
+
     /// Tells all who wait on the connection to look again. The state's lock is held.
     pub fn changed(&self, state: &State) {
         if let Some(socket) = &state.socket {
@@ -320,7 +325,7 @@ fn open_in(conn: Ref<Conn>, socket: Socket, options: Options, living: Option<Liv
     let mut tx = lock(&conn.slot.tx);
     conn.slot.rx_counts.clear();
     *tx = Tx::new(conn.token, socket.clone(), &options);
-    conn.slot.coalesces.store(!options.tx_time().is_zero(), Ordering::Relaxed);
+    conn.slot.hint(&options);
     state.token = conn.token;
     state.open = true;
     state.socket = Some(socket);
@@ -451,8 +456,7 @@ impl Ref<Conn> {
             options::RCVBUF => state.socket().set_receive_buffer(value as usize)?,
             _ => {
                 self.slot.tx_of_own().configure(&changed);
-                let coalesces = !changed.tx_time().is_zero();
-                self.slot.coalesces.store(coalesces, Ordering::Relaxed);
+                self.slot.hint(&changed);
             }
         }
         state.options = changed;

@@ -7,14 +7,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use crate::conn::Conn;
 use crate::frame::{self, PREFIX};
 use crate::handle::{Ref, Token};
 use crate::memory::Memory;
-use crate::process::{Process, lock, process};
+use crate::process::{Pool, Process, process};
 use crate::send::{HOLD, Wire};
 use crate::wake;
 
@@ -156,11 +156,11 @@ impl Writer {
 
 /// Lanes that are not used, shared by all threads.
 #[derive(Default)]
-pub struct Lanes(Mutex<Vec<Writer>>);
+pub struct Lanes(Pool<Writer, KEPT>);
 
 impl Lanes {
     fn take(&self) -> Writer {
-        let mut writer = lock(&self.0).pop().unwrap_or_else(Writer::new);
+        let mut writer = self.0.take().unwrap_or_else(Writer::new);
         // Nobody else has it, so that this cannot fail.
         writer.exchange(process().gather.take());
         writer
@@ -170,10 +170,7 @@ impl Lanes {
     pub fn give_back(&self, mut writer: Writer) {
         if let Some(buffer) = writer.exchange(Memory::default()) {
             process().gather.give_back(buffer);
-            let mut kept = lock(&self.0);
-            if kept.len() < KEPT {
-                kept.push(writer);
-            }
+            self.0.give_back(writer);
         }
     }
 }
@@ -251,7 +248,7 @@ impl Cork {
 }
 
 impl Held {
-    /// This thread's lane to a connection; a new one if its cork is open.
+    /// This thread's lane to a connection, if it has one.
     #[inline]
     fn find(&mut self, token: Token) -> Option<&mut Writer> {
         let at = self.lanes.iter().position(|(conn, _)| conn.token == token)?;

@@ -132,6 +132,28 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Things to use again, at most `KEPT` of them.
+pub struct Pool<T, const KEPT: usize>(Mutex<Vec<T>>);
+
+impl<T, const KEPT: usize> Default for Pool<T, KEPT> {
+    fn default() -> Self {
+        Pool(Mutex::new(Vec::new()))
+    }
+}
+
+impl<T, const KEPT: usize> Pool<T, KEPT> {
+    pub fn take(&self) -> Option<T> {
+        lock(&self.0).pop()
+    }
+
+    pub fn give_back(&self, thing: T) {
+        let mut kept = lock(&self.0);
+        if kept.len() < KEPT {
+            kept.push(thing);
+        }
+    }
+}
+
 /// How often to try, before sleeping, and how often of that without letting another thread run.
 const TRIES: u32 = 50;
 const SPINS: u32 = 10;

@@ -160,15 +160,19 @@ impl Rx {
         match socket.read(&mut memory[*end..]) {
             Ok(Read::Empty) => return false,
             Ok(Read::Bytes(n)) => {
-                counts.reads.add(1);
                 *end += n;
                 *filled = *end == memory.len();
-                self.looks = if n >= STREAM { LOOKS } else { 0 };
+                self.has_read(n, counts);
             }
             Ok(Read::End) => self.found = Some(Found::End),
             Err(error) => self.found = Some(Found::Failed(error)),
         }
         true
+    }
+
+    fn has_read(&mut self, n: usize, counts: &RxCounts) {
+        counts.reads.add(1);
+        self.looks = if n >= STREAM { LOOKS } else { 0 };
     }
 
     /// Makes room for a read, without moving what is lent.
@@ -510,8 +514,7 @@ impl Rx {
             Ok(Read::End) => self.found = Some(Found::End),
             Err(error) => self.found = Some(Found::Failed(error)),
             Ok(Read::Bytes(n)) => {
-                counts.reads.add(1);
-                self.looks = if n >= STREAM { LOOKS } else { 0 };
+                self.has_read(n, counts);
                 let read = front.len() + n;
                 // SAFETY: the front was copied, and the socket wrote n bytes behind it.
                 let bytes = unsafe { buf[..read].assume_init_mut() };

@@ -10,7 +10,7 @@
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
@@ -23,7 +23,8 @@ use crate::frame::{self, PREFIX, Walk};
 use crate::handle::{Ref, Token};
 use crate::memory::Memory;
 use crate::options::{self, Options};
-use crate::process::{lock, process};
+use crate::process::{Pool, process};
+use crate::service::IDLE;
 use crate::socket::Socket;
 use crate::wake::Deadline;
 
@@ -42,9 +43,6 @@ const BUFFER: usize = TCP_PIECE;
 
 /// How long what a handler's thread holds is left to it before the service thread writes it.
 const ENTRUSTED: Duration = Duration::from_micros(800);
-
-/// How long after the last send that could have been held the service thread stays.
-const IDLE: Duration = Duration::from_millis(20);
 
 /// How many gathering buffers are kept for later.
 const KEPT: usize = 4;
@@ -559,12 +557,15 @@ impl Tx {
     fn gather<'a, F: Frames<'a>>(&self, frames: &F) -> Gathered<F> {
         let mut behind = frames.clone();
         if let Some(bytes) = frames.packed().filter(|_| self.padded == 0) {
-            let mut len = 0;
+            let mut room = self.piece;
             let count = self.go_over(&mut behind, |wire| {
-                len += wire.len();
-                len <= self.piece
+                let fits = wire.len() <= room;
+                if fits {
+                    room -= wire.len();
+                }
+                fits
             });
-            let len = bytes.len() - behind.packed().map_or(0, <[u8]>::len);
+            let len = self.piece - room;
             let written = self.socket().write(&[IoSlice::new(&bytes[..len])]);
             return Gathered { written, len, count, behind };
         }
@@ -592,12 +593,11 @@ impl Tx {
         frames: &mut F,
         mut take: impl FnMut(&Wire<'a>) -> bool,
     ) -> usize {
-        let (min, max, padded) = (frame::MIN, self.max_frame, self.padded);
         let mut count = 0;
         let mut ahead = frames.clone();
         while let Some(Ok(frame)) = ahead.next()
-            && (min..=max).contains(&frame.len())
-            && take(&Wire { frame, padded_len: frame.len().max(padded) })
+            && self.fits(frame)
+            && take(&self.wrap(frame))
         {
             *frames = ahead.clone();
             count += 1;
@@ -685,18 +685,15 @@ struct Gathered<F> {
 
 /// Buffers to gather frames in, shared: as many as there are threads that send at one time.
 #[derive(Default)]
-pub struct Gather(Mutex<Vec<Memory>>);
+pub struct Gather(Pool<Memory, KEPT>);
 
 impl Gather {
     pub fn take(&self) -> Memory {
-        lock(&self.0).pop().unwrap_or_else(|| Memory::of(BUFFER))
+        self.0.take().unwrap_or_else(|| Memory::of(BUFFER))
     }
 
     pub fn give_back(&self, buffer: Memory) {
-        let mut kept = lock(&self.0);
-        if kept.len() < KEPT {
-            kept.push(buffer);
-        }
+        self.0.give_back(buffer);
     }
 }
 

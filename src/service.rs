@@ -13,8 +13,8 @@ use crate::socket::Socket;
 use crate::thread;
 use crate::wake::{Deadline, Wake};
 
-/// How long the thread waits for more work: to start another costs more.
-const IDLE: Duration = Duration::from_millis(20);
+/// How long the thread stays when there is nothing to do: to start another costs more.
+pub const IDLE: Duration = Duration::from_millis(20);
 
 #[derive(Default)]
 pub struct Service {
