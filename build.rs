@@ -6,24 +6,27 @@ use std::{env, fs};
 use cbindgen::{Builder, Config, ItemType};
 
 /// Where the types are that C sees.
-const TYPES: [&str; 7] = [
+const TYPES: [&str; 8] = [
     "error.rs",
     "frame.rs",
     "options.rs",
     "callback.rs",
     "conn.rs",
+    "hub.rs",
     "capi/mod.rs",
     "capi/receive.rs",
 ];
 
 /// The sections of functions: the file of `src/capi/`, and the title.
-const SECTIONS: [(&str, &str); 6] = [
+const SECTIONS: [(&str, &str); 8] = [
     ("conn", "Connecting"),
     ("listener", "Listening"),
     ("send", "Sending"),
     ("receive", "Receiving"),
     ("end", "Ending"),
     ("info", "Knowing"),
+    ("link", "Forwarding: links"),
+    ("hub", "Forwarding: hubs"),
 ];
 
 fn main() {

@@ -105,15 +105,17 @@ typedef enum qnet_option {
      */
     QNET_OPT_UNIX_MODE = 13,
     /**
-     * Of a hub. Not in this release.
+     * Of a hub: how long it knows behind which port a device is, after its last frame, in s: from 1.
+     * Default 300.
      */
     QNET_OPT_MAC_AGE_S = 20,
     /**
-     * Of a hub. Not in this release.
+     * Of a hub: how many devices it knows at most: 1 to 1048576, default 8192.
      */
     QNET_OPT_MAC_MAX = 21,
     /**
-     * Of a hub. Not in this release.
+     * Of a hub: how many bytes may wait for a port whose peer does not read, for each port. Beyond
+     * it frames for the port are dropped. Default 1048576.
      */
     QNET_OPT_QUEUE_BYTES = 22,
 } qnet_option;
@@ -195,9 +197,46 @@ typedef enum qnet_error {
 typedef struct qnet_conn qnet_conn;
 
 /**
+ * A hub: a learning switch. A handle, like qnet_conn.
+ */
+typedef struct qnet_hub qnet_hub;
+
+/**
  * A listener: peers connect to it. A handle, like qnet_conn.
  */
 typedef struct qnet_listener qnet_listener;
+
+/**
+ * What `qnet_hub_get_stats` tells of a hub since it was made.
+ *
+ * The struct only grows at its end.
+ */
+typedef struct qnet_hub_stats {
+    /**
+     * How many connections are attached now, served ones and those of qnet_hub_port() included.
+     */
+    uint64_t ports;
+    /**
+     * How many devices are known now.
+     */
+    uint64_t macs;
+    /**
+     * Frames sent to the one port where their destination is.
+     */
+    uint64_t forwarded;
+    /**
+     * Frames for all, or for a destination that is not known: sent to every other port. Each counts
+     * once.
+     */
+    uint64_t flooded;
+    /**
+     * What a port did not take: since its queue was full, the frame longer than its
+     * QNET_OPT_MAX_FRAME, or its connection about to end, each counted in that connection's
+     * tx_dropped as well; and frames for a destination at the port that they came from. Of a flooded
+     * frame each port's counts.
+     */
+    uint64_t dropped;
+} qnet_hub_stats;
 
 /**
  * What `qnet_get_stats` tells of a connection since it was made.
@@ -745,6 +784,157 @@ const char *qnet_last_error(void);
  * The errno of this thread's last failure, or 0 where it had none.
  */
 int qnet_last_errno(void);
+
+/* ---- Forwarding: links (link) ----------------------------------------------------- */
+
+/**
+ * Cables two connections together: what one receives the other sends, until one ends or
+ * qnet_unlink() is called.
+ *
+ * Nothing is lost: while one does not read, the other is not read. When one side ends, the other is
+ * ended after what the first sent is written. Frames shorter than 14 bytes are skipped (rx_runts),
+ * and those longer than the sender's QNET_OPT_MAX_FRAME dropped (its tx_dropped). A thread of the
+ * library's does the work, which all links and hubs share; meanwhile other ways to receive give QNET_ERR_BUSY, while
+ * sends go to the connection's own peer, between the frames of the link.
+ *
+ * @param a  One connection, and
+ * @param b  the other. Both stay the caller's, to be closed with qnet_close(), which ends the link.
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (both are the same), QNET_ERR_BUSY (one has a
+ *         handler, or is attached or linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS
+ *         (one has ended, or there is no thread), QNET_ERR_INTERNAL. On failure neither is linked.
+ */
+int qnet_link(qnet_conn *a,
+              qnet_conn *b);
+
+/**
+ * Takes the cable out at both sides, at once: both connections are as before qnet_link(). What was
+ * received and not yet written is still written.
+ *
+ * @param conn  Either of the two.
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (it is not linked), QNET_ERR_INTERNAL.
+ */
+int qnet_unlink(qnet_conn *conn);
+
+/* ---- Forwarding: hubs (hub) ------------------------------------------------------- */
+
+/**
+ * Makes a hub: a learning switch, between connections that are attached to it.
+ *
+ * It learns which addresses are behind which connection (QNET_OPT_MAC_AGE_S, QNET_OPT_MAC_MAX),
+ * sends frames for one of them there alone, all others to everybody, and never sends one back where
+ * it came from. It never waits for a connection: where more waits than QNET_OPT_QUEUE_BYTES,
+ * frames are dropped, and counted in that connection's tx_dropped. The work is done by threads of
+ * the library's, at most 4, which all links and hubs share; without connections there are none.
+ *
+ * @param out  The hub, to be closed with qnet_hub_close(); NULL on failure.
+ * @return QNET_OK; QNET_ERR_INVALID (out is NULL), QNET_ERR_OS (too many hubs), QNET_ERR_INTERNAL.
+ */
+int qnet_hub_new(qnet_hub **out);
+
+/**
+ * Attaches a connection: the hub receives its frames and sends it others'. Other ways to receive
+ * give QNET_ERR_BUSY; sends go to the connection's own peer, past the hub.
+ *
+ * @param conn  The connection, which stays the caller's, to be closed with qnet_close(), attached or
+ *              not. When it ends it is detached, and its close handler is called on a thread of the
+ *              library's.
+ * @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_BUSY (it has a handler, or is attached or
+ *         linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (it has ended, or there is no
+ *         thread), QNET_ERR_INTERNAL.
+ */
+int qnet_hub_attach(qnet_hub *hub,
+                    qnet_conn *conn);
+
+/**
+ * Detaches a connection, which is as before qnet_hub_attach(): nothing is forwarded from or to it
+ * any more, its addresses are forgotten, and frames not yet received wait in it. What was to be sent to it is still
+ * written. One that was served is the caller's to close from now on.
+ *
+ * @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_INVALID (it is not attached to this hub),
+ *         QNET_ERR_INTERNAL.
+ */
+int qnet_hub_detach(qnet_hub *hub,
+                    qnet_conn *conn);
+
+/**
+ * Makes a connection whose other end is attached: the program's own device on the hub, used like
+ * any connection.
+ *
+ * @param out  The connection, to be closed with qnet_close(); NULL on failure. It ends with the hub.
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is NULL), QNET_ERR_OS,
+ *         QNET_ERR_INTERNAL.
+ */
+int qnet_hub_port(qnet_hub *hub,
+                  qnet_conn **out);
+
+/**
+ * Accepts a listener's peers in the background, and attaches them. A peer that leaves is detached
+ * and its connection given back by the library: its handle, from qnet_hub_ports(), is stale then.
+ * Without descriptors to spare accepting waits, and goes on.
+ *
+ * @param listener  It stays the caller's until qnet_hub_close(), which closes it; closing it before
+ *                  ends the accepting, and the peers stay. Its options are those of the peers; not more
+ *                  than QNET_OPT_MAX_CONNS are attached.
+ * @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_BUSY (a hub serves it already),
+ *         QNET_ERR_OS (no thread), QNET_ERR_INTERNAL.
+ */
+int qnet_hub_serve(qnet_hub *hub,
+                   qnet_listener *listener);
+
+/**
+ * Tells what is attached, in no order: served connections, and the hub's ends of qnet_hub_port(), too.
+ *
+ * @param conns  Filled with handles as far as it reaches. May be NULL if cap is 0.
+ * @param cap    How many it has room for.
+ * @return How many there are; QNET_ERR_HANDLE, QNET_ERR_INVALID (conns is NULL),
+ *         QNET_ERR_INTERNAL.
+ */
+int qnet_hub_ports(qnet_hub *hub,
+                   qnet_conn **conns,
+                   size_t cap);
+
+/**
+ * Sets an option of a hub.
+ *
+ * @param option  QNET_OPT_MAC_AGE_S, QNET_OPT_MAC_MAX or QNET_OPT_QUEUE_BYTES.
+ * @param value   Its value.
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or a value out of range),
+ *         QNET_ERR_UNSUPPORTED (not an option of hubs), QNET_ERR_INTERNAL. On failure nothing has
+ *         changed.
+ */
+int qnet_hub_set(qnet_hub *hub, int option, int64_t value);
+
+/**
+ * Tells an option's value.
+ *
+ * @param option  As for qnet_hub_set().
+ * @param value   Where to.
+ * @return As qnet_hub_set(); QNET_ERR_INVALID where value is NULL.
+ */
+int qnet_hub_get(qnet_hub *hub, int option, int64_t *value);
+
+/**
+ * Tells the hub's counts.
+ *
+ * @param out   Filled as far as it reaches; what the library does not know is zeroed.
+ * @param size  Its size in bytes: sizeof(qnet_hub_stats) of the caller's header.
+ * @return The bytes that the library knows; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is NULL),
+ *         QNET_ERR_INTERNAL.
+ */
+int qnet_hub_get_stats(qnet_hub *hub, qnet_hub_stats *out, size_t size);
+
+/**
+ * Closes a hub and gives its handle back: detaches all, closes the listeners and connections that
+ * it served, and ends what qnet_hub_port() made. Handles given out by that, and attached by the
+ * caller, stay the caller's to close.
+ *
+ * Served connections are closed as by qnet_close(), all at a time; inside a handler of any kind
+ * without waiting for their close handlers.
+ *
+ * @return QNET_OK; QNET_ERR_HANDLE (of two closes at once the second gets it immediately),
+ *         QNET_ERR_INTERNAL.
+ */
+int qnet_hub_close(qnet_hub *hub);
 
 #ifdef __cplusplus
 }

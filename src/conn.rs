@@ -18,16 +18,17 @@ use crate::error::{Error, Result};
 use crate::frame::Run;
 use crate::handle::{NONE, Object, Ref, Token};
 use crate::options::{self, Holder, Options};
-use crate::process::{lock, lock_soon, process};
+use crate::process::{Fair, lock, lock_soon, process};
 use crate::receive::Rx;
 use crate::resolve::resolve;
 use crate::send::Tx;
 use crate::socket::{self, Buffers, Socket};
+use crate::switch::Port;
 use crate::wake::Deadline;
 
 #[derive(Default)]
 pub struct Conn {
-    state: Mutex<State>,
+    state: Fair<State>,
     tx: Mutex<Tx>,
     pub rx_counts: RxCounts,
     /// Tells the delivering thread to look at the state again before its next frame. Acquire and
@@ -69,6 +70,10 @@ pub struct State {
     pub is_handler_new: bool,
     pub close_handler: Option<CloseHandler>,
     pub close_phase: ClosePhase,
+    /// Where it is plugged in, while it is attached or linked: receiving is its loop's then.
+    pub port: Option<Port>,
+    /// Whether the library gives the handle back when all is over: it is a hub's, not a caller's.
+    pub is_hubs: bool,
     /// The listener's count of its living connections.
     living: Option<Living>,
 }
@@ -78,6 +83,8 @@ pub struct State {
 pub enum ClosePhase {
     #[default]
     Pending,
+    /// The connection's own thread is to run it.
+    Due,
     Running,
     Done,
 }
@@ -210,7 +217,7 @@ impl Conn {
     /// The state, whichever connection the slot stands for: for its own thread, while the slot
     /// cannot be used again.
     pub fn state_of_own(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+        self.state.lock()
     }
 
     /// The sending part, for who holds the state of the same connection.
@@ -235,6 +242,9 @@ impl Conn {
     pub fn end_delivery(&self, state: &mut State) {
         state.delivering = false;
         state.rx.end_delivery(self.delivered.load(Ordering::Relaxed));
+        if let Some(port) = &state.port {
+            port.switch.runner.look(state.token);
+        }
     }
 
     /// Makes the slot free for another connection, once the handle is gone and the thread too.
@@ -251,7 +261,7 @@ impl Conn {
 impl Ref<Conn> {
     /// The connection's state, if the handle is live.
     pub fn state(self) -> Result<MutexGuard<'static, State>> {
-        let state = lock(&self.slot.state);
+        let state = self.slot.state.lock();
         if state.is_of(self.token) { Ok(state) } else { Err(Error::Handle) }
     }
 
@@ -264,7 +274,7 @@ impl Ref<Conn> {
     /// The close handler has returned, on a thread of the caller's. It may have closed the
     /// connection, and the slot may be another's.
     pub fn close_handler_returned(self) {
-        let mut state = lock(&self.slot.state);
+        let mut state = self.slot.state.lock();
         if state.token == self.token {
             state.close_phase = ClosePhase::Done;
             self.slot.changed(&state);
@@ -273,7 +283,7 @@ impl Ref<Conn> {
 
     /// A callback ended its thread.
     pub fn callback_died(self, doing: Doing) {
-        let mut state = lock(&self.slot.state);
+        let mut state = self.slot.state.lock();
         if state.token != self.token || doing == Doing::LateClose {
             return;
         }
@@ -300,9 +310,25 @@ impl Ref<Conn> {
         self.state().map_or_else(|_| "a connection".into(), |state| state.socket().peer.to_string())
     }
 
+    /// Gives the handle back if that is the library's to do and nothing of the connection goes on.
+    pub fn give_back_if_over(self) {
+        let Ok(mut state) = self.state() else {
+            return;
+        };
+        let is_over = state.ended.is_some()
+            && state.finish.is_none()
+            && state.close_phase == ClosePhase::Done
+            && !state.delivering;
+        if state.is_hubs && is_over && !state.closing {
+            state.closing = true;
+            drop(state);
+            self.discard();
+        }
+    }
+
     /// Takes the handle's part of the connection away; what is left is its thread's, if it has one.
     pub fn discard(self) {
-        let mut state = lock(&self.slot.state);
+        let mut state = self.slot.state.lock();
         let mut tx = lock(&self.slot.tx);
         state.open = false;
         self.slot.changed(&state);
@@ -321,7 +347,7 @@ pub fn open(socket: Socket, options: Options, living: Option<Living>) -> Result<
 
 fn open_in(conn: Ref<Conn>, socket: Socket, options: Options, living: Option<Living>) -> Ref<Conn> {
     let socket = Arc::new(socket);
-    let mut state = lock(&conn.slot.state);
+    let mut state = conn.slot.state.lock();
     let mut tx = lock(&conn.slot.tx);
     conn.slot.rx_counts.clear();
     *tx = Tx::new(conn.token, socket.clone(), &options);

@@ -103,6 +103,9 @@ impl Ref<Conn> {
     pub fn end(self, state: &mut State, reason: Error) {
         self.slot.tx_of_own().end(reason.clone());
         state.ended = Some(reason);
+        if self.unplug(state) {
+            self.have_close_handler_run(state);
+        }
         self.slot.interrupt.store(true, std::sync::atomic::Ordering::Release);
         self.slot.changed(state);
     }
@@ -121,7 +124,7 @@ impl Ref<Conn> {
         if reason == Error::Closed { reset.unwrap_or(reason) } else { reason }
     }
 
-    fn end_locally(self, state: &mut State) {
+    pub fn end_locally(self, state: &mut State) {
         if state.ended.is_none() {
             self.end(state, self.with_reset(Error::Closed));
             let finish = Finish::local(state.options.linger(), state.rx.unread());
@@ -164,7 +167,28 @@ impl Ref<Conn> {
     /// Ends the connection without waiting.
     pub fn shutdown(self) -> Result<()> {
         self.end_locally(&mut *self.state()?);
+        self.give_back_if_over();
         Ok(())
+    }
+
+    /// Waits, as closing would, for what still runs of a connection that the library gives back, and
+    /// which has ended.
+    pub fn wait_until_given_back(self) {
+        loop {
+            self.give_back_if_over();
+            let Ok(state) = self.state() else {
+                return;
+            };
+            let waits = state.options.wait() && !callback::inside();
+            let is_called = matches!(state.close_phase, ClosePhase::Due | ClosePhase::Running);
+            if !state.is_hubs || state.finish.is_none() && !(waits && is_called) {
+                return;
+            }
+            let socket = state.socket().clone();
+            let epoch = socket.wake.epoch();
+            drop(state);
+            socket.wake.wait_change(epoch);
+        }
     }
 
     /// The close handler, if the caller is to run it now.
@@ -225,11 +249,17 @@ impl Ref<Conn> {
             }
             let socket = state.socket().clone();
             let epoch = socket.wake.epoch();
-            let is_handled = state.handler.is_some();
-            if state.ended.is_some() && (!is_handled || state.close_phase == ClosePhase::Done) {
+            let is_handled = state.handler.is_some() || state.port.is_some();
+            let is_over = match state.close_phase {
+                ClosePhase::Pending => !is_handled,
+                ClosePhase::Due | ClosePhase::Running => false,
+                ClosePhase::Done => true,
+            };
+            if state.ended.is_some() && is_over {
                 return Ok(());
             }
-            if !is_handled && (state.rx.has_found_end() || socket.peer_has_left()) {
+            let is_ended = state.ended.is_some();
+            if !is_handled && !is_ended && (state.rx.has_found_end() || socket.peer_has_left()) {
                 self.look_for_end(&mut state);
                 return Ok(());
             }
@@ -237,7 +267,7 @@ impl Ref<Conn> {
             if deadline.passed() {
                 return Err(deadline.error());
             }
-            if is_handled {
+            if is_handled || is_ended {
                 socket.wake.wait_fds(epoch, PollFds::new(), deadline)?;
             } else {
                 socket.wake.wait_fd(epoch, socket.fd(), PollFlags::RDHUP, deadline)?;
@@ -250,7 +280,11 @@ impl Ref<Conn> {
         let mut state = self.state().ok()?;
         let socket = state.socket().clone();
         match self.finish_turn(&mut state) {
-            Some(Turn::Done) => None,
+            Some(Turn::Done) => {
+                drop(state);
+                self.give_back_if_over();
+                None
+            }
             Some(Turn::Wait(events, until)) => Some((socket, events, until)),
             None => {
                 let mut tx = self.slot.tx_of_own();

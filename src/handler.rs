@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::frame::{self, Front, PREFIX, Run, Walk};
 use crate::handle::Ref;
 use crate::process::{Process, process};
+use crate::switch::PLUGGED;
 use crate::thread;
 use crate::wake::Deadline;
 
@@ -33,6 +34,9 @@ impl Ref<Conn> {
         if let Some(end) = &state.ended {
             return Err(end.clone());
         }
+        if state.port.is_some() {
+            return Err(PLUGGED);
+        }
         if handler.is_some() && !state.thread {
             start_thread(self)?;
             state.thread = true;
@@ -55,8 +59,10 @@ impl Ref<Conn> {
         let has_frames = is_handled && state.is_handler_new;
         // Without a handler, who closes calls it; but that may have been, without waiting.
         let has_end = state.ended.is_some()
-            && state.close_phase == ClosePhase::Pending
-            && (is_handled || !state.is_of(self.token));
+            && match state.close_phase {
+                ClosePhase::Pending => is_handled || !state.is_of(self.token),
+                phase => phase == ClosePhase::Due,
+            };
         state.thread = (has_frames || has_end) && start_thread(self).is_ok();
         if !state.thread {
             state.handler = None;
@@ -87,13 +93,30 @@ impl Ref<Conn> {
         handler: Option<CloseHandler>,
     ) -> Result<Option<callback::CloseCall>> {
         let mut state = self.state()?;
-        if state.close_phase == ClosePhase::Pending {
+        if matches!(state.close_phase, ClosePhase::Pending | ClosePhase::Due) {
             state.close_handler = handler;
             return Ok(state.due_close_call(self));
         }
         let code = state.ended.as_ref().map_or(0, Error::code);
         let doing = Doing::LateClose;
         Ok(handler.map(|handler| callback::CloseCall { conn: self, handler, code, doing }))
+    }
+}
+
+/// The close handler of connections that no handler's thread and no caller receives from.
+impl Ref<Conn> {
+    /// Has the close handler called on a thread of the connection's own. Where there can be none, it
+    /// is left to who closes the connection.
+    pub fn have_close_handler_run(self, state: &mut State) {
+        if state.close_phase != ClosePhase::Pending {
+            return;
+        }
+        if state.close_handler.is_none() {
+            state.close_phase = ClosePhase::Done;
+        } else if state.thread || start_thread(self).is_ok() {
+            state.thread = true;
+            state.close_phase = ClosePhase::Due;
+        }
     }
 }
 
@@ -215,7 +238,7 @@ impl Ref<Conn> {
             let mut state = self.slot.state_of_own();
             self.slot.interrupt.store(false, Ordering::Relaxed);
             if let Some(end) = &state.ended
-                && state.close_phase == ClosePhase::Pending
+                && matches!(state.close_phase, ClosePhase::Pending | ClosePhase::Due)
             {
                 let code = end.code();
                 state.close_phase = ClosePhase::Running;
@@ -264,6 +287,7 @@ impl Ref<Conn> {
         let mut state = self.slot.state_of_own();
         state.close_phase = ClosePhase::Done;
         self.leave(state);
+        self.give_back_if_over();
     }
 
     fn leave(self, mut state: MutexGuard<'_, State>) {

@@ -2,9 +2,10 @@
 //!
 //! QEMU's socket netdevs carry Ethernet frames over plain sockets; here is their other end. What a
 //! C program sees is in [`capi`] and `include/qnet.h`; below it is a library that C has no part in.
-//! `handle` and `process` hold the objects; `conn` and `listener` are the objects; `send`,
-//! `cork`, `receive`, `handler` and `end` are what is done with a connection; `frame`, `memory`, `address`,
-//! `socket`, `wake` and `thread` know of none of that.
+//! `handle` and `process` hold the objects; `conn`, `listener` and `hub` are the objects; `send`,
+//! `cork`, `receive`, `handler` and `end` are what is done with a connection. `link` and `hub` plug
+//! connections into a `switch`, whose `table` learns, and which a loop of `forward` runs. `frame`,
+//! `memory`, `address`, `socket`, `wake` and `thread` know of none of that.
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("libqnet is for 64-bit Linux");
@@ -16,9 +17,12 @@ mod conn;
 mod cork;
 mod end;
 mod error;
+mod forward;
 mod frame;
 mod handle;
 mod handler;
+mod hub;
+mod link;
 mod listener;
 mod memory;
 mod options;
@@ -28,5 +32,7 @@ mod resolve;
 mod send;
 mod service;
 mod socket;
+mod switch;
+mod table;
 mod thread;
 mod wake;

@@ -10,7 +10,9 @@ use rustix::event::PollFlags;
 use crate::address::{Host, Target};
 use crate::conn::{self, Conn, Living};
 use crate::error::{Error, Result};
+use crate::forward::{Loop, NOTHING, READABLE};
 use crate::handle::{NONE, Object, Ref, Token};
+use crate::hub::Hub;
 use crate::options::{self, Holder, Options};
 use crate::process::{lock, process};
 use crate::resolve::resolve;
@@ -29,6 +31,17 @@ struct State {
     open: Option<Arc<Open>>,
     /// Its own, and those that its connections start with.
     options: Options,
+    /// Who accepts in the background.
+    server: Option<Server>,
+}
+
+/// A hub that a listener's connections are attached to.
+#[derive(Clone, Copy)]
+struct Server {
+    hub: Ref<Hub>,
+    runner: &'static Loop,
+    /// Not while it rests.
+    is_watched: bool,
 }
 
 /// What the threads that accept share; gone with the last of them.
@@ -78,8 +91,7 @@ fn open_in(
     let file = Mutex::new(file);
     let open = Open { socket, wake: Wake::default(), file, living: Arc::default() };
     let open = Some(Arc::new(open));
-    *lock(&listener.slot.state) =
-        State { token: listener.token, open, options: Options::default() };
+    *lock(&listener.slot.state) = State { token: listener.token, open, ..State::default() };
     listener
 }
 
@@ -130,6 +142,11 @@ impl Ref<Listener> {
     pub fn close(self) -> Result<()> {
         let mut state = self.state()?;
         let open = state.open().clone();
+        if let Some(server) = &mut state.server {
+            // Taking a descriptor out of the set cannot fail.
+            let _ = server.watch(self.token, &open, false);
+            server.runner.leave();
+        }
         *state = State { token: NONE, ..State::default() };
         drop(state);
         // Now, whoever may still hold the socket for a moment.
@@ -175,11 +192,80 @@ impl Ref<Listener> {
     }
 }
 
+/// How many connections one turn accepts.
+const ACCEPTED: usize = 16;
+
+/// Being served by a hub.
+impl Ref<Listener> {
+    /// Has a hub's loop accept from now on.
+    pub fn serve(self, hub: Ref<Hub>, runner: &'static Loop) -> Result<()> {
+        let mut state = self.state()?;
+        if state.server.is_some() {
+            return Err(Error::Busy("a hub serves the listener already"));
+        }
+        runner.join()?;
+        let mut server = Server { hub, runner, is_watched: false };
+        server.watch(self.token, state.open(), true).inspect_err(|_| runner.leave())?;
+        state.server = Some(server);
+        Ok(())
+    }
+
+    pub fn is_live(&self) -> bool {
+        self.state().is_ok()
+    }
+
+    /// The loop's turn: accepts what waits. Where the system refuses, it rests for a while.
+    pub fn serve_turn(self, runner: &Loop) {
+        let Ok(Some(server)) = self.state().map(|state| state.server) else {
+            return;
+        };
+        for _ in 0..ACCEPTED {
+            match self.accept(0) {
+                // Failing, the peer is hung up on: the hub is closed, or the system refuses.
+                Ok(conn) => drop(server.hub.adopt(conn)),
+                Err(Error::Os(_)) => return self.rest(runner),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn rest(self, runner: &Loop) {
+        if let Ok(mut state) = self.state() {
+            state.watch(self.token, false);
+            runner.rest(self);
+        }
+    }
+
+    /// It has rested.
+    pub fn resume(self) {
+        if let Ok(mut state) = self.state() {
+            state.watch(self.token, true);
+        }
+    }
+}
+
+impl Server {
+    fn watch(&mut self, token: Token, open: &Open, whether: bool) -> Result<()> {
+        let interest = |is_watched| if is_watched { READABLE } else { NOTHING };
+        let (before, after) = (interest(self.is_watched), interest(whether));
+        self.runner.watch(open.socket.fd(), token, before, after)?;
+        self.is_watched = whether;
+        Ok(())
+    }
+}
+
 const NO_FILE: Error = Error::Unsupported("the listener made no socket file");
 
 impl State {
     fn open(&self) -> &Arc<Open> {
         self.open.as_ref().expect("a live listener is open")
+    }
+
+    /// Has the loop wait for peers, or not. Returns whether it does.
+    fn watch(&mut self, token: Token, whether: bool) -> bool {
+        let open = self.open().clone();
+        let server = self.server.as_mut();
+        server.is_some_and(|server| server.watch(token, &open, whether).is_ok() && whether)
     }
 }
 

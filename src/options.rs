@@ -45,11 +45,13 @@ pub enum qnet_option {
     QNET_OPT_WAIT = 12,
     /// Of a listener that made a socket file: the file's mode. Default 0600.
     QNET_OPT_UNIX_MODE = 13,
-    /// Of a hub. Not in this release.
+    /// Of a hub: how long it knows behind which port a device is, after its last frame, in s: from 1.
+    /// Default 300.
     QNET_OPT_MAC_AGE_S = 20,
-    /// Of a hub. Not in this release.
+    /// Of a hub: how many devices it knows at most: 1 to 1048576, default 8192.
     QNET_OPT_MAC_MAX = 21,
-    /// Of a hub. Not in this release.
+    /// Of a hub: how many bytes may wait for a port whose peer does not read, for each port. Beyond
+    /// it frames for the port are dropped. Default 1048576.
     QNET_OPT_QUEUE_BYTES = 22,
 }
 
@@ -65,10 +67,9 @@ pub const DIAL_TIMEOUT_MS: i32 = qnet_option::QNET_OPT_DIAL_TIMEOUT_MS as i32;
 pub const MAX_CONNS: i32 = qnet_option::QNET_OPT_MAX_CONNS as i32;
 pub const WAIT: i32 = qnet_option::QNET_OPT_WAIT as i32;
 pub const UNIX_MODE: i32 = qnet_option::QNET_OPT_UNIX_MODE as i32;
-const MAC_AGE_S: i32 = qnet_option::QNET_OPT_MAC_AGE_S as i32;
-const QUEUE_BYTES: i32 = qnet_option::QNET_OPT_QUEUE_BYTES as i32;
-
-const COUNT: usize = UNIX_MODE as usize + 1;
+pub const MAC_AGE_S: i32 = qnet_option::QNET_OPT_MAC_AGE_S as i32;
+pub const MAC_MAX: i32 = qnet_option::QNET_OPT_MAC_MAX as i32;
+pub const QUEUE_BYTES: i32 = qnet_option::QNET_OPT_QUEUE_BYTES as i32;
 
 /// What options are set on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +77,7 @@ pub enum Holder {
     Conn,
     Dial,
     Listener,
+    Hub,
 }
 
 /// One option: its default, its range, and who has it.
@@ -91,13 +93,14 @@ const FOREVER: i64 = i32::MAX as i64;
 const EVERY: &[Holder] = &[Holder::Conn, Holder::Dial, Holder::Listener];
 const DIAL: &[Holder] = &[Holder::Dial];
 const LISTENER: &[Holder] = &[Holder::Listener];
+const HUB: &[Holder] = &[Holder::Hub];
 
 const fn rule(option: i32, default: i64, min: i64, max: i64, holders: &'static [Holder]) -> Rule {
     Rule { option, default, min, max, holders }
 }
 
 /// Known options without a rule here are for other objects, or for what this release lacks.
-const RULES: [Rule; 12] = [
+const RULES: [Rule; 15] = [
     rule(SEND_TIMEOUT_MS, -1, -1, FOREVER, EVERY),
     rule(TX_USECS, 0, 0, 1_000_000, EVERY),
     rule(CORK, 1, 0, 1, EVERY),
@@ -111,15 +114,23 @@ const RULES: [Rule; 12] = [
     rule(MAX_CONNS, 1024, 1, FOREVER, LISTENER),
     rule(WAIT, 1, 0, 1, EVERY),
     rule(UNIX_MODE, 0o600, 0, 0o777, LISTENER),
+    rule(MAC_AGE_S, 300, 1, FOREVER, HUB),
+    rule(MAC_MAX, 8192, 1, 1 << 20, HUB),
+    rule(QUEUE_BYTES, 1 << 20, 0, FOREVER, HUB),
 ];
+
+/// Where an option's rule and value are, if it has one.
+fn index(option: i32) -> Option<usize> {
+    RULES.iter().position(|rule| rule.option == option)
+}
 
 fn find(option: i32, holder: Holder) -> Result<&'static Rule> {
     if !matches!(option, SEND_TIMEOUT_MS..=UNIX_MODE | MAC_AGE_S..=QUEUE_BYTES) {
         return Err(Error::invalid(format!("unknown option {option}")));
     }
-    RULES
-        .iter()
-        .find(|rule| rule.option == option && rule.holders.contains(&holder))
+    index(option)
+        .map(|index| &RULES[index])
+        .filter(|rule| rule.holders.contains(&holder))
         .ok_or(Error::Unsupported("the option is not for this object, or not in this release"))
 }
 
@@ -128,19 +139,15 @@ pub fn check_known(option: i32, holder: Holder) -> Result<()> {
     find(option, holder).map(|_| ())
 }
 
-/// The values of all options, by number.
+/// The values of all options, in the order of the rules. Every one fits: no rule goes beyond it.
 #[derive(Debug, Clone)]
 pub struct Options {
-    values: [i64; COUNT],
+    values: [i32; RULES.len()],
 }
 
 impl Default for Options {
     fn default() -> Options {
-        let mut values = [0; COUNT];
-        for rule in &RULES {
-            values[rule.option as usize] = rule.default;
-        }
-        Options { values }
+        Options { values: std::array::from_fn(|index| RULES[index].default as i32) }
     }
 }
 
@@ -152,13 +159,13 @@ impl Options {
             let why = format!("option {option} cannot be {value}: it is from {min} to {max}");
             return Err(Error::Invalid(why));
         }
-        self.values[option as usize] = value;
+        self.values[index(option).expect("it has a rule")] = value as i32;
         Ok(())
     }
 
     /// The value of an option known to exist.
     pub fn get(&self, option: i32) -> i64 {
-        self.values[option as usize]
+        self.values[index(option).expect("every option has a rule")].into()
     }
 
     pub fn max_frame(&self) -> usize {
@@ -187,6 +194,18 @@ impl Options {
 
     pub fn unix_mode(&self) -> u32 {
         self.get(UNIX_MODE) as u32
+    }
+
+    pub fn mac_age(&self) -> Duration {
+        Duration::from_secs(self.get(MAC_AGE_S) as u64)
+    }
+
+    pub fn mac_max(&self) -> usize {
+        self.get(MAC_MAX) as usize
+    }
+
+    pub fn queue_bytes(&self) -> usize {
+        self.get(QUEUE_BYTES) as usize
     }
 
     pub fn dial_deadline(&self) -> Deadline {

@@ -9,7 +9,9 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 use crate::conn::Conn;
 use crate::cork::Lanes;
+use crate::forward::Loops;
 use crate::handle::Table;
+use crate::hub::Hub;
 use crate::listener::Listener;
 use crate::receive::Pollers;
 use crate::send::Gather;
@@ -20,8 +22,10 @@ use crate::service::Service;
 pub struct Process {
     pub conns: Table<Conn>,
     pub listeners: Table<Listener>,
+    pub hubs: Table<Hub>,
     pub pollers: Pollers,
     pub service: Service,
+    pub loops: Loops,
     pub gather: Gather,
     pub lanes: Lanes,
     number: u32,
@@ -130,6 +134,45 @@ fn map_page() -> &'static AtomicU32 {
 #[inline]
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A mutex for what one thread locks again and again: `std`'s may go to the same thread for ever,
+/// while others sleep for it.
+#[derive(Default)]
+pub struct Fair<T> {
+    mutex: Mutex<T>,
+    /// How many sleep. Relaxed: it is a hint, which costs time alone where it is not seen.
+    sleeping: AtomicU32,
+}
+
+/// How often to let others run who sleep for a lock: long enough for one of them to wake up.
+const COURTESY: u32 = 500;
+
+impl<T> Fair<T> {
+    pub fn new(value: T) -> Fair<T> {
+        Fair { mutex: Mutex::new(value), sleeping: AtomicU32::new(0) }
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        for _ in 0..COURTESY {
+            if self.sleeping.load(Ordering::Relaxed) == 0 {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        match self.mutex.try_lock() {
+            Ok(guard) => guard,
+            Err(_) => self.sleep(),
+        }
+    }
+
+    #[cold]
+    fn sleep(&self) -> MutexGuard<'_, T> {
+        self.sleeping.fetch_add(1, Ordering::Relaxed);
+        let guard = lock(&self.mutex);
+        self.sleeping.fetch_sub(1, Ordering::Relaxed);
+        guard
+    }
 }
 
 /// Things to use again, at most `KEPT` of them.

@@ -15,11 +15,12 @@ use crate::handle::Ref;
 use crate::memory::Memory;
 use crate::process::{lock, process};
 use crate::socket::{Read, Socket};
+use crate::switch::PLUGGED;
 use crate::wake::{Deadline, PollFds, Wake, Woken};
 
 /// A buffer for a trickle of frames, and one for a stream of them.
 const SMALL: usize = 4 << 10;
-const LARGE: usize = 128 << 10;
+pub const LARGE: usize = 128 << 10;
 
 /// How long a large buffer is kept for a connection that is quiet.
 const QUIET: Duration = Duration::from_millis(100);
@@ -262,9 +263,12 @@ impl Rx {
 
 impl State {
     /// Why the connection cannot be received from by its callers, if so.
-    fn refuses_receive(&self) -> Option<Error> {
+    pub fn refuses_receive(&self) -> Option<Error> {
         if let Some(end) = &self.ended {
             return Some(end.clone());
+        }
+        if self.port.is_some() {
+            return Some(PLUGGED);
         }
         self.handler.map(|_| Error::Busy("the connection has a handler"))
     }
@@ -507,21 +511,47 @@ impl Rx {
         buf: &mut [MaybeUninit<u8>],
         counts: &RxCounts,
     ) -> usize {
+        self.read_behind(socket, buf, counts).map_or(0, |bytes| self.sort_packed(bytes, counts))
+    }
+
+    /// Copies what is here to `buf`, which has room for more, and reads once behind it. Returns all of
+    /// that, of which the caller is to `keep` what it does not use; `None` where nothing came, and
+    /// nothing has changed but for an end.
+    pub fn read_behind<'b>(
+        &mut self,
+        socket: &Socket,
+        buf: &'b mut [MaybeUninit<u8>],
+        counts: &RxCounts,
+    ) -> Option<&'b mut [u8]> {
+        if self.found.is_some() {
+            return None;
+        }
         let (front, room) = buf.split_at_mut(self.unread().len());
         front.write_copy_of_slice(self.unread());
         match socket.read_into(room) {
-            Ok(Read::Empty) => return 0,
+            Ok(Read::Empty) => return None,
             Ok(Read::End) => self.found = Some(Found::End),
             Err(error) => self.found = Some(Found::Failed(error)),
             Ok(Read::Bytes(n)) => {
                 self.has_read(n, counts);
                 let read = front.len() + n;
                 // SAFETY: the front was copied, and the socket wrote n bytes behind it.
-                let bytes = unsafe { buf[..read].assume_init_mut() };
-                return self.sort_packed(bytes, counts);
+                return Some(unsafe { buf[..read].assume_init_mut() });
             }
         }
-        0
+        None
+    }
+
+    /// Keeps the front of a frame, in no more memory than it needs: more is read elsewhere.
+    pub fn keep(&mut self, rest: &[u8], counts: &RxCounts) {
+        self.buffer = Buffer::with_capacity(rest.len(), rest);
+        // A length that no frame has is found here.
+        self.has_frame(counts);
+    }
+
+    /// Uses up the first `n` bytes of what is unread.
+    pub fn use_up(&mut self, n: usize) {
+        self.buffer.start += n;
     }
 
     /// Leaves whole frames without runts in `bytes`, and keeps the rest.

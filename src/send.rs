@@ -7,6 +7,7 @@
 //! A frame that is held back for others to join it waits in the same place, or in its thread's lane
 //! (`cork`). What is in the backlog was always taken before what is in the lane.
 
+use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::sync::atomic::Ordering;
@@ -59,6 +60,8 @@ pub struct Tx {
     /// Why no more can be sent: the end as reported, or as a write met it.
     end: Option<Error>,
     backlog: Backlog,
+    /// What comes behind the backlog; there only while the socket is stuck.
+    queue: VecDeque<Backlog>,
     corked: Option<Corked>,
     /// Whether the socket did not take all that was last tried.
     is_stuck: bool,
@@ -78,8 +81,8 @@ pub struct Tx {
     writes: u64,
 }
 
-/// What was taken and is not yet written: a frame that the socket has taken a part of, or frames
-/// held back for others to join them.
+/// What was taken and is not yet written: a frame that the socket has taken a part of, frames held
+/// back for others to join them, or forwarded ones that found the socket full.
 #[derive(Default)]
 struct Backlog {
     /// Empty, or a gathering buffer, of which `len` bytes are used.
@@ -92,6 +95,12 @@ struct Backlog {
 impl Backlog {
     fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    fn give_back(self) {
+        if !self.buffer.is_empty() {
+            process().gather.give_back(self.buffer);
+        }
     }
 
     /// Appends a frame for which there is room.
@@ -295,7 +304,7 @@ impl Tx {
     }
 
     /// The socket of a live connection.
-    fn socket(&self) -> &Arc<Socket> {
+    pub fn socket(&self) -> &Arc<Socket> {
         self.socket.as_ref().expect("a live connection has a socket")
     }
 
@@ -323,21 +332,18 @@ impl Tx {
 
     /// Gives up what is not written.
     pub fn drop_backlog(&mut self) {
-        self.dropped += (self.backlog.frames - self.backlog.progress.frames) as u64;
-        self.clear_backlog();
+        for backlog in self.queue.drain(..).chain([std::mem::take(&mut self.backlog)]) {
+            self.dropped += (backlog.frames - backlog.progress.frames) as u64;
+            backlog.give_back();
+        }
+        self.queue = VecDeque::new();
+        self.is_stuck = false;
+        self.hold.due = None;
         if let Some(mut corked) = self.corked.take() {
             let (bytes, frames) = corked.lane.contents();
             self.dropped += (frames - corked.progress.frames) as u64;
             corked.progress = Progress { written: bytes.len(), whole: bytes.len(), frames };
             self.keep_corked(corked);
-        }
-    }
-
-    fn clear_backlog(&mut self) {
-        self.is_stuck = false;
-        self.hold.due = None;
-        if !self.backlog.is_empty() {
-            process().gather.give_back(std::mem::take(&mut self.backlog).buffer);
         }
     }
 
@@ -362,15 +368,17 @@ impl Tx {
     }
 
     fn try_backlog(&mut self) -> Result<bool> {
-        if !self.backlog.is_empty() {
+        while !self.backlog.is_empty() {
             let mut backlog = std::mem::take(&mut self.backlog);
             let bytes = &backlog.buffer[..backlog.len];
             let is_all = self.write_frames(bytes, backlog.frames, &mut backlog.progress);
-            self.backlog = backlog;
-            if !is_all? {
-                return Ok(false);
+            if !matches!(is_all, Ok(true)) {
+                self.backlog = backlog;
+                return is_all;
             }
-            self.clear_backlog();
+            backlog.give_back();
+            self.backlog = self.queue.pop_front().unwrap_or_default();
+            self.hold.due = None;
         }
         if let Some(mut corked) = self.corked.take() {
             let (bytes, frames) = corked.lane.contents();
@@ -670,6 +678,132 @@ impl Tx {
                 Error::FrameSize(format!("a frame of {len} bytes (it may have {min} to {max})"))
             }
         }
+    }
+}
+
+/// Sending on what was received elsewhere: never waits.
+impl Tx {
+    /// Whether the socket is full: what is passed on is queued.
+    pub fn is_stuck(&self) -> bool {
+        self.is_stuck
+    }
+
+    /// Whether frames up to that length go out as they come in.
+    pub fn passes_as_is(&self, longest: usize) -> bool {
+        self.padded == 0 && longest <= self.max_frame
+    }
+
+    /// Sends on frames that lie in wire format and go out as they are. What the socket does not take
+    /// is queued, until `limit` bytes are. Returns how many frames were dropped.
+    pub fn pass(&mut self, bytes: &[u8], frames: usize, limit: usize) -> usize {
+        if !self.is_stuck {
+            self.write_backlog();
+        }
+        let written = self.pass_now(bytes);
+        if written == bytes.len() {
+            self.frames += frames as u64;
+            self.bytes += (bytes.len() - frames * PREFIX) as u64;
+            return 0;
+        }
+        let mut sent = Progress::default();
+        sent.advance(bytes, frames, written);
+        self.frames += sent.frames as u64;
+        self.bytes += (sent.whole - sent.frames * PREFIX) as u64;
+        let taken = sent.frames + self.enqueue(&bytes[sent.whole..], written - sent.whole, limit);
+        self.dropped += (frames - taken) as u64;
+        frames - taken
+    }
+
+    /// Writes until the socket is full or has failed. Returns how many bytes it took.
+    fn pass_now(&mut self, bytes: &[u8]) -> usize {
+        let mut written = 0;
+        while written < bytes.len() && !self.is_stuck && self.end.is_none() {
+            let end = bytes.len().min(written + self.piece);
+            let wrote = self.socket().write(&[IoSlice::new(&bytes[written..end])]);
+            // Short of memory is like being full; another failure has set `end`.
+            written += self.wrote(wrote).unwrap_or(0);
+            self.is_stuck = written < end && self.end.is_none();
+        }
+        written
+    }
+
+    /// Queues what the socket has taken `cut` bytes of, since it is full. Returns how many frames.
+    fn enqueue(&mut self, bytes: &[u8], cut: usize, limit: usize) -> usize {
+        if self.end.is_some() {
+            return 0;
+        }
+        self.take_over_lane();
+        let count = self.push_all(bytes, cut, limit);
+        self.is_stuck = !self.backlog.is_empty();
+        count
+    }
+
+    /// What a thread holds back was taken before, but would be written after what is queued now.
+    fn take_over_lane(&mut self) {
+        let Some(mut corked) = self.corked.take() else {
+            return;
+        };
+        let (bytes, frames) = corked.lane.contents();
+        let Progress { written, whole, .. } = corked.progress;
+        self.push_all(&bytes[whole..], written - whole, usize::MAX);
+        corked.progress = Progress { written: bytes.len(), whole: bytes.len(), frames };
+        self.keep_corked(corked);
+    }
+
+    /// Appends frames in wire format, until `limit` bytes are unwritten; `cut` bytes of the first
+    /// are written. Returns how many.
+    fn push_all(&mut self, bytes: &[u8], cut: usize, limit: usize) -> usize {
+        let mut queued = self.queued();
+        let mut count = 0;
+        for frame in Walk::over(bytes) {
+            let wire = Wire { frame, padded_len: frame.len() };
+            // The rest of a frame that has begun must follow.
+            if queued + wire.len() > limit && (cut == 0 || count > 0) {
+                break;
+            }
+            queued += wire.len();
+            count += 1;
+            let last = self.queue.back_mut().unwrap_or(&mut self.backlog);
+            if last.len + wire.len() <= BUFFER {
+                last.push(&wire);
+            } else {
+                let mut next = Backlog::default();
+                next.push(&wire);
+                self.queue.push_back(next);
+            }
+        }
+        if cut > 0 {
+            self.backlog.progress.written = cut;
+        }
+        count
+    }
+
+    /// Bytes that are not written.
+    fn queued(&self) -> usize {
+        let behind: usize = self.queue.iter().map(|backlog| backlog.len).sum();
+        self.backlog.len - self.backlog.progress.written + behind
+    }
+
+    /// The same as `pass` for frames that may be too long for this connection, or have to be padded:
+    /// they are copied to `room` first, which has room for any.
+    pub fn pass_fitted(&mut self, bytes: &[u8], room: &mut [u8], limit: usize) -> usize {
+        let (mut len, mut frames, mut dropped) = (0, 0, 0);
+        for frame in Walk::over(bytes) {
+            if !self.fits(frame) {
+                self.dropped += 1;
+                dropped += 1;
+                continue;
+            }
+            let wire = self.wrap(frame);
+            if len + wire.len() > room.len() {
+                dropped += self.pass(&room[..len], frames, limit);
+                (len, frames) = (0, 0);
+            }
+            wire.copy_to(&mut room[len..len + wire.len()]);
+            len += wire.len();
+            frames += 1;
+        }
+        dropped + self.pass(&room[..len], frames, limit)
     }
 }
 

@@ -1,6 +1,6 @@
 use std::ffi::{c_char, c_int};
 
-use super::{LAST_ERROR, OK, give_text, guard, on_conn, out, put, qnet_conn};
+use super::{LAST_ERROR, OK, give_struct, give_text, guard, on_conn, out, put, qnet_conn};
 use crate::conn::qnet_stats;
 use crate::error;
 
@@ -81,17 +81,8 @@ pub unsafe extern "C-unwind" fn qnet_get_stats(
     size: usize,
 ) -> c_int {
     on_conn(conn, "tell the counts", |conn| {
-        let to: *mut u8 = super::out(out, "out")?.cast();
-        let stats = conn.stats()?;
-        let known = size_of::<qnet_stats>();
         // SAFETY: C promises room for `size` bytes; the struct is plain integers.
-        unsafe {
-            to.copy_from_nonoverlapping((&raw const stats).cast(), known.min(size));
-            if size > known {
-                to.add(known).write_bytes(0, size - known);
-            }
-        }
-        Ok(known as c_int)
+        unsafe { give_struct(|| conn.stats(), out, size) }
     })
 }
 

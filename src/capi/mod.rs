@@ -8,7 +8,9 @@
 
 pub mod conn;
 pub mod end;
+pub mod hub;
 pub mod info;
+pub mod link;
 pub mod listener;
 pub mod receive;
 pub mod send;
@@ -24,6 +26,7 @@ use crate::callback::CloseCall;
 use crate::conn::Conn;
 use crate::error::{Error, Result, qnet_error};
 use crate::handle::Ref;
+use crate::hub::Hub;
 use crate::listener::Listener;
 use crate::process::process;
 use crate::thread::Uncancelled;
@@ -37,6 +40,11 @@ pub struct qnet_conn {
 
 /// A listener: peers connect to it. A handle, like qnet_conn.
 pub struct qnet_listener {
+    _token: u8,
+}
+
+/// A hub: a learning switch. A handle, like qnet_conn.
+pub struct qnet_hub {
     _token: u8,
 }
 
@@ -148,6 +156,24 @@ fn on_listener(
     )
 }
 
+/// The same as [`on_conn`] for a hub's.
+fn on_hub(
+    hub: *mut qnet_hub,
+    attempt: &str,
+    body: impl FnOnce(Ref<Hub>) -> Result<c_int>,
+) -> c_int {
+    call(
+        || format!("{attempt} on hub {hub:p}"),
+        || {
+            let hub = process().hubs.get(hub.addr() as u64)?;
+            body(hub).or_else(|error| match error {
+                Error::Invalid(_) => hub.check().and(Err(error)),
+                error => Err(error),
+            })
+        },
+    )
+}
+
 /// The thread's last failure. No destructor, so that it is there to the thread's last moment.
 struct LastError {
     text: [u8; 512],
@@ -247,6 +273,28 @@ unsafe fn give_text(text: &[u8], buf: *mut c_char, cap: usize) -> Result<c_int> 
         }
     }
     Ok(text.len() as c_int)
+}
+
+/// Gives a struct of counts as far as there is room, and zeroes beyond it. Returns the bytes known.
+///
+/// # Safety
+/// `to` is NULL or has room for `size` bytes; `T` is plain integers.
+unsafe fn give_struct<T>(
+    counts: impl FnOnce() -> Result<T>,
+    to: *mut T,
+    size: usize,
+) -> Result<c_int> {
+    let to: *mut u8 = out(to, "out")?.cast();
+    let counts = counts()?;
+    let known = size_of::<T>();
+    // SAFETY: the caller's promise.
+    unsafe {
+        to.copy_from_nonoverlapping((&raw const counts).cast(), known.min(size));
+        if size > known {
+            to.add(known).write_bytes(0, size - known);
+        }
+    }
+    Ok(known as c_int)
 }
 
 /// What a callback is called with.

@@ -1,0 +1,34 @@
+use std::ffi::c_int;
+
+use super::{OK, on_conn, qnet_conn};
+use crate::link;
+use crate::process::process;
+
+/// Cables two connections together: what one receives the other sends, until one ends or
+/// qnet_unlink() is called.
+///
+/// Nothing is lost: while one does not read, the other is not read. When one side ends, the other is
+/// ended after what the first sent is written. Frames shorter than 14 bytes are skipped (rx_runts),
+/// and those longer than the sender's QNET_OPT_MAX_FRAME dropped (its tx_dropped). A thread of the
+/// library's does the work, which all links and hubs share; meanwhile other ways to receive give QNET_ERR_BUSY, while
+/// sends go to the connection's own peer, between the frames of the link.
+///
+/// @param a  One connection, and
+/// @param b  the other. Both stay the caller's, to be closed with qnet_close(), which ends the link.
+/// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (both are the same), QNET_ERR_BUSY (one has a
+///         handler, or is attached or linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS
+///         (one has ended, or there is no thread), QNET_ERR_INTERNAL. On failure neither is linked.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn qnet_link(a: *mut qnet_conn, b: *mut qnet_conn) -> c_int {
+    on_conn(a, "link", |a| link::link(a, process().conns.get(b.addr() as u64)?).map(|()| OK))
+}
+
+/// Takes the cable out at both sides, at once: both connections are as before qnet_link(). What was
+/// received and not yet written is still written.
+///
+/// @param conn  Either of the two.
+/// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (it is not linked), QNET_ERR_INTERNAL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn qnet_unlink(conn: *mut qnet_conn) -> c_int {
+    on_conn(conn, "unlink", |conn| link::unlink(conn).map(|()| OK))
+}

@@ -1,0 +1,255 @@
+//! Loops that move frames without the caller: a few threads, which all links and hubs share. Each
+//! waits for its connections and listeners at once, and does nothing that could block.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+
+use crate::error::{Error, Result};
+use crate::frame::{self, PREFIX};
+use crate::handle::{NONE, Ref, Token};
+use crate::listener::Listener;
+use crate::process::{lock, process};
+use crate::receive::LARGE;
+use crate::service::IDLE;
+use crate::switch::Sorter;
+use crate::thread;
+
+/// The most loops that a process has.
+const LOOPS: usize = 4;
+
+/// How many connections and listeners get their turn after one wait.
+const EVENTS: usize = 64;
+
+/// How long a listener rests that the system refused a connection, mostly for want of descriptors.
+const REST: Duration = Duration::from_millis(50);
+
+/// What the loop waits for of a descriptor.
+pub type Interest = EventFlags;
+pub const NOTHING: Interest = Interest::empty();
+pub const READABLE: Interest = Interest::IN;
+pub const WRITABLE: Interest = Interest::OUT;
+
+/// The loops of a process: as many as it has processors, up to [`LOOPS`].
+#[derive(Default)]
+pub struct Loops {
+    all: OnceLock<Box<[Loop]>>,
+    next: AtomicUsize,
+}
+
+impl Loops {
+    /// The loop for a new link or hub: each in turn.
+    pub fn choose(&self) -> &Loop {
+        let all = self.all.get_or_init(|| {
+            let processors = std::thread::available_parallelism().map_or(1, usize::from);
+            (0..processors.min(LOOPS)).map(|_| Loop::default()).collect()
+        });
+        &all[self.next.fetch_add(1, Ordering::Relaxed) % all.len()]
+    }
+}
+
+/// One loop. Its thread is there while somebody uses it, and a little longer.
+#[derive(Default)]
+pub struct Loop {
+    shared: Mutex<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// How many connections and listeners there are in it.
+    users: usize,
+    /// There while the thread is.
+    poller: Option<Arc<Poller>>,
+    /// Connections to look at though their sockets are silent.
+    looks: Vec<Token>,
+    /// Listeners that rest, and until when.
+    resting: Vec<(Instant, Ref<Listener>)>,
+}
+
+/// What the thread waits on.
+struct Poller {
+    epoll: OwnedFd,
+    /// Readable when there is something in `Shared` to see.
+    event: OwnedFd,
+}
+
+impl Poller {
+    fn new() -> Result<Poller> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        epoll::add(&epoll, &event, EventData::new_u64(NONE), READABLE)?;
+        Ok(Poller { epoll, event })
+    }
+
+    fn wake(&self) {
+        // It fails only where it is readable beyond measure.
+        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+    }
+}
+
+impl Loop {
+    /// One more user, for whom there is a thread until it leaves.
+    pub fn join(&'static self) -> Result<()> {
+        let mut shared = lock(&self.shared);
+        if shared.poller.is_none() {
+            let poller = Arc::new(Poller::new()?);
+            let threads = poller.clone();
+            thread::spawn(c"qnet-forward", move || self.run(&threads))?;
+            shared.poller = Some(poller);
+        }
+        shared.users += 1;
+        Ok(())
+    }
+
+    pub fn leave(&self) {
+        let mut shared = lock(&self.shared);
+        shared.users -= 1;
+        if shared.users == 0 {
+            shared.wake();
+        }
+    }
+
+    /// Waits for something else of a user's descriptor, from now on.
+    pub fn watch(
+        &self,
+        fd: BorrowedFd<'_>,
+        token: Token,
+        before: Interest,
+        after: Interest,
+    ) -> Result<()> {
+        let shared = lock(&self.shared);
+        let Some(Poller { epoll, .. }) = shared.poller.as_deref() else {
+            return Err(Error::Internal("a user of a loop without a thread".into()));
+        };
+        let data = EventData::new_u64(token);
+        // Not in the set, it is not told of a peer's leaving either.
+        match (before == NOTHING, after == NOTHING) {
+            (true, true) => {}
+            (true, false) => epoll::add(epoll, fd, data, after)?,
+            (false, true) => epoll::delete(epoll, fd)?,
+            (false, false) => epoll::modify(epoll, fd, data, after)?,
+        }
+        Ok(())
+    }
+
+    /// Gives a connection a turn soon.
+    pub fn look(&self, conn: Token) {
+        let mut shared = lock(&self.shared);
+        shared.looks.push(conn);
+        shared.wake();
+    }
+
+    /// Waits for a listener again in a while.
+    pub fn rest(&self, listener: Ref<Listener>) {
+        lock(&self.shared).resting.push((Instant::now() + REST, listener));
+    }
+
+    /// The thread.
+    fn run(&'static self, poller: &Poller) {
+        let mut work = Work::default();
+        let mut events = Vec::with_capacity(EVENTS);
+        let mut idle_since = None;
+        while let Some(time) = self.next_wait(&mut idle_since) {
+            events.clear();
+            // A signal, or a lack of memory, only makes it look again.
+            let _ = epoll::wait(&poller.epoll, spare_capacity(&mut events), time.as_ref());
+            work.now = Instant::now();
+            for event in &events {
+                match event.data.u64() {
+                    NONE => drain(&poller.event),
+                    token => self.turn(token, event.flags, &mut work),
+                }
+            }
+            // After the event was drained, so that nothing is missed.
+            for conn in self.due_looks(work.now) {
+                self.turn(conn, READABLE | WRITABLE, &mut work);
+            }
+        }
+    }
+
+    /// How long to wait, or `None` when the thread is to end: it was idle for long enough.
+    fn next_wait(&self, idle_since: &mut Option<Instant>) -> Option<Option<Timespec>> {
+        let mut shared = lock(&self.shared);
+        if shared.users > 0 {
+            *idle_since = None;
+            let until = shared.resting.iter().map(|(until, _)| *until).min();
+            return Some(until.map(time_until));
+        }
+        let until = *idle_since.get_or_insert_with(Instant::now) + IDLE;
+        if Instant::now() < until {
+            return Some(Some(time_until(until)));
+        }
+        *shared = Shared::default();
+        None
+    }
+
+    /// Connections to look at; listeners that have rested are waited for again.
+    fn due_looks(&self, now: Instant) -> Vec<Token> {
+        let mut shared = lock(&self.shared);
+        let looks = std::mem::take(&mut shared.looks);
+        let rested: Vec<_> = shared.resting.extract_if(.., |(until, _)| *until <= now).collect();
+        drop(shared);
+        for (_, listener) in rested {
+            listener.resume();
+        }
+        looks
+    }
+
+    fn turn(&self, token: Token, events: EventFlags, work: &mut Work) {
+        let process = process();
+        if let Ok(listener) = process.listeners.get(token) {
+            let _ = catch_unwind(AssertUnwindSafe(|| listener.serve_turn(self)));
+        } else if let Ok(conn) = process.conns.get(token) {
+            let turn = AssertUnwindSafe(|| conn.forward_turn(self, events, work));
+            if catch_unwind(turn).is_err()
+                && let Ok(mut state) = conn.state()
+            {
+                conn.end(&mut state, Error::Internal("a panic while forwarding".into()));
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn wake(&self) {
+        if let Some(poller) = &self.poller {
+            poller.wake();
+        }
+    }
+}
+
+fn drain(event: &OwnedFd) {
+    // It is readable; if not, there is nothing to drain.
+    let _ = rustix::io::read(event, &mut [0; 8]);
+}
+
+fn time_until(until: Instant) -> Timespec {
+    let left = until.saturating_duration_since(Instant::now());
+    Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos().into() }
+}
+
+/// What a loop works with, turn after turn.
+pub struct Work {
+    /// What is read, behind the front of a frame that came before.
+    pub buffer: Box<[MaybeUninit<u8>]>,
+    pub sorter: Sorter,
+    /// The time of this round of turns.
+    pub now: Instant,
+}
+
+impl Default for Work {
+    fn default() -> Work {
+        Work {
+            buffer: Box::new_uninit_slice(PREFIX + frame::MAX + LARGE),
+            sorter: Sorter::default(),
+            now: Instant::now(),
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Hubs: learning switches, what is attached to them, and listeners that they serve.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use crate::conn::{self, Conn};
+use crate::error::{Error, Result};
+use crate::handle::{Object, Ref, Token};
+use crate::listener::Listener;
+use crate::options::{self, Holder, Options};
+use crate::process::{lock, process};
+use crate::switch::{Kind, Switch};
+use crate::table::Table;
+
+#[derive(Default)]
+pub struct Hub {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    token: Token,
+    /// There while the handle is live.
+    switch: Option<Arc<Switch>>,
+    options: Options,
+    /// Those that it serves; some may be closed.
+    listeners: Vec<Ref<Listener>>,
+}
+
+impl Object for Hub {
+    const KIND: u64 = 3;
+}
+
+/// What `qnet_hub_get_stats` tells of a hub since it was made.
+///
+/// The struct only grows at its end.
+#[allow(non_camel_case_types)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct qnet_hub_stats {
+    /// How many connections are attached now, served ones and those of qnet_hub_port() included.
+    pub ports: u64,
+    /// How many devices are known now.
+    pub macs: u64,
+    /// Frames sent to the one port where their destination is.
+    pub forwarded: u64,
+    /// Frames for all, or for a destination that is not known: sent to every other port. Each counts
+    /// once.
+    pub flooded: u64,
+    /// What a port did not take: since its queue was full, the frame longer than its
+    /// QNET_OPT_MAX_FRAME, or its connection about to end, each counted in that connection's
+    /// tx_dropped as well; and frames for a destination at the port that they came from. Of a flooded
+    /// frame each port's counts.
+    pub dropped: u64,
+}
+
+pub fn new() -> Result<Ref<Hub>> {
+    let hub = process().hubs.take()?;
+    let options = Options::default();
+    let table = Table::new(options.mac_max(), options.mac_age());
+    let kind = Kind::Hub { table, queue: options.queue_bytes(), is_closed: false };
+    let mut state = lock(&hub.slot.state);
+    *state =
+        State { token: hub.token, switch: Some(Switch::new(kind)), options, listeners: Vec::new() };
+    Ok(hub)
+}
+
+impl Ref<Hub> {
+    fn state(self) -> Result<MutexGuard<'static, State>> {
+        let state = lock(&self.slot.state);
+        if state.token == self.token { Ok(state) } else { Err(Error::Handle) }
+    }
+
+    fn switch(self) -> Result<Arc<Switch>> {
+        Ok(self.state()?.switch().clone())
+    }
+
+    /// Whether the handle is live.
+    pub fn check(self) -> Result<()> {
+        self.state().map(|_| ())
+    }
+
+    pub fn attach(self, conn: Ref<Conn>) -> Result<()> {
+        self.attach_as(conn, false)
+    }
+
+    /// The same for a connection that is the hub's own to give back.
+    fn attach_as(self, conn: Ref<Conn>, is_hubs: bool) -> Result<()> {
+        let switch = self.switch()?;
+        let mut state = conn.state()?;
+        if let Some(refusal) = state.refuses_receive() {
+            return Err(refusal);
+        }
+        conn.plug(&mut state, &switch)?;
+        state.is_hubs = is_hubs;
+        Ok(())
+    }
+
+    pub fn detach(self, conn: Ref<Conn>) -> Result<()> {
+        let switch = self.switch()?;
+        let mut state = conn.state()?;
+        conn.unplug_from(&mut state, &switch)?;
+        state.is_hubs = false;
+        Ok(())
+    }
+
+    /// A connection whose other end is attached.
+    pub fn port(self) -> Result<Ref<Conn>> {
+        self.check()?;
+        let (inner, outer) = conn::pair()?;
+        self.adopt(inner).inspect_err(|_| outer.discard())?;
+        Ok(outer)
+    }
+
+    /// Attaches a connection that nobody else knows.
+    pub fn adopt(self, conn: Ref<Conn>) -> Result<()> {
+        self.attach_as(conn, true).inspect_err(|_| conn.discard())
+    }
+
+    /// Accepts from a listener, and attaches, from now on.
+    pub fn serve(self, listener: Ref<Listener>) -> Result<()> {
+        let mut state = self.state()?;
+        listener.serve(self, state.switch().runner)?;
+        state.listeners.retain(|listener| listener.is_live());
+        state.listeners.push(listener);
+        Ok(())
+    }
+
+    pub fn ports(self) -> Result<Vec<Ref<Conn>>> {
+        Ok(self.switch()?.lock().ports().collect())
+    }
+
+    pub fn stats(self) -> Result<qnet_hub_stats> {
+        let switch = self.switch()?;
+        let mut inside = switch.lock();
+        let (counts, ports) = (inside.counts, inside.ports().len());
+        let Kind::Hub { table, .. } = &mut inside.kind else {
+            return Ok(qnet_hub_stats::default());
+        };
+        Ok(qnet_hub_stats {
+            ports: ports as u64,
+            macs: table.len(Instant::now()) as u64,
+            forwarded: counts.forwarded,
+            flooded: counts.flooded,
+            dropped: counts.dropped,
+        })
+    }
+
+    pub fn set(self, option: i32, value: i64) -> Result<()> {
+        let mut state = self.state()?;
+        state.options.set(option, value, Holder::Hub)?;
+        let options = &state.options;
+        if let Kind::Hub { table, queue, .. } = &mut state.switch().lock().kind {
+            table.configure(options.mac_max(), options.mac_age());
+            *queue = options.queue_bytes();
+        }
+        Ok(())
+    }
+
+    pub fn get(self, option: i32) -> Result<i64> {
+        let state = self.state()?;
+        options::check_known(option, Holder::Hub)?;
+        Ok(state.options.get(option))
+    }
+
+    /// Detaches all, and closes what is the hub's own, all at a time.
+    pub fn close(self) -> Result<()> {
+        let State { switch, listeners, .. } = std::mem::take(&mut *self.state()?);
+        let switch = switch.expect("a live hub has a switch");
+        process().hubs.give_back(self.token);
+        for listener in listeners {
+            // It may be closed already.
+            let _ = listener.close();
+        }
+        let ports = switch.lock().close();
+        ports.iter().for_each(|conn| conn.leave_closed_hub(&switch));
+        ports.iter().for_each(|conn| conn.wait_until_given_back());
+        Ok(())
+    }
+}
+
+impl Ref<Conn> {
+    /// Ends the hub's own connection, and detaches a caller's.
+    fn leave_closed_hub(self, switch: &Arc<Switch>) {
+        if let Ok(mut state) = self.state() {
+            if state.is_hubs {
+                self.end_locally(&mut state);
+            } else {
+                // It may have been detached meanwhile.
+                let _ = self.unplug_from(&mut state, switch);
+            }
+        }
+    }
+}
+
+impl State {
+    fn switch(&self) -> &Arc<Switch> {
+        self.switch.as_ref().expect("a live hub has a switch")
+    }
+}

@@ -1,0 +1,54 @@
+//! Links: two connections cabled together.
+
+use std::sync::MutexGuard;
+
+use crate::conn::{Conn, State};
+use crate::error::{Error, Result};
+use crate::handle::Ref;
+use crate::switch::{Kind, Switch};
+
+/// Both states, the one with the lower token locked first: nobody else locks two.
+type Both = (MutexGuard<'static, State>, MutexGuard<'static, State>);
+
+fn lock_both(a: Ref<Conn>, b: Ref<Conn>) -> Result<Both> {
+    if a.token < b.token {
+        let one = a.state()?;
+        Ok((one, b.state()?))
+    } else {
+        let other = b.state()?;
+        Ok((a.state()?, other))
+    }
+}
+
+/// Joins two connections: what one receives the other sends.
+pub fn link(a: Ref<Conn>, b: Ref<Conn>) -> Result<()> {
+    if a.token == b.token {
+        return Err(Error::invalid("a connection cannot be linked to itself"));
+    }
+    let (mut one, mut other) = lock_both(a, b)?;
+    if let Some(refusal) = one.refuses_receive().or_else(|| other.refuses_receive()) {
+        return Err(refusal);
+    }
+    let switch = Switch::new(Kind::Link);
+    a.plug(&mut one, &switch)?;
+    b.plug(&mut other, &switch).inspect_err(|_| {
+        a.unplug(&mut one);
+    })
+}
+
+/// Takes the cable out at both sides.
+pub fn unlink(conn: Ref<Conn>) -> Result<()> {
+    let state = conn.state()?;
+    let port = state.port.as_ref().filter(|port| port.switch.is_link());
+    let port = port.ok_or_else(|| Error::invalid("the connection is not linked"))?;
+    let (switch, other) = (port.switch.clone(), port.other_side());
+    drop(state);
+    if let Some(other) = other
+        && let Ok((mut one, mut two)) = lock_both(conn, other)
+    {
+        // The other may have ended meanwhile.
+        let _ = other.unplug_from(&mut two, &switch);
+        return conn.unplug_from(&mut one, &switch);
+    }
+    conn.unplug_from(&mut *conn.state()?, &switch)
+}
