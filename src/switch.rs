@@ -221,6 +221,7 @@ impl Ref<Conn> {
         }
         if inside.is_cut() {
             let is_written = inside.wait_to_write(id);
+            inside.wait_for(id, READABLE, false);
             drop(inside);
             if is_written {
                 self.end_locally(state);
@@ -510,6 +511,10 @@ impl Outlet {
         if is_full {
             // Failing, what waits goes with what comes next.
             let _ = self.watch(runner, self.interest | WRITABLE);
+        }
+        if is_full && limit < usize::MAX {
+            // Reading goes on, and who is to read there may be waiting for this processor.
+            std::thread::yield_now();
         }
         dropped
     }

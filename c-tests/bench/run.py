@@ -125,6 +125,8 @@ def print_row(row):
     limit = row["limit"]
     asked = "" if limit is None else f"{'<=' if row['latency'] else '>='} {limit:.2f}"
     notes = ["without " + note.removeprefix("missing_").upper() for note in ours["notes"]]
+    if ours["lost"] > 0:
+        notes.append(f"libqnet lost {ours['lost'] * 100:.1f} %")
     if other["lost"] > 0:
         notes.append(f"the other lost {other['lost'] * 100:.1f} %")
     print(COLUMNS.format(
