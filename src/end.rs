@@ -181,8 +181,7 @@ impl Ref<Conn> {
             };
             let waits = state.options.wait() && !callback::inside();
             // Where nobody is to call the close handler, who closes the connection does.
-            let is_called =
-                !matches!(state.close_phase, ClosePhase::Pending | ClosePhase::Done);
+            let is_called = !matches!(state.close_phase, ClosePhase::Pending | ClosePhase::Done);
             if !state.is_hubs || state.finish.is_none() && !(waits && is_called) {
                 return;
             }

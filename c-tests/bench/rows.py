@@ -144,9 +144,10 @@ WORKS = [
 
 # User memory of a connection, and how many bytes it may be.
 MEMORY = [
-    ("idle", "before being received from", 1 << 10),
-    ("handler", "with a handler", 32 << 10),
-    ("burst", "with a handler, after full load both ways", 32 << 10),
+    ("idle", 1000, "before being received from", 1 << 10),
+    ("handler", 1000, "with a handler", 32 << 10),
+    ("burst", 1000, "with a handler, after full load both ways", 32 << 10),
+    ("attached", 8000, "attached to a hub, idle", 1 << 10),
 ]
 
 # Every way of libqnet's to send, to receive, and to pass on: none may allocate for a frame.
