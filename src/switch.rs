@@ -18,13 +18,21 @@ use crate::frame::{self, PREFIX, Run, Walk};
 use crate::handle::Ref;
 use crate::memory::Memory;
 use crate::process::{Fair, process};
-use crate::table::Table;
+use crate::table::{Mac, Table};
 
 /// Why an attached or linked connection cannot be received from.
 pub const PLUGGED: Error = Error::Busy("the connection is attached or linked");
 
-/// Two addresses: what decides where a frame goes.
-const ADDRESSES: usize = 12;
+/// A frame's destination and source: what decides where it goes.
+type Addresses = [u8; 12];
+
+fn destination_of(&[a, b, c, d, e, f, ..]: &Addresses) -> Mac {
+    [a, b, c, d, e, f]
+}
+
+fn source_of(&[.., a, b, c, d, e, f]: &Addresses) -> Mac {
+    [a, b, c, d, e, f]
+}
 
 /// From this length on a piece is sent where it lies, though others have the same destination:
 /// copying it would cost more than a write.
@@ -362,8 +370,8 @@ impl Inside {
                 continue;
             };
             if learns && addresses != Some(*header) {
+                let next = self.way_of(from, header, addresses.as_ref(), now);
                 addresses = Some(*header);
-                let next = self.way_of(from, header, now);
                 if next != way {
                     self.dispatch(from, way, piece, bytes, sorter);
                     (way, piece) = (next, Piece::at(start));
@@ -379,15 +387,23 @@ impl Inside {
         total.end
     }
 
-    /// Where a frame with these addresses goes. Its source is learned.
-    fn way_of(&mut self, from: usize, header: &[u8; ADDRESSES], now: Instant) -> Way {
+    /// Where a frame with these addresses goes, which came behind one with those `before`. Its source
+    /// is learned.
+    fn way_of(
+        &mut self,
+        from: usize,
+        addresses: &Addresses,
+        before: Option<&Addresses>,
+        now: Instant,
+    ) -> Way {
         let Kind::Hub { table, .. } = &mut self.kind else {
             return Way::Others;
         };
-        let [to @ .., _, _, _, _, _, _] = header;
-        let [_, _, _, _, _, _, source @ ..] = header;
-        table.learn(*source, from, now);
-        match table.find(to, now) {
+        let source = source_of(addresses);
+        if before.map(source_of) != Some(source) {
+            table.learn(source, from, now);
+        }
+        match table.find(&destination_of(addresses), now) {
             Some(port) if port == from => Way::Back,
             Some(port) => Way::To(port),
             None => Way::Others,

@@ -12,7 +12,7 @@
 
 #include "work.h"
 
-enum { MOST_PORTS = 256, BATCH_BYTES = 8 << 10, SILENCE_MS = 200 };
+enum { MOST_PORTS = 256, BATCH_BYTES = 64 << 10, SILENCE_MS = 200 };
 
 struct mesh {
     unsigned ports;
