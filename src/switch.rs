@@ -272,7 +272,10 @@ impl Inside {
         let outlet = Outlet { conn, interest: NOTHING, first: NO_PIECE, last: NO_PIECE };
         let id = self.ports.insert(outlet);
         let watched = self.ports[id].watch(self.runner, interest);
-        watched.map(|()| id).inspect_err(|_| drop(self.ports.remove(id)))
+        if watched.is_err() {
+            self.ports.remove(id);
+        }
+        watched.map(|()| id)
     }
 
     fn remove(&mut self, id: usize) {
