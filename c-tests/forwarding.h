@@ -1,12 +1,13 @@
 /*
  * forwarding.h - what tests of links and hubs share: the plain socket's side
- * without waiting, the library's forwarding threads, and how much of the
- * machine the tests may use.
+ * where nothing is promised, what handlers do and are told, and
+ * how many descriptors a test may use.
  */
 #ifndef FORWARDING_H
 #define FORWARDING_H
 
 #include <sys/resource.h>
+#include <sys/syscall.h>
 
 #include "calls.h"
 
@@ -72,24 +73,104 @@ static inline void *reading_until_the_end(void *argument)
     return NULL;
 }
 
-static inline int is_forwarding_thread(const char *number)
+static inline int this_thread(void)
 {
-    char path[300], name[32] = "";
-    FILE *file;
-
-    snprintf(path, sizeof path, "/proc/self/task/%s/comm", number);
-    file = fopen(path, "r");
-    if (!file)
-        return 0; /* it has just ended */
-    if (!fgets(name, sizeof name, file))
-        name[0] = '\0';
-    fclose(file);
-    return strcmp(name, "qnet-forward\n") == 0;
+    return (int)syscall(SYS_gettid);
 }
 
-static inline int forwarding_threads(void)
+/* The next frame of the flow comes through by qnet_recv. */
+static inline void take_by_recv(qnet_conn *conn, struct flow *flow)
 {
-    return count_entries("/proc/self/task", is_forwarding_thread);
+    static __thread uint8_t buffer[QNET_FRAME_MAX];
+    int len = qnet_recv(conn, buffer, sizeof buffer, patience_ms());
+
+    CHECK(len > 0);
+    flow_take(flow, buffer, (size_t)len);
+}
+
+/* What a close handler was told, and where; it does not return while the gate is shut. */
+struct ending {
+    int ends, reason, thread, shut;
+};
+
+static inline void ending_told(void *user, int reason)
+{
+    struct ending *ending = user;
+
+    put(&ending->reason, reason);
+    put(&ending->thread, this_thread());
+    while (get(&ending->shut))
+        raw_sleep_ms(1);
+    count_up(&ending->ends);
+}
+
+static inline void check_told(const struct ending *ending, int reason)
+{
+    CHECK_INT(get(&ending->ends), 1);
+    CHECK_INT(get(&ending->reason), reason);
+    CHECK(get(&ending->thread) != this_thread());
+}
+
+static inline void ignore_frame(void *user, const uint8_t *frame, size_t len)
+{
+    (void)user;
+    (void)frame;
+    (void)len;
+}
+
+static inline void ignore_batch(void *user, const qnet_frame *frames, size_t count)
+{
+    (void)user;
+    (void)frames;
+    (void)count;
+}
+
+/* What a handler does at its first frame. */
+struct deed {
+    int (*call)(void *argument);
+    void *argument;
+    int result;
+    int done;
+};
+
+static inline void do_deed(void *user, const uint8_t *frame, size_t len)
+{
+    struct deed *deed = user;
+
+    (void)frame;
+    (void)len;
+    put(&deed->result, deed->call(deed->argument));
+    put(&deed->done, 1);
+}
+
+/* Has a handler of some other connection do it. */
+static inline void inside_a_handler(int (*call)(void *argument), void *argument)
+{
+    struct deed deed = { call, argument, 1, 0 };
+    struct flow flow = flow_of_small_frames();
+    int fd;
+    qnet_conn *conn = raw_pair(&fd);
+
+    CHECK_INT(qnet_set_handler(conn, do_deed, &deed), QNET_OK);
+    raw_send_flow(fd, &flow, 1, 0);
+    EVENTUALLY(get(&deed.done));
+    CHECK_INT(get(&deed.result), QNET_OK);
+    CHECK_INT(qnet_close(conn), QNET_OK);
+    CHECK(close(fd) == 0);
+}
+
+/* A set of codes. */
+#define MAY(code) (1u << -(code))
+
+static inline unsigned next_random(unsigned *state)
+{
+    *state = *state * 1103515245u + 12345u;
+    return *state >> 16;
+}
+
+static inline void check_among(int result, unsigned codes)
+{
+    CHECK(result <= 0 && (MAY(result) & codes) != 0);
 }
 
 /* Allows this process `count` descriptors, or skips the test. */

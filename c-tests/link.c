@@ -3,8 +3,6 @@
  * whole, in order and without a loss, however slow a side is, whatever came
  * before and whoever unlinks, ends or closes them meanwhile.
  */
-#include <sys/syscall.h>
-
 #include "forwarding.h"
 
 static const size_t short_frame = 60, middle_frame = 1514, long_frame = 9000;
@@ -41,21 +39,6 @@ static void cable_close(const struct cable *cable)
     CHECK_INT(qnet_close(cable->b), QNET_OK);
     CHECK(close(cable->fa) == 0);
     CHECK(close(cable->fb) == 0);
-}
-
-static int this_thread(void)
-{
-    return (int)syscall(SYS_gettid);
-}
-
-/* The next frame of the flow comes through by qnet_recv. */
-static void take_by_recv(qnet_conn *conn, struct flow *flow)
-{
-    static __thread uint8_t buffer[QNET_FRAME_MAX];
-    int len = qnet_recv(conn, buffer, sizeof buffer, patience_ms());
-
-    CHECK(len > 0);
-    flow_take(flow, buffer, (size_t)len);
 }
 
 /* One frame written at one side comes out at the other. */
@@ -506,47 +489,30 @@ static void an_end_inside_a_frame_ends_both(void)
 
 /* ---- Close handlers ---- */
 
-/* What a close handler was told, and where; it does not return while the gate is shut. */
-struct ending {
-    int ends, reason, thread, shut;
-};
-
-static void ending_told(void *user, int reason)
+static int end_by_peer(void *argument)
 {
-    struct ending *ending = user;
+    const struct cable *cable = argument;
 
-    put(&ending->reason, reason);
-    put(&ending->thread, this_thread());
-    while (get(&ending->shut))
-        raw_sleep_ms(1);
-    count_up(&ending->ends);
-}
-
-static void check_told(const struct ending *ending, int reason)
-{
-    CHECK_INT(get(&ending->ends), 1);
-    CHECK_INT(get(&ending->reason), reason);
-    CHECK(get(&ending->thread) != this_thread());
-}
-
-static int end_by_peer(const struct cable *cable)
-{
     return shutdown(cable->fa, SHUT_WR);
 }
 
-static int end_by_shutdown(const struct cable *cable)
+static int end_by_shutdown(void *argument)
 {
+    const struct cable *cable = argument;
+
     return qnet_shutdown(cable->a);
 }
 
-static int end_by_close(const struct cable *cable)
+static int end_by_close(void *argument)
 {
+    const struct cable *cable = argument;
+
     return qnet_close(cable->a);
 }
 
 static void close_handlers_run_once_on_a_library_thread(void)
 {
-    static int (*const ends[])(const struct cable *) = { end_by_peer, end_by_shutdown, end_by_close };
+    static int (*const ends[])(void *) = { end_by_peer, end_by_shutdown, end_by_close };
     size_t i;
 
     for (i = 0; i < 3; i++) {
@@ -655,20 +621,6 @@ static void a_close_handler_closes_both(void)
 }
 
 /* ---- What a linked connection refuses, and what not ---- */
-
-static void ignore_frame(void *user, const uint8_t *frame, size_t len)
-{
-    (void)user;
-    (void)frame;
-    (void)len;
-}
-
-static void ignore_batch(void *user, const qnet_frame *frames, size_t count)
-{
-    (void)user;
-    (void)frames;
-    (void)count;
-}
 
 static void no_other_way_to_receive(void)
 {
@@ -925,55 +877,27 @@ static void forwarded_frames_are_padded(void)
 
 /* ---- Inside handlers ---- */
 
-/* What a handler does once, with a cable, at its first frame. */
-struct deed {
-    int (*call)(const struct cable *cable);
-    struct cable cable;
-    int result;
-    int done;
-};
-
-static void do_deed(void *user, const uint8_t *frame, size_t len)
+static int do_link(void *argument)
 {
-    struct deed *deed = user;
+    const struct cable *cable = argument;
 
-    (void)frame;
-    (void)len;
-    put(&deed->result, deed->call(&deed->cable));
-    put(&deed->done, 1);
-}
-
-static int do_link(const struct cable *cable)
-{
     return qnet_link(cable->a, cable->b);
 }
 
-static int do_unlink(const struct cable *cable)
+static int do_unlink(void *argument)
 {
+    const struct cable *cable = argument;
+
     return qnet_unlink(cable->a);
 }
 
-static int do_link_twice(const struct cable *cable)
+static int do_link_twice(void *argument)
 {
+    const struct cable *cable = argument;
+
     CHECK_INT(qnet_link(cable->a, cable->b), QNET_OK);
     CHECK_INT(qnet_unlink(cable->b), QNET_OK);
     return qnet_link(cable->b, cable->a);
-}
-
-/* Has a handler of some other connection do it. */
-static void inside_a_handler(const struct cable *cable, int (*call)(const struct cable *))
-{
-    struct deed deed = { call, *cable, 1, 0 };
-    struct flow flow = flow_of_small_frames();
-    int fd;
-    qnet_conn *conn = raw_pair(&fd);
-
-    CHECK_INT(qnet_set_handler(conn, do_deed, &deed), QNET_OK);
-    raw_send_flow(fd, &flow, 1, 0);
-    EVENTUALLY(get(&deed.done));
-    CHECK_INT(get(&deed.result), QNET_OK);
-    CHECK_INT(qnet_close(conn), QNET_OK);
-    CHECK(close(fd) == 0);
 }
 
 static void linked_and_unlinked_inside_a_handler(void)
@@ -983,13 +907,13 @@ static void linked_and_unlinked_inside_a_handler(void)
     struct raw_job writer;
     unsigned passed;
 
-    inside_a_handler(&cable, do_link_twice);
+    inside_a_handler(do_link_twice, &cable);
     passes(cable.fa, cable.fb);
     hold_back(&writer, cable.fa);
-    inside_a_handler(&cable, do_unlink);
+    inside_a_handler(do_unlink, &cable);
     passed = (unsigned)stats_of(cable.a).rx_frames - 1;
     raw_take_until(cable.fb, &expected, passed);
-    inside_a_handler(&cable, do_link);
+    inside_a_handler(do_link, &cable);
     raw_take_until(cable.fb, &expected, MANY);
     join_thread(writer.thread);
     cable_close(&cable);
@@ -997,7 +921,7 @@ static void linked_and_unlinked_inside_a_handler(void)
 
 static void ended_inside_a_handler(void)
 {
-    static int (*const ends[])(const struct cable *) = { end_by_shutdown, end_by_close };
+    static int (*const ends[])(void *) = { end_by_shutdown, end_by_close };
     size_t i;
 
     for (i = 0; i < 2; i++) {
@@ -1008,7 +932,7 @@ static void ended_inside_a_handler(void)
         linger_shortly(&cable);
         raw_start(&writer, writing_until_the_end, cable.fa, flow, MANY);
         EVENTUALLY(raw_is_held(cable.fa));
-        inside_a_handler(&cable, ends[i]);
+        inside_a_handler(ends[i], &cable);
         raw_start(&reader, reading_until_the_end, cable.fb, flow, 0);
         CHECK_INT(qnet_wait(cable.b, patience_ms()), QNET_OK);
         join_thread(reader.thread);
@@ -1151,8 +1075,6 @@ static void handlers_and_links_take_turns(void)
 
 enum { WORKERS = 4, CALLS = 30 };
 
-/* A set of codes. */
-#define MAY(code) (1u << -(code))
 enum {
     FINE = MAY(QNET_OK) | MAY(QNET_ERR_HANDLE),
     UNDONE = FINE | MAY(QNET_ERR_INVALID),
@@ -1165,17 +1087,6 @@ struct meddler {
     unsigned state;
     int may_end;
 };
-
-static unsigned next_random(unsigned *state)
-{
-    *state = *state * 1103515245u + 12345u;
-    return *state >> 16;
-}
-
-static void check_among(int result, unsigned codes)
-{
-    CHECK(result <= 0 && (MAY(result) & codes) != 0);
-}
 
 /* One call that changes the cable. */
 static void meddle(struct meddler *meddler)
@@ -1383,8 +1294,7 @@ static void many_links_need_few_threads(void)
         sent.next = 0;
         raw_send_flow(cables[i].fb, &sent, 20, 0);
     }
-    CHECK(forwarding_threads() >= 1);
-    CHECK(forwarding_threads() <= MOST_LOOPS);
+    CHECK(footprint_now().threads >= 1);
     CHECK(footprint_now().threads <= MOST_LOOPS);
     for (i = 0; i < CABLES; i++) {
         there.next = back.next = 0;
@@ -1406,11 +1316,11 @@ static void no_thread_without_a_link(void)
     struct footprint before = footprint_now();
     int i;
 
-    CHECK_INT(forwarding_threads(), 0);
+    CHECK_INT(footprint_now().threads, 0);
     for (i = 0; i < 3; i++) {
         CHECK_INT(qnet_link(cable.a, cable.b), QNET_OK);
         passes(cable.fa, cable.fb);
-        CHECK_INT(forwarding_threads(), 1);
+        CHECK_INT(footprint_now().threads, 1);
         CHECK_INT(qnet_unlink(cable.a), QNET_OK);
         footprint_again(before);
     }
