@@ -523,7 +523,8 @@ static void runts_are_skipped(void)
 struct slow_room {
     struct room room;
     struct device *speaker, *reader, *slow;
-    unsigned said;
+    unsigned said;    /* what the speaker had said by then, */
+    uint64_t flooded; /* and all of them */
 };
 
 /* A reader, and a port that is slow from here on. */
@@ -535,6 +536,7 @@ static void slow_room_open(struct slow_room *slow, int64_t queue_bytes)
     slow->slow = &slow->room.devices[2];
     slow->slow->is_away = 1;
     slow->said = slow->speaker->said;
+    slow->flooded = hub_stats_of(slow->room.hub).flooded;
     if (queue_bytes >= 0)
         CHECK_INT(qnet_hub_set(slow->room.hub, QNET_OPT_QUEUE_BYTES, queue_bytes), QNET_OK);
 }
@@ -556,6 +558,8 @@ static void slow_room_speaks(struct slow_room *slow, int frames)
             heard++;
         }
     }
+    /* Heard by one, it may still be on its way to another. */
+    EVENTUALLY(hub_stats_of(slow->room.hub).flooded == slow->flooded + heard - slow->said);
 }
 
 /* Speaks until the slow port has lost some. */
