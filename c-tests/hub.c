@@ -1388,6 +1388,8 @@ static void without_descriptors_serving_waits(void)
     socklen_t len;
     int i;
 
+    if (is_under_valgrind())
+        check_skip("valgrind accepts and hangs up where the system refuses a descriptor");
     service_open(&service);
     len = raw_unix_address(service.place, &address);
     memset(peers, 0, sizeof peers);
@@ -2093,7 +2095,7 @@ static void of_two_closes_one_closes(void)
 
 /* ---- A forked child ---- */
 
-static int child_has_its_own(struct room *parents)
+static void child_has_its_own(struct room *parents)
 {
     struct room room;
 
@@ -2103,7 +2105,6 @@ static int child_has_its_own(struct room *parents)
     CHECK_INT(qnet_hub_close(parents->hub), QNET_ERR_HANDLE);
     room_is_quiet(&room);
     room_close(&room);
-    return 0;
 }
 
 static void a_forked_child_starts_afresh(void)
@@ -2118,11 +2119,15 @@ static void a_forked_child_starts_afresh(void)
     CHECK(child >= 0);
     if (child == 0) {
         alarm((unsigned)(CHECK_SECONDS * check_slow()));
-        _exit(child_has_its_own(&room));
+        child_has_its_own(&room);
+        if (is_under_valgrind())
+            kill(getpid(), SIGKILL); /* the stacks of the parent's threads are lost here */
+        _exit(0);
     }
     room_is_quiet(&room);
     CHECK(waitpid(child, &status, 0) == child);
-    CHECK_INT(status, 0);
+    if (!is_under_valgrind() || status != SIGKILL)
+        CHECK_INT(status, 0);
     room_is_quiet(&room);
     CHECK_INT(hub_stats_of(room.hub).ports, 3);
     room_close(&room);

@@ -368,16 +368,18 @@ static void unlinked_and_linked_again(void)
 
 /* ---- The end of a side ---- */
 
-/* Reads so slowly that it takes longer than anything lingers. */
+/* How many frames a slow side reads slowly: the last ones. */
+enum { SLOWLY = 100 };
+
+/* Reads all, and pauses at the last ones for longer than anything lingers. */
 static void *reading_slowly(void *argument)
 {
     struct raw_job *job = argument;
-    unsigned end = job->flow.next + job->count;
 
-    while (job->flow.next != end) {
-        raw_take(job->fd, &job->flow);
-        if (job->flow.next % 100 == 0)
-            raw_sleep_ms(job->delay_ms);
+    raw_take_until(job->fd, &job->flow, MANY - SLOWLY);
+    while (job->flow.next < MANY) {
+        raw_sleep_ms(2 * LINGER_SHORT_MS);
+        raw_take_until(job->fd, &job->flow, job->flow.next + 10);
     }
     return NULL;
 }
@@ -396,13 +398,9 @@ static void the_slow_side_gets_all(int half)
     struct raw_job writer, reader;
 
     linger_shortly(&cable);
+    CHECK_INT(qnet_set(cable.b, QNET_OPT_SNDBUF, 20000), QNET_OK);
     hold_back(&writer, cable.fa);
-    memset(&reader, 0, sizeof reader);
-    reader.fd = cable.fb;
-    reader.flow = flow;
-    reader.count = MANY;
-    reader.delay_ms = LINGER_SHORT_MS / 2;
-    start_thread(&reader.thread, reading_slowly, &reader);
+    raw_start(&reader, reading_slowly, cable.fb, flow, MANY);
     join_thread(writer.thread);
     if (half)
         CHECK(shutdown(cable.fa, SHUT_WR) == 0);
@@ -1218,7 +1216,16 @@ static void several_threads_end_links(void)
 
 enum { LINKS = 8 };
 
-/* One after another: what goes in at one end comes out at the other, and so does the end. */
+static void *writing_and_leaving(void *argument)
+{
+    struct raw_job *job = argument;
+
+    raw_writing(job);
+    CHECK(shutdown(job->fd, SHUT_WR) == 0);
+    return NULL;
+}
+
+/* One after another: what goes in at one end comes out at the other, and then the end does. */
 static void a_chain(void)
 {
     struct footprint before = footprint_now();
@@ -1234,12 +1241,11 @@ static void a_chain(void)
     conns[2 * LINKS - 1] = raw_pair(&last);
     for (i = 0; i < 2 * LINKS; i += 2)
         CHECK_INT(qnet_link(conns[i], conns[i + 1]), QNET_OK);
-    raw_start(&writer, raw_writing, first, flow, count);
-    raw_take_until(last, &expected, count);
-    join_thread(writer.thread);
     passes(last, first);
-    CHECK(shutdown(first, SHUT_WR) == 0);
+    raw_start(&writer, writing_and_leaving, first, flow, count);
+    raw_take_until(last, &expected, count);
     raw_take_end(last);
+    join_thread(writer.thread);
     for (i = 0; i < 2 * LINKS; i++) {
         CHECK_INT(qnet_wait(conns[i], patience_ms()), QNET_OK);
         CHECK_INT(qnet_close_reason(conns[i]), QNET_ERR_CLOSED);
