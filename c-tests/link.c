@@ -581,6 +581,31 @@ static void a_close_need_not_wait(void)
     CHECK(close(cable.fa) == 0 && close(cable.fb) == 0);
 }
 
+static void end_this_thread(void *user, int reason)
+{
+    (void)reason;
+    put(user, 1);
+    pthread_exit(NULL);
+}
+
+/* A close handler may end the thread that it runs on; forwarding goes on, and so does closing. */
+static void a_close_handler_ends_its_thread(void)
+{
+    struct footprint before = footprint_now();
+    struct cable cable = cable_plugged(), other = cable_plugged();
+    int called = 0;
+
+    CHECK_INT(qnet_set_close_handler(cable.a, end_this_thread, &called), QNET_OK);
+    CHECK(shutdown(cable.fa, SHUT_WR) == 0);
+    CHECK_INT(qnet_wait(cable.a, patience_ms()), QNET_OK);
+    CHECK_INT(get(&called), 1);
+    CHECK_INT(qnet_wait(cable.b, patience_ms()), QNET_OK);
+    passes(other.fa, other.fb);
+    cable_close(&cable);
+    cable_close(&other);
+    footprint_again(before);
+}
+
 /* Frees its user and closes both connections: what close handlers are for. */
 struct owner {
     struct cable cable;
@@ -651,6 +676,51 @@ static void no_other_way_to_receive(void)
     CHECK_INT(qnet_hub_close(hub), QNET_OK);
     cable_close(&cable);
     cable_close(&spare);
+}
+
+/* A call that waits on its own thread, and what it gave. */
+struct waiter {
+    pthread_t thread;
+    int (*call)(qnet_conn *conn);
+    qnet_conn *conn;
+    int result;
+};
+
+static void *waiting(void *argument)
+{
+    struct waiter *waiter = argument;
+
+    waiter->result = waiter->call(waiter->conn);
+    return NULL;
+}
+
+/* Who waits for a frame when the link comes is told; who waits for the end goes on waiting. */
+static void waiting_calls_are_told_of_a_link(void)
+{
+    static int (*const calls[])(qnet_conn *) = {
+        make_recv, make_recv_batch, make_recv_packed, make_poll, make_wait,
+    };
+    static const int results[] = {
+        QNET_ERR_BUSY, QNET_ERR_BUSY, QNET_ERR_BUSY, 1, QNET_OK,
+    };
+    struct cable cable = cable_unplugged();
+    struct waiter waiters[5];
+    int i;
+
+    for (i = 0; i < 5; i++) {
+        waiters[i].call = calls[i];
+        waiters[i].conn = cable.a;
+        start_thread(&waiters[i].thread, waiting, &waiters[i]);
+    }
+    raw_sleep_ms(20);
+    CHECK_INT(qnet_link(cable.b, cable.a), QNET_OK);
+    for (i = 0; i < 5; i++) {
+        if (calls[i] == make_wait)
+            CHECK(shutdown(cable.fa, SHUT_WR) == 0);
+        join_thread(waiters[i].thread);
+        CHECK_INT(waiters[i].result, results[i]);
+    }
+    cable_close(&cable);
 }
 
 /* One that has a handler, or is a hub's, is not linked; nor is the other one then. */
@@ -1358,8 +1428,10 @@ int main(void)
     RUN(close_handlers_run_once_on_a_library_thread);
     RUN(wait_and_close_wait_for_the_close_handler);
     RUN(a_close_need_not_wait);
+    RUN(a_close_handler_ends_its_thread);
     RUN(a_close_handler_closes_both);
     RUN(no_other_way_to_receive);
+    RUN(waiting_calls_are_told_of_a_link);
     RUN(handled_and_attached_are_not_linked);
     RUN(ended_connections_are_not_linked);
     RUN(handles_are_judged);
