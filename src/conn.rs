@@ -83,8 +83,11 @@ pub struct State {
 pub enum ClosePhase {
     #[default]
     Pending,
-    /// The connection's own thread is to run it.
+    /// The connection's own thread is to run it, and
     Due,
+    /// runs it.
+    RunningOwn,
+    /// A thread of the caller's runs it.
     Running,
     Done,
 }

@@ -180,7 +180,8 @@ impl Ref<Conn> {
                 return;
             };
             let waits = state.options.wait() && !callback::inside();
-            let is_called = matches!(state.close_phase, ClosePhase::Due | ClosePhase::Running);
+            // Where nobody is to call the close handler, who closes the connection does.
+            let is_called = !matches!(state.close_phase, ClosePhase::Pending | ClosePhase::Done);
             if !state.is_hubs || state.finish.is_none() && !(waits && is_called) {
                 return;
             }
@@ -251,8 +252,8 @@ impl Ref<Conn> {
             let epoch = socket.wake.epoch();
             let is_handled = state.handler.is_some() || state.port.is_some();
             let is_over = match state.close_phase {
-                ClosePhase::Pending => !is_handled,
-                ClosePhase::Due | ClosePhase::Running => false,
+                ClosePhase::Pending | ClosePhase::Running => !is_handled,
+                ClosePhase::Due | ClosePhase::RunningOwn => false,
                 ClosePhase::Done => true,
             };
             if state.ended.is_some() && is_over {

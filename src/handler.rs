@@ -241,7 +241,7 @@ impl Ref<Conn> {
                 && matches!(state.close_phase, ClosePhase::Pending | ClosePhase::Due)
             {
                 let code = end.code();
-                state.close_phase = ClosePhase::Running;
+                state.close_phase = ClosePhase::RunningOwn;
                 return Step::Close { handler: state.close_handler, code };
             }
             let handler = state.handler.filter(|_| state.ended.is_none());

@@ -45,9 +45,9 @@ pub struct Rx {
     /// Whether bytes before the buffer's start are lent to a caller.
     lent: bool,
     /// A buffer that is lent while reading goes on in another: to a caller who polls meanwhile, and
-    /// to a handler that pulls from its own connection.
-    kept: Option<Buffer>,
-    set_aside: Option<Buffer>,
+    /// to a handler that pulls from its own connection. Boxed, since both are rare.
+    kept: Option<Box<Buffer>>,
+    set_aside: Option<Box<Buffer>>,
     found: Option<Found>,
 }
 
@@ -187,7 +187,7 @@ impl Rx {
         if self.lent {
             if spare < missing.max(SMALL) {
                 let next = Buffer::with_capacity(wanted, self.unread());
-                self.kept = Some(std::mem::replace(&mut self.buffer, next));
+                self.kept = Some(Box::new(std::mem::replace(&mut self.buffer, next)));
                 self.lent = false;
             }
         } else if self.buffer.capacity() < wanted {
@@ -245,7 +245,7 @@ impl Rx {
         if self.set_aside.is_none() {
             let rest = &self.unread()[delivered..];
             let next = Buffer::with_capacity(self.buffer.wanted(rest.len()), rest);
-            self.set_aside = Some(std::mem::replace(&mut self.buffer, next));
+            self.set_aside = Some(Box::new(std::mem::replace(&mut self.buffer, next)));
         }
     }
 

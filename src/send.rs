@@ -696,9 +696,8 @@ impl Tx {
     /// Sends on frames that lie in wire format and go out as they are. What the socket does not take
     /// is queued, until `limit` bytes are. Returns how many frames were dropped.
     pub fn pass(&mut self, bytes: &[u8], frames: usize, limit: usize) -> usize {
-        if !self.is_stuck {
-            self.write_backlog();
-        }
+        // Even where the socket was full: it has room long before it says so.
+        self.write_backlog();
         let written = self.pass_now(bytes);
         if written == bytes.len() {
             self.frames += frames as u64;

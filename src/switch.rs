@@ -18,13 +18,21 @@ use crate::frame::{self, PREFIX, Run, Walk};
 use crate::handle::Ref;
 use crate::memory::Memory;
 use crate::process::{Fair, process};
-use crate::table::Table;
+use crate::table::{Mac, Table};
 
 /// Why an attached or linked connection cannot be received from.
 pub const PLUGGED: Error = Error::Busy("the connection is attached or linked");
 
-/// Two addresses: what decides where a frame goes.
-const ADDRESSES: usize = 12;
+/// A frame's destination and source: what decides where it goes.
+type Addresses = [u8; 12];
+
+fn destination_of(&[a, b, c, d, e, f, ..]: &Addresses) -> Mac {
+    [a, b, c, d, e, f]
+}
+
+fn source_of(&[.., a, b, c, d, e, f]: &Addresses) -> Mac {
+    [a, b, c, d, e, f]
+}
 
 /// From this length on a piece is sent where it lies, though others have the same destination:
 /// copying it would cost more than a write.
@@ -221,6 +229,7 @@ impl Ref<Conn> {
         }
         if inside.is_cut() {
             let is_written = inside.wait_to_write(id);
+            inside.wait_for(id, READABLE, false);
             drop(inside);
             if is_written {
                 self.end_locally(state);
@@ -263,7 +272,10 @@ impl Inside {
         let outlet = Outlet { conn, interest: NOTHING, first: NO_PIECE, last: NO_PIECE };
         let id = self.ports.insert(outlet);
         let watched = self.ports[id].watch(self.runner, interest);
-        watched.map(|()| id).inspect_err(|_| drop(self.ports.remove(id)))
+        if watched.is_err() {
+            self.ports.remove(id);
+        }
+        watched.map(|()| id)
     }
 
     fn remove(&mut self, id: usize) {
@@ -361,8 +373,8 @@ impl Inside {
                 continue;
             };
             if learns && addresses != Some(*header) {
+                let next = self.way_of(from, header, addresses.as_ref(), now);
                 addresses = Some(*header);
-                let next = self.way_of(from, header, now);
                 if next != way {
                     self.dispatch(from, way, piece, bytes, sorter);
                     (way, piece) = (next, Piece::at(start));
@@ -378,15 +390,23 @@ impl Inside {
         total.end
     }
 
-    /// Where a frame with these addresses goes. Its source is learned.
-    fn way_of(&mut self, from: usize, header: &[u8; ADDRESSES], now: Instant) -> Way {
+    /// Where a frame with these addresses goes, which came behind one with those `before`. Its source
+    /// is learned.
+    fn way_of(
+        &mut self,
+        from: usize,
+        addresses: &Addresses,
+        before: Option<&Addresses>,
+        now: Instant,
+    ) -> Way {
         let Kind::Hub { table, .. } = &mut self.kind else {
             return Way::Others;
         };
-        let [to @ .., _, _, _, _, _, _] = header;
-        let [_, _, _, _, _, _, source @ ..] = header;
-        table.learn(*source, from, now);
-        match table.find(to, now) {
+        let source = source_of(addresses);
+        if before.map(source_of) != Some(source) {
+            table.learn(source, from, now);
+        }
+        match table.find(&destination_of(addresses), now) {
             Some(port) if port == from => Way::Back,
             Some(port) => Way::To(port),
             None => Way::Others,
@@ -510,6 +530,10 @@ impl Outlet {
         if is_full {
             // Failing, what waits goes with what comes next.
             let _ = self.watch(runner, self.interest | WRITABLE);
+        }
+        if is_full && limit < usize::MAX {
+            // Reading goes on, and who is to read there may be waiting for this processor.
+            std::thread::yield_now();
         }
         dropped
     }

@@ -2,7 +2,8 @@
  * memory.c - what connections cost in user memory: how much the process's
  * resident set has grown, for each of many connections, when they are idle and
  * not received from, when they have handlers, and after a burst of full load on
- * every one of them, both ways. Usage: memory CONNECTIONS
+ * every one of them, both ways; or when they are attached to a hub and idle.
+ * Usage: memory CONNECTIONS [attached]
  */
 #include <errno.h>
 #include <stdio.h>
@@ -169,19 +170,12 @@ static void say(const char *name, long grown, size_t count)
     work_say(name, grown > 0 ? (uint64_t)grown / count : 0);
 }
 
-int main(int arguments, char **argument)
+/* Idle, then with handlers, then after full load. */
+static void measure_handled(struct ends *ends, size_t count)
 {
-    size_t count = arguments == 2 ? (size_t)atol(argument[1]) : 0, i;
-    struct ends *ends = work_memory(count * sizeof *ends);
-    long before;
+    long before = resident();
+    size_t i;
 
-    work_check(count > 0, "CONNECTIONS");
-    drain_room = work_memory(WORK_READ);
-    free(work_memory(WORK_PIECE));
-    allow_descriptors();
-    warm_up();
-    work_say("connections", count);
-    before = resident();
     for (i = 0; i < count; i++)
         open_ends(&ends[i]);
     say("idle", resident_steady() - before, count);
@@ -191,6 +185,43 @@ int main(int arguments, char **argument)
     burst_in(ends, count);
     burst_out(ends, count);
     say("burst", resident_steady() - before, count);
+}
+
+/* The hub's thread and its buffers are there before. */
+static void measure_attached(struct ends *ends, size_t count)
+{
+    qnet_hub *hub;
+    qnet_conn *first;
+    long before;
+    size_t i;
+
+    check(qnet_hub_new(&hub), "hub");
+    check(qnet_hub_port(hub, &first), "port");
+    before = resident_steady();
+    for (i = 0; i < count; i++) {
+        open_ends(&ends[i]);
+        check(qnet_hub_attach(hub, ends[i].conn), "attach");
+    }
+    say("attached", resident_steady() - before, count);
+    check(qnet_hub_close(hub), "close hub");
+    check(qnet_close(first), "close");
+}
+
+int main(int arguments, char **argument)
+{
+    size_t count = arguments > 1 ? (size_t)atol(argument[1]) : 0, i;
+    struct ends *ends = work_memory(count * sizeof *ends);
+
+    work_check(count > 0, "CONNECTIONS");
+    drain_room = work_memory(WORK_READ);
+    free(work_memory(WORK_PIECE));
+    allow_descriptors();
+    warm_up();
+    work_say("connections", count);
+    if (arguments > 2)
+        measure_attached(ends, count);
+    else
+        measure_handled(ends, count);
     for (i = 0; i < count; i++)
         check(qnet_close(ends[i].conn), "close");
     return 0;

@@ -151,9 +151,12 @@ class Bench:
             return started[-1]
 
         end = entry = address("end")
-        receiver = start(contender.receiver, end)
-        receiver.wait_ready()
-        measured, relay = [receiver], None
+        receiver = relay = None
+        measured = []
+        if contender.receiver:
+            receiver = start(contender.receiver, end)
+            receiver.wait_ready()
+            measured = [receiver]
         if contender.relay:
             entry = address("entry")
             if contender.relay == "qemu hub":
@@ -169,13 +172,15 @@ class Bench:
         sender = start(contender.sender, entry)
         if not contender.relay:
             measured.append(sender)
-        # A side that times round trips ends first; otherwise the receiver does.
-        (sender if contender.receiver.split(" ")[1].startswith("pong") else receiver).wait_printed()
+        # A side that times round trips ends first, or that is alone; otherwise the receiver does.
+        is_first = not receiver or contender.receiver.split(" ")[1].startswith("pong")
+        (sender if is_first else receiver).wait_printed()
         fields = sender.finish()
-        fields |= receiver.finish()
+        if receiver:
+            fields |= receiver.finish()
         if relay:
             fields |= relay.finish(signals=contender.relay == "qemu hub")
-        return self.sample(frames, fields, sum(process.cpu for process in measured))
+        return self.sample(fields.get("sent", frames), fields, sum(process.cpu for process in measured))
 
     def sample(self, asked, fields, cpu):
         missing = {"begin", "end", "frames"} - fields.keys()
@@ -185,8 +190,8 @@ class Bench:
         return Sample(asked, fields["frames"], max(fields["end"] - fields["begin"], 1) / 1e9, cpu,
                       latency and latency / 1e9, fields)
 
-    def memory(self, connections):
-        process = Process([self.programs / "memory", connections])
+    def memory(self, *arguments):
+        process = Process([self.programs / "memory", *arguments])
         try:
             return process.finish()
         finally:

@@ -309,6 +309,65 @@ static void run_relay(const struct work *work)
     check(qnet_close(relay.to), "close");
 }
 
+/* ---- Forwarding without the program ---- */
+
+static void run_link(const struct work *work)
+{
+    qnet_conn *to = dial(work, work->to), *from = accept_one(work);
+
+    check(qnet_link(from, to), "link");
+    check(qnet_wait(from, -1), "wait");
+    check(qnet_close(from), "close");
+    check(qnet_close(to), "close");
+}
+
+static qnet_hub *open_hub(void)
+{
+    qnet_hub *hub;
+
+    check(qnet_hub_new(&hub), "hub");
+    return hub;
+}
+
+static void close_hub(qnet_hub *hub)
+{
+    qnet_hub_stats stats;
+
+    check(qnet_hub_get_stats(hub, &stats, sizeof stats), "stats");
+    work_say("dropped", stats.dropped);
+    check(qnet_hub_close(hub), "close hub");
+}
+
+/* Ports beyond those two are attached and idle. */
+static void run_hub(const struct work *work)
+{
+    qnet_hub *hub = open_hub();
+    qnet_conn *to = dial(work, work->to), *from, *idle;
+    unsigned i;
+
+    check(qnet_hub_attach(hub, to), "attach");
+    for (i = 2; i < work->ports; i++)
+        check(qnet_hub_port(hub, &idle), "port");
+    from = accept_one(work);
+    check(qnet_hub_attach(hub, from), "attach");
+    check(qnet_wait(from, -1), "wait");
+    close_hub(hub);
+    check(qnet_close(from), "close");
+    check(qnet_close(to), "close");
+}
+
+static void run_serve(const struct work *work)
+{
+    qnet_hub *hub = open_hub();
+    qnet_listener *listener;
+
+    check(qnet_listen(work->network, work->address, &listener), "listen");
+    check(qnet_hub_serve(hub, listener), "serve");
+    work_ready();
+    work_stay();
+    close_hub(hub);
+}
+
 /* ---- Round trips ---- */
 
 static void run_ping(const struct work *work)
@@ -410,6 +469,9 @@ const struct work_role work_roles[] = {
     {"receive-batch", run_receive_batch},
     {"receive-packed", run_receive_packed},
     {"relay", run_relay},
+    {"link", run_link},
+    {"hub", run_hub},
+    {"serve", run_serve},
     {"ping", run_ping},
     {"pong", run_pong},
     {"pong-handler", run_pong_handler},

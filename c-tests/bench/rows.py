@@ -58,6 +58,11 @@ PKTKIT_RELAY = Contender("pktkit", "pktkit", "tuned send", "tuned receive", "pkt
 PKTKIT_PING = Contender("pktkit", "pktkit", "pktkit ping", "pktkit pong")
 PKTKIT_LONE = Contender("pktkit", "pktkit", "pktkit lone", "pktkit delay")
 
+PKTKIT_HUB = Contender("pktkit", "pktkit", "tuned send", "tuned receive-known", "pktkit hub")
+MESH = "mesh mesh ports=64"
+PKTKIT_MESH = Contender("pktkit", "pktkit", MESH, "", "pktkit serve")
+PASSED = Contender("tuned C", "tuned C", "qnet lone", "qnet delay", "tuned relay")
+
 BATCH = qnet("send-batch", "batch-handler")
 SINGLE_HANDLER = qnet("send-batch", "handler")
 PULLED = qnet("send-batch", "receive-batch")
@@ -70,6 +75,12 @@ FOUR_HELD = qnet("send threads=4 usecs=50", "batch-handler")
 PINGS = qnet("ping", "pong")
 ANSWERS = qnet("ping", "pong-handler")
 LONE = qnet("lone usecs=50", "delay")
+LINK = qnet("", "", "link")
+SWITCH = Contender("libqnet", "libqnet", "tuned send", "tuned receive-known", "qnet hub")
+CROWDED = Contender("libqnet", "libqnet", "tuned send", "tuned receive-known", "qnet hub ports=1000")
+TWO_PORTS = Contender("hub with 2 ports", "libqnet", "tuned send", "tuned receive-known", "qnet hub")
+MIXED = Contender("libqnet", "libqnet", MESH, "", "qnet serve")
+THROUGH = Contender("libqnet", "libqnet", "qnet lone", "qnet delay", "qnet hub")
 LONE_AT_ONCE = Contender("libqnet without", "libqnet", "qnet lone", "qnet delay")
 
 
@@ -103,6 +114,15 @@ WORKS = [
           [(TUNED_RELAY, 0.80), (PLAIN_RELAY,), (PKTKIT_RELAY, AHEAD), (HUB, AHEAD)],
           [(TUNED_RELAY,), (PLAIN_RELAY,), (PKTKIT_RELAY, AHEAD), (HUB, AHEAD)],
           plot={64: "relay, 64 B", 1514: "relay, 1514 B"}),
+    *both("link", LINK, [(TUNED_RELAY, 0.90)], [(TUNED_RELAY, 0.90)]),
+    *both("hub, 2 ports", SWITCH,
+          [(TUNED_RELAY, 0.80), (HUB, 20), (PKTKIT_HUB, 40)],
+          [(TUNED_RELAY, 0.90), (HUB, 2), (PKTKIT_HUB, 5)],
+          plot={64: "hub, 64 B", 1514: "hub, 1514 B"}),
+    *both("hub, 1000 ports, traffic between 2", CROWDED, [(TWO_PORTS, 0.90)], [(TWO_PORTS, 0.90)]),
+    *both("hub, 64 ports, frames mixed", MIXED, [(PKTKIT_MESH, 10)], [(PKTKIT_MESH,)]),
+    *both("lone frame through an idle hub", THROUGH,
+          [(PASSED, 1.2)], [(PASSED,)], latency=True),
     *both("4 threads sending", FOUR,
           [(LOCK, 1.3), (PKTKIT_4, AHEAD)], [(LOCK,), (PKTKIT_4, AHEAD)],
           plot={64: "4 threads, 64 B"}),
@@ -124,9 +144,10 @@ WORKS = [
 
 # User memory of a connection, and how many bytes it may be.
 MEMORY = [
-    ("idle", "before being received from", 1 << 10),
-    ("handler", "with a handler", 32 << 10),
-    ("burst", "with a handler, after full load both ways", 32 << 10),
+    ("idle", 1000, "before being received from", 1 << 10),
+    ("handler", 1000, "with a handler", 32 << 10),
+    ("burst", 1000, "with a handler, after full load both ways", 32 << 10),
+    ("attached", 8000, "attached to a hub, idle", 1 << 10),
 ]
 
 # Every way of libqnet's to send, to receive, and to pass on: none may allocate for a frame.

@@ -20,7 +20,6 @@ from processes import QEMU, Bench, Failed
 from rows import ALLOCATION_SIZES, ALLOCATIONS, MEMORY, WORKS
 
 SECONDS = 0.3  # what a run should take
-CONNECTIONS = 1000
 COUNTED = (100_000, 400_000)  # frames over which allocations are counted
 SLACK = 4  # allocations more over the longer run that are no allocation a frame
 
@@ -125,6 +124,8 @@ def print_row(row):
     limit = row["limit"]
     asked = "" if limit is None else f"{'<=' if row['latency'] else '>='} {limit:.2f}"
     notes = ["without " + note.removeprefix("missing_").upper() for note in ours["notes"]]
+    if ours["lost"] > 0:
+        notes.append(f"libqnet lost {ours['lost'] * 100:.1f} %")
     if other["lost"] > 0:
         notes.append(f"the other lost {other['lost'] * 100:.1f} %")
     print(COLUMNS.format(
@@ -171,13 +172,16 @@ def run_memory(bench, names):
     wanted = [entry for entry in MEMORY if names.wants("memory", *entry)]
     if not wanted:
         return []
-    print(f"\nuser memory of a connection, of {CONNECTIONS} (resident, bytes)")
-    used = bench.memory(CONNECTIONS)
+    print("\nuser memory of a connection, of so many (resident, bytes)")
+    used = {count: bench.memory(count, *(["attached"] if name == "attached" else []))
+            for name, count, *_ in wanted}
     rows = []
-    for name, state, limit in wanted:
-        rows.append({"state": state, "bytes": used[name], "limit": limit,
-                     "verdict": judge(used[name], limit, True)})
-        print(f"{state:<44} {used[name]:>7} <= {limit:>6} {rows[-1]['verdict']}", flush=True)
+    for name, count, state, limit in wanted:
+        bytes_each = used[count][name]
+        rows.append({"state": state, "connections": count, "bytes": bytes_each, "limit": limit,
+                     "verdict": judge(bytes_each, limit, True)})
+        print(f"{count:>5} {state:<44} {bytes_each:>7} <= {limit:>6} {rows[-1]['verdict']}",
+              flush=True)
     return rows
 
 

@@ -26,6 +26,8 @@ static void parse(struct work *work, char **arguments)
         snprintf(name, sizeof name, "%.*s", (int)(value++ - *arguments), *arguments);
         if (strcmp(name, "threads") == 0)
             work->threads = (unsigned)atoi(value);
+        else if (strcmp(name, "ports") == 0)
+            work->ports = (unsigned)atoi(value);
         else if (strcmp(name, "usecs") == 0)
             work->usecs = atol(value);
         else if (strcmp(name, "to") == 0)
@@ -39,7 +41,7 @@ static void parse(struct work *work, char **arguments)
 
 int main(int count, char **arguments)
 {
-    struct work work = {NULL, NULL, NULL, 0, 0, 1, 0};
+    struct work work = {NULL, NULL, NULL, 0, 0, 1, 2, 0};
     const struct work_role *role = work_roles;
 
     if (count < 6)

@@ -154,9 +154,28 @@ unsigned char *work_packed(size_t size, size_t count)
         for (j = 0; j < WORK_PREFIX; j++)
             frame[j] = (unsigned char)(size >> (24 - 8 * j));
         for (j = 0; j < size; j++)
-            frame[WORK_PREFIX + j] = j < 6 ? 0xff : (unsigned char)(2 + i * 6 + j * 4);
+            frame[WORK_PREFIX + j] = (unsigned char)(2 + i * 6 + j * 4);
+        work_device(frame + WORK_PREFIX, 2);
+        work_device(frame + WORK_PREFIX + 6, 1);
     }
     return packed;
+}
+
+void work_device(unsigned char *mac, unsigned device)
+{
+    memset(mac, 0, 6);
+    mac[0] = 2;
+    mac[4] = (unsigned char)(device >> 8);
+    mac[5] = (unsigned char)device;
+}
+
+void work_announce(int fd, unsigned device)
+{
+    unsigned char frame[WORK_PREFIX + 60] = {0, 0, 0, 60};
+
+    memset(frame + WORK_PREFIX, 0xff, 6);
+    work_device(frame + WORK_PREFIX + 6, device);
+    work_write(fd, frame, sizeof frame);
 }
 
 void work_stamp(unsigned char *frame)

@@ -4,7 +4,8 @@
  *
  * A program is one side of a measurement, a process of its own:
  *
- *     PROGRAM ROLE NETWORK ADDRESS SIZE FRAMES [threads=N] [usecs=N] [to=ADDRESS]
+ *     PROGRAM ROLE NETWORK ADDRESS SIZE FRAMES [threads=N] [usecs=N] [ports=N]
+ *             [to=ADDRESS]
  *
  * A side that listens prints "ready" when it does. What it has measured it
  * prints as name=value: `begin` and `end` in ns of CLOCK_MONOTONIC, which all
@@ -31,6 +32,7 @@ struct work {
     size_t size;         /* of a frame */
     uint64_t frames;     /* to send, or to expect */
     unsigned threads;
+    unsigned ports;      /* of a hub */
     long usecs;          /* what QNET_OPT_TX_USECS is set to */
 };
 
@@ -72,8 +74,14 @@ int work_times_add(struct work_times *times, uint64_t ns);
 /* How many frames make a batch: those of one tuned write. */
 size_t work_batch(size_t size);
 
-/* That many frames in wire format, one after another. */
+/* That many frames in wire format, one after another, from device 1 to device 2. */
 unsigned char *work_packed(size_t size, size_t count);
+
+/* A device's hardware address: 6 bytes. */
+void work_device(unsigned char *mac, unsigned device);
+
+/* Sends a broadcast from a device, so that a hub knows where it is. */
+void work_announce(int fd, unsigned device);
 
 /* The time a frame was sent, in the frame itself, behind its Ethernet header. */
 void work_stamp(unsigned char *frame);

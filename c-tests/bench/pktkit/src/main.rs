@@ -1,7 +1,7 @@
 //! One side of a measurement with pktkit, as `work.h` describes it.
 
 use pktkit::qemu::{Conn, Listener, dial_tcp, dial_unix};
-use pktkit::{Frame, L2Device};
+use pktkit::{Frame, L2Device, L2Hub, serve};
 use std::io::{ErrorKind, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -64,13 +64,17 @@ impl Work {
         }
     }
 
-    fn accept(&self) -> Arc<Conn> {
+    fn listen(&self) -> Listener {
         let listener = match self.network.as_str() {
             "unix" => Listener::bind_unix(&self.address).expect("listen"),
             _ => Listener::bind_tcp(&self.address).expect("listen"),
         };
         println!("ready");
-        listener.accept().expect("accept")
+        listener
+    }
+
+    fn accept(&self) -> Arc<Conn> {
+        self.listen().accept().expect("accept")
     }
 
     fn frame(&self) -> Vec<u8> {
@@ -123,6 +127,22 @@ fn run_relay(work: &Work) {
         Ok(())
     }));
     from.done_signal().expect("signal").wait_done();
+}
+
+fn run_hub(work: &Work) {
+    let hub = Arc::new(L2Hub::new());
+    let to = work.dial(&work.to);
+    let _to = hub.connect_arc(to);
+    let from = work.accept();
+    let done = from.done_signal().expect("signal");
+    let _from = hub.connect_arc(from);
+    done.wait_done();
+}
+
+fn run_serve(work: &Work) {
+    let listener = work.listen();
+    std::thread::spawn(move || serve(&listener, &Arc::new(L2Hub::new())));
+    stay();
 }
 
 /// Times of single frames, and their median when all are there.
@@ -211,6 +231,8 @@ fn main() {
         "send" => run_send,
         "handler" => run_handler,
         "relay" => run_relay,
+        "hub" => run_hub,
+        "serve" => run_serve,
         "ping" => run_ping,
         "pong" => run_pong,
         "lone" => run_lone,

@@ -1,0 +1,121 @@
+/*
+ * mesh.c - many devices on one hub, each of which sends to all others, in
+ * random order: frames mixed one by one. The hub is another process's, and is
+ * dialled once for each device. In every wave each device sends a batch; the
+ * next wave begins when all frames have come, or nothing comes any more.
+ */
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "work.h"
+
+enum { MOST_PORTS = 256, BATCH_BYTES = 64 << 10, SILENCE_MS = 200 };
+
+struct mesh {
+    unsigned ports;
+    size_t batch; /* frames of a device in a wave */
+    struct pollfd polled[MOST_PORTS];
+    size_t held[MOST_PORTS]; /* bytes of a frame that is not yet here whole, */
+    unsigned char *bytes[MOST_PORTS]; /* and room for them and what follows */
+    unsigned char *packed[MOST_PORTS];
+    uint32_t random;
+};
+
+static unsigned next_random(struct mesh *mesh)
+{
+    mesh->random ^= mesh->random << 13;
+    mesh->random ^= mesh->random >> 17;
+    mesh->random ^= mesh->random << 5;
+    return mesh->random;
+}
+
+/* Reads what is there. How many frames came to their end; none once nothing comes. */
+static uint64_t take(struct mesh *mesh)
+{
+    uint64_t got = 0;
+    unsigned i;
+
+    if (poll(mesh->polled, mesh->ports, SILENCE_MS) == 0)
+        return 0;
+    for (i = 0; i < mesh->ports; i++) {
+        unsigned char *bytes = mesh->bytes[i];
+        size_t *held = &mesh->held[i], len;
+        ssize_t n;
+
+        if (!mesh->polled[i].revents)
+            continue;
+        n = recv(mesh->polled[i].fd, bytes + *held, WORK_READ - *held, MSG_DONTWAIT);
+        work_check(n > 0, "recv");
+        len = *held + (size_t)n;
+        got += work_walk(bytes, len, held);
+        memmove(bytes, bytes + len - *held, *held);
+    }
+    return got;
+}
+
+static void open_ports(struct mesh *mesh, const struct work *work)
+{
+    unsigned i;
+    size_t j;
+
+    for (i = 0; i < mesh->ports; i++) {
+        mesh->polled[i].fd = work_dial(work->network, work->address);
+        mesh->polled[i].events = POLLIN;
+        work_enlarge(mesh->polled[i].fd);
+        mesh->bytes[i] = work_memory(WORK_READ);
+        mesh->packed[i] = work_packed(work->size, mesh->batch);
+        for (j = 0; j < mesh->batch; j++)
+            work_device(mesh->packed[i] + j * (work->size + WORK_PREFIX) + WORK_PREFIX + 6, i);
+        work_announce(mesh->polled[i].fd, i);
+    }
+    while (take(mesh) > 0)
+        continue;
+}
+
+/* Sends a batch of one device, each frame to a random other. */
+static void send_batch(struct mesh *mesh, unsigned from, size_t size, size_t count)
+{
+    unsigned char *at = mesh->packed[from] + WORK_PREFIX;
+    size_t i;
+
+    for (i = 0; i < count; i++, at += size + WORK_PREFIX)
+        work_device(at, (from + 1 + next_random(mesh) % (mesh->ports - 1)) % mesh->ports);
+    work_write(mesh->polled[from].fd, mesh->packed[from], count * (size + WORK_PREFIX));
+}
+
+static void run_mesh(const struct work *work)
+{
+    struct mesh mesh;
+    uint64_t sent = 0, got = 0, end = 0, wave, n;
+    unsigned i;
+
+    memset(&mesh, 0, sizeof mesh);
+    mesh.random = 1;
+    mesh.ports = work->ports;
+    mesh.batch = BATCH_BYTES / (work->size + WORK_PREFIX) + 1;
+    work_check(mesh.ports >= 2 && mesh.ports <= MOST_PORTS, "ports");
+    open_ports(&mesh, work);
+    work_say("begin", end = work_now());
+    while (sent < work->frames) {
+        for (i = 0; i < mesh.ports; i++)
+            send_batch(&mesh, i, work->size, mesh.batch);
+        wave = mesh.batch * mesh.ports;
+        sent += wave;
+        while (wave > 0 && (n = take(&mesh)) > 0) {
+            wave -= n;
+            got += n;
+            end = work_now();
+        }
+    }
+    work_say("end", end);
+    work_say("frames", got);
+    work_say("sent", sent);
+}
+
+const struct work_role work_roles[] = {
+    {"mesh", run_mesh},
+    {NULL, NULL},
+};
