@@ -13,8 +13,8 @@
 
 static const char usage[] =
     "usage: link ADDRESS ADDRESS\n\n"
-    "Connects to both and cables them together, until one side ends, Ctrl-C or SIGTERM. An ADDRESS\n"
-    "is unix:PATH or tcp:HOST:PORT. It joins two QEMUs that were started with\n\n"
+    "Connects to both and cables them together, until one side ends, Ctrl-C or SIGTERM. An\n"
+    "ADDRESS is unix:PATH or tcp:HOST:PORT. It joins two QEMUs that were started with\n\n"
     "    -netdev stream,id=n0,server=on,addr.type=unix,addr.path=/tmp/a.sock     (QEMU 7.2+)\n"
     "    -netdev socket,id=n0,listen=127.0.0.1:7000                              (any QEMU)\n\n"
     "and -device virtio-net-pci,netdev=n0,mac=52:54:00:00:00:01, each with a mac of its own:\n\n"
