@@ -1,12 +1,15 @@
 #!/bin/sh
-# guests.sh - two real Linux guests, each with one NIC, ping examples/responder
-# through the library: one by `-netdev stream` over a Unix socket, the other by
-# `-netdev socket` over TCP. No KVM and no root needed.
+# guests.sh - real Linux guests, each with one NIC, on the library's networks.
+# Two ping examples/responder, one by `-netdev stream` over a Unix socket, the
+# other by `-netdev socket` over TCP. Two more, by the same ways on
+# examples/switch, ping each other, and then QEMU's router on that switch, which
+# gives them addresses by DHCP. No KVM and no root needed.
 #
 # Debian's cloud kernel and a static busybox are fetched once into the target
 # directory. Without QEMU, kernel or busybox every test is skipped, or fails if
-# QNET_REQUIRE_QEMU=1. RESPONDER=program tests another responder than the one
-# built here; CHECK_ONLY=word runs only the guests whose name contains word.
+# QNET_REQUIRE_QEMU=1. RESPONDER=program and SWITCH=program test others than
+# those built here; CHECK_ONLY=word reports only the guests whose name contains
+# word.
 set -u
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -15,7 +18,7 @@ cache=$target/guest
 work=$(mktemp -d "${TMPDIR:-/tmp}/qnet-guests.XXXXXX") || exit 2
 slow=${CHECK_SLOW:-1}
 limit=$((120 * slow))
-tests='boots pings_small pings_large pings_many'
+guests='stream socket switch_stream switch_socket'
 modules='virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover
          net_failover virtio_net'
 passed=0 failed=0 skipped=0
@@ -50,6 +53,15 @@ finish()
     exit
 }
 
+# What a guest is to say that it did.
+tests_of()  # guest
+{
+    echo boots pings_small pings_large pings_many
+    case $1 in
+    switch_*) echo leases pings_router ;;
+    esac
+}
+
 wanted()    # guest
 {
     case guest_$1 in
@@ -58,15 +70,13 @@ wanted()    # guest
     esac
 }
 
-# Reports every test of the guests alike.
-report_all()    # ok|skipped|FAILED guest...
+# Reports every test of every guest alike.
+report_all()    # skipped|FAILED
 {
-    outcome=$1
-    shift
-    for guest; do
+    for guest in $guests; do
         wanted "$guest" || continue
-        for one in $tests; do
-            report "$outcome" "guest_${guest}_$one"
+        for one in $(tests_of "$guest"); do
+            report "$1" "guest_${guest}_$one"
         done
     done
 }
@@ -76,10 +86,10 @@ cannot()    # why
 {
     if [ "${QNET_REQUIRE_QEMU:-0}" = 1 ]; then
         echo "needed, as QNET_REQUIRE_QEMU=1: $1" >&2
-        report_all FAILED stream socket
+        report_all FAILED
     else
         echo "skipped: $1" >&2
-        report_all skipped stream socket
+        report_all skipped
     fi
     finish
 }
@@ -113,7 +123,8 @@ fetch()
     [ -d "$cache" ]
 }
 
-# The guest's whole user land: its lines tell on the serial console how it went.
+# A guest's whole user land: its lines tell on the serial console how it went. The kernel passes
+# on what it does not know of its command line: own, peer and router, which are addresses.
 write_init()
 {
     cat <<END
@@ -140,39 +151,61 @@ say()       # name command...
 network()
 {
     busybox ip link set lo up && busybox ip link set eth0 up &&
-        busybox ip addr add 10.0.0.2/24 dev eth0
+        busybox ip addr add \$own/24 dev eth0
+}
+meet()      # address: it may still be booting
+{
+    tries=$((60 * slow))
+    until busybox ping -c 1 -W 1 "\$1"; do
+        [ \$((tries -= 1)) -gt 0 ] || return 1
+    done
 }
 pings()     # of ping(8)'s options; every one must be answered
 {
-    busybox ping "\$@" 10.0.0.1 >/pings || return 1
+    busybox ping "\$@" >/pings
     busybox cat /pings
     busybox grep -q ' 0% packet loss' /pings
 }
 say boots network
-say pings_small pings -c 3 -i 0.2 -W 10
-say pings_large pings -c 3 -i 0.2 -W 10 -s 1472
-say pings_many pings -c 200 -i 0.01 -W 10 -s 512
+meet \$peer >/dev/null 2>&1
+say pings_small pings -c 3 -i 0.2 -W 10 \$peer
+say pings_large pings -c 3 -i 0.2 -W 10 -s 1472 \$peer
+say pings_many pings -c 200 -i 0.01 -W 10 -s 512 \$peer
+if [ -n "\$router" ]; then
+    say leases busybox udhcpc -n -q -t 5 -s /lease
+    say pings_router pings -c 3 -i 0.2 -W 10 \$router
+fi
 echo GUEST done
-busybox reboot -f
+exec busybox sleep 1000     # others may still ping this one
+END
+}
+
+# What udhcpc runs when something has happened.
+write_lease()
+{
+    cat <<'END'
+#!/bin/busybox sh
+[ "$1" != bound ] || exec busybox ip addr add "$ip/$mask" dev "$interface"
 END
 }
 
 pack()
 {
     mkdir -p "$work/root/bin" && cp "$cache/busybox" "$work/root/bin/" &&
-        write_init >"$work/root/init" && chmod 755 "$work/root/init" || return 1
+        write_init >"$work/root/init" && write_lease >"$work/root/lease" &&
+        chmod 755 "$work/root/init" "$work/root/lease" || return 1
     for module in $modules; do
         [ ! -e "$cache/$module.ko" ] || cp "$cache/$module.ko" "$work/root/" || return 1
     done
     (cd "$work/root" && find . | "$cache/busybox" cpio -o -H newc 2>/dev/null) >"$work/initramfs"
 }
 
-build_responder()
+# Builds an example and tells where it is.
+build()     # example
 {
-    [ -n "${RESPONDER:-}" ] && return 0
-    RESPONDER=$work/responder
-    ${CC:-cc} -std=c99 ${CFLAGS:-} -I"$root/include" -o "$RESPONDER" "$root/examples/responder.c" \
-        -L"$target/release" -lqnet -Wl,-rpath,"$target/release" ${LDFLAGS:-}
+    ${CC:-cc} -std=c99 ${CFLAGS:-} -I"$root/include" -o "$work/$1" "$root/examples/$1.c" \
+        -L"$target/release" -lqnet -Wl,-rpath,"$target/release" ${LDFLAGS:-} &&
+        echo "$work/$1"
 }
 
 # A program in the background, in a process group of its own, that ends with
@@ -186,48 +219,54 @@ start()     # log program argument...
     started="$started $last"
 }
 
-# The address that a responder listens at, once it has said so.
-address()   # guest
+# Waits until a program has said something in a log: $said is what sed makes of it.
+await()     # process log sed-expression
 {
-    tries=$((100 * slow))
-    until listening=$(sed -n 's/^listening at [a-z0-9]* \([^,]*\),.*/\1/p' "$work/$1.responder") &&
-        [ -n "$listening" ]; do
-        [ "$tries" -gt 0 ] || return 1
-        tries=$((tries - 1))
+    until said=$(sed -n "$3" "$2" 2>/dev/null) && [ -n "$said" ]; do
+        kill -0 "$1" 2>/dev/null || return 1
         sleep 0.1
     done
-    echo "$listening"
 }
 
-boot()      # guest netdev
+boot()      # guest netdev own-address peer [router]
 {
     start "$work/$1.qemu" qemu-system-x86_64 -M q35 -accel tcg -cpu max -m 256 \
         -nodefaults -display none -no-reboot -serial "file:$work/$1.serial" \
         -kernel "$cache/vmlinuz" -initrd "$work/initramfs" \
-        -append 'console=ttyS0 quiet panic=-1' \
-        -netdev "$2" -device virtio-net-pci,netdev=n,romfile=
+        -append "console=ttyS0 quiet panic=-1 own=$3 peer=$4 router=${5:-}" \
+        -netdev "$2,id=n" -device "virtio-net-pci,netdev=n,romfile=,mac=52:54:00:00:00:0${3##*.}"
+    eval "qemu_$1=$last"
 }
 
-# A guest and the responder that it is to ping; says nothing yet.
-start_guest()   # guest network address netdev: the address follows the last =
+# A guest and the responder that it is to ping.
+start_responder()   # guest network address netdev: the address follows the last =
 {
-    eval "qemu_$1="
     wanted "$1" || return
     start "$work/$1.responder" "$RESPONDER" "$2" "$3" 10.0.0.1
-    if at=$(address "$1"); then
-        boot "$1" "$4=$at"
-        eval "qemu_$1=$last"
-    fi
+    await "$last" "$work/$1.responder" 's/^listening at [a-z0-9]* \([^,]*\),.*/\1/p' &&
+        boot "$1" "$4=$said" 10.0.0.2 10.0.0.1
 }
 
-# Waits for the guest to be done and reports what it said.
-end_guest()     # guest
+# Two guests that are to ping each other, and a router, on one switch.
+start_switch()
+{
+    wanted switch_stream || wanted switch_socket || return
+    start "$work/switch.log" "$SWITCH" "unix:$work/s.sock" tcp:127.0.0.1:0
+    await "$last" "$work/switch.log" 's/^listening at tcp://p' || return
+    unix=server=off,addr.type=unix,addr.path=$work/s.sock
+    start "$work/switch.router" qemu-system-x86_64 -M none -nodefaults -display none \
+        -netdev "stream,id=a,$unix" -netdev hubport,id=ha,hubid=0,netdev=a \
+        -netdev user,id=b -netdev hubport,id=hb,hubid=0,netdev=b
+    boot switch_stream "stream,$unix" 10.0.0.1 10.0.0.2 10.0.2.2
+    boot switch_socket "socket,connect=$said" 10.0.0.2 10.0.0.1 10.0.2.2
+}
+
+# Reports what a guest said.
+judge()     # guest
 {
     wanted "$1" || return
     before=$failed
-    eval "qemu=\$qemu_$1"
-    [ -z "$qemu" ] || wait "$qemu"
-    for one in $tests; do
+    for one in $(tests_of "$1"); do
         if grep -q "GUEST $one PASS" "$work/$1.serial" 2>/dev/null; then
             report ok "guest_$1_$one"
         else
@@ -235,10 +274,10 @@ end_guest()     # guest
         fi
     done
     [ "$failed" -eq "$before" ] && return
-    for log in serial qemu responder; do
-        [ -s "$work/$1.$log" ] || continue
-        echo "--- $1 $log" >&2
-        tail -n 40 "$work/$1.$log" >&2
+    for log in "$work/${1%_*}"[._]*; do     # of its network's others as well
+        [ -s "$log" ] || continue
+        echo "--- ${log##*/}" >&2
+        tail -n 40 "$log" >&2
     done
 }
 
@@ -246,14 +285,20 @@ command -v qemu-system-x86_64 >/dev/null || cannot 'no QEMU (apt-get install qem
 command -v apt-get >/dev/null && command -v dpkg >/dev/null || cannot 'no apt-get to fetch a kernel'
 fetch || cannot 'no guest kernel or busybox to be had (apt-get update?)'
 pack || cannot 'cannot pack an initramfs'
-if ! build_responder; then
-    report_all FAILED stream socket
+RESPONDER=${RESPONDER:-$(build responder)} SWITCH=${SWITCH:-$(build switch)}
+if [ -z "$RESPONDER" ] || [ -z "$SWITCH" ]; then
+    report_all FAILED
     finish
 fi
 
-start_guest stream unix "$work/r.sock" 'stream,id=n,server=off,addr.type=unix,addr.path'
-start_guest socket tcp 127.0.0.1:0 'socket,id=n,connect'
-for guest in stream socket; do
-    end_guest "$guest"
+start_responder stream unix "$work/r.sock" 'stream,server=off,addr.type=unix,addr.path'
+start_responder socket tcp 127.0.0.1:0 'socket,connect'
+start_switch
+for guest in $guests; do
+    eval "qemu=\${qemu_$guest:-}"
+    [ -z "$qemu" ] || await "$qemu" "$work/$guest.serial" '/^GUEST done/p'
+done
+for guest in $guests; do
+    judge "$guest"
 done
 finish

@@ -542,10 +542,13 @@ int qnet_flush(qnet_conn *conn);
  *
  * @param handler  The handler; NULL stops receiving. It takes the place of a batch handler too.
  * @param user     What to call it with.
- * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (the
- *         connection has ended; QNET_ERR_OS also where no thread can be had), QNET_ERR_INTERNAL.
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_BUSY (the connection is attached or linked),
+ *         QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (it has ended; QNET_ERR_OS also where no
+ *         thread can be had), QNET_ERR_INTERNAL.
  */
-int qnet_set_handler(qnet_conn *conn, qnet_handler handler, void *user);
+int qnet_set_handler(qnet_conn *conn,
+                     qnet_handler handler,
+                     void *user);
 
 /**
  * The same with many frames to a call, as many as are there.
@@ -559,15 +562,18 @@ int qnet_set_batch_handler(qnet_conn *conn, qnet_batch_handler handler, void *us
 /**
  * Has a handler called when the connection has ended, exactly once and last.
  *
- * It runs on the connection's own thread where it has a frame handler; else in the receive that
- * reports the end, in qnet_shutdown() or in qnet_close(), never in qnet_wait() or qnet_poll(). Set
- * after that, it runs before this call returns. One that is replaced before is never called.
+ * It runs on the connection's own thread where it has a frame handler, or is attached to a hub or
+ * linked; else in the receive that reports the end, in qnet_shutdown() or in qnet_close(), never in
+ * qnet_wait() or qnet_poll(). Set after that, it runs before this call returns. One that is replaced
+ * before is never called.
  *
  * @param handler  The handler; NULL for none.
  * @param user     What to call it with.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
  */
-int qnet_set_close_handler(qnet_conn *conn, qnet_close_handler handler, void *user);
+int qnet_set_close_handler(qnet_conn *conn,
+                           qnet_close_handler handler,
+                           void *user);
 
 /**
  * Receives one frame.
@@ -579,12 +585,15 @@ int qnet_set_close_handler(qnet_conn *conn, qnet_close_handler handler, void *us
  * @return The frame's length in bytes; QNET_ERR_HANDLE, QNET_ERR_INVALID (buf is NULL, a timeout
  *         below -1), QNET_ERR_FRAME_SIZE (buf is too small; the frame is kept), QNET_ERR_AGAIN (0
  *         was given), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED, QNET_ERR_BUSY (the connection has a
- *         handler), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (how the connection ended,
- *         after every frame before that), QNET_ERR_INTERNAL.
+ *         handler, or is attached or linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (how
+ *         the connection ended, after every frame before that), QNET_ERR_INTERNAL.
  *
  * Threads may receive at once: each frame is given to one of them.
  */
-int qnet_recv(qnet_conn *conn, void *buf, size_t cap, int timeout_ms);
+int qnet_recv(qnet_conn *conn,
+              void *buf,
+              size_t cap,
+              int timeout_ms);
 
 /**
  * Receives frames without copying them.
@@ -638,8 +647,8 @@ int qnet_fd(qnet_conn *conn);
 /* ---- Ending (end) ----------------------------------------------------------------- */
 
 /**
- * Waits until the connection has ended, by either side, and, where it has a handler, its close
- * handler has returned. It works however the connection is received from: one that is pulled, or
+ * Waits until the connection has ended, by either side, and, where it has a handler or is attached
+ * or linked, its close handler has returned. It works however the connection is received from: one that is pulled, or
  * not received from at all, has ended once its peer has left, though frames may still wait. (Over
  * TCP, a peer that leaves while much is unread is not seen to leave until some of that is received.)
  *
@@ -792,10 +801,11 @@ int qnet_last_errno(void);
  * qnet_unlink() is called.
  *
  * Nothing is lost: while one does not read, the other is not read. When one side ends, the other is
- * ended after what the first sent is written. Frames shorter than 14 bytes are skipped (rx_runts),
- * and those longer than the sender's QNET_OPT_MAX_FRAME dropped (its tx_dropped). A thread of the
- * library's does the work, which all links and hubs share; meanwhile other ways to receive give QNET_ERR_BUSY, while
- * sends go to the connection's own peer, between the frames of the link.
+ * ended after what the first sent is written, however long that takes. Frames shorter than 14 bytes
+ * are skipped (rx_runts), and those longer than the sending side's QNET_OPT_MAX_FRAME dropped (its
+ * tx_dropped). Threads of the library's do the work, at most 4, which all links and hubs share.
+ * Other ways to receive give QNET_ERR_BUSY; sends go to the connection's own peer, between the
+ * frames of the link.
  *
  * @param a  One connection, and
  * @param b  the other. Both stay the caller's, to be closed with qnet_close(), which ends the link.
@@ -803,8 +813,7 @@ int qnet_last_errno(void);
  *         handler, or is attached or linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS
  *         (one has ended, or there is no thread), QNET_ERR_INTERNAL. On failure neither is linked.
  */
-int qnet_link(qnet_conn *a,
-              qnet_conn *b);
+int qnet_link(qnet_conn *a, qnet_conn *b);
 
 /**
  * Takes the cable out at both sides, at once: both connections are as before qnet_link(). What was
@@ -847,8 +856,8 @@ int qnet_hub_attach(qnet_hub *hub,
 
 /**
  * Detaches a connection, which is as before qnet_hub_attach(): nothing is forwarded from or to it
- * any more, its addresses are forgotten, and frames not yet received wait in it. What was to be sent to it is still
- * written. One that was served is the caller's to close from now on.
+ * any more, its addresses are forgotten, and frames not yet received wait in it. What was to be sent
+ * to it is still written. One that was served is the caller's to close from now on.
  *
  * @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_INVALID (it is not attached to this hub),
  *         QNET_ERR_INTERNAL.
@@ -873,25 +882,23 @@ int qnet_hub_port(qnet_hub *hub,
  * Without descriptors to spare accepting waits, and goes on.
  *
  * @param listener  It stays the caller's until qnet_hub_close(), which closes it; closing it before
- *                  ends the accepting, and the peers stay. Its options are those of the peers; not more
- *                  than QNET_OPT_MAX_CONNS are attached.
+ *                  ends the accepting, and the peers stay. Its options are those of the peers, of
+ *                  whom there are not more than its QNET_OPT_MAX_CONNS.
  * @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_BUSY (a hub serves it already),
  *         QNET_ERR_OS (no thread), QNET_ERR_INTERNAL.
  */
-int qnet_hub_serve(qnet_hub *hub,
-                   qnet_listener *listener);
+int qnet_hub_serve(qnet_hub *hub, qnet_listener *listener);
 
 /**
- * Tells what is attached, in no order: served connections, and the hub's ends of qnet_hub_port(), too.
+ * Tells what is attached, in no order: served connections too, and the hub's own ends of
+ * qnet_hub_port().
  *
  * @param conns  Filled with handles as far as it reaches. May be NULL if cap is 0.
  * @param cap    How many it has room for.
  * @return How many there are; QNET_ERR_HANDLE, QNET_ERR_INVALID (conns is NULL),
  *         QNET_ERR_INTERNAL.
  */
-int qnet_hub_ports(qnet_hub *hub,
-                   qnet_conn **conns,
-                   size_t cap);
+int qnet_hub_ports(qnet_hub *hub, qnet_conn **conns, size_t cap);
 
 /**
  * Sets an option of a hub.

@@ -208,10 +208,9 @@ impl Loop {
             let _ = catch_unwind(AssertUnwindSafe(|| listener.serve_turn(self)));
         } else if let Ok(conn) = process.conns.get(token) {
             let turn = AssertUnwindSafe(|| conn.forward_turn(self, events, work));
-            if catch_unwind(turn).is_err()
-                && let Ok(mut state) = conn.state()
-            {
-                conn.end(&mut state, Error::Internal("a panic while forwarding".into()));
+            if catch_unwind(turn).is_err() {
+                *work = Work::default();
+                conn.forwarding_panicked();
             }
         }
     }

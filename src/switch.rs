@@ -248,6 +248,16 @@ impl Ref<Conn> {
         self.give_back_if_over();
     }
 
+    /// A panic in its turn ends the connection, not the process.
+    pub fn forwarding_panicked(self) {
+        if let Ok(mut state) = self.state() {
+            if let Some(port) = &state.port {
+                port.switch.lock().forget_pieces();
+            }
+            self.end(&mut state, Error::Internal("a panic while forwarding".into()));
+        }
+    }
+
     fn read_and_forward(self, state: &mut State, inside: &mut Inside, id: usize, work: &mut Work) {
         let counts = &self.slot.rx_counts;
         let Work { buffer, sorter, now } = work;
@@ -285,6 +295,11 @@ impl Inside {
         if let Kind::Hub { table, .. } = &mut self.kind {
             table.forget(id);
         }
+    }
+
+    /// Takes back what a turn that came to nothing has sorted.
+    fn forget_pieces(&mut self) {
+        self.ports.iter_mut().for_each(|(_, outlet)| outlet.first = NO_PIECE);
     }
 
     /// Takes nothing in any more. Returns what is still in there.

@@ -180,7 +180,8 @@ class Bench:
             fields |= receiver.finish()
         if relay:
             fields |= relay.finish(signals=contender.relay == "qemu hub")
-        return self.sample(fields.get("sent", frames), fields, sum(process.cpu for process in measured))
+        cpu = sum(process.cpu for process in measured)
+        return self.sample(fields.get("sent", frames), fields, cpu)
 
     def sample(self, asked, fields, cpu):
         missing = {"begin", "end", "frames"} - fields.keys()

@@ -10,7 +10,7 @@
 #include "qnet.h"
 #include "work.h"
 
-enum { MOST_LENT = 2048, PAUSE_US = 500 };
+enum { MOST_LENT = 2048, PAUSE_US = 500, QUEUE_BYTES = 64 << 20 };
 
 static void check(int result, const char *what)
 {
@@ -321,11 +321,13 @@ static void run_link(const struct work *work)
     check(qnet_close(to), "close");
 }
 
+/* A hub that drops nothing while the receiver waits for its processor. */
 static qnet_hub *open_hub(void)
 {
     qnet_hub *hub;
 
     check(qnet_hub_new(&hub), "hub");
+    check(qnet_hub_set(hub, QNET_OPT_QUEUE_BYTES, QUEUE_BYTES), "set queue");
     return hub;
 }
 

@@ -2,8 +2,8 @@ use std::ffi::c_int;
 
 use super::{OK, on_conn, qnet_conn, run_close_call, run_due_close_call};
 
-/// Waits until the connection has ended, by either side, and, where it has a handler, its close
-/// handler has returned. It works however the connection is received from: one that is pulled, or
+/// Waits until the connection has ended, by either side, and, where it has a handler or is attached
+/// or linked, its close handler has returned. It works however the connection is received from: one that is pulled, or
 /// not received from at all, has ended once its peer has left, though frames may still wait. (Over
 /// TCP, a peer that leaves while much is unread is not seen to leave until some of that is received.)
 ///

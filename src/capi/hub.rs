@@ -51,8 +51,8 @@ pub unsafe extern "C-unwind" fn qnet_hub_attach(hub: *mut qnet_hub, conn: *mut q
 }
 
 /// Detaches a connection, which is as before qnet_hub_attach(): nothing is forwarded from or to it
-/// any more, its addresses are forgotten, and frames not yet received wait in it. What was to be sent to it is still
-/// written. One that was served is the caller's to close from now on.
+/// any more, its addresses are forgotten, and frames not yet received wait in it. What was to be sent
+/// to it is still written. One that was served is the caller's to close from now on.
 ///
 /// @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_INVALID (it is not attached to this hub),
 ///         QNET_ERR_INTERNAL.
@@ -92,8 +92,8 @@ pub unsafe extern "C-unwind" fn qnet_hub_port(
 /// Without descriptors to spare accepting waits, and goes on.
 ///
 /// @param listener  It stays the caller's until qnet_hub_close(), which closes it; closing it before
-///                  ends the accepting, and the peers stay. Its options are those of the peers; not more
-///                  than QNET_OPT_MAX_CONNS are attached.
+///                  ends the accepting, and the peers stay. Its options are those of the peers, of
+///                  whom there are not more than its QNET_OPT_MAX_CONNS.
 /// @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_BUSY (a hub serves it already),
 ///         QNET_ERR_OS (no thread), QNET_ERR_INTERNAL.
 #[unsafe(no_mangle)]
@@ -107,7 +107,8 @@ pub unsafe extern "C-unwind" fn qnet_hub_serve(
     })
 }
 
-/// Tells what is attached, in no order: served connections, and the hub's ends of qnet_hub_port(), too.
+/// Tells what is attached, in no order: served connections too, and the hub's own ends of
+/// qnet_hub_port().
 ///
 /// @param conns  Filled with handles as far as it reaches. May be NULL if cap is 0.
 /// @param cap    How many it has room for.

@@ -8,10 +8,11 @@ use crate::process::process;
 /// qnet_unlink() is called.
 ///
 /// Nothing is lost: while one does not read, the other is not read. When one side ends, the other is
-/// ended after what the first sent is written. Frames shorter than 14 bytes are skipped (rx_runts),
-/// and those longer than the sender's QNET_OPT_MAX_FRAME dropped (its tx_dropped). A thread of the
-/// library's does the work, which all links and hubs share; meanwhile other ways to receive give QNET_ERR_BUSY, while
-/// sends go to the connection's own peer, between the frames of the link.
+/// ended after what the first sent is written, however long that takes. Frames shorter than 14 bytes
+/// are skipped (rx_runts), and those longer than the sending side's QNET_OPT_MAX_FRAME dropped (its
+/// tx_dropped). Threads of the library's do the work, at most 4, which all links and hubs share.
+/// Other ways to receive give QNET_ERR_BUSY; sends go to the connection's own peer, between the
+/// frames of the link.
 ///
 /// @param a  One connection, and
 /// @param b  the other. Both stay the caller's, to be closed with qnet_close(), which ends the link.

@@ -42,8 +42,9 @@ pub type qnet_close_handler = Option<unsafe extern "C-unwind" fn(user: *mut c_vo
 ///
 /// @param handler  The handler; NULL stops receiving. It takes the place of a batch handler too.
 /// @param user     What to call it with.
-/// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (the
-///         connection has ended; QNET_ERR_OS also where no thread can be had), QNET_ERR_INTERNAL.
+/// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_BUSY (the connection is attached or linked),
+///         QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (it has ended; QNET_ERR_OS also where no
+///         thread can be had), QNET_ERR_INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_set_handler(
     conn: *mut qnet_conn,
@@ -75,9 +76,10 @@ fn set_handler(conn: *mut qnet_conn, call: Option<HandlerFn>, word: *mut c_void)
 
 /// Has a handler called when the connection has ended, exactly once and last.
 ///
-/// It runs on the connection's own thread where it has a frame handler; else in the receive that
-/// reports the end, in qnet_shutdown() or in qnet_close(), never in qnet_wait() or qnet_poll(). Set
-/// after that, it runs before this call returns. One that is replaced before is never called.
+/// It runs on the connection's own thread where it has a frame handler, or is attached to a hub or
+/// linked; else in the receive that reports the end, in qnet_shutdown() or in qnet_close(), never in
+/// qnet_wait() or qnet_poll(). Set after that, it runs before this call returns. One that is replaced
+/// before is never called.
 ///
 /// @param handler  The handler; NULL for none.
 /// @param user     What to call it with.
@@ -109,8 +111,8 @@ pub unsafe extern "C-unwind" fn qnet_set_close_handler(
 /// @return The frame's length in bytes; QNET_ERR_HANDLE, QNET_ERR_INVALID (buf is NULL, a timeout
 ///         below -1), QNET_ERR_FRAME_SIZE (buf is too small; the frame is kept), QNET_ERR_AGAIN (0
 ///         was given), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED, QNET_ERR_BUSY (the connection has a
-///         handler), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (how the connection ended,
-///         after every frame before that), QNET_ERR_INTERNAL.
+///         handler, or is attached or linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (how
+///         the connection ended, after every frame before that), QNET_ERR_INTERNAL.
 ///
 /// Threads may receive at once: each frame is given to one of them.
 #[unsafe(no_mangle)]
