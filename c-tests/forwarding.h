@@ -1,7 +1,7 @@
 /*
  * forwarding.h - what tests of links and hubs share: the plain socket's side
- * where nothing is promised, what handlers do and are told, and
- * how many descriptors a test may use.
+ * where nothing is promised, what handlers do and are told, and how many
+ * descriptors a test may use.
  */
 #ifndef FORWARDING_H
 #define FORWARDING_H
