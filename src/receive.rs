@@ -542,9 +542,13 @@ impl Rx {
         None
     }
 
-    /// Keeps the front of a frame, in no more memory than it needs: more is read elsewhere.
+    /// Keeps the front of a frame. Memory for it is kept as long as a stream is read.
     pub fn keep(&mut self, rest: &[u8], counts: &RxCounts) {
-        self.buffer = Buffer::with_capacity(rest.len(), rest);
+        if rest.is_empty() && self.looks == 0 {
+            self.buffer = Buffer::default();
+        } else {
+            self.buffer.replace(rest);
+        }
         // A length that no frame has is found here.
         self.has_frame(counts);
     }

@@ -45,8 +45,8 @@ const BUFFER: usize = TCP_PIECE;
 /// How long what a handler's thread holds is left to it before the service thread writes it.
 const ENTRUSTED: Duration = Duration::from_micros(800);
 
-/// How many gathering buffers are kept for later.
-const KEPT: usize = 4;
+/// How many gathering buffers are kept for later: as much as waits for a port of a hub at most.
+const KEPT: usize = 8;
 
 /// Up to this length a frame is copied behind its prefix, for one piece costs less to write than two.
 const COPIED: usize = 2 << 10;
@@ -713,17 +713,15 @@ impl Tx {
         frames - taken
     }
 
-    /// Writes until the socket is full or has failed. Returns how many bytes it took.
+    /// Writes what the socket takes, in one piece: smaller ones, as for gathered frames, wake the
+    /// reader more often. Returns how many bytes it took.
     fn pass_now(&mut self, bytes: &[u8]) -> usize {
-        let mut written = 0;
-        while written < bytes.len() && !self.is_stuck && self.end.is_none() {
-            let end = bytes.len().min(written + self.piece);
-            let wrote = self.socket().write(&[IoSlice::new(&bytes[written..end])]);
-            // Short of memory is like being full; another failure has set `end`.
-            written += self.wrote(wrote).unwrap_or(0);
-            self.is_stuck = written < end && self.end.is_none();
+        if bytes.is_empty() || self.is_stuck || self.end.is_some() {
+            return 0;
         }
-        written
+        let written = self.socket().write(&[IoSlice::new(bytes)]);
+        // Short of memory is like being full; another failure has set `end`.
+        self.wrote(written).unwrap_or(0)
     }
 
     /// Queues what the socket has taken `cut` bytes of, since it is full. Returns how many frames.

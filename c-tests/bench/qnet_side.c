@@ -311,12 +311,20 @@ static void run_relay(const struct work *work)
 
 /* ---- Forwarding without the program ---- */
 
+static void wait_counting(qnet_conn *conn)
+{
+    uint64_t before = allocations();
+
+    check(qnet_wait(conn, -1), "wait");
+    work_say("allocations", allocations() - before);
+}
+
 static void run_link(const struct work *work)
 {
     qnet_conn *to = dial(work, work->to), *from = accept_one(work);
 
     check(qnet_link(from, to), "link");
-    check(qnet_wait(from, -1), "wait");
+    wait_counting(from);
     check(qnet_close(from), "close");
     check(qnet_close(to), "close");
 }
@@ -352,7 +360,7 @@ static void run_hub(const struct work *work)
         check(qnet_hub_port(hub, &idle), "port");
     from = accept_one(work);
     check(qnet_hub_attach(hub, from), "attach");
-    check(qnet_wait(from, -1), "wait");
+    wait_counting(from);
     close_hub(hub);
     check(qnet_close(from), "close");
     check(qnet_close(to), "close");

@@ -159,4 +159,6 @@ ALLOCATIONS = [
     *((receiver, Contender(receiver, "libqnet", "tuned send", "qnet " + receiver))
       for receiver in ("handler", "batch-handler", "receive", "receive-batch", "receive-packed")),
     ("relay", RELAY),
+    ("link", LINK),
+    ("hub", SWITCH),
 ]
