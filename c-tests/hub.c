@@ -1215,7 +1215,7 @@ static void *closing_hub(void *hub)
     return NULL;
 }
 
-static void hub_close_waits_for_close_handlers(void)
+static void check_hub_close_waits(int peer_leaves_before)
 {
     struct ending ending = { 0, 0, 0, 1 };
     struct service service;
@@ -1225,16 +1225,77 @@ static void hub_close_waits_for_close_handlers(void)
     service_open(&service);
     peer_join(&peer, service.place, 10);
     CHECK_INT(qnet_set_close_handler(served_one(&service), ending_told, &ending), QNET_OK);
+    if (peer_leaves_before) {
+        CHECK(close(peer.fd) == 0);
+        EVENTUALLY(get(&ending.thread) != 0);
+    }
     start_thread(&closer, closing_hub, service.hub);
     EVENTUALLY(get(&ending.thread) != 0);
+    EVENTUALLY(ports_of(service.hub) == QNET_ERR_HANDLE);
     raw_sleep_ms(20);
     CHECK_INT(pthread_tryjoin_np(closer, NULL), EBUSY);
-    CHECK_INT(ports_of(service.hub), QNET_ERR_HANDLE);
     put(&ending.shut, 0);
     join_thread(closer);
     check_told(&ending, QNET_ERR_CLOSED);
-    CHECK(close(peer.fd) == 0);
+    if (!peer_leaves_before)
+        CHECK(close(peer.fd) == 0);
     device_close(&service.own);
+}
+
+static void hub_close_waits_for_close_handlers(void)
+{
+    check_hub_close_waits(0);
+}
+
+static void hub_close_waits_for_who_left_before(void)
+{
+    check_hub_close_waits(1);
+}
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { HAS_ROOM_FOR_ITSELF = 0 };
+#else
+enum { HAS_ROOM_FOR_ITSELF = 1 };
+#endif
+
+/* Leaves the process no room for another thread's stack; what the limit was. */
+static struct rlimit allow_no_stack(void)
+{
+    struct rlimit before, tight;
+    FILE *file = fopen("/proc/self/statm", "r");
+    long pages;
+
+    CHECK(file && fscanf(file, "%ld", &pages) == 1);
+    fclose(file);
+    CHECK(getrlimit(RLIMIT_AS, &before) == 0);
+    tight = before;
+    tight.rlim_cur = (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + (1 << 20);
+    CHECK(setrlimit(RLIMIT_AS, &tight) == 0);
+    return before;
+}
+
+/* Where the system refuses a thread, the close handler is called when it has one to spare. */
+static void a_close_handler_waits_for_a_thread(void)
+{
+    struct ending ending = { 0, 0, 0, 0 };
+    struct rlimit before;
+    struct service service;
+    struct device peer;
+
+    if (!HAS_ROOM_FOR_ITSELF || is_under_valgrind())
+        check_skip("a limit of the address space would stop more than threads");
+    service_open(&service);
+    peer_join(&peer, service.place, 10);
+    CHECK_INT(qnet_set_close_handler(served_one(&service), ending_told, &ending), QNET_OK);
+    before = allow_no_stack();
+    CHECK(close(peer.fd) == 0);
+    EVENTUALLY(ports_of(service.hub) == 1);
+    raw_sleep_ms(100);
+    CHECK_INT(get(&ending.ends), 0);
+    CHECK(setrlimit(RLIMIT_AS, &before) == 0);
+    EVENTUALLY(get(&ending.ends) == 1);
+    check_told(&ending, QNET_ERR_CLOSED);
+    service_close(&service);
 }
 
 /* Detached, a served connection is the caller's. */
@@ -2174,6 +2235,8 @@ int main(void)
     RUN(a_peer_speaks_and_leaves_at_once);
     RUN(hub_close_ends_what_it_served);
     RUN(hub_close_waits_for_close_handlers);
+    RUN(hub_close_waits_for_who_left_before);
+    RUN(a_close_handler_waits_for_a_thread);
     RUN(a_detached_peer_is_the_callers);
     RUN(the_caller_ends_served_connections);
     RUN(a_listener_closed_before_its_hub);

@@ -71,20 +71,40 @@ static void qemu_init(struct qemu *qemu)
     qemu_argument(qemu, "none");
 }
 
-/* A netdev, `type,options`, joined to the hub. */
+/* A netdev whose id is that of the next port, joined to the hub. */
+static void qemu_port(struct qemu *qemu, const char *netdev)
+{
+    char text[TEXT];
+
+    qemu_argument(qemu, "-netdev");
+    qemu_argument(qemu, netdev);
+    qemu_argument(qemu, "-netdev");
+    snprintf(text, sizeof text, "hubport,id=h%d,hubid=0,netdev=n%d", qemu->ports, qemu->ports);
+    qemu_argument(qemu, text);
+    qemu->ports++;
+}
+
+/* The same without an id: `type,options`. */
 static void qemu_netdev(struct qemu *qemu, const char *netdev)
 {
     const char *comma = strchr(netdev, ',');
     int type = comma ? (int)(comma - netdev) : (int)strlen(netdev);
     char text[TEXT];
 
-    qemu_argument(qemu, "-netdev");
     snprintf(text, sizeof text, "%.*s,id=n%d%s", type, netdev, qemu->ports, netdev + type);
-    qemu_argument(qemu, text);
-    qemu_argument(qemu, "-netdev");
-    snprintf(text, sizeof text, "hubport,id=h%d,hubid=0,netdev=n%d", qemu->ports, qemu->ports);
-    qemu_argument(qemu, text);
-    qemu->ports++;
+    qemu_port(qemu, text);
+}
+
+/* A netdev as the listener itself says, for QEMUs of a version. */
+static void qemu_netdev_of(struct qemu *qemu, qnet_listener *listener, int version)
+{
+    char id[16], text[TEXT];
+    int len;
+
+    snprintf(id, sizeof id, "n%d", qemu->ports);
+    len = qnet_listener_netdev(listener, id, version, text, sizeof text);
+    CHECK(len > 0 && len < TEXT);
+    qemu_port(qemu, text);
 }
 
 /* In the child: QEMU, which says what it has to say in a file and ends with the test. */
@@ -144,31 +164,36 @@ enum part { WHOLE, PORT, NAME }; /* of an address, for QEMU */
 
 struct netdev_kind {
     const char *name;
-    const char *format;
+    const char *format; /* NULL: what qnet_listener_netdev() says, */
+    int version;        /* for this version */
     enum how how;
     const char *network;
     enum part part;
 };
 
 static const struct netdev_kind netdev_kinds[] = {
-    { "socket listen, tcp", "socket,listen=%s", DIALLED, "tcp", WHOLE },
-    { "socket connect, tcp", "socket,connect=%s", ACCEPTED, "tcp", WHOLE },
-    { "socket fd", "socket,fd=%s", INHERITED, NULL, WHOLE },
-    { "stream server, unix", "stream,server=on,addr.type=unix,addr.path=%s", DIALLED, "unix",
+    { "socket listen, tcp", "socket,listen=%s", 0, DIALLED, "tcp", WHOLE },
+    { "socket connect, tcp", "socket,connect=%s", 0, ACCEPTED, "tcp", WHOLE },
+    { "socket fd", "socket,fd=%s", 0, INHERITED, NULL, WHOLE },
+    { "stream server, unix", "stream,server=on,addr.type=unix,addr.path=%s", 0, DIALLED, "unix",
       WHOLE },
-    { "stream client, unix", "stream,server=off,addr.type=unix,addr.path=%s", ACCEPTED, "unix",
+    { "stream client, unix", "stream,server=off,addr.type=unix,addr.path=%s", 0, ACCEPTED, "unix",
       WHOLE },
     { "stream server, unix abstract",
-      "stream,server=on,addr.type=unix,addr.abstract=on,addr.tight=on,addr.path=%s", DIALLED,
+      "stream,server=on,addr.type=unix,addr.abstract=on,addr.tight=on,addr.path=%s", 0, DIALLED,
       "unix", NAME },
     { "stream client, unix abstract",
-      "stream,server=off,addr.type=unix,addr.abstract=on,addr.tight=on,addr.path=%s", ACCEPTED,
+      "stream,server=off,addr.type=unix,addr.abstract=on,addr.tight=on,addr.path=%s", 0, ACCEPTED,
       "unix", NAME },
-    { "stream server, tcp", "stream,server=on,addr.type=inet,addr.host=127.0.0.1,addr.port=%s",
+    { "stream server, tcp", "stream,server=on,addr.type=inet,addr.host=127.0.0.1,addr.port=%s", 0,
       DIALLED, "tcp", PORT },
-    { "stream client, tcp", "stream,server=off,addr.type=inet,addr.host=127.0.0.1,addr.port=%s",
+    { "stream client, tcp", "stream,server=off,addr.type=inet,addr.host=127.0.0.1,addr.port=%s", 0,
       ACCEPTED, "tcp", PORT },
-    { "stream fd", "stream,addr.type=fd,addr.str=%s", INHERITED, NULL, WHOLE },
+    { "stream fd", "stream,addr.type=fd,addr.str=%s", 0, INHERITED, NULL, WHOLE },
+    { "as the library says, tcp", NULL, 702, ACCEPTED, "tcp", WHOLE },
+    { "as the library says, tcp, before 7.2", NULL, 701, ACCEPTED, "tcp", WHOLE },
+    { "as the library says, unix", NULL, 702, ACCEPTED, "unix", WHOLE },
+    { "as the library says, unix abstract", NULL, 702, ACCEPTED, "unix", NAME },
 };
 enum { NETDEV_KINDS = sizeof netdev_kinds / sizeof *netdev_kinds };
 
@@ -231,6 +256,10 @@ static void port_prepare(struct port *port, const struct netdev_kind *kind, stru
     }
     if (kind->how == ACCEPTED)
         CHECK_INT(qnet_listen(kind->network, port->address, &port->listener), QNET_OK);
+    if (kind->format == NULL) {
+        qemu_netdev_of(qemu, port->listener, kind->version);
+        return;
+    }
     snprintf(netdev, sizeof netdev, kind->format, address_for_qemu(port));
     qemu_netdev(qemu, netdev);
 }
@@ -305,12 +334,17 @@ struct bridge {
     struct port port[2];
 };
 
+static int is_stream(const struct netdev_kind *kind)
+{
+    return kind->format ? strncmp(kind->format, "stream", 6) == 0 : kind->version >= 702;
+}
+
 /* Ready to be used: QEMU has joined both. */
 static void bridge_start(struct bridge *bridge, const struct netdev_kind *kind)
 {
     int i;
 
-    need(strncmp(kind->format, "stream", 6) == 0 ? "stream" : "socket");
+    need(is_stream(kind) ? "stream" : "socket");
     qemu_init(&bridge->qemu);
     for (i = 0; i < 2; i++)
         port_prepare(&bridge->port[i], kind, &bridge->qemu);
@@ -536,7 +570,7 @@ static void router_answers(void)
     int len;
 
     need("user");
-    need(strncmp(kind_now->format, "stream", 6) == 0 ? "stream" : "socket");
+    need(is_stream(kind_now) ? "stream" : "socket");
     qemu_init(&qemu);
     qemu_netdev(&qemu, "user");
     port_prepare(&port, kind_now, &qemu);

@@ -447,6 +447,26 @@ int qnet_listener_from_fd(int fd, qnet_listener **out);
 int qnet_listener_addr(qnet_listener *listener, char *buf, size_t cap);
 
 /**
+ * Writes the argument of `-netdev` with which a QEMU of some version joins: `socket` before 7.2,
+ * `stream` from it on, which from 8.0 on connects again when this program was gone for a while. A
+ * listener on every interface is joined through this host's own.
+ *
+ * @param id            The netdev's: a letter, then letters, digits, '-', '.' and '_'.
+ * @param qemu_version  100 times the major version, and the minor one: 702 is 7.2.
+ * @param buf           As for qnet_listener_addr().
+ * @param cap           As for qnet_listener_addr().
+ * @return The length of the whole text in bytes, without the NUL; QNET_ERR_HANDLE,
+ *         QNET_ERR_INVALID (buf or id is NULL, no id, no version), QNET_ERR_UNSUPPORTED (what that
+ *         version cannot do: before 7.2 a Unix socket or a v6 address; before 4.2 anything),
+ *         QNET_ERR_INTERNAL.
+ */
+int qnet_listener_netdev(qnet_listener *listener,
+                         const char *id,
+                         int qemu_version,
+                         char *buf,
+                         size_t cap);
+
+/**
  * The listener's descriptor: readable when a peer waits to be accepted.
  *
  * @return The descriptor, which stays the library's; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.

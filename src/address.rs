@@ -208,6 +208,12 @@ impl From<SocketAddrAny> for Address {
     }
 }
 
+impl From<UnixName> for Address {
+    fn from(name: UnixName) -> Address {
+        Address::Unix(name)
+    }
+}
+
 impl Address {
     /// As the caller writes it: `host:port`, `[v6]:port`, a path or `@name`; empty when unnamed.
     /// Bytes, since a path need not be UTF-8.

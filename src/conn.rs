@@ -201,12 +201,18 @@ impl State {
         self.token == token && self.open
     }
 
+    /// Whether the close handler waits for a thread that the system refused.
+    pub fn lacks_thread(&self) -> bool {
+        self.close_phase == ClosePhase::Due && !self.thread
+    }
+
     /// The close handler, if it is to be run by who asks, on this thread: the connection has ended,
     /// has no handler whose thread will run it, and none that is still running elsewhere.
     pub fn due_close_call(&mut self, conn: Ref<Conn>) -> Option<CloseCall> {
         let code = self.ended.as_ref()?.code();
         let is_threads = self.handler.is_some() || self.delivering && !callback::delivers(conn);
-        if is_threads || self.close_phase != ClosePhase::Pending {
+        let is_free = self.close_phase == ClosePhase::Pending || self.lacks_thread();
+        if is_threads || !is_free {
             return None;
         }
         let doing = if self.closing { Doing::ClosersClose } else { Doing::CallersClose };

@@ -103,8 +103,8 @@ impl Ref<Conn> {
     pub fn end(self, state: &mut State, reason: Error) {
         self.slot.tx_of_own().end(reason.clone());
         state.ended = Some(reason);
-        if self.unplug(state) {
-            self.have_close_handler_run(state);
+        if let Some(runner) = self.unplug(state) {
+            self.have_close_handler_run(state, runner);
         }
         self.slot.interrupt.store(true, std::sync::atomic::Ordering::Release);
         self.slot.changed(state);

@@ -14,8 +14,7 @@ use rustix::event::{EventfdFlags, Timespec, eventfd};
 
 use crate::error::{Error, Result};
 use crate::frame::{self, PREFIX};
-use crate::handle::{NONE, Ref, Token};
-use crate::listener::Listener;
+use crate::handle::{NONE, Token};
 use crate::process::{lock, process};
 use crate::receive::LARGE;
 use crate::service::IDLE;
@@ -28,7 +27,8 @@ const LOOPS: usize = 4;
 /// How many connections and listeners get their turn after one wait.
 const EVENTS: usize = 64;
 
-/// How long a listener rests that the system refused a connection, mostly for want of descriptors.
+/// How long a listener rests that the system refused a connection, mostly for want of descriptors,
+/// and a connection that it refused a thread for its close handler.
 const REST: Duration = Duration::from_millis(50);
 
 /// What the loop waits for of a descriptor.
@@ -67,10 +67,10 @@ struct Shared {
     users: usize,
     /// There while the thread is.
     poller: Option<Arc<Poller>>,
-    /// Connections to look at though their sockets are silent.
+    /// Whom to look at though their sockets are silent.
     looks: Vec<Token>,
-    /// Listeners that rest, and until when.
-    resting: Vec<(Instant, Ref<Listener>)>,
+    /// Who rests, since the system refused something, and until when.
+    resting: Vec<(Instant, Token)>,
 }
 
 /// What the thread waits on.
@@ -146,9 +146,9 @@ impl Loop {
         shared.wake();
     }
 
-    /// Waits for a listener again in a while.
-    pub fn rest(&self, listener: Ref<Listener>) {
-        lock(&self.shared).resting.push((Instant::now() + REST, listener));
+    /// Gives a turn in a while, to try again what the system refused.
+    pub fn rest(&self, token: Token) {
+        lock(&self.shared).resting.push((Instant::now() + REST, token));
     }
 
     /// The thread.
@@ -177,7 +177,7 @@ impl Loop {
     /// How long to wait, or `None` when the thread is to end: it was idle for long enough.
     fn next_wait(&self, idle_since: &mut Option<Instant>) -> Option<Option<Timespec>> {
         let mut shared = lock(&self.shared);
-        if shared.users > 0 {
+        if shared.users > 0 || !shared.resting.is_empty() {
             *idle_since = None;
             let until = shared.resting.iter().map(|(until, _)| *until).min();
             return Some(until.map(time_until));
@@ -190,15 +190,12 @@ impl Loop {
         None
     }
 
-    /// Connections to look at; listeners that have rested are waited for again.
+    /// Whom to look at, those who have rested included.
     fn due_looks(&self, now: Instant) -> Vec<Token> {
         let mut shared = lock(&self.shared);
-        let looks = std::mem::take(&mut shared.looks);
-        let rested: Vec<_> = shared.resting.extract_if(.., |(until, _)| *until <= now).collect();
-        drop(shared);
-        for (_, listener) in rested {
-            listener.resume();
-        }
+        let mut looks = std::mem::take(&mut shared.looks);
+        let rested = shared.resting.extract_if(.., |(until, _)| *until <= now);
+        looks.extend(rested.map(|(_, token)| token));
         looks
     }
 

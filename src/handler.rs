@@ -7,6 +7,7 @@ use crate::callback::{self, CloseHandler, Doing, Handler, HandlerFn, qnet_frame}
 use crate::conn::{ClosePhase, Conn, State};
 use crate::cork::{self, Cork};
 use crate::error::{Error, Result};
+use crate::forward::Loop;
 use crate::frame::{self, Front, PREFIX, Run, Walk};
 use crate::handle::Ref;
 use crate::process::{Process, process};
@@ -105,17 +106,20 @@ impl Ref<Conn> {
 
 /// The close handler of connections that no handler's thread and no caller receives from.
 impl Ref<Conn> {
-    /// Has the close handler called on a thread of the connection's own. Where there can be none, it
-    /// is left to who closes the connection.
-    pub fn have_close_handler_run(self, state: &mut State) {
-        if state.close_phase != ClosePhase::Pending {
+    /// Has the close handler called on a thread of the connection's own. Where there can be none now,
+    /// `runner` tries again.
+    pub fn have_close_handler_run(self, state: &mut State, runner: &Loop) {
+        if state.close_phase != ClosePhase::Pending && !state.lacks_thread() {
             return;
         }
         if state.close_handler.is_none() {
             state.close_phase = ClosePhase::Done;
-        } else if state.thread || start_thread(self).is_ok() {
-            state.thread = true;
-            state.close_phase = ClosePhase::Due;
+            return;
+        }
+        state.close_phase = ClosePhase::Due;
+        state.thread = state.thread || start_thread(self).is_ok();
+        if !state.thread {
+            runner.rest(self.token);
         }
     }
 }

@@ -12,6 +12,9 @@ use crate::process::{lock, process};
 use crate::switch::{Kind, Switch};
 use crate::table::Table;
 
+/// How many connections that are gone a hub may remember at any time.
+const FEW: usize = 16;
+
 #[derive(Default)]
 pub struct Hub {
     state: Mutex<State>,
@@ -25,6 +28,10 @@ struct State {
     options: Options,
     /// Those that it serves; some may be closed.
     listeners: Vec<Ref<Listener>>,
+    /// Connections that are the hub's own, with others among them that were and are gone.
+    own: Vec<Ref<Conn>>,
+    /// How many those may become before the ones that are gone are sorted out.
+    most: usize,
 }
 
 impl Object for Hub {
@@ -61,7 +68,7 @@ pub fn new() -> Result<Ref<Hub>> {
     let kind = Kind::Hub { table, queue: options.queue_bytes(), is_closed: false };
     let mut state = lock(&hub.slot.state);
     *state =
-        State { token: hub.token, switch: Some(Switch::new(kind)), options, listeners: Vec::new() };
+        State { token: hub.token, switch: Some(Switch::new(kind)), options, ..State::default() };
     Ok(hub)
 }
 
@@ -114,7 +121,12 @@ impl Ref<Hub> {
 
     /// Attaches a connection that nobody else knows.
     pub fn adopt(self, conn: Ref<Conn>) -> Result<()> {
-        self.attach_as(conn, true).inspect_err(|_| conn.discard())
+        self.attach_as(conn, true).inspect_err(|_| conn.discard())?;
+        // If there is none, the hub was closed since.
+        if let Ok(mut state) = self.state() {
+            state.add_own(conn);
+        }
+        Ok(())
     }
 
     /// Accepts from a listener, and attaches, from now on.
@@ -165,7 +177,7 @@ impl Ref<Hub> {
 
     /// Detaches all, and closes what is the hub's own, all at a time.
     pub fn close(self) -> Result<()> {
-        let State { switch, listeners, .. } = std::mem::take(&mut *self.state()?);
+        let State { switch, listeners, own, .. } = std::mem::take(&mut *self.state()?);
         let switch = switch.expect("a live hub has a switch");
         process().hubs.give_back(self.token);
         for listener in listeners {
@@ -174,7 +186,8 @@ impl Ref<Hub> {
         }
         let ports = switch.lock().close();
         ports.iter().for_each(|conn| conn.leave_closed_hub(&switch));
-        ports.iter().for_each(|conn| conn.wait_until_given_back());
+        // Those that left before may still be in their close handlers.
+        own.iter().chain(&ports).for_each(|conn| conn.wait_until_given_back());
         Ok(())
     }
 }
@@ -196,5 +209,13 @@ impl Ref<Conn> {
 impl State {
     fn switch(&self) -> &Arc<Switch> {
         self.switch.as_ref().expect("a live hub has a switch")
+    }
+
+    fn add_own(&mut self, conn: Ref<Conn>) {
+        if self.own.len() >= self.most {
+            self.own.retain(|conn| conn.state().is_ok());
+            self.most = 2 * self.own.len() + FEW;
+        }
+        self.own.push(conn);
     }
 }

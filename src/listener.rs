@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::event::PollFlags;
 
-use crate::address::{Host, Target};
+use crate::address::{Host, Target, UnixName};
 use crate::conn::{self, Conn, Living};
 use crate::error::{Error, Result};
 use crate::forward::{Loop, NOTHING, READABLE};
 use crate::handle::{NONE, Object, Ref, Token};
 use crate::hub::Hub;
+use crate::netdev;
 use crate::options::{self, Holder, Options};
 use crate::process::{lock, process};
 use crate::resolve::resolve;
@@ -169,6 +170,16 @@ impl Ref<Listener> {
         Ok(self.open()?.socket.fd().as_raw_fd())
     }
 
+    /// The `-netdev` argument with which a QEMU of that version joins.
+    pub fn netdev(self, id: &[u8], version: i32) -> Result<Vec<u8>> {
+        let open = self.open()?;
+        let socket = &open.socket;
+        // QEMU's working directory may be another.
+        let absolute = lock(&open.file).as_ref().map(|file| file.path().to_vec());
+        let at = absolute.map_or(socket.address.clone(), |path| UnixName::Path(path).into());
+        netdev::connecting(&at, socket.takes_v4(), id, version)
+    }
+
     pub fn set(self, option: i32, value: i64) -> Result<()> {
         let mut state = self.state()?;
         let mut changed = state.options.clone();
@@ -216,9 +227,15 @@ impl Ref<Listener> {
 
     /// The loop's turn: accepts what waits. Where the system refuses, it rests for a while.
     pub fn serve_turn(self, runner: &Loop) {
-        let Ok(Some(server)) = self.state().map(|state| state.server) else {
+        let Ok(mut state) = self.state() else {
             return;
         };
+        let Some(server) = state.server else {
+            return;
+        };
+        // It may have rested.
+        state.watch(self.token, true);
+        drop(state);
         for _ in 0..ACCEPTED {
             match self.accept(0) {
                 // Failing, the peer is hung up on: the hub is closed, or the system refuses.
@@ -232,14 +249,7 @@ impl Ref<Listener> {
     fn rest(self, runner: &Loop) {
         if let Ok(mut state) = self.state() {
             state.watch(self.token, false);
-            runner.rest(self);
-        }
-    }
-
-    /// It has rested.
-    pub fn resume(self) {
-        if let Ok(mut state) = self.state() {
-            state.watch(self.token, true);
+            runner.rest(self.token);
         }
     }
 }
@@ -261,11 +271,13 @@ impl State {
         self.open.as_ref().expect("a live listener is open")
     }
 
-    /// Has the loop wait for peers, or not. Returns whether it does.
-    fn watch(&mut self, token: Token, whether: bool) -> bool {
+    /// Has the loop wait for peers, or not.
+    fn watch(&mut self, token: Token, whether: bool) {
         let open = self.open().clone();
-        let server = self.server.as_mut();
-        server.is_some_and(|server| server.watch(token, &open, whether).is_ok() && whether)
+        if let Some(server) = &mut self.server {
+            // Only the system's lack of memory stands against it; the next turn tries again.
+            let _ = server.watch(token, &open, whether);
+        }
     }
 }
 

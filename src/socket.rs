@@ -335,6 +335,11 @@ impl ListenSocket {
         self.fd.as_fd()
     }
 
+    /// Whether v4 peers reach it though its address is a v6 one.
+    pub fn takes_v4(&self) -> bool {
+        sockopt::ipv6_v6only(&self.fd) == Ok(false)
+    }
+
     /// Refuses all peers from now on. An adopted socket may be others' too, and is only closed.
     pub fn refuse(&self) {
         if !self.is_adopted {
@@ -484,6 +489,10 @@ impl SocketFile {
             Err(_) => path.to_vec(),
         };
         Ok(SocketFile { path, identity: (stat.st_dev, stat.st_ino) })
+    }
+
+    pub fn path(&self) -> &[u8] {
+        &self.path
     }
 
     fn is_ours(&self) -> bool {

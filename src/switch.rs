@@ -188,11 +188,9 @@ impl Ref<Conn> {
         Ok(())
     }
 
-    /// Takes it out of where it is plugged in. Returns whether it was.
-    pub fn unplug(self, state: &mut State) -> bool {
-        let Some(Port { switch, id }) = state.port.take() else {
-            return false;
-        };
+    /// Takes it out of where it is plugged in. Returns whose turns it had there.
+    pub fn unplug(self, state: &mut State) -> Option<&'static Loop> {
+        let Port { switch, id } = state.port.take()?;
         let mut inside = switch.lock();
         inside.remove(id);
         if let Some(other) = inside.other_side(id) {
@@ -204,7 +202,7 @@ impl Ref<Conn> {
             process().service.watch(self);
         }
         self.slot.changed(state);
-        true
+        Some(switch.runner)
     }
 }
 
@@ -217,6 +215,9 @@ impl Ref<Conn> {
         };
         let state = &mut *guard;
         let Some(Port { switch, id }) = &state.port else {
+            if state.lacks_thread() {
+                self.have_close_handler_run(state, runner);
+            }
             return;
         };
         if !std::ptr::eq(switch.runner, runner) {

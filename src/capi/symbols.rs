@@ -24,6 +24,7 @@ versioned! {
     "qnet_listener_from_fd",
     "qnet_listener_addr",
     "qnet_listener_fd",
+    "qnet_listener_netdev",
     "qnet_listener_close",
     "qnet_listener_set",
     "qnet_listener_get",

@@ -1,0 +1,103 @@
+//! The `-netdev` argument with which a QEMU joins: how it is written changed from version to version
+//! (QEMU `qapi/net.json`; `docs/about/removed-features.rst`).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::address::{Address, UnixName};
+use crate::error::{Error, Result};
+
+/// Versions as numbers: 702 is 7.2.
+const OLDEST: i32 = 402;
+/// The first with `stream`, whose addresses are of every kind.
+const STREAM: i32 = 702;
+/// The first in which `stream` connects again, after so many seconds; and after milliseconds.
+const RECONNECT: i32 = 800;
+const RECONNECT_MS: i32 = 902;
+
+/// How long a QEMU waits before it connects again: a second.
+const AGAIN: &str = "reconnect=1";
+const AGAIN_MS: &str = "reconnect-ms=1000";
+
+/// For a QEMU that connects to a listener. `takes_v4` is whether a listener at the v6 wildcard takes
+/// v4 peers too.
+pub fn connecting(at: &Address, takes_v4: bool, id: &[u8], version: i32) -> Result<Vec<u8>> {
+    check_id(id)?;
+    check_version(version)?;
+    let name = match at {
+        Address::Tcp(address) => return tcp(reachable(*address, takes_v4), id, version),
+        Address::Unix(name) if version >= STREAM => name,
+        Address::Unix(_) => {
+            return Err(Error::Unsupported("a QEMU before 7.2 connects to no Unix socket"));
+        }
+        Address::Unnamed => return Err(Error::Unsupported("the listener has no address")),
+    };
+    let (path, kind) = match name {
+        UnixName::Path(path) => (path, ""),
+        UnixName::Abstract(name) => (name, ",addr.abstract=on"),
+    };
+    let address = [b"addr.type=unix,addr.path=", &quoted(path)[..], kind.as_bytes()].concat();
+    Ok(stream(id, &address, version))
+}
+
+fn tcp(at: SocketAddr, id: &[u8], version: i32) -> Result<Vec<u8>> {
+    if version >= STREAM {
+        let address = format!("addr.type=inet,addr.host={},addr.port={}", host(at), at.port());
+        return Ok(stream(id, address.as_bytes(), version));
+    }
+    if at.is_ipv6() {
+        return Err(Error::Unsupported("a QEMU before 7.2 connects to no v6 address"));
+    }
+    Ok([b"socket,id=", id, b",connect=", at.to_string().as_bytes()].concat())
+}
+
+fn stream(id: &[u8], address: &[u8], version: i32) -> Vec<u8> {
+    let again = match version {
+        RECONNECT_MS.. => format!(",{AGAIN_MS}"),
+        RECONNECT.. => format!(",{AGAIN}"),
+        _ => String::new(),
+    };
+    [b"stream,id=", id, b",server=off,", address, again.as_bytes()].concat()
+}
+
+/// Where a peer on this host finds a listener: a wildcard is no address to connect to.
+fn reachable(mut at: SocketAddr, takes_v4: bool) -> SocketAddr {
+    match at.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => at.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() && takes_v4 => at.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => at.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    at
+}
+
+/// A v6 address with its interface, where it has one.
+fn host(at: SocketAddr) -> String {
+    match at {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
+        at => at.ip().to_string(),
+    }
+}
+
+/// A comma ends a value, unless it is doubled.
+fn quoted(value: &[u8]) -> Vec<u8> {
+    value.split(|&b| b == b',').collect::<Vec<_>>().join(&b",,"[..])
+}
+
+/// QEMU's rule for an id: a letter, then letters, digits, `-`, `.` and `_` (`id_wellformed`).
+fn check_id(id: &[u8]) -> Result<()> {
+    let is_first = id.first().is_some_and(u8::is_ascii_alphabetic);
+    if is_first && id.iter().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(b)) {
+        return Ok(());
+    }
+    Err(Error::invalid("an id is a letter, then letters, digits, '-', '.' and '_'"))
+}
+
+fn check_version(version: i32) -> Result<()> {
+    if version < 100 {
+        return Err(Error::invalid(format!("{version} is no version of QEMU (702 is 7.2)")));
+    }
+    if version < OLDEST {
+        return Err(Error::Unsupported("a QEMU before 4.2"));
+    }
+    Ok(())
+}
