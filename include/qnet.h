@@ -822,8 +822,8 @@ int qnet_last_errno(void);
  *
  * Nothing is lost: while one does not read, the other is not read. When one side ends, the other is
  * ended after what the first sent is written, however long that takes. Frames shorter than 14 bytes
- * are skipped (rx_runts), and those longer than the sending side's QNET_OPT_MAX_FRAME dropped (its
- * tx_dropped). Threads of the library's do the work, at most 4, which all links and hubs share.
+ * are skipped (rx_runts); those longer than the sending side's QNET_OPT_MAX_FRAME, or for a peer that
+ * has shut down its reading alone, are dropped (that side's tx_dropped). Threads of the library's do the work, at most 4, which all links and hubs share.
  * Other ways to receive give QNET_ERR_BUSY; sends go to the connection's own peer, between the
  * frames of the link.
  *
@@ -833,7 +833,8 @@ int qnet_last_errno(void);
  *         handler, or is attached or linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS
  *         (one has ended, or there is no thread), QNET_ERR_INTERNAL. On failure neither is linked.
  */
-int qnet_link(qnet_conn *a, qnet_conn *b);
+int qnet_link(qnet_conn *a,
+              qnet_conn *b);
 
 /**
  * Takes the cable out at both sides, at once: both connections are as before qnet_link(). What was
@@ -877,7 +878,8 @@ int qnet_hub_attach(qnet_hub *hub,
 /**
  * Detaches a connection, which is as before qnet_hub_attach(): nothing is forwarded from or to it
  * any more, its addresses are forgotten, and frames not yet received wait in it. What was to be sent
- * to it is still written. One that was served is the caller's to close from now on.
+ * to it is still written. One that was served, or is the hub's own end of a qnet_hub_port(), is the
+ * caller's to close from now on.
  *
  * @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_INVALID (it is not attached to this hub),
  *         QNET_ERR_INTERNAL.
@@ -889,7 +891,8 @@ int qnet_hub_detach(qnet_hub *hub,
  * Makes a connection whose other end is attached: the program's own device on the hub, used like
  * any connection.
  *
- * @param out  The connection, to be closed with qnet_close(); NULL on failure. It ends with the hub.
+ * @param out  The connection, to be closed with qnet_close(); NULL on failure. It ends with the hub,
+ *             unless the hub's own end of it was detached.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is NULL), QNET_ERR_OS,
  *         QNET_ERR_INTERNAL.
  */

@@ -198,11 +198,17 @@ impl Ref<Conn> {
         }
         drop(inside);
         switch.runner.leave();
-        if self.slot.tx_of_own().has_backlog() {
-            process().service.watch(self);
-        }
+        self.leave_unwritten(switch.runner);
         self.slot.changed(state);
         Some(switch.runner)
+    }
+
+    /// Leaves what is unwritten to the service thread. Where there can be none now, `runner` tries
+    /// again.
+    fn leave_unwritten(self, runner: &Loop) {
+        if self.slot.tx_of_own().has_backlog() && !process().service.watch(self) {
+            runner.rest(self.token);
+        }
     }
 }
 
@@ -215,9 +221,11 @@ impl Ref<Conn> {
         };
         let state = &mut *guard;
         let Some(Port { switch, id }) = &state.port else {
+            // For want of a thread something was left to do.
             if state.lacks_thread() {
                 self.have_close_handler_run(state, runner);
             }
+            self.leave_unwritten(runner);
             return;
         };
         if !std::ptr::eq(switch.runner, runner) {

@@ -52,7 +52,8 @@ pub unsafe extern "C-unwind" fn qnet_hub_attach(hub: *mut qnet_hub, conn: *mut q
 
 /// Detaches a connection, which is as before qnet_hub_attach(): nothing is forwarded from or to it
 /// any more, its addresses are forgotten, and frames not yet received wait in it. What was to be sent
-/// to it is still written. One that was served is the caller's to close from now on.
+/// to it is still written. One that was served, or is the hub's own end of a qnet_hub_port(), is the
+/// caller's to close from now on.
 ///
 /// @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_INVALID (it is not attached to this hub),
 ///         QNET_ERR_INTERNAL.
@@ -67,7 +68,8 @@ pub unsafe extern "C-unwind" fn qnet_hub_detach(hub: *mut qnet_hub, conn: *mut q
 /// Makes a connection whose other end is attached: the program's own device on the hub, used like
 /// any connection.
 ///
-/// @param out  The connection, to be closed with qnet_close(); NULL on failure. It ends with the hub.
+/// @param out  The connection, to be closed with qnet_close(); NULL on failure. It ends with the hub,
+///             unless the hub's own end of it was detached.
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is NULL), QNET_ERR_OS,
 ///         QNET_ERR_INTERNAL.
 #[unsafe(no_mangle)]
