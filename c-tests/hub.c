@@ -1298,6 +1298,30 @@ static void a_close_handler_waits_for_a_thread(void)
     service_close(&service);
 }
 
+static void end_this_thread(void *user, int reason)
+{
+    ending_told(user, reason);
+    pthread_exit(NULL);
+}
+
+/* A close handler that ends its thread is over, too: the connection is given back. */
+static void a_close_handler_ends_its_thread(void)
+{
+    struct ending ending = { 0, 0, 0, 0 };
+    struct service service;
+    struct device peer;
+    qnet_conn *served;
+
+    service_open(&service);
+    peer_join(&peer, service.place, 10);
+    served = served_one(&service);
+    CHECK_INT(qnet_set_close_handler(served, end_this_thread, &ending), QNET_OK);
+    CHECK(close(peer.fd) == 0);
+    EVENTUALLY(qnet_close_reason(served) == QNET_ERR_HANDLE);
+    check_told(&ending, QNET_ERR_CLOSED);
+    service_close(&service);
+}
+
 /* Detached, a served connection is the caller's. */
 static void a_detached_peer_is_the_callers(void)
 {
@@ -2237,6 +2261,7 @@ int main(void)
     RUN(hub_close_waits_for_close_handlers);
     RUN(hub_close_waits_for_who_left_before);
     RUN(a_close_handler_waits_for_a_thread);
+    RUN(a_close_handler_ends_its_thread);
     RUN(a_detached_peer_is_the_callers);
     RUN(the_caller_ends_served_connections);
     RUN(a_listener_closed_before_its_hub);

@@ -287,6 +287,8 @@ impl Ref<Conn> {
         if state.token == self.token {
             state.close_phase = ClosePhase::Done;
             self.slot.changed(&state);
+            drop(state);
+            self.give_back_if_over();
         }
     }
 
@@ -309,8 +311,9 @@ impl Ref<Conn> {
         }
         self.slot.changed(&state);
         self.slot.free_if_unused(state);
-        if doing == Doing::ClosersClose {
-            self.discard();
+        match doing {
+            Doing::ClosersClose => self.discard(),
+            _ => self.give_back_if_over(),
         }
     }
 

@@ -256,10 +256,12 @@ impl Ref<Listener> {
 
 impl Server {
     fn watch(&mut self, token: Token, open: &Open, whether: bool) -> Result<()> {
-        let interest = |is_watched| if is_watched { READABLE } else { NOTHING };
-        let (before, after) = (interest(self.is_watched), interest(whether));
-        self.runner.watch(open.socket.fd(), token, before, after)?;
-        self.is_watched = whether;
+        if self.is_watched != whether {
+            let interest = |is_watched| if is_watched { READABLE } else { NOTHING };
+            let (before, after) = (interest(self.is_watched), interest(whether));
+            self.runner.watch(open.socket.fd(), token, before, after)?;
+            self.is_watched = whether;
+        }
         Ok(())
     }
 }
