@@ -886,6 +886,8 @@ static void two_handlers_close_each_other(void)
         for (i = 0; i < 2; i++) {
             EVENTUALLY(get(&actors[i].ends) == 1);
             CHECK_INT(get(&actors[i].result), QNET_OK);
+            /* The other's call does not wait for this handler, nor this one for that call. */
+            EVENTUALLY(qnet_close_reason(actors[i].own) == QNET_ERR_HANDLE);
             is_stale(actors[i].own);
             close(fds[i]);
         }
