@@ -818,14 +818,28 @@ static void *sending(void *argument)
     return NULL;
 }
 
+/* Frames of the own flow tell themselves by this bit of their numbers. */
+enum { OWN = 1 << 30 };
+
+/* Reads `left` frames, of both flows in any order, each flow in its own. */
+static void take_both(int fd, struct flow *linked, struct flow *own, unsigned left)
+{
+    static uint8_t frame[QNET_FRAME_MAX];
+
+    for (; left > 0; left--) {
+        long len = raw_recv(fd, frame, sizeof frame);
+
+        CHECK(len >= 14);
+        flow_take(frame[0] & OWN >> 24 ? own : linked, frame, (size_t)len);
+    }
+}
+
 /* A linked connection's sends go to its own peer, whole between the link's frames. */
 static void sends_go_to_the_own_peer(void)
 {
-    enum { OWN = 1 << 30 };
     unsigned count = 100 + (unsigned)rounds(3000), left = 2 * (count - count % 10);
     struct flow linked = flow_of_one_size(&long_frame), own = flow_of_one_size(&middle_frame);
     struct cable cable = cable_plugged();
-    static uint8_t frame[QNET_FRAME_MAX];
     struct raw_job writer;
     struct sender sender;
 
@@ -835,16 +849,40 @@ static void sends_go_to_the_own_peer(void)
     sender.flow = own;
     sender.count = left / 2;
     start_thread(&sender.thread, sending, &sender);
-    for (; left > 0; left--) {
-        long len = raw_recv(cable.fb, frame, sizeof frame);
-
-        CHECK(len >= 14);
-        flow_take(frame[0] & OWN >> 24 ? &own : &linked, frame, (size_t)len);
-    }
+    take_both(cable.fb, &linked, &own, left);
     join_thread(writer.thread);
     join_thread(sender.thread);
     CHECK_INT(own.next - OWN, linked.next);
     CHECK_INT(bytes_waiting(cable.fa), 0);
+    cable_close(&cable);
+}
+
+static void send_on(void *conn, const uint8_t *frame, size_t len)
+{
+    CHECK_INT(qnet_send(conn, frame, len), QNET_OK);
+}
+
+/* So do sends that another connection's handler makes, which are corked, where the socket cuts frames. */
+static void corked_sends_go_to_the_own_peer(void)
+{
+    unsigned count = 1000 + (unsigned)rounds(60000);
+    struct flow linked = flow_of_one_size(&long_frame), own = flow_of_small_frames();
+    struct cable cable = cable_plugged();
+    struct raw_job writer, other;
+    int fd;
+    qnet_conn *handled = raw_pair(&fd);
+
+    own.next = OWN;
+    CHECK_INT(qnet_set(cable.b, QNET_OPT_SNDBUF, 20000), QNET_OK);
+    CHECK_INT(qnet_set_handler(handled, send_on, cable.b), QNET_OK);
+    raw_start(&writer, raw_writing, cable.fa, linked, count);
+    raw_start(&other, raw_writing, fd, own, count);
+    take_both(cable.fb, &linked, &own, 2 * count);
+    join_thread(writer.thread);
+    join_thread(other.thread);
+    CHECK_INT(own.next - OWN, linked.next);
+    CHECK_INT(qnet_close(handled), QNET_OK);
+    CHECK(close(fd) == 0);
     cable_close(&cable);
 }
 
@@ -1437,6 +1475,7 @@ int main(void)
     RUN(handles_are_judged);
     RUN(stale_handles_that_are_the_same);
     RUN(sends_go_to_the_own_peer);
+    RUN(corked_sends_go_to_the_own_peer);
     RUN(runts_are_skipped);
     RUN(runts_between_frames);
     RUN(long_frames_are_dropped);

@@ -729,7 +729,11 @@ impl Tx {
         if self.end.is_some() {
             return 0;
         }
-        self.take_over_lane();
+        // Where the socket has cut a frame the lane was written before: what its thread has appended
+        // since is behind that frame.
+        if cut == 0 {
+            self.take_over_lane();
+        }
         let count = self.push_all(bytes, cut, limit);
         self.is_stuck = !self.backlog.is_empty();
         count
