@@ -18,8 +18,9 @@ const TYPES: [&str; 8] = [
 ];
 
 /// The sections of functions: the file of `src/capi/`, and the title.
-const SECTIONS: [(&str, &str); 8] = [
+const SECTIONS: [(&str, &str); 9] = [
     ("conn", "Connecting"),
+    ("dgram", "Datagrams and TAPs"),
     ("listener", "Listening"),
     ("send", "Sending"),
     ("receive", "Receiving"),

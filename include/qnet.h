@@ -383,16 +383,84 @@ int qnet_socketpair(qnet_conn **a, qnet_conn **b);
 int qnet_socketpair_fd(qnet_conn **out, int *peer_fd);
 
 /**
- * Makes a connection of a connected stream socket.
+ * Makes a connection of a connected socket, or of an open TAP. A stream socket carries QEMU's framing;
+ * on a datagram or SEQPACKET socket, as on a TAP, each message is a frame.
  *
- * @param fd   The socket: the library's from success on, still the caller's on failure. Its
+ * @param fd   The descriptor: the library's from success on, still the caller's on failure. Its
  *             O_NONBLOCK is left alone; FD_CLOEXEC is set.
  * @param out  The connection; NULL on failure.
- * @return QNET_OK; QNET_ERR_INVALID (not an open descriptor, no socket, one that listens or has no
- *         peer, a NULL), QNET_ERR_UNSUPPORTED (a datagram or SEQPACKET socket, in this release),
- *         QNET_ERR_OS, QNET_ERR_INTERNAL.
+ * @return QNET_OK; QNET_ERR_INVALID (not an open descriptor, neither a socket nor a TAP, one that
+ *         listens or has no peer, a NULL), QNET_ERR_UNSUPPORTED (a TUN, a TAP with IFF_VNET_HDR or
+ *         without IFF_NO_PI, a socket of another kind), QNET_ERR_OS, QNET_ERR_INTERNAL.
  */
-int qnet_from_fd(int fd, qnet_conn **out);
+int qnet_from_fd(int fd,
+                 qnet_conn **out);
+
+/* ---- Datagrams and TAPs (dgram) --------------------------------------------------- */
+
+/**
+ * Makes a connection of datagrams, each of which is a frame: the other end of QEMU's
+ * `-netdev dgram`, `socket,udp=` and `socket,mcast=`.
+ *
+ * It is used like any connection, but that nothing tells of the remote's leaving: while nobody takes
+ * frames there they are lost, and counted in tx_dropped, and it works when somebody does. A remote
+ * that is there and does not read holds up a sender for 40 ms, then frames are lost until it reads.
+ * What does not come from the remote is not delivered; nor is a member's own multicast, nor the
+ * `VFKT` that vfkit begins with. Datagrams that are shorter or longer than any frame count as
+ * rx_runts.
+ *
+ * @param network  "udp", "udp4" or "udp6"; "unixgram"; or "mcast" (IPv4 multicast).
+ * @param local    Where to receive. UDP: "host:port", "[v6]:port" or ":port" (every interface); port
+ *                 0 lets the system choose. Unix: a path, or "@name" in the abstract namespace; the
+ *                 file has mode 0600 and goes with the connection, and a dead one in its way is
+ *                 replaced. Multicast: the address of the interface, or NULL.
+ * @param remote   Where to send. UDP: "host:port", "[v6]:port" or ":port" (this host). Unix: as
+ *                 above, as the remote gave it to the system. Multicast: the group, "230.0.0.1:1234".
+ * @param out      The connection, to be closed with qnet_close(); NULL on failure.
+ * @return QNET_OK; QNET_ERR_INVALID (a NULL, an unknown network, a malformed address),
+ *         QNET_ERR_BUSY (somebody is at that local address), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED,
+ *         QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * A UDP datagram carries frames of up to 65507 bytes (v6: 65527).
+ */
+int qnet_dgram(const char *network,
+               const char *local,
+               const char *remote,
+               qnet_conn **out);
+
+/**
+ * Makes a connection of a TAP interface: what it sends the kernel receives there, and the reverse.
+ * So a hub reaches bridges, VXLAN, WireGuard, and whatever else the kernel has. The interface has to
+ * be up (`ip link set NAME up`); while it is not, frames are lost and counted in tx_dropped.
+ *
+ * @param name  The interface. One that is there, made for this user (`ip tuntap add`), is opened;
+ *              else one is made, which needs CAP_NET_ADMIN and is gone with the connection. NULL or
+ *              "": the system names it, and qnet_local_addr() tells.
+ * @param out   The connection, to be closed with qnet_close(); NULL on failure.
+ * @return QNET_OK; QNET_ERR_INVALID (out is NULL, a malformed name, or an interface that is no TAP),
+ *         QNET_ERR_OS (no right to, or somebody has it open), QNET_ERR_INTERNAL.
+ */
+int qnet_tap(const char *name,
+             qnet_conn **out);
+
+/**
+ * Tells the `-netdev` argument with which a QEMU joins a datagram connection.
+ *
+ * @param conn          One of qnet_dgram().
+ * @param id            The netdev's id: a letter, then letters, digits, '-', '.' and '_'.
+ * @param qemu_version  The QEMU's: 702 is 7.2. From 4.2 on.
+ * @param buf           Room for the argument, ended with NUL: NULL if cap is 0.
+ * @param cap           How much.
+ * @return The argument's length without the NUL, which may be more than there was room for;
+ *         QNET_ERR_HANDLE, QNET_ERR_INVALID (a NULL, a malformed id, no such version),
+ *         QNET_ERR_UNSUPPORTED (another kind of connection, or not for that QEMU: Unix sockets before
+ *         7.2; abstract names and v6 for any), QNET_ERR_INTERNAL.
+ */
+int qnet_netdev(qnet_conn *conn,
+                const char *id,
+                int qemu_version,
+                char *buf,
+                size_t cap);
 
 /* ---- Listening (listener) --------------------------------------------------------- */
 

@@ -50,11 +50,17 @@ impl Target {
                 return Err(Error::invalid("unknown network (they are tcp, tcp4, tcp6 and unix)"));
             }
         };
-        let address = str::from_utf8(address)
-            .map_err(|_| Error::invalid("malformed address: it is not UTF-8"))?;
-        let (host, port) = split_port(address)?;
-        Ok(Target::Tcp { family, host: Host::parse(family, host)?, port })
+        let (host, port) = parse_inet(family, address)?;
+        Ok(Target::Tcp { family, host, port })
     }
+}
+
+/// A host and its port.
+pub fn parse_inet(family: Family, address: &[u8]) -> Result<(Host, u16)> {
+    let address = str::from_utf8(address)
+        .map_err(|_| Error::invalid("malformed address: it is not UTF-8"))?;
+    let (host, port) = split_port(address)?;
+    Ok((Host::parse(family, host)?, port))
 }
 
 fn malformed() -> Error {
@@ -87,10 +93,10 @@ impl Host {
         };
         match (&digits, family) {
             (Host::Digits(IpAddr::V6(_), _), Family::V4) => {
-                Err(Error::invalid("a v6 address on network tcp4"))
+                Err(Error::invalid("a v6 address on a v4 network"))
             }
             (Host::Digits(IpAddr::V4(_), _), Family::V6) => {
-                Err(Error::invalid("a v4 address on network tcp6"))
+                Err(Error::invalid("a v4 address on a v6 network"))
             }
             _ => Ok(digits),
         }
@@ -154,7 +160,7 @@ fn interface_index(scope: &str) -> Result<u32> {
 }
 
 impl UnixName {
-    fn parse(address: &[u8]) -> Result<UnixName> {
+    pub fn parse(address: &[u8]) -> Result<UnixName> {
         let name = match address.strip_prefix(b"@") {
             Some(name) => UnixName::Abstract(name.to_vec()),
             None => UnixName::Path(address.to_vec()),
@@ -186,7 +192,10 @@ pub enum Address {
     /// A Unix socket that was never bound, or an address of no family that we know.
     Unnamed,
     Tcp(SocketAddr),
+    Udp(SocketAddr),
     Unix(UnixName),
+    /// A TAP interface's name.
+    Tap(String),
 }
 
 impl From<SocketAddrAny> for Address {
@@ -208,19 +217,22 @@ impl From<SocketAddrAny> for Address {
     }
 }
 
-impl From<UnixName> for Address {
-    fn from(name: UnixName) -> Address {
-        Address::Unix(name)
-    }
-}
-
 impl Address {
+    /// The same of a datagram socket.
+    pub fn of_datagrams(any: SocketAddrAny) -> Address {
+        match Address::from(any) {
+            Address::Tcp(address) => Address::Udp(address),
+            address => address,
+        }
+    }
+
     /// As the caller writes it: `host:port`, `[v6]:port`, a path or `@name`; empty when unnamed.
     /// Bytes, since a path need not be UTF-8.
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
             Address::Unnamed => Vec::new(),
-            Address::Tcp(address) => address.to_string().into_bytes(),
+            Address::Tcp(address) | Address::Udp(address) => address.to_string().into_bytes(),
+            Address::Tap(name) => name.clone().into_bytes(),
             Address::Unix(UnixName::Path(path)) => path.clone(),
             Address::Unix(UnixName::Abstract(name)) => [b"@", &name[..]].concat(),
         }
@@ -230,6 +242,8 @@ impl Address {
     pub fn network(&self) -> &'static str {
         match self {
             Address::Tcp(_) => "tcp",
+            Address::Udp(_) => "udp",
+            Address::Tap(_) => "tap",
             Address::Unix(_) | Address::Unnamed => "unix",
         }
     }

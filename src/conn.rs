@@ -17,12 +17,13 @@ use crate::end::Finish;
 use crate::error::{Error, Result};
 use crate::frame::Run;
 use crate::handle::{NONE, Object, Ref, Token};
+use crate::netdev;
 use crate::options::{self, Holder, Options};
 use crate::process::{Fair, lock, lock_soon, process};
 use crate::receive::Rx;
 use crate::resolve::resolve;
 use crate::send::Tx;
-use crate::socket::{self, Buffers, Socket};
+use crate::socket::{self, Buffers, Medium, Socket};
 use crate::switch::Port;
 use crate::wake::Deadline;
 
@@ -439,13 +440,13 @@ fn adopt(fd: OwnedFd) -> Result<Ref<Conn>> {
 /// Makes a connection of somebody's descriptor, which is theirs until `own` is called: that is when
 /// nothing can fail any more.
 pub fn from_fd(fd: BorrowedFd<'_>, own: impl FnOnce() -> OwnedFd) -> Result<Ref<Conn>> {
-    socket::check_connected(fd)?;
+    let medium = Medium::of(fd)?;
     let conn = process().conns.take()?;
     if let Err(error) = socket::set_close_on_exec(fd) {
         process().conns.give_back(conn.token);
         return Err(error);
     }
-    Ok(open_in(conn, Socket::adopted(own()), Options::default(), None))
+    Ok(open_in(conn, Socket::of(own(), medium), Options::default(), None))
 }
 
 /// Knowing about it, and setting it.
@@ -465,6 +466,12 @@ impl Ref<Conn> {
 
     pub fn peer_addr(self) -> Result<Vec<u8>> {
         Ok(self.state()?.socket().peer.to_bytes())
+    }
+
+    /// The `-netdev` argument with which a QEMU of that version is the other end.
+    pub fn netdev(self, id: &[u8], version: i32) -> Result<Vec<u8>> {
+        let socket = self.state()?.socket().clone();
+        netdev::datagrams(&socket.local, &socket.peer, id, version)
     }
 
     pub fn fd(self) -> Result<RawFd> {

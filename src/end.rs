@@ -13,6 +13,7 @@ use crate::conn::{ClosePhase, Conn, State};
 use crate::error::{Error, Result};
 use crate::frame::Skimmer;
 use crate::handle::Ref;
+use crate::memory::as_room;
 use crate::process::process;
 use crate::socket::{Read, Socket};
 use crate::wake::{Deadline, PollFds};
@@ -40,11 +41,15 @@ pub enum Turn {
 }
 
 impl Finish {
-    /// For an end by this side, `rx_unread` being what was read and not used.
-    fn local(linger: Duration, rx_unread: &[u8]) -> Finish {
-        let mut position = Skimmer::default();
-        position.skim(rx_unread);
-        Finish { deadline: Deadline::after(linger), draining: Some(position), heard: None }
+    /// For an end by this side, `rx_unread` being what was read and not used. Messages are written
+    /// whole, and need no draining.
+    fn local(linger: Duration, socket: &Socket, rx_unread: &[u8]) -> Finish {
+        let draining = (!socket.has_messages()).then(|| {
+            let mut position = Skimmer::default();
+            position.skim(rx_unread);
+            position
+        });
+        Finish { deadline: Deadline::after(linger), draining, heard: None }
     }
 
     /// For an end that the peer made: there is only writing left.
@@ -59,9 +64,9 @@ impl Finish {
         };
         let mut scratch = [0; SCRATCH];
         for _ in 0..READS {
-            match socket.read(&mut scratch) {
-                Ok(Read::Bytes(n)) => {
-                    position.skim(&scratch[..n]);
+            match socket.read(as_room(&mut scratch)) {
+                Ok(Read::Bytes(got)) => {
+                    position.skim(&scratch[..got.bytes]);
                     self.heard = Some(Instant::now());
                 }
                 Ok(Read::Empty) => break,
@@ -127,7 +132,8 @@ impl Ref<Conn> {
     pub fn end_locally(self, state: &mut State) {
         if state.ended.is_none() {
             self.end(state, self.with_reset(Error::Closed));
-            let finish = Finish::local(state.options.linger(), state.rx.unread());
+            let linger = state.options.linger();
+            let finish = Finish::local(linger, state.socket(), state.rx.unread());
             self.finish(state, finish);
         }
     }
@@ -211,7 +217,7 @@ impl Ref<Conn> {
             let epoch = socket.wake.epoch();
             drop(state);
             // A signal does not end a close.
-            let _ = socket.wake.wait_fd(epoch, socket.fd(), events, until);
+            let _ = socket.wake.wait_fd(epoch, socket.fd_for(events), events, until);
             state = self.state()?;
         }
         let waits = state.options.wait() && !callback::inside();
@@ -268,7 +274,7 @@ impl Ref<Conn> {
             if deadline.passed() {
                 return Err(deadline.error());
             }
-            if is_handled || is_ended {
+            if is_handled || is_ended || !socket.ends() {
                 socket.wake.wait_fds(epoch, PollFds::new(), deadline)?;
             } else {
                 socket.wake.wait_fd(epoch, socket.fd(), PollFlags::RDHUP, deadline)?;

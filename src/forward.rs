@@ -13,10 +13,9 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 
 use crate::error::{Error, Result};
-use crate::frame::{self, PREFIX};
 use crate::handle::{NONE, Token};
 use crate::process::{lock, process};
-use crate::receive::LARGE;
+use crate::receive::LOOP_ROOM;
 use crate::service::IDLE;
 use crate::switch::Sorter;
 use crate::thread;
@@ -148,7 +147,10 @@ impl Loop {
 
     /// Gives a turn in a while, to try again what the system refused.
     pub fn rest(&self, token: Token) {
-        lock(&self.shared).resting.push((Instant::now() + REST, token));
+        let mut shared = lock(&self.shared);
+        if shared.resting.iter().all(|(_, resting)| *resting != token) {
+            shared.resting.push((Instant::now() + REST, token));
+        }
     }
 
     /// The thread.
@@ -243,7 +245,7 @@ pub struct Work {
 impl Default for Work {
     fn default() -> Work {
         Work {
-            buffer: Box::new_uninit_slice(PREFIX + frame::MAX + LARGE),
+            buffer: Box::new_uninit_slice(LOOP_ROOM),
             sorter: Sorter::default(),
             now: Instant::now(),
         }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::event::PollFlags;
 
-use crate::address::{Host, Target, UnixName};
+use crate::address::{Address, Host, Target, UnixName};
 use crate::conn::{self, Conn, Living};
 use crate::error::{Error, Result};
 use crate::forward::{Loop, NOTHING, READABLE};
@@ -176,7 +176,8 @@ impl Ref<Listener> {
         let socket = &open.socket;
         // QEMU's working directory may be another.
         let absolute = lock(&open.file).as_ref().map(|file| file.path().to_vec());
-        let at = absolute.map_or(socket.address.clone(), |path| UnixName::Path(path).into());
+        let unix = |path| Address::Unix(UnixName::Path(path));
+        let at = absolute.map_or(socket.address.clone(), unix);
         netdev::connecting(&at, socket.takes_v4(), id, version)
     }
 

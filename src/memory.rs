@@ -1,5 +1,6 @@
 //! Memory that frames lie in.
 
+use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
 
 use memmap2::MmapMut;
@@ -51,4 +52,10 @@ impl DerefMut for Memory {
             Memory::Mapped(bytes) => bytes,
         }
     }
+}
+
+/// The same bytes as room to read into.
+pub fn as_room(bytes: &mut [u8]) -> &mut [MaybeUninit<u8>] {
+    // SAFETY: the layout is the same, and who reads into room writes nothing that is not initialized.
+    unsafe { &mut *(std::ptr::from_mut(bytes) as *mut [MaybeUninit<u8>]) }
 }

@@ -1,7 +1,9 @@
 //! The `-netdev` argument with which a QEMU joins: how it is written changed from version to version
 //! (QEMU `qapi/net.json`; `docs/about/removed-features.rst`).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ffi::OsStr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use crate::address::{Address, UnixName};
 use crate::error::{Error, Result};
@@ -15,8 +17,8 @@ const RECONNECT: i32 = 800;
 const RECONNECT_MS: i32 = 902;
 
 /// How long a QEMU waits before it connects again: a second.
-const AGAIN: &str = "reconnect=1";
-const AGAIN_MS: &str = "reconnect-ms=1000";
+const AGAIN: &str = ",reconnect=1";
+const AGAIN_MS: &str = ",reconnect-ms=1000";
 
 /// For a QEMU that connects to a listener. `takes_v4` is whether a listener at the v6 wildcard takes
 /// v4 peers too.
@@ -29,7 +31,7 @@ pub fn connecting(at: &Address, takes_v4: bool, id: &[u8], version: i32) -> Resu
         Address::Unix(_) => {
             return Err(Error::Unsupported("a QEMU before 7.2 connects to no Unix socket"));
         }
-        Address::Unnamed => return Err(Error::Unsupported("the listener has no address")),
+        _ => return Err(Error::Unsupported("the listener has no address")),
     };
     let (path, kind) = match name {
         UnixName::Path(path) => (path, ""),
@@ -37,6 +39,61 @@ pub fn connecting(at: &Address, takes_v4: bool, id: &[u8], version: i32) -> Resu
     };
     let address = [b"addr.type=unix,addr.path=", &quoted(path)[..], kind.as_bytes()].concat();
     Ok(stream(id, &address, version))
+}
+
+/// For a QEMU at the other end of a datagram connection, whose addresses are the other way round
+/// there.
+pub fn datagrams(local: &Address, remote: &Address, id: &[u8], version: i32) -> Result<Vec<u8>> {
+    check_id(id)?;
+    check_version(version)?;
+    match (local, remote) {
+        (Address::Udp(SocketAddr::V4(local)), Address::Udp(SocketAddr::V4(remote))) => {
+            Ok(inet_datagrams(*local, *remote, id, version))
+        }
+        (Address::Udp(_), Address::Udp(_)) => {
+            Err(Error::Unsupported("QEMU has no datagrams over v6"))
+        }
+        (Address::Unix(UnixName::Path(_)), Address::Unix(UnixName::Path(_)))
+            if version < STREAM =>
+        {
+            Err(Error::Unsupported("a QEMU before 7.2 has no datagrams over Unix sockets"))
+        }
+        (Address::Unix(UnixName::Path(local)), Address::Unix(UnixName::Path(remote))) => {
+            let (here, there) = (quoted(&absolute(local)), quoted(&absolute(remote)));
+            let (own, other) =
+                (&b",local.type=unix,local.path="[..], b",remote.type=unix,remote.path=");
+            Ok([b"dgram,id=", id, own, &there, other, &here].concat())
+        }
+        (Address::Unix(_), Address::Unix(_)) => {
+            Err(Error::Unsupported("QEMU has no datagrams over abstract names"))
+        }
+        _ => Err(Error::Unsupported("the connection is no datagram connection with addresses")),
+    }
+}
+
+fn inet_datagrams(here: SocketAddrV4, there: SocketAddrV4, id: &[u8], version: i32) -> Vec<u8> {
+    let id = String::from_utf8_lossy(id);
+    let is_group = there.ip().is_multicast();
+    let text = match version {
+        // A member has only an interface of its own.
+        STREAM.. if is_group => {
+            format!("dgram,id={id},{},{}", inet("local", here), inet("remote", there))
+        }
+        STREAM.. => format!("dgram,id={id},{},{}", inet("local", there), inet("remote", here)),
+        _ if is_group => format!("socket,id={id},mcast={there},localaddr={}", here.ip()),
+        _ => format!("socket,id={id},udp={here},localaddr={there}"),
+    };
+    text.into_bytes()
+}
+
+fn inet(which: &str, at: SocketAddrV4) -> String {
+    format!("{which}.type=inet,{which}.host={},{which}.port={}", at.ip(), at.port())
+}
+
+/// QEMU's working directory may be another.
+fn absolute(path: &[u8]) -> Vec<u8> {
+    let absolute = std::path::absolute(OsStr::from_bytes(path));
+    absolute.map_or(path.to_vec(), |path| path.into_os_string().into_vec())
 }
 
 fn tcp(at: SocketAddr, id: &[u8], version: i32) -> Result<Vec<u8>> {
@@ -52,9 +109,9 @@ fn tcp(at: SocketAddr, id: &[u8], version: i32) -> Result<Vec<u8>> {
 
 fn stream(id: &[u8], address: &[u8], version: i32) -> Vec<u8> {
     let again = match version {
-        RECONNECT_MS.. => format!(",{AGAIN_MS}"),
-        RECONNECT.. => format!(",{AGAIN}"),
-        _ => String::new(),
+        RECONNECT_MS.. => AGAIN_MS,
+        RECONNECT.. => AGAIN,
+        _ => "",
     };
     [b"stream,id=", id, b",server=off,", address, again.as_bytes()].concat()
 }

@@ -12,15 +12,41 @@ use crate::conn::{Conn, RxCounts, State};
 use crate::error::{Error, Result};
 use crate::frame::{self, Front, PREFIX, Run};
 use crate::handle::Ref;
-use crate::memory::Memory;
+use crate::memory::{Memory, as_room};
+use crate::mmsg::{MESSAGES, SLOT};
 use crate::process::{lock, process};
-use crate::socket::{Read, Socket};
+use crate::socket::{Got, Read, Socket};
 use crate::switch::PLUGGED;
 use crate::wake::{Deadline, PollFds, Wake, Woken};
 
 /// A buffer for a trickle of frames, and one for a stream of them.
 const SMALL: usize = 4 << 10;
-pub const LARGE: usize = 128 << 10;
+const LARGE: usize = 128 << 10;
+
+/// The same in bytes for what a socket gives: with messages it is reserved, and mostly not touched.
+struct Sizes {
+    small: usize,
+    large: usize,
+    /// The least that is worth a read.
+    least: usize,
+}
+
+const STREAM_SIZES: Sizes = Sizes { small: SMALL, large: LARGE, least: SMALL };
+const MESSAGE_SIZES: Sizes = Sizes { small: 2 * SLOT, large: MESSAGES * SLOT, least: SLOT };
+
+/// The room that a loop has for reads of any socket.
+pub const LOOP_ROOM: usize = MESSAGES * SLOT;
+
+/// How much of it is for reads of this one, the front of a frame included.
+pub fn loop_room(socket: &Socket) -> usize {
+    if socket.has_messages() { LOOP_ROOM } else { PREFIX + frame::MAX + LARGE }
+}
+
+impl Sizes {
+    fn of(socket: &Socket) -> &'static Sizes {
+        if socket.has_messages() { &MESSAGE_SIZES } else { &STREAM_SIZES }
+    }
+}
 
 /// How long a large buffer is kept for a connection that is quiet.
 const QUIET: Duration = Duration::from_millis(100);
@@ -83,9 +109,9 @@ impl Buffer {
     }
 
     /// What capacity the next read should have, `missing` bytes of a frame at least.
-    fn wanted(&self, missing: usize) -> usize {
-        let small = !self.filled && self.unread().len() + missing <= SMALL;
-        if small { SMALL } else { LARGE }
+    fn wanted(&self, missing: usize, sizes: &Sizes) -> usize {
+        let small = !self.filled && self.unread().len() + missing <= sizes.small;
+        if small { sizes.small } else { sizes.large }
     }
 
     /// Holds `bytes` in place of what was here.
@@ -156,14 +182,14 @@ impl Rx {
         if self.found.is_some() {
             return false;
         }
-        self.make_room();
+        self.make_room(Sizes::of(socket));
         let Buffer { memory, end, filled, .. } = &mut self.buffer;
-        match socket.read(&mut memory[*end..]) {
+        match socket.read(as_room(&mut memory[*end..])) {
             Ok(Read::Empty) => return false,
-            Ok(Read::Bytes(n)) => {
-                *end += n;
-                *filled = *end == memory.len();
-                self.has_read(n, counts);
+            Ok(Read::Bytes(got)) => {
+                *end += got.bytes;
+                *filled = got.is_full;
+                self.has_read(&got, counts);
             }
             Ok(Read::End) => self.found = Some(Found::End),
             Err(error) => self.found = Some(Found::Failed(error)),
@@ -171,21 +197,21 @@ impl Rx {
         true
     }
 
-    fn has_read(&mut self, n: usize, counts: &RxCounts) {
-        counts.reads.add(1);
-        self.looks = if n >= STREAM { LOOKS } else { 0 };
+    fn has_read(&mut self, got: &Got, counts: &RxCounts) {
+        counts.reads.add(got.calls);
+        self.looks = if got.bytes >= STREAM { LOOKS } else { 0 };
     }
 
     /// Makes room for a read, without moving what is lent.
-    fn make_room(&mut self) {
+    fn make_room(&mut self, sizes: &Sizes) {
         let missing = match frame::front(self.unread()) {
             Front::Part(missing) => missing,
             _ => 1,
         };
-        let wanted = self.buffer.wanted(missing);
+        let wanted = self.buffer.wanted(missing.max(sizes.least), sizes);
         let spare = self.buffer.capacity() - self.buffer.end;
         if self.lent {
-            if spare < missing.max(SMALL) {
+            if spare < missing.max(sizes.least) {
                 let next = Buffer::with_capacity(wanted, self.unread());
                 self.kept = Some(Box::new(std::mem::replace(&mut self.buffer, next)));
                 self.lent = false;
@@ -204,14 +230,14 @@ impl Rx {
     }
 
     /// Gives memory back that a quiet connection does not need.
-    fn settle(&mut self) {
-        if !self.lent && self.unread().len() <= SMALL && self.buffer.capacity() > SMALL {
-            self.buffer = Buffer::with_capacity(SMALL, self.unread());
+    fn settle(&mut self, sizes: &Sizes) {
+        if !self.lent && self.unread().len() <= sizes.small && self.is_large(sizes) {
+            self.buffer = Buffer::with_capacity(sizes.small, self.unread());
         }
     }
 
-    fn is_large(&self) -> bool {
-        self.buffer.capacity() > SMALL
+    fn is_large(&self, sizes: &Sizes) -> bool {
+        self.buffer.capacity() > sizes.small
     }
 
     /// How the stream ended, once every whole frame before that has been used.
@@ -241,10 +267,10 @@ impl Rx {
 
     /// Goes on in another buffer, since a handler that is still running pulls from its own
     /// connection: what was handed over lives on for its call.
-    fn set_aside(&mut self, delivered: usize) {
+    fn set_aside(&mut self, delivered: usize, sizes: &Sizes) {
         if self.set_aside.is_none() {
             let rest = &self.unread()[delivered..];
-            let next = Buffer::with_capacity(self.buffer.wanted(rest.len()), rest);
+            let next = Buffer::with_capacity(self.buffer.wanted(rest.len(), sizes), rest);
             self.set_aside = Some(Box::new(std::mem::replace(&mut self.buffer, next)));
         }
     }
@@ -351,7 +377,7 @@ impl Ref<Conn> {
     /// Whole frames in wire format, as many as fit. Returns their bytes.
     pub fn recv_packed(self, buf: &mut [MaybeUninit<u8>], timeout_ms: i32) -> Result<usize> {
         self.receive(timeout_ms, |rx, socket, counts| {
-            let used = match rx.room_to_read(buf) {
+            let used = match !socket.has_messages() && rx.room_to_read(buf) {
                 true => rx.read_packed(socket, buf, counts),
                 false => rx.copy_packed(buf, counts)?,
             };
@@ -399,7 +425,8 @@ impl Ref<Conn> {
     fn has_turn(self, state: &mut State) -> bool {
         let own = callback::delivers(self);
         if own {
-            state.rx.set_aside(self.slot.delivered.load(Ordering::Relaxed));
+            let sizes = Sizes::of(state.socket());
+            state.rx.set_aside(self.slot.delivered.load(Ordering::Relaxed), sizes);
         }
         own || !state.delivering
     }
@@ -446,7 +473,8 @@ impl Ref<Conn> {
             (0..PAUSE).for_each(|_| std::hint::spin_loop());
             return Ok(());
         }
-        let is_large = state.rx.is_large();
+        let sizes = Sizes::of(&socket);
+        let is_large = state.rx.is_large(sizes);
         drop(state);
         let soon = if is_large { Deadline::after(QUIET) } else { Deadline::Never };
         let until = deadline.sooner(soon);
@@ -454,7 +482,7 @@ impl Ref<Conn> {
         if woken == Woken::TimedOut && is_large {
             state = self.slot.state_of_own();
             if state.is_of(self.token) && !state.delivering {
-                state.rx.settle();
+                state.rx.settle(sizes);
             }
         }
         Ok(())
@@ -499,7 +527,6 @@ impl Rx {
     /// for more than what is here.
     fn room_to_read(&self, buf: &[MaybeUninit<u8>]) -> bool {
         matches!(frame::front(self.unread()), Front::Part(_))
-            && self.found.is_none()
             && buf.len() >= self.unread().len() + LARGE / 4
     }
 
@@ -528,14 +555,14 @@ impl Rx {
         }
         let (front, room) = buf.split_at_mut(self.unread().len());
         front.write_copy_of_slice(self.unread());
-        match socket.read_into(room) {
+        match socket.read(room) {
             Ok(Read::Empty) => return None,
             Ok(Read::End) => self.found = Some(Found::End),
             Err(error) => self.found = Some(Found::Failed(error)),
-            Ok(Read::Bytes(n)) => {
-                self.has_read(n, counts);
-                let read = front.len() + n;
-                // SAFETY: the front was copied, and the socket wrote n bytes behind it.
+            Ok(Read::Bytes(got)) => {
+                self.has_read(&got, counts);
+                let read = front.len() + got.bytes;
+                // SAFETY: the front was copied, and the socket wrote as many bytes behind it.
                 return Some(unsafe { buf[..read].assume_init_mut() });
             }
         }
@@ -586,7 +613,8 @@ impl Rx {
 
     /// Reads behind what is here already, if there is room.
     fn fill_behind(&mut self, socket: &Socket, counts: &RxCounts) -> bool {
-        self.unread().len() < LARGE - frame::MAX && self.fill(socket, counts)
+        let sizes = Sizes::of(socket);
+        self.unread().len() + frame::MAX + sizes.least <= sizes.large && self.fill(socket, counts)
     }
 }
 

@@ -26,7 +26,7 @@ use crate::memory::Memory;
 use crate::options::{self, Options};
 use crate::process::{Pool, process};
 use crate::service::IDLE;
-use crate::socket::Socket;
+use crate::socket::{Lost, Socket, Written};
 use crate::wake::Deadline;
 
 /// The most that one write to a Unix socket gathers, found by measuring: the kernel makes one buffer
@@ -51,6 +51,10 @@ const KEPT: usize = 8;
 /// Up to this length a frame is copied behind its prefix, for one piece costs less to write than two.
 const COPIED: usize = 2 << 10;
 
+/// How long messages wait for room before they are lost: a netdev that does not read at all must not
+/// hold up its senders, who cannot know.
+const PATIENCE: Duration = Duration::from_millis(40);
+
 /// The sending part of a connection.
 #[derive(Default)]
 pub struct Tx {
@@ -65,6 +69,9 @@ pub struct Tx {
     corked: Option<Corked>,
     /// Whether the socket did not take all that was last tried.
     is_stuck: bool,
+    /// Whether frames are messages of their own: then since when the socket has taken none.
+    has_messages: bool,
+    full_since: Option<Instant>,
     /// How often nothing taken was left unwritten: a sender knows by it whether its own is through.
     emptied: u64,
     timeout_ms: i64,
@@ -79,6 +86,8 @@ pub struct Tx {
     bytes: u64,
     dropped: u64,
     writes: u64,
+    /// Of `frames` and `bytes`: what was taken, and is known to be lost since.
+    lost: Lost,
 }
 
 /// What was taken and is not yet written: a frame that the socket has taken a part of, frames held
@@ -282,14 +291,15 @@ impl<'a> Frames<'a> for Packed<'a> {
 impl Tx {
     pub fn new(token: Token, socket: Arc<Socket>, options: &Options) -> Tx {
         let piece = if socket.is_unix() { PIECE } else { TCP_PIECE };
-        let mut tx = Tx { token, socket: Some(socket), piece, ..Tx::default() };
+        let has_messages = socket.has_messages();
+        let mut tx = Tx { token, socket: Some(socket), has_messages, piece, ..Tx::default() };
         tx.configure(options);
         tx
     }
 
     pub fn configure(&mut self, options: &Options) {
         self.timeout_ms = options.get(options::SEND_TIMEOUT_MS);
-        self.max_frame = options.max_frame();
+        self.max_frame = options.max_frame().min(self.socket().max_frame());
         self.padded = if options.pad() { frame::PADDED } else { 0 };
         self.corks = options.cork();
         self.hold.time = options.tx_time();
@@ -297,9 +307,11 @@ impl Tx {
     }
 
     pub fn add_to(&self, stats: &mut qnet_stats) {
-        stats.tx_frames = self.frames;
-        stats.tx_bytes = self.bytes;
-        stats.tx_dropped = self.dropped;
+        let mut lost = self.lost;
+        lost.add(self.socket().refused());
+        stats.tx_frames = self.frames - lost.frames;
+        stats.tx_bytes = self.bytes - lost.bytes;
+        stats.tx_dropped = self.dropped + lost.frames;
         stats.tx_writes = self.writes;
     }
 
@@ -404,7 +416,7 @@ impl Tx {
         if unwritten.is_empty() {
             return Ok(true);
         }
-        let written = self.socket().write(&[IoSlice::new(unwritten)]);
+        let written = self.write(&[IoSlice::new(unwritten)]);
         let n = match self.wrote(written) {
             // Short of memory for now: what was taken stays.
             Err(Error::Os(Errno::NOMEM | Errno::NOBUFS)) => 0,
@@ -528,6 +540,11 @@ impl Tx {
         first: &Wire<'_>,
         is_last: bool,
     ) -> Result<usize> {
+        if self.has_messages && self.padded == 0 {
+            let written = self.socket().write_each(self.fitting(frames), self.gives_up());
+            let written = self.wrote(written)?;
+            return Ok(self.take(frames, written));
+        }
         if is_last || first.len() > self.piece {
             let written = self.write_one(first);
             let written = self.wrote(written)?;
@@ -544,7 +561,7 @@ impl Tx {
         Ok(many.count)
     }
 
-    fn write_one(&self, wire: &Wire<'_>) -> rustix::io::Result<usize> {
+    fn write_one(&self, wire: &Wire<'_>) -> rustix::io::Result<Written> {
         if wire.len() <= COPIED {
             let mut room = [const { MaybeUninit::uninit() }; COPIED];
             let (prefix, behind) = room.split_at_mut(PREFIX);
@@ -554,10 +571,10 @@ impl Tx {
             padding[..wire.padded_len - wire.frame.len()].fill(MaybeUninit::new(0));
             // SAFETY: the three parts of it, all of which were just written.
             let bytes = unsafe { room[..wire.len()].assume_init_ref() };
-            return self.socket().write(&[IoSlice::new(bytes)]);
+            return self.write(&[IoSlice::new(bytes)]);
         }
         let prefix = frame::prefix(wire.padded_len);
-        self.socket().write(&[IoSlice::new(&prefix), IoSlice::new(wire.frame)])
+        self.write(&[IoSlice::new(&prefix), IoSlice::new(wire.frame)])
     }
 
     /// Writes as many of `frames` as one write is good for: copied together, or where they lie if
@@ -574,7 +591,7 @@ impl Tx {
                 fits
             });
             let len = self.piece - room;
-            let written = self.socket().write(&[IoSlice::new(&bytes[..len])]);
+            let written = self.write(&[IoSlice::new(&bytes[..len])]);
             return Gathered { written, len, count, behind };
         }
         let mut buffer = process().gather.take();
@@ -589,9 +606,16 @@ impl Tx {
             fits
         });
         let len = self.piece - room.len();
-        let written = self.socket().write(&[IoSlice::new(&buffer[..len])]);
+        let written = self.write(&[IoSlice::new(&buffer[..len])]);
         process().gather.give_back(buffer);
         Gathered { written, len, count, behind }
+    }
+
+    /// The frames at the front that can be sent.
+    fn fitting<'a, F: Frames<'a>>(&self, frames: &F) -> impl Iterator<Item = &'a [u8]> + Clone {
+        let max = self.max_frame;
+        let fits = move |frame: &&[u8]| (frame::MIN..=max).contains(&frame.len());
+        frames.clone().map_while(move |frame| frame.ok().filter(fits))
     }
 
     /// Moves past frames that can be sent, as long as `take` takes them. Returns how many it took.
@@ -613,12 +637,35 @@ impl Tx {
         count
     }
 
-    /// Counts a write; an error that the connection does not survive ends sending.
-    fn wrote(&mut self, written: rustix::io::Result<usize>) -> Result<usize> {
+    fn write(&self, pieces: &[IoSlice<'_>]) -> rustix::io::Result<Written> {
+        self.socket().write(pieces, self.gives_up())
+    }
+
+    /// Whether what the socket has no room for is lost, rather than refused: not for a sender that
+    /// never waits.
+    fn gives_up(&self) -> bool {
+        self.timeout_ms != 0 && self.full_since.is_some_and(|since| since.elapsed() >= PATIENCE)
+    }
+
+    /// Until when there is reason to wait for room.
+    fn patience(&self) -> Deadline {
+        let since = self.full_since.filter(|_| self.timeout_ms != 0);
+        since.map_or(Deadline::Never, |since| Deadline::At(since + PATIENCE))
+    }
+
+    /// Counts a write; an error that the connection does not survive ends sending. Returns how many
+    /// bytes it took.
+    fn wrote(&mut self, written: rustix::io::Result<Written>) -> Result<usize> {
         match written {
-            Ok(n) => {
-                self.writes += u64::from(n > 0);
-                Ok(n)
+            Ok(Written { bytes, calls, lost }) => {
+                self.writes += calls;
+                self.lost.add(lost);
+                if self.has_messages && calls > 0 {
+                    self.full_since = None;
+                } else if self.has_messages && self.full_since.is_none() {
+                    self.full_since = Some(Instant::now());
+                }
+                Ok(bytes)
             }
             Err(errno @ (Errno::NOMEM | Errno::NOBUFS)) => Err(Error::Os(errno)),
             Err(errno) => {
@@ -719,7 +766,7 @@ impl Tx {
         if bytes.is_empty() || self.is_stuck || self.end.is_some() {
             return 0;
         }
-        let written = self.socket().write(&[IoSlice::new(bytes)]);
+        let written = self.write(&[IoSlice::new(bytes)]);
         // Short of memory is like being full; another failure has set `end`.
         self.wrote(written).unwrap_or(0)
     }
@@ -810,7 +857,7 @@ impl Tx {
 
 /// What one write of many frames did.
 struct Gathered<F> {
-    written: rustix::io::Result<usize>,
+    written: rustix::io::Result<Written>,
     /// What there was to write: bytes, and frames.
     len: usize,
     count: usize,
@@ -983,7 +1030,7 @@ impl Ref<Conn> {
         let due = tx.hold.due.filter(|due| *due > now && !tx.is_stuck);
         if due.is_none() && !tx.write_backlog() {
             tx.hold.look = None;
-            return Some((PollFlags::OUT, Deadline::Never));
+            return Some((PollFlags::OUT, tx.patience()));
         }
         // Its thread may append to a lane at any time, and tells nobody.
         let next = if tx.corked.is_some() { Some(now + ENTRUSTED) } else { tx.hold.next_look(now) };
@@ -1006,11 +1053,12 @@ impl Waiting {
         if deadline.passed() {
             return Err(deadline.error());
         }
-        let socket = tx.socket().clone();
+        let (socket, until) = (tx.socket().clone(), deadline.sooner(tx.patience()));
         drop(tx);
         // After a time-out the socket is tried once more: it may have room for a frame long before
         // it says so.
-        socket.wake.wait_fd(epoch, socket.fd(), PollFlags::OUT, deadline).map(|_| ())
+        let fd = socket.fd_for(PollFlags::OUT);
+        socket.wake.wait_fd(epoch, fd, PollFlags::OUT, until).map(|_| ())
     }
 
     /// The handle went while this call was waiting: that is an end, not a mistake.

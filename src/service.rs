@@ -98,7 +98,8 @@ impl Service {
         }
         drop(watched);
         let fds = turn.waits.iter();
-        let fds = fds.map(|(socket, events)| PollFd::from_borrowed_fd(socket.fd(), *events));
+        let fds =
+            fds.map(|(socket, events)| PollFd::from_borrowed_fd(socket.fd_for(*events), *events));
         // Failing is being short of memory: take the next turn at once.
         let _ = wake.wait_fds(epoch, fds.collect(), until);
         true

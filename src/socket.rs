@@ -13,12 +13,15 @@ use rustix::io::{Errno, FdFlags};
 use rustix::net::addr::SocketAddrArg;
 use rustix::net::sockopt;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketAddrAny, SocketFlags,
-    SocketType,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketAddrAny,
+    SocketAddrUnix, SocketFlags, SocketType,
 };
 
 use crate::address::{Address, Family, UnixName};
 use crate::error::{Error, Result};
+use crate::frame;
+use crate::message::{Messages, Tap};
+use crate::options::Options;
 use crate::process::lock;
 use crate::wake::{self, Deadline, Wake, Woken};
 
@@ -28,6 +31,9 @@ const BACKLOG: i32 = 4096;
 /// The send buffer of a Unix socket: with the default one, the kernel's charge for each small write
 /// (768 bytes) leaves room for too few frames.
 const UNIX_SNDBUF: usize = 1 << 20;
+
+/// The buffers of a UDP socket: what finds the receiver's full is lost.
+const UDP_BUFFER: usize = 4 << 20;
 
 /// The longest that one `connect` of a Unix socket waits for room in the backlog. Finite, since a
 /// wait without an end is resumed after a signal handler with SA_RESTART.
@@ -39,22 +45,95 @@ const TURN_PAUSE: Duration = Duration::from_millis(5);
 
 const CLOEXEC: SocketFlags = SocketFlags::CLOEXEC;
 
-/// A connected stream socket, shared by all who use or wait on it; closed with the last of them.
-#[derive(Debug)]
+/// What a connection is made of, shared by all who use or wait on it; closed with the last of them.
 pub struct Socket {
     fd: OwnedFd,
+    medium: Medium,
     pub wake: Wake,
     pub local: Address,
     pub peer: Address,
 }
 
+/// What frames are in: a stream of bytes, or messages of their own.
+pub enum Medium {
+    Stream,
+    Messages(Box<Messages>),
+}
+
+impl Medium {
+    /// That of somebody's descriptor: a connected socket's, or a TAP's.
+    pub fn of(fd: BorrowedFd<'_>) -> Result<Medium> {
+        let kind = match type_of(fd) {
+            Err(Error::Os(Errno::NOTSOCK)) => {
+                return Ok(Tap::adopted(fd).map(Messages::Tap)?.into());
+            }
+            kind => kind?,
+        };
+        check_connected(fd)?;
+        match kind {
+            SocketType::STREAM => Ok(Medium::Stream),
+            _ => Ok(Messages::of_connected(fd, kind)?.into()),
+        }
+    }
+
+    /// An address of its sockets.
+    fn address(&self, any: Option<SocketAddrAny>) -> Address {
+        match self {
+            Medium::Stream => any.map_or(Address::Unnamed, Address::from),
+            Medium::Messages(messages) => match &**messages {
+                Messages::Tap(tap) => Address::Tap(tap.name().to_owned()),
+                _ => any.map_or(Address::Unnamed, Address::of_datagrams),
+            },
+        }
+    }
+}
+
+impl From<Messages> for Medium {
+    fn from(messages: Messages) -> Medium {
+        Medium::Messages(Box::new(messages))
+    }
+}
+
 /// What one read gave.
 pub enum Read {
-    Bytes(usize),
+    Bytes(Got),
     /// Nothing now.
     Empty,
     /// The peer has left, or will send no more.
     End,
+}
+
+#[derive(Default, Clone, Copy)]
+pub struct Got {
+    pub bytes: usize,
+    /// How many system calls it took.
+    pub calls: u64,
+    /// Whether there was no room for more.
+    pub is_full: bool,
+}
+
+/// What one write did.
+#[derive(Default, Clone, Copy)]
+pub struct Written {
+    /// How many bytes in wire format it took, those of lost frames among them.
+    pub bytes: usize,
+    /// How many system calls took something.
+    pub calls: u64,
+    pub lost: Lost,
+}
+
+/// Frames that were taken and that nobody will receive, and their bytes.
+#[derive(Default, Clone, Copy)]
+pub struct Lost {
+    pub frames: u64,
+    pub bytes: u64,
+}
+
+impl Lost {
+    pub fn add(&mut self, other: Lost) {
+        self.frames += other.frames;
+        self.bytes += other.bytes;
+    }
 }
 
 impl Socket {
@@ -67,15 +146,15 @@ impl Socket {
 
     /// The same without a choice, where nothing can fail.
     pub fn adopted(fd: OwnedFd) -> Socket {
+        Socket::of(fd, Medium::Stream)
+    }
+
+    pub fn of(fd: OwnedFd, medium: Medium) -> Socket {
         tune(&fd);
-        let local = rustix::net::getsockname(&fd).map_or(Address::Unnamed, Address::from);
+        let local = rustix::net::getsockname(&fd).ok();
         let peer = rustix::net::getpeername(&fd).ok().flatten();
-        Socket {
-            fd,
-            wake: Wake::default(),
-            local,
-            peer: peer.map_or(Address::Unnamed, Address::from),
-        }
+        let [local, peer] = [local, peer].map(|any| medium.address(any));
+        Socket { fd, medium, wake: Wake::default(), local, peer }
     }
 
     pub fn fd(&self) -> BorrowedFd<'_> {
@@ -86,37 +165,107 @@ impl Socket {
         is_unix(&self.fd)
     }
 
-    /// Reads what there is, up to the length of `room`.
-    pub fn read(&self, room: &mut [u8]) -> Result<Read> {
-        read_result(rustix::net::recv(&self.fd, room, RecvFlags::DONTWAIT).map(|(_, n)| n))
+    fn messages(&self) -> Option<&Messages> {
+        match &self.medium {
+            Medium::Stream => None,
+            Medium::Messages(messages) => Some(messages),
+        }
     }
 
-    /// The same into memory of a caller's.
-    pub fn read_into(&self, room: &mut [MaybeUninit<u8>]) -> Result<Read> {
-        read_result(rustix::net::recv(&self.fd, room, RecvFlags::DONTWAIT).map(|(_, n)| n))
+    pub fn has_messages(&self) -> bool {
+        self.messages().is_some()
     }
 
-    /// What a read would give, which it takes nothing of.
+    /// The longest frame that fits.
+    pub fn max_frame(&self) -> usize {
+        self.messages().map_or(frame::MAX, Messages::max_frame)
+    }
+
+    /// What was refused after it had been sent.
+    pub fn refused(&self) -> Lost {
+        self.messages().map_or(Lost::default(), |messages| messages.refused(self.fd()))
+    }
+
+    /// The descriptor on which to wait for `events`.
+    pub fn fd_for(&self, events: PollFlags) -> BorrowedFd<'_> {
+        let apart = if events.contains(PollFlags::OUT) { self.room_apart() } else { None };
+        apart.unwrap_or(self.fd())
+    }
+
+    /// The one that tells of room to write, where that is not the one that is read from.
+    pub fn room_apart(&self) -> Option<BorrowedFd<'_>> {
+        self.messages().and_then(|messages| messages.room(self.fd()))
+    }
+
+    /// The one that it can be.
+    pub fn second_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.messages().and_then(Messages::second_fd)
+    }
+
+    /// Reads what there is, up to the length of `room`, into memory that may hold nothing yet.
+    pub fn read(&self, room: &mut [MaybeUninit<u8>]) -> Result<Read> {
+        if let Medium::Messages(messages) = &self.medium {
+            return messages.read(self.fd(), room);
+        }
+        self.receive(room, RecvFlags::DONTWAIT)
+    }
+
+    /// What a read would give, which it takes nothing of; where it might be the end.
     pub fn peek(&self) -> Result<Read> {
-        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
-        read_result(rustix::net::recv(&self.fd, &mut [0u8; 1], flags).map(|(_, n)| n))
+        if !self.ends() {
+            return Ok(Read::Empty);
+        }
+        self.receive(&mut [MaybeUninit::uninit()], RecvFlags::DONTWAIT | RecvFlags::PEEK)
+    }
+
+    fn receive(&self, room: &mut [MaybeUninit<u8>], flags: RecvFlags) -> Result<Read> {
+        let most = room.len();
+        match rustix::net::recv(&self.fd, room, flags).map(|(_, bytes)| bytes) {
+            Ok(0) => Ok(Read::End),
+            Ok(bytes) => Ok(Read::Bytes(Got { bytes, calls: 1, is_full: bytes == most })),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(Read::Empty),
+            Err(errno) => Err(Error::Os(errno)),
+        }
     }
 
     /// Whether the peer has left, or will send no more: known past what is unread.
     pub fn peer_has_left(&self) -> bool {
-        is_ready(self.fd(), PollFlags::RDHUP).unwrap_or(false)
+        self.ends() && is_ready(self.fd(), PollFlags::RDHUP).unwrap_or(false)
     }
 
-    /// Writes what the socket takes of `pieces`: 0 when it is full.
-    pub fn write(&self, pieces: &[IoSlice<'_>]) -> rustix::io::Result<usize> {
+    /// Whether the peer's leaving is seen.
+    pub fn ends(&self) -> bool {
+        self.messages().is_none_or(Messages::ends)
+    }
+
+    /// Writes what the socket takes of `pieces`, which are frames in wire format, or a prefix and its
+    /// frame: nothing when it is full. What a socket of messages has no room for is lost if the writer
+    /// `gives_up`.
+    pub fn write(&self, pieces: &[IoSlice<'_>], gives_up: bool) -> rustix::io::Result<Written> {
+        if let Medium::Messages(messages) = &self.medium {
+            return messages.write(self.fd(), pieces, gives_up);
+        }
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         let written = match pieces {
             [piece] => rustix::net::send(&self.fd, piece, flags),
             _ => rustix::net::sendmsg(&self.fd, pieces, &mut SendAncillaryBuffer::default(), flags),
         };
         match written {
-            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
-            written => written,
+            Ok(bytes) => Ok(Written { bytes, calls: 1, lost: Lost::default() }),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(Written::default()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// The same for frames here and there in memory, on a socket of messages.
+    pub fn write_each<'a>(
+        &self,
+        frames: impl Iterator<Item = &'a [u8]> + Clone,
+        gives_up: bool,
+    ) -> rustix::io::Result<Written> {
+        match &self.medium {
+            Medium::Stream => Err(Errno::INVAL),
+            Medium::Messages(messages) => messages.send(self.fd(), frames, gives_up),
         }
     }
 
@@ -144,15 +293,6 @@ impl Socket {
     }
 }
 
-fn read_result(read: rustix::io::Result<usize>) -> Result<Read> {
-    match read {
-        Ok(0) => Ok(Read::End),
-        Ok(n) => Ok(Read::Bytes(n)),
-        Err(Errno::AGAIN | Errno::INTR) => Ok(Read::Empty),
-        Err(errno) => Err(Error::Os(errno)),
-    }
-}
-
 fn is_unix(fd: &OwnedFd) -> bool {
     sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX)
 }
@@ -163,6 +303,11 @@ pub fn tune(fd: &OwnedFd) {
     if is_unix(fd) {
         let _ = sockopt::set_socket_send_buffer_size_force(fd, UNIX_SNDBUF)
             .or_else(|_| sockopt::set_socket_send_buffer_size(fd, UNIX_SNDBUF));
+    } else if sockopt::socket_type(fd) == Ok(SocketType::DGRAM) {
+        let _ = sockopt::set_socket_send_buffer_size_force(fd, UDP_BUFFER)
+            .or_else(|_| sockopt::set_socket_send_buffer_size(fd, UDP_BUFFER));
+        let _ = sockopt::set_socket_recv_buffer_size_force(fd, UDP_BUFFER)
+            .or_else(|_| sockopt::set_socket_recv_buffer_size(fd, UDP_BUFFER));
     } else {
         let _ = sockopt::set_tcp_nodelay(fd, true);
     }
@@ -250,9 +395,7 @@ pub fn dial_unix(name: &UnixName, buffers: Buffers, deadline: Deadline) -> Resul
     Ok(fd)
 }
 
-/// Checks that a descriptor is a connected stream socket.
-pub fn check_connected(fd: BorrowedFd<'_>) -> Result<()> {
-    check_stream(fd)?;
+fn check_connected(fd: BorrowedFd<'_>) -> Result<()> {
     if sockopt::socket_acceptconn(fd)? {
         return Err(Error::invalid("the descriptor is a listening socket"));
     }
@@ -263,20 +406,26 @@ pub fn check_connected(fd: BorrowedFd<'_>) -> Result<()> {
 }
 
 fn check_listening(fd: BorrowedFd<'_>) -> Result<()> {
-    check_stream(fd)?;
+    match type_of(fd) {
+        Ok(SocketType::STREAM) => {}
+        Err(Error::Os(Errno::NOTSOCK)) => {
+            return Err(Error::invalid("the descriptor is no socket"));
+        }
+        kind => {
+            kind?;
+            return Err(Error::Unsupported("the descriptor is no stream socket"));
+        }
+    }
     if !sockopt::socket_acceptconn(fd)? {
         return Err(Error::invalid("the descriptor is a socket that does not listen"));
     }
     Ok(())
 }
 
-fn check_stream(fd: BorrowedFd<'_>) -> Result<()> {
+fn type_of(fd: BorrowedFd<'_>) -> Result<SocketType> {
     match sockopt::socket_type(fd) {
-        Ok(SocketType::STREAM) => Ok(()),
-        Ok(_) => Err(Error::Unsupported("the descriptor is no stream socket")),
-        Err(Errno::NOTSOCK) => Err(Error::invalid("the descriptor is no socket")),
         Err(Errno::BADF) => Err(Error::invalid("the descriptor is not open")),
-        Err(errno) => Err(errno.into()),
+        kind => Ok(kind?),
     }
 }
 
@@ -374,7 +523,7 @@ impl ListenSocket {
 }
 
 /// Whether one of `events`, or an error, is there now.
-fn is_ready(fd: BorrowedFd<'_>, events: PollFlags) -> Result<bool> {
+pub fn is_ready(fd: BorrowedFd<'_>, events: PollFlags) -> Result<bool> {
     let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut fds = [rustix::event::PollFd::from_borrowed_fd(fd, events)];
     Ok(rustix::event::poll(&mut fds, Some(&now))? > 0)
@@ -419,9 +568,37 @@ fn bind_and_listen(fd: &OwnedFd, address: &impl SocketAddrArg) -> Result<SocketA
 /// way is replaced.
 pub fn listen_unix(name: &UnixName, mode: u32) -> Result<(ListenSocket, Option<SocketFile>)> {
     let fd = listen_socket(AddressFamily::UNIX)?;
+    let file = take_name(&fd, name, mode, |address| {
+        rustix::net::bind(&fd, address)?;
+        Ok(rustix::net::listen(&fd, BACKLOG)?)
+    })?;
+    let address = rustix::net::getsockname(&fd)?.into();
+    Ok((ListenSocket::new(fd, address), file))
+}
+
+/// A datagram socket at a Unix address, with its file as above.
+pub fn unixgram_at(name: &UnixName) -> Result<(OwnedFd, Option<SocketFile>)> {
+    let fd = unixgram()?;
+    tune(&fd);
+    let mode = Options::default().unix_mode();
+    let file = take_name(&fd, name, mode, |address| Ok(rustix::net::bind(&fd, address)?))?;
+    Ok((fd, file))
+}
+
+pub fn unixgram() -> Result<OwnedFd> {
+    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, CLOEXEC, None)?)
+}
+
+/// Has `bind` give a socket its name. The file of a dead socket in the way is replaced.
+fn take_name(
+    fd: &OwnedFd,
+    name: &UnixName,
+    mode: u32,
+    bind: impl FnOnce(&SocketAddrUnix) -> Result<()>,
+) -> Result<Option<SocketFile>> {
+    let address = name.to_socket_address()?;
     let UnixName::Path(path) = name else {
-        let address = bind_and_listen(&fd, &name.to_socket_address()?)?;
-        return Ok((ListenSocket::new(fd, address.into()), None));
+        return bind(&address).map(|()| None);
     };
     // So that two who find the same dead file do not each replace the other's live one.
     let _turn = lock_directory_of(path);
@@ -429,11 +606,11 @@ pub fn listen_unix(name: &UnixName, mode: u32) -> Result<(ListenSocket, Option<S
         rustix::fs::unlink(&path[..])?;
     }
     // The file is never more open than asked: bind(2) takes the socket's mode, less the umask.
-    rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))?;
-    let address = bind_and_listen(&fd, &name.to_socket_address()?)?;
+    rustix::fs::fchmod(fd, Mode::from_raw_mode(mode))?;
+    bind(&address)?;
     let file = SocketFile::of(path)?;
     file.set_mode(mode)?;
-    Ok((ListenSocket::new(fd, address.into()), Some(file)))
+    Ok(Some(file))
 }
 
 fn lock_directory_of(path: &[u8]) -> Option<OwnedFd> {
@@ -464,8 +641,13 @@ fn is_dead_socket(path: &[u8], name: &UnixName) -> Result<bool> {
     }
     // Of another type than what it asks for, it disturbs nobody: a stream's connect would be
     // accepted, and take a QEMU's only place.
-    let probe = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, CLOEXEC, None)?;
+    let probe = unixgram()?;
     Ok(rustix::net::connect(&probe, &name.to_socket_address()?) == Err(Errno::CONNREFUSED))
+}
+
+/// What tells a file from all others that there are now.
+pub fn identity(path: &[u8]) -> Option<(u64, u64)> {
+    stat(path).ok().map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 fn stat(path: &[u8]) -> rustix::io::Result<Stat> {
@@ -484,11 +666,12 @@ impl SocketFile {
     fn of(path: &[u8]) -> Result<SocketFile> {
         use std::os::unix::ffi::OsStrExt;
         let stat = stat(path)?;
+        let identity = (stat.st_dev, stat.st_ino);
         let path = match std::path::absolute(std::ffi::OsStr::from_bytes(path)) {
             Ok(absolute) => absolute.as_os_str().as_bytes().to_vec(),
             Err(_) => path.to_vec(),
         };
-        Ok(SocketFile { path, identity: (stat.st_dev, stat.st_ino) })
+        Ok(SocketFile { path, identity })
     }
 
     pub fn path(&self) -> &[u8] {
@@ -496,7 +679,7 @@ impl SocketFile {
     }
 
     fn is_ours(&self) -> bool {
-        stat(&self.path).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == self.identity)
+        identity(&self.path) == Some(self.identity)
     }
 
     pub fn set_mode(&self, mode: u32) -> Result<()> {

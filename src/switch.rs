@@ -18,6 +18,7 @@ use crate::frame::{self, PREFIX, Run, Walk};
 use crate::handle::Ref;
 use crate::memory::Memory;
 use crate::process::{Fair, process};
+use crate::receive::loop_room;
 use crate::table::{Mac, Table};
 
 /// Why an attached or linked connection cannot be received from.
@@ -90,8 +91,9 @@ pub struct Counts {
 /// A port, as the switch knows it.
 struct Outlet {
     conn: Ref<Conn>,
-    /// What the loop waits for.
+    /// What the loop waits for, and of that, what of the socket's second descriptor.
     interest: Interest,
+    second: Interest,
     /// The pieces that are to be sent here this turn: a list in the sorter.
     first: usize,
     last: usize,
@@ -276,7 +278,8 @@ impl Ref<Conn> {
             state.rx.use_up(used);
         }
         let socket = state.socket().clone();
-        if let Some(bytes) = state.rx.read_behind(&socket, buffer, counts) {
+        let room = &mut buffer[..loop_room(&socket)];
+        if let Some(bytes) = state.rx.read_behind(&socket, room, counts) {
             let used = inside.forward(id, bytes, counts, sorter, *now);
             state.rx.keep(&bytes[used..], counts);
         }
@@ -288,7 +291,8 @@ impl Inside {
         if matches!(self.kind, Kind::Hub { is_closed: true, .. }) {
             return Err(Error::Handle);
         }
-        let outlet = Outlet { conn, interest: NOTHING, first: NO_PIECE, last: NO_PIECE };
+        let (first, last) = (NO_PIECE, NO_PIECE);
+        let outlet = Outlet { conn, interest: NOTHING, second: NOTHING, first, last };
         let id = self.ports.insert(outlet);
         let watched = self.ports[id].watch(self.runner, interest);
         if watched.is_err() {
@@ -505,11 +509,30 @@ impl Sorter {
 impl Outlet {
     /// Waits for something else, from now on.
     fn watch(&mut self, runner: &Loop, interest: Interest) -> Result<()> {
-        if self.interest != interest {
-            let tx = self.conn.tx()?;
-            runner.watch(tx.socket().fd(), self.conn.token, self.interest, interest)?;
-            self.interest = interest;
+        let tx = self.conn.tx()?;
+        let socket = tx.socket();
+        if interest.contains(WRITABLE) && socket.has_messages() {
+            // What finds no room for long is lost, and nothing else may happen until then.
+            runner.rest(self.conn.token);
         }
+        let Some(fd) = socket.second_fd() else {
+            if self.interest != interest {
+                runner.watch(socket.fd(), self.conn.token, self.interest, interest)?;
+                self.interest = interest;
+            }
+            return Ok(());
+        };
+        // Which of the two tells of room may have changed since.
+        let is_apart = interest.contains(WRITABLE) && socket.room_apart().is_some();
+        let second = if is_apart { WRITABLE } else { NOTHING };
+        let (before, after) = (self.interest - self.second, interest - second);
+        if before != after {
+            runner.watch(socket.fd(), self.conn.token, before, after)?;
+        }
+        if self.second != second {
+            runner.watch(fd, self.conn.token, self.second, second)?;
+        }
+        (self.interest, self.second) = (interest, second);
         Ok(())
     }
 

@@ -142,14 +142,15 @@ pub unsafe extern "C-unwind" fn qnet_socketpair_fd(
     }
 }
 
-/// Makes a connection of a connected stream socket.
+/// Makes a connection of a connected socket, or of an open TAP. A stream socket carries QEMU's framing;
+/// on a datagram or SEQPACKET socket, as on a TAP, each message is a frame.
 ///
-/// @param fd   The socket: the library's from success on, still the caller's on failure. Its
+/// @param fd   The descriptor: the library's from success on, still the caller's on failure. Its
 ///             O_NONBLOCK is left alone; FD_CLOEXEC is set.
 /// @param out  The connection; NULL on failure.
-/// @return QNET_OK; QNET_ERR_INVALID (not an open descriptor, no socket, one that listens or has no
-///         peer, a NULL), QNET_ERR_UNSUPPORTED (a datagram or SEQPACKET socket, in this release),
-///         QNET_ERR_OS, QNET_ERR_INTERNAL.
+/// @return QNET_OK; QNET_ERR_INVALID (not an open descriptor, neither a socket nor a TAP, one that
+///         listens or has no peer, a NULL), QNET_ERR_UNSUPPORTED (a TUN, a TAP with IFF_VNET_HDR or
+///         without IFF_NO_PI, a socket of another kind), QNET_ERR_OS, QNET_ERR_INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_from_fd(fd: c_int, out: *mut *mut qnet_conn) -> c_int {
     // SAFETY: C promises that `out` is NULL or may be written to.

@@ -7,6 +7,7 @@
 #![allow(non_camel_case_types, clippy::missing_safety_doc, rustdoc::broken_intra_doc_links)]
 
 pub mod conn;
+pub mod dgram;
 pub mod end;
 pub mod hub;
 pub mod info;

@@ -1,0 +1,527 @@
+//! Sockets on which a message is a frame: datagrams, SEQPACKET, and the kernel's TAP interfaces.
+//!
+//! To the rest of the library they are streams: what is read lies in wire format, and what is written
+//! comes in it.
+
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use rustix::event::PollFlags;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::net::addr::SocketAddrArg;
+use rustix::net::{AddressFamily, RecvFlags, SocketAddrAny, SocketAddrUnix, SocketType, sockopt};
+
+use crate::address::UnixName;
+use crate::error::{Error, Result};
+use crate::frame::{self, PREFIX, Walk};
+use crate::mmsg::{self, FRONT, Inbox, MESSAGES, Message, Outbox, SLOT, Size, Wants};
+use crate::socket::{self, Got, Lost, Read, SocketFile, Written};
+use crate::tap;
+
+/// How many messages one call sends to a Unix socket: as a rule its queue has 10 at most
+/// (`net.unix.max_dgram_qlen`).
+const UNIX_MESSAGES: usize = 16;
+
+/// What vfkit sends before its first frame, to say who it is.
+const VFKIT: &[u8] = b"VFKT";
+
+/// The most bytes of a UDP datagram, less the headers.
+const UDP_V4_MAX: usize = 65_535 - 20 - 8;
+const UDP_V6_MAX: usize = 65_535 - 8;
+
+/// How often a message is tried that the error of another, or a lack of memory, stands against.
+const TRIES: u32 = 4;
+
+/// By what way messages go.
+pub enum Messages {
+    /// A Unix datagram socket with a peer: one end of a pair.
+    Paired,
+    /// The same, whose peer's leaving is seen.
+    Sequenced,
+    Udp(Udp),
+    Unix(UnixDgram),
+    Multicast(Multicast),
+    Tap(Tap),
+}
+
+/// A UDP socket with a peer: the kernel keeps strangers' datagrams from it.
+pub struct Udp {
+    is_v4: bool,
+    /// Up to what length frames are left to the kernel to make datagrams of. Relaxed, as all here:
+    /// one thread sends at a time.
+    segment_max: AtomicUsize,
+    /// Frames and bytes of the last message.
+    last: [AtomicU64; 2],
+    /// Those that the peer's host has refused after they were sent.
+    refused: [AtomicU64; 2],
+}
+
+/// A Unix datagram socket that knows its remote by name. It is not connected: it would stay with a
+/// remote that has gone, and the next one of that name could not send to it.
+pub struct UnixDgram {
+    remote: UnixName,
+    address: SocketAddrUnix,
+    /// The same as the kernel wants it.
+    raw: Box<[u8]>,
+    /// Connected to the remote, to learn when that has room again.
+    room: OwnedFd,
+    /// Its own, removed with it.
+    _file: Option<SocketFile>,
+}
+
+/// A member of a group. It sends through a socket of its own, so that its echo can be told from what
+/// others on this host send, whose source is the group's port as well.
+pub struct Multicast {
+    out: OwnedFd,
+    source: SocketAddr,
+}
+
+/// One of the kernel's interfaces.
+pub struct Tap {
+    name: String,
+    /// Whether its reads wait: an adopted one's O_NONBLOCK is left alone.
+    waits: bool,
+}
+
+impl Udp {
+    pub fn over(fd: BorrowedFd<'_>, is_v4: bool) -> Udp {
+        let (level, recverr) = match is_v4 {
+            true => (libc::IPPROTO_IP, libc::IP_RECVERR),
+            false => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
+        };
+        // Without the one refusals are not counted, without the other each datagram is a message.
+        let _ = mmsg::set_option(fd, level, recverr, 1);
+        let _ = mmsg::set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1);
+        Udp {
+            is_v4,
+            segment_max: AtomicUsize::new(frame::MAX),
+            last: Default::default(),
+            refused: Default::default(),
+        }
+    }
+
+    /// Counts what the peer's host has refused. The kernel tells of it once a message, which was the
+    /// last one that was sent, whatever datagrams it made of it.
+    fn look_for_refusals(&self, fd: BorrowedFd<'_>) {
+        let flags = RecvFlags::ERRQUEUE | RecvFlags::DONTWAIT;
+        while rustix::net::recv(fd, &mut [0u8; 1], flags).is_ok() {
+            for (refused, last) in self.refused.iter().zip(&self.last) {
+                refused.fetch_add(last.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl UnixDgram {
+    pub fn new(remote: UnixName, file: Option<SocketFile>) -> Result<UnixDgram> {
+        let address = remote.to_socket_address()?;
+        // SAFETY: that many bytes are there, for the call.
+        let raw = unsafe {
+            address
+                .with_sockaddr(|at, len| std::slice::from_raw_parts(at.cast(), len as usize).into())
+        };
+        Ok(UnixDgram { remote, address, raw, room: socket::unixgram()?, _file: file })
+    }
+
+    /// Whether that is the remote: by its name, or another one of the same file.
+    fn is_remote(&self, sender: &[u8]) -> bool {
+        let name = sender.get(size_of::<libc::sa_family_t>()..).unwrap_or_default();
+        match &self.remote {
+            UnixName::Abstract(remote) => name.strip_prefix(b"\0") == Some(remote),
+            UnixName::Path(remote) => {
+                let path = name.split(|&b| b == 0).next().unwrap_or_default();
+                let is_same_file = || {
+                    let file = socket::identity(path);
+                    file.is_some() && file == socket::identity(remote)
+                };
+                path == remote || !path.is_empty() && is_same_file()
+            }
+        }
+    }
+
+    /// Has its second socket tell when the remote has room.
+    fn watch_room(&self) {
+        // It fails where the remote has gone, or takes from this socket alone: then only what this
+        // one has sent stands against more.
+        let _ = rustix::net::connect(&self.room, &self.address);
+    }
+}
+
+impl Multicast {
+    pub fn new(out: OwnedFd, source: SocketAddr) -> Multicast {
+        Multicast { out, source }
+    }
+
+    fn is_own(&self, sender: &[u8]) -> bool {
+        // SAFETY: these are the bytes of an address that the kernel has written, and their number.
+        let sender = unsafe { SocketAddrAny::read(sender.as_ptr().cast(), sender.len() as _) };
+        SocketAddr::try_from(sender) == Ok(self.source)
+    }
+}
+
+impl Tap {
+    pub fn new(name: String) -> Tap {
+        Tap { name, waits: false }
+    }
+
+    /// That of somebody's descriptor.
+    pub fn adopted(fd: BorrowedFd<'_>) -> Result<Tap> {
+        let name = tap::name_of(fd)?;
+        Ok(Tap { name, waits: !rustix::fs::fcntl_getfl(fd)?.contains(OFlags::NONBLOCK) })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Reads one frame after another, each to where it is to lie.
+    fn read(&self, fd: BorrowedFd<'_>, room: &mut [MaybeUninit<u8>]) -> Result<Read> {
+        let mut got = Got::default();
+        while got.calls < MESSAGES as u64
+            && let Some(slot) = room.get_mut(got.bytes..got.bytes + PREFIX + frame::MAX)
+            && (!self.waits || socket::is_ready(fd, PollFlags::IN)?)
+        {
+            let (prefix, slot) = slot.split_at_mut(PREFIX);
+            let len = match rustix::io::read(fd, slot) {
+                Ok((read, _)) => read.len(),
+                Err(Errno::AGAIN | Errno::INTR) => break,
+                // What came before is delivered first; then it fails again.
+                Err(_) if got.calls > 0 => break,
+                Err(errno) => return Err(Error::Os(errno)),
+            };
+            prefix.write_copy_of_slice(&frame::prefix(len));
+            got.bytes += PREFIX + len;
+            got.calls += 1;
+        }
+        got.is_full = got.calls == MESSAGES as u64;
+        Ok(if got.calls > 0 { Read::Bytes(got) } else { Read::Empty })
+    }
+}
+
+impl Messages {
+    /// Those of a socket that has a peer.
+    pub fn of_connected(fd: BorrowedFd<'_>, kind: SocketType) -> Result<Messages> {
+        match (sockopt::socket_domain(fd)?, kind) {
+            (AddressFamily::UNIX, SocketType::DGRAM) => Ok(Messages::Paired),
+            (AddressFamily::UNIX, SocketType::SEQPACKET) => Ok(Messages::Sequenced),
+            (AddressFamily::INET, SocketType::DGRAM) => Ok(Messages::Udp(Udp::over(fd, true))),
+            (AddressFamily::INET6, SocketType::DGRAM) => Ok(Messages::Udp(Udp::over(fd, false))),
+            _ => Err(Error::Unsupported("the descriptor is a socket of another kind")),
+        }
+    }
+
+    /// The longest frame that fits a message.
+    pub fn max_frame(&self) -> usize {
+        match self {
+            Messages::Udp(Udp { is_v4: true, .. }) | Messages::Multicast(_) => UDP_V4_MAX,
+            Messages::Udp(_) => UDP_V6_MAX,
+            _ => frame::MAX,
+        }
+    }
+
+    /// Whether the peer's leaving is seen.
+    pub fn ends(&self) -> bool {
+        matches!(self, Messages::Sequenced)
+    }
+
+    /// What was refused after it had been sent.
+    pub fn refused(&self, fd: BorrowedFd<'_>) -> Lost {
+        let Messages::Udp(udp) = self else {
+            return Lost::default();
+        };
+        udp.look_for_refusals(fd);
+        let [frames, bytes] = &udp.refused;
+        Lost { frames: frames.load(Ordering::Relaxed), bytes: bytes.load(Ordering::Relaxed) }
+    }
+
+    /// The descriptor to wait on for room, where it is not `fd`.
+    pub fn room(&self, fd: BorrowedFd<'_>) -> Option<BorrowedFd<'_>> {
+        match self {
+            Messages::Multicast(group) => Some(group.out.as_fd()),
+            // Where its own buffer is full, that is what it has to wait for.
+            Messages::Unix(unix) if socket::is_ready(fd, PollFlags::OUT) == Ok(true) => {
+                Some(unix.room.as_fd())
+            }
+            _ => None,
+        }
+    }
+
+    /// The descriptor that it can be.
+    pub fn second_fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Messages::Multicast(group) => Some(group.out.as_fd()),
+            Messages::Unix(unix) => Some(unix.room.as_fd()),
+            _ => None,
+        }
+    }
+
+    fn wants(&self) -> Wants {
+        match self {
+            Messages::Unix(_) | Messages::Multicast(_) => Wants::Names,
+            Messages::Udp(_) => Wants::Segments,
+            _ => Wants::Nothing,
+        }
+    }
+
+    /// How many messages one call is to send.
+    fn most(&self) -> usize {
+        match self {
+            Messages::Paired | Messages::Sequenced | Messages::Unix(_) => UNIX_MESSAGES,
+            _ => MESSAGES,
+        }
+    }
+}
+
+/// Reading.
+impl Messages {
+    /// Reads as many messages as there are, and slots for in `room`, into wire format.
+    pub fn read(&self, fd: BorrowedFd<'_>, room: &mut [MaybeUninit<u8>]) -> Result<Read> {
+        match self {
+            Messages::Tap(tap) => tap.read(fd, room),
+            _ => self.receive(fd, room),
+        }
+    }
+
+    fn receive(&self, fd: BorrowedFd<'_>, room: &mut [MaybeUninit<u8>]) -> Result<Read> {
+        let slots = (room.len() / SLOT).min(MESSAGES);
+        let mut inbox = Inbox::new();
+        let count = match inbox.receive(fd, &mut room[..slots * SLOT], self.wants()) {
+            Ok(count) => count,
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(Read::Empty),
+            Err(errno) => return self.failed_read(fd, errno),
+        };
+        let mut got = Got { bytes: 0, calls: 1, is_full: count == slots };
+        for at in 0..count {
+            let message = inbox.message(at);
+            let start = at * SLOT + FRONT;
+            if message.len == 0 && self.has_ended(fd) {
+                return Ok(if got.bytes == 0 { Read::End } else { Read::Bytes(got) });
+            }
+            if self.takes(&message, &room[start..start + message.len]) {
+                got.bytes = unpack(room, start, &message, got.bytes);
+            }
+        }
+        Ok(Read::Bytes(got))
+    }
+
+    /// An error of datagrams is of one that was sent, and no end.
+    fn failed_read(&self, fd: BorrowedFd<'_>, errno: Errno) -> Result<Read> {
+        match self {
+            Messages::Sequenced => return Err(Error::Os(errno)),
+            Messages::Udp(udp) => udp.look_for_refusals(fd),
+            _ => {}
+        }
+        Ok(Read::Empty)
+    }
+
+    /// Whether a message is to be delivered.
+    fn takes(&self, message: &Message<'_>, bytes: &[MaybeUninit<u8>]) -> bool {
+        match self {
+            Messages::Unix(unix) => unix.is_remote(message.sender) && !is_vfkits(bytes),
+            Messages::Multicast(group) => !group.is_own(message.sender),
+            Messages::Paired => !is_vfkits(bytes),
+            _ => true,
+        }
+    }
+
+    /// Whether an empty message is the end: nothing with bytes in it is behind it.
+    fn has_ended(&self, fd: BorrowedFd<'_>) -> bool {
+        self.ends()
+            && socket::is_ready(fd, PollFlags::RDHUP) == Ok(true)
+            && rustix::io::ioctl_fionread(fd) == Ok(0)
+    }
+}
+
+fn is_vfkits(bytes: &[MaybeUninit<u8>]) -> bool {
+    // SAFETY: the kernel wrote the message.
+    bytes.len() == VFKIT.len() && unsafe { bytes.assume_init_ref() } == VFKIT
+}
+
+/// Moves the frames of a message, which lie at `from`, behind their prefixes to `to`, which is before
+/// that. Returns where they end.
+fn unpack(
+    room: &mut [MaybeUninit<u8>],
+    from: usize,
+    message: &Message<'_>,
+    mut to: usize,
+) -> usize {
+    // One that is longer than any frame counts as a runt does.
+    let len = if message.is_cut { 0 } else { message.len };
+    let step = message.segment.unwrap_or(len).max(1);
+    let mut at = 0;
+    loop {
+        let frame_len = step.min(len - at);
+        room[to..to + PREFIX].write_copy_of_slice(&frame::prefix(frame_len));
+        room.copy_within(from + at..from + at + frame_len, to + PREFIX);
+        to += PREFIX + frame_len;
+        at += frame_len;
+        if at == len {
+            return to;
+        }
+    }
+}
+
+/// Writing.
+impl Messages {
+    /// Sends the frames of `pieces`: some in wire format, or a prefix and its frame. What there is no
+    /// room for is not taken, or lost if the writer `gives_up`.
+    pub fn write(
+        &self,
+        fd: BorrowedFd<'_>,
+        pieces: &[IoSlice<'_>],
+        gives_up: bool,
+    ) -> rustix::io::Result<Written> {
+        match pieces {
+            [bytes] => self.send(fd, Walk::over(bytes), gives_up),
+            [_prefix, frame] => self.send(fd, std::iter::once(&**frame), gives_up),
+            _ => Err(Errno::INVAL),
+        }
+    }
+
+    pub fn send<'a>(
+        &self,
+        fd: BorrowedFd<'_>,
+        mut frames: impl Iterator<Item = &'a [u8]> + Clone,
+        gives_up: bool,
+    ) -> rustix::io::Result<Written> {
+        let mut written = Written::default();
+        let mut outbox = Outbox::new();
+        let mut tries = 0;
+        loop {
+            let before = frames.clone();
+            outbox.fill(&mut frames, self.most(), self.segment_max());
+            if outbox.is_empty() {
+                return Ok(written);
+            }
+            while !outbox.is_empty() {
+                let failed = match self.transmit(fd, &mut outbox) {
+                    Ok(sent) => {
+                        written.calls += 1;
+                        written.sent(self.pass(fd, &mut outbox, sent));
+                        tries = 0;
+                        continue;
+                    }
+                    Err(errno) => errno,
+                };
+                tries += 1;
+                match self.judge(fd, failed, &outbox, tries) {
+                    Verdict::Full if gives_up => return Ok(written.lose_all(outbox, frames)),
+                    Verdict::Full => return Ok(written),
+                    Verdict::Again => {}
+                    Verdict::OneLost => written.lost(outbox.take(1)),
+                    Verdict::AllLost => return Ok(written.lose_all(outbox, frames)),
+                    Verdict::Ended => return Err(failed),
+                    Verdict::Unsegmented => {
+                        frames = before.clone();
+                        (0..outbox.done).for_each(|_| _ = frames.next());
+                        outbox.take(outbox.len());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Up to what length frames are left to the kernel to cut into datagrams.
+    fn segment_max(&self) -> usize {
+        match self {
+            Messages::Udp(udp) => udp.segment_max.load(Ordering::Relaxed),
+            _ => 0,
+        }
+    }
+
+    /// Sends messages from the front. Returns how many were.
+    fn transmit(&self, fd: BorrowedFd<'_>, outbox: &mut Outbox<'_>) -> rustix::io::Result<usize> {
+        match self {
+            Messages::Tap(_) => rustix::io::write(fd, outbox.front()).map(|_| 1),
+            Messages::Multicast(group) => outbox.send(group.out.as_fd(), &[]),
+            Messages::Unix(unix) => outbox.send(fd, &unix.raw),
+            _ => outbox.send(fd, &[]),
+        }
+    }
+
+    /// Moves past messages that were sent. Returns their size.
+    fn pass(&self, fd: BorrowedFd<'_>, outbox: &mut Outbox<'_>, sent: usize) -> Size {
+        let is_all = sent == outbox.len();
+        if let Messages::Udp(udp) = self {
+            let Size { frames, bytes } = outbox.size(sent - 1);
+            udp.last[0].store(frames as u64, Ordering::Relaxed);
+            udp.last[1].store(bytes as u64, Ordering::Relaxed);
+            if !is_all {
+                // The call stopped at an error that it does not tell.
+                udp.look_for_refusals(fd);
+            }
+        }
+        outbox.take(sent)
+    }
+
+    /// What an error means for the messages that are left.
+    fn judge(&self, fd: BorrowedFd<'_>, errno: Errno, outbox: &Outbox<'_>, tries: u32) -> Verdict {
+        match (self, errno) {
+            (Messages::Unix(unix), Errno::AGAIN) => {
+                unix.watch_room();
+                Verdict::Full
+            }
+            (_, Errno::AGAIN) => Verdict::Full,
+            (_, Errno::INTR) => Verdict::Again,
+            (Messages::Udp(udp), Errno::INVAL | Errno::MSGSIZE | Errno::IO | Errno::OPNOTSUPP)
+                if outbox.size(0).frames > 1 =>
+            {
+                udp.segment_max.store(outbox.front().len() - 1, Ordering::Relaxed);
+                Verdict::Unsegmented
+            }
+            (_, Errno::MSGSIZE | Errno::INVAL) => Verdict::OneLost,
+            (Messages::Udp(udp), _) if tries < TRIES => {
+                udp.look_for_refusals(fd);
+                Verdict::Again
+            }
+            (_, Errno::NOBUFS | Errno::NOMEM) if tries < TRIES => {
+                std::thread::yield_now();
+                Verdict::Again
+            }
+            (_, Errno::NOBUFS | Errno::NOMEM) => Verdict::OneLost,
+            (Messages::Sequenced, _) => Verdict::Ended,
+            // Taken away; one that is only down gives EIO.
+            (Messages::Tap(_), Errno::BADFD | Errno::BADF | Errno::NODEV) => Verdict::Ended,
+            _ => Verdict::AllLost,
+        }
+    }
+}
+
+/// What is to be done after an error.
+enum Verdict {
+    /// Wait for room.
+    Full,
+    Again,
+    /// The same in datagrams of one frame.
+    Unsegmented,
+    OneLost,
+    /// The remote is not there, or not to be reached.
+    AllLost,
+    Ended,
+}
+
+impl Written {
+    fn sent(&mut self, size: Size) {
+        self.bytes += size.bytes + size.frames * PREFIX;
+    }
+
+    fn lost(&mut self, size: Size) {
+        self.sent(size);
+        self.lost.frames += size.frames as u64;
+        self.lost.bytes += size.bytes as u64;
+    }
+
+    fn lose_all<'a>(
+        mut self,
+        mut outbox: Outbox<'_>,
+        frames: impl Iterator<Item = &'a [u8]>,
+    ) -> Written {
+        self.lost(outbox.take(outbox.len()));
+        frames.for_each(|frame| self.lost(Size { frames: 1, bytes: frame.len() }));
+        self
+    }
+}

@@ -1,0 +1,307 @@
+//! Many messages a system call: recvmmsg(2) and sendmmsg(2).
+
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+
+use rustix::io::Errno;
+use smallvec::SmallVec;
+
+use crate::frame::{self, PREFIX};
+
+/// The most messages that one call moves.
+pub const MESSAGES: usize = 64;
+
+/// The most datagrams that the kernel makes of one message, or one message of (`UDP_MAX_SEGMENTS`).
+const SEGMENTS: usize = 64;
+
+/// The most bytes of such a message: a v4 datagram's, less the headers.
+const SEGMENTED: usize = 65_535 - 20 - 8;
+
+/// Room to read one message into, behind the prefixes of all the frames that may be in it.
+pub const SLOT: usize = FRONT + frame::MAX;
+pub const FRONT: usize = SEGMENTS * PREFIX;
+
+/// The most frames that one call is given.
+const PIECES: usize = 512;
+
+/// Frames, and their bytes.
+#[derive(Default, Clone, Copy)]
+pub struct Size {
+    pub frames: usize,
+    pub bytes: usize,
+}
+
+impl Size {
+    fn add(&mut self, other: Size) {
+        self.frames += other.frames;
+        self.bytes += other.bytes;
+    }
+}
+
+/// Room for a control message of UDP, with an int at most.
+type Control = [u64; 3];
+
+/// A header of nothing.
+// SAFETY: it is numbers and pointers, which may be zero.
+const NO_MESSAGE: libc::mmsghdr = unsafe { std::mem::zeroed() };
+
+/// What recvmmsg(2) fills.
+pub struct Inbox {
+    headers: SmallVec<[libc::mmsghdr; MESSAGES]>,
+    names: [MaybeUninit<libc::sockaddr_storage>; MESSAGES],
+    controls: [MaybeUninit<Control>; MESSAGES],
+}
+
+impl Inbox {
+    pub fn new() -> Inbox {
+        Inbox {
+            headers: SmallVec::new(),
+            names: [const { MaybeUninit::uninit() }; MESSAGES],
+            controls: [const { MaybeUninit::uninit() }; MESSAGES],
+        }
+    }
+
+    /// Receives a message into each slot of `room`, as far as there are. Returns how many.
+    pub fn receive(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        room: &mut [MaybeUninit<u8>],
+        wants: Wants,
+    ) -> rustix::io::Result<usize> {
+        let mut pieces: SmallVec<[libc::iovec; MESSAGES]> = SmallVec::new();
+        for slot in room.chunks_exact_mut(SLOT) {
+            let (iov_base, iov_len) = (slot[FRONT..].as_mut_ptr().cast(), SLOT - FRONT);
+            pieces.push(libc::iovec { iov_base, iov_len });
+        }
+        for (at, piece) in pieces.iter_mut().enumerate() {
+            let mut header = NO_MESSAGE;
+            header.msg_hdr.msg_iov = piece;
+            header.msg_hdr.msg_iovlen = 1;
+            match wants {
+                Wants::Nothing => {}
+                Wants::Names => {
+                    header.msg_hdr.msg_name = self.names[at].as_mut_ptr().cast();
+                    header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as _;
+                }
+                Wants::Segments => {
+                    header.msg_hdr.msg_control = self.controls[at].as_mut_ptr().cast();
+                    header.msg_hdr.msg_controllen = size_of::<Control>() as _;
+                }
+            }
+            self.headers.push(header);
+        }
+        let (first, count) = (self.headers.as_mut_ptr(), self.headers.len() as u32);
+        let flags = libc::MSG_DONTWAIT;
+        // SAFETY: the headers point to room, names and control messages that live for the call.
+        returned(unsafe { libc::recvmmsg(fd.as_raw_fd(), first, count, flags, ptr::null_mut()) })
+    }
+
+    /// One of the messages that were received.
+    pub fn message(&self, at: usize) -> Message<'_> {
+        let header = &self.headers[at];
+        Message {
+            len: header.msg_len as usize,
+            is_cut: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+            segment: segment_of(&header.msg_hdr),
+            sender: sender_of(&header.msg_hdr),
+        }
+    }
+}
+
+/// What is to be told of each message beside its bytes.
+#[derive(Clone, Copy)]
+pub enum Wants {
+    Nothing,
+    Names,
+    /// Of what length the datagrams are that the kernel has put together.
+    Segments,
+}
+
+/// One message that was received.
+pub struct Message<'a> {
+    pub len: usize,
+    /// Whether it was longer than its slot.
+    pub is_cut: bool,
+    /// Of what length the frames in it are, but for the last, where it is several.
+    pub segment: Option<usize>,
+    /// The bytes of its sender's `struct sockaddr`; none where that was not asked for, or has no name.
+    pub sender: &'a [u8],
+}
+
+fn sender_of(header: &libc::msghdr) -> &[u8] {
+    if header.msg_name.is_null() {
+        return &[];
+    }
+    let len = (header.msg_namelen as usize).min(size_of::<libc::sockaddr_storage>());
+    // SAFETY: the kernel has written that many bytes of the name, which the header's owner holds.
+    unsafe { std::slice::from_raw_parts(header.msg_name.cast(), len) }
+}
+
+fn segment_of(header: &libc::msghdr) -> Option<usize> {
+    // SAFETY: the kernel has filled the header and the control message that it points to.
+    unsafe {
+        let control = libc::CMSG_FIRSTHDR(header).as_ref()?;
+        let is_segment = control.cmsg_level == libc::SOL_UDP && control.cmsg_type == libc::UDP_GRO;
+        let segment = libc::CMSG_DATA(control).cast::<libc::c_int>();
+        is_segment.then(|| segment.read_unaligned() as usize)
+    }
+}
+
+/// Says of what length the datagrams are to be that the kernel makes of a message.
+fn write_segment(header: &mut libc::msghdr, control: &mut MaybeUninit<Control>, len: usize) {
+    let data = len as u16;
+    header.msg_control = control.write([0; 3]).as_mut_ptr().cast();
+    // SAFETY: plain arithmetic; then one control message with two bytes, for which there is room.
+    unsafe {
+        header.msg_controllen = libc::CMSG_SPACE(size_of_val(&data) as u32) as _;
+        let control = &mut *libc::CMSG_FIRSTHDR(header);
+        control.cmsg_level = libc::SOL_UDP;
+        control.cmsg_type = libc::UDP_SEGMENT;
+        control.cmsg_len = libc::CMSG_LEN(size_of_val(&data) as u32) as _;
+        libc::CMSG_DATA(control).cast::<u16>().write_unaligned(data);
+    }
+}
+
+fn returned(n: libc::c_int) -> rustix::io::Result<usize> {
+    let errno = || Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO);
+    usize::try_from(n).map_err(|_| errno())
+}
+
+/// Sets an option of a socket that has an int.
+pub fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> rustix::io::Result<()> {
+    let (value, len) = (&raw const value, size_of_val(&value) as u32);
+    // SAFETY: the value lives for the call.
+    returned(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.cast(), len) })
+        .map(|_| ())
+}
+
+/// Messages to send, in order: each is one frame, or several that the kernel cuts it into.
+pub struct Outbox<'a> {
+    pieces: SmallVec<[IoSlice<'a>; PIECES]>,
+    messages: SmallVec<[Segments; MESSAGES]>,
+    /// How many messages were taken out, and frames with them.
+    taken: usize,
+    pub done: usize,
+}
+
+/// The frames of one message. All are of one length but the last, which may be shorter.
+#[derive(Clone, Copy)]
+struct Segments {
+    /// Where its pieces begin.
+    first: usize,
+    size: Size,
+    /// The length of the first, and of the last one.
+    len: usize,
+    last: usize,
+}
+
+impl Segments {
+    /// Whether a frame may join, where those up to `longest` bytes may.
+    fn admits(&self, len: usize, longest: usize) -> bool {
+        len <= self.len
+            && self.last == self.len
+            && self.len <= longest
+            && self.size.frames < SEGMENTS
+            && self.size.bytes + len <= SEGMENTED
+    }
+
+    fn add(&mut self, len: usize) {
+        self.size.add(Size { frames: 1, bytes: len });
+        self.last = len;
+    }
+}
+
+impl<'a> Outbox<'a> {
+    pub fn new() -> Outbox<'a> {
+        Outbox { pieces: SmallVec::new(), messages: SmallVec::new(), taken: 0, done: 0 }
+    }
+
+    /// Takes frames for at most `most` messages, where all were taken out; those up to `longest`
+    /// bytes may share one.
+    pub fn fill(
+        &mut self,
+        frames: &mut (impl Iterator<Item = &'a [u8]> + Clone),
+        most: usize,
+        longest: usize,
+    ) {
+        self.pieces.clear();
+        self.messages.clear();
+        (self.taken, self.done) = (0, 0);
+        let mut ahead = frames.clone();
+        while self.pieces.len() < PIECES
+            && let Some(frame) = ahead.next()
+        {
+            let (first, len) = (self.pieces.len(), frame.len());
+            let count = self.messages.len();
+            match self.messages.last_mut().filter(|last| last.admits(len, longest)) {
+                Some(last) => last.add(len),
+                None if count == most => break,
+                None => {
+                    let size = Size { frames: 1, bytes: len };
+                    self.messages.push(Segments { first, size, len, last: len });
+                }
+            }
+            self.pieces.push(IoSlice::new(frame));
+            *frames = ahead.clone();
+        }
+    }
+
+    fn left(&self) -> &[Segments] {
+        &self.messages[self.taken..]
+    }
+
+    /// How many messages are left.
+    pub fn len(&self) -> usize {
+        self.left().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.left().is_empty()
+    }
+
+    /// What is in one of the messages that are left.
+    pub fn size(&self, at: usize) -> Size {
+        self.left()[at].size
+    }
+
+    /// The first frame that is left.
+    pub fn front(&self) -> &IoSlice<'a> {
+        &self.pieces[self.left()[0].first]
+    }
+
+    /// Takes messages out. Returns their size.
+    pub fn take(&mut self, count: usize) -> Size {
+        let mut size = Size::default();
+        self.left()[..count].iter().for_each(|message| size.add(message.size));
+        self.taken += count;
+        self.done += size.frames;
+        size
+    }
+
+    /// Sends what the socket takes, `to` an address or to its peer. Returns how many messages.
+    pub fn send(&self, fd: BorrowedFd<'_>, to: &[u8]) -> rustix::io::Result<usize> {
+        let mut controls: [MaybeUninit<Control>; MESSAGES] = [MaybeUninit::uninit(); MESSAGES];
+        let mut headers: SmallVec<[libc::mmsghdr; MESSAGES]> = SmallVec::new();
+        for (message, control) in self.left().iter().zip(&mut controls) {
+            let pieces = &self.pieces[message.first..][..message.size.frames];
+            let mut header = NO_MESSAGE;
+            // Laid out as `struct iovec`, which the kernel only reads.
+            header.msg_hdr.msg_iov = pieces.as_ptr().cast_mut().cast();
+            header.msg_hdr.msg_iovlen = pieces.len() as _;
+            if !to.is_empty() {
+                header.msg_hdr.msg_name = to.as_ptr().cast_mut().cast();
+                header.msg_hdr.msg_namelen = to.len() as _;
+            }
+            if pieces.len() > 1 {
+                write_segment(&mut header.msg_hdr, control, message.len);
+            }
+            headers.push(header);
+        }
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        let (first, count) = (headers.as_mut_ptr(), headers.len() as u32);
+        // SAFETY: the headers point to frames, an address and control messages that live for the call.
+        returned(unsafe { libc::sendmmsg(fd.as_raw_fd(), first, count, flags) })
+    }
+}
