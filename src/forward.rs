@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::event::{EventfdFlags, eventfd};
 
 use crate::error::{Error, Result};
 use crate::handle::{NONE, Token};
@@ -19,6 +19,7 @@ use crate::receive::LOOP_ROOM;
 use crate::service::IDLE;
 use crate::switch::Sorter;
 use crate::thread;
+use crate::wake::Deadline;
 
 /// The most loops that a process has.
 const LOOPS: usize = 4;
@@ -158,8 +159,9 @@ impl Loop {
         let mut work = Work::default();
         let mut events = Vec::with_capacity(EVENTS);
         let mut idle_since = None;
-        while let Some(time) = self.next_wait(&mut idle_since) {
+        while let Some(until) = self.next_wait(&mut idle_since) {
             events.clear();
+            let time = until.timespec();
             // A signal, or a lack of memory, only makes it look again.
             let _ = epoll::wait(&poller.epoll, spare_capacity(&mut events), time.as_ref());
             work.now = Instant::now();
@@ -176,17 +178,17 @@ impl Loop {
         }
     }
 
-    /// How long to wait, or `None` when the thread is to end: it was idle for long enough.
-    fn next_wait(&self, idle_since: &mut Option<Instant>) -> Option<Option<Timespec>> {
+    /// Until when to wait, or `None` when the thread is to end: it was idle for long enough.
+    fn next_wait(&self, idle_since: &mut Option<Instant>) -> Option<Deadline> {
         let mut shared = lock(&self.shared);
         if shared.users > 0 || !shared.resting.is_empty() {
             *idle_since = None;
             let until = shared.resting.iter().map(|(until, _)| *until).min();
-            return Some(until.map(time_until));
+            return Some(until.map_or(Deadline::Never, Deadline::At));
         }
-        let until = *idle_since.get_or_insert_with(Instant::now) + IDLE;
-        if Instant::now() < until {
-            return Some(Some(time_until(until)));
+        let until = Deadline::At(*idle_since.get_or_insert_with(Instant::now) + IDLE);
+        if !until.passed() {
+            return Some(until);
         }
         *shared = Shared::default();
         None
@@ -226,11 +228,6 @@ impl Shared {
 fn drain(event: &OwnedFd) {
     // It is readable; if not, there is nothing to drain.
     let _ = rustix::io::read(event, &mut [0; 8]);
-}
-
-fn time_until(until: Instant) -> Timespec {
-    let left = until.saturating_duration_since(Instant::now());
-    Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos().into() }
 }
 
 /// What a loop works with, turn after turn.

@@ -133,7 +133,7 @@ impl Ref<Hub> {
     pub fn serve(self, listener: Ref<Listener>) -> Result<()> {
         let mut state = self.state()?;
         listener.serve(self, state.switch().runner)?;
-        state.listeners.retain(|listener| listener.is_live());
+        state.listeners.retain(|listener| listener.check().is_ok());
         state.listeners.push(listener);
         Ok(())
     }

@@ -222,8 +222,9 @@ impl Ref<Listener> {
         Ok(())
     }
 
-    pub fn is_live(&self) -> bool {
-        self.state().is_ok()
+    /// Whether the handle is live.
+    pub fn check(self) -> Result<()> {
+        self.state().map(|_| ())
     }
 
     /// The loop's turn: accepts what waits. Where the system refuses, it rests for a while.

@@ -255,8 +255,11 @@ impl Ref<Conn> {
         } else {
             return;
         }
+        let is_ended = state.ended.is_some();
         drop(guard);
-        self.give_back_if_over();
+        if is_ended {
+            self.give_back_if_over();
+        }
     }
 
     /// A panic in its turn ends the connection, not the process.

@@ -66,6 +66,14 @@ impl Deadline {
         }
     }
 
+    /// The same as system calls want it.
+    pub fn timespec(self) -> Option<Timespec> {
+        self.left().map(|left| Timespec {
+            tv_sec: left.as_secs() as _,
+            tv_nsec: left.subsec_nanos().into(),
+        })
+    }
+
     pub fn passed(self) -> bool {
         self.left() == Some(Duration::ZERO)
     }
@@ -219,10 +227,7 @@ impl Wake {
 }
 
 fn poll_until(fds: &mut [PollFd<'_>], deadline: Deadline) -> Result<Woken> {
-    let left = deadline
-        .left()
-        .map(|left| Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos().into() });
-    match poll(fds, left.as_ref())? {
+    match poll(fds, deadline.timespec().as_ref())? {
         0 => Ok(Woken::TimedOut),
         _ => Ok(Woken::Something),
     }

@@ -26,7 +26,7 @@ use std::ptr;
 use crate::callback::CloseCall;
 use crate::conn::Conn;
 use crate::error::{Error, Result, qnet_error};
-use crate::handle::Ref;
+use crate::handle::{Ref, Token};
 use crate::hub::Hub;
 use crate::listener::Listener;
 use crate::process::process;
@@ -83,26 +83,76 @@ fn call(attempt: impl FnOnce() -> String, body: impl FnOnce() -> Result<c_int>) 
     }
 }
 
-/// The same for a connection's functions: the handle is judged before other arguments.
+/// The same for the functions of an object, whose handle is judged before other arguments.
+fn on<T: 'static>(
+    attempt: &str,
+    token: Token,
+    find: impl Fn(Token) -> Result<Ref<T>>,
+    judge: impl FnOnce(Ref<T>) -> Result<()>,
+    describe: impl FnOnce(Ref<T>) -> String,
+    body: impl FnOnce(Ref<T>) -> Result<c_int>,
+) -> c_int {
+    call(
+        || {
+            let on = find(token).map_or_else(|_| format!("handle {token:#x}"), describe);
+            format!("{attempt} on {on}")
+        },
+        || {
+            let this = find(token)?;
+            body(this).or_else(|error| match error {
+                // Arguments are looked at before the lock that judges the handle.
+                Error::Invalid(_) | Error::FrameSize(_) => judge(this).and(Err(error)),
+                error => Err(error),
+            })
+        },
+    )
+}
+
 fn on_conn(
     conn: *mut qnet_conn,
     attempt: &str,
     body: impl FnOnce(Ref<Conn>) -> Result<c_int>,
 ) -> c_int {
-    let reference = || process().conns.get(conn.addr() as u64);
-    call(
-        || {
-            let on = reference().map_or_else(|_| format!("{conn:p}"), Ref::<Conn>::describe);
-            format!("{attempt} on {on}")
-        },
-        || {
-            let conn = reference()?;
-            body(conn).or_else(|error| match error {
-                // Arguments are looked at before the lock that judges the handle.
-                Error::Invalid(_) | Error::FrameSize(_) => conn.state().and(Err(error)),
-                error => Err(error),
-            })
-        },
+    let find = |token| process().conns.get(token);
+    on(
+        attempt,
+        conn.addr() as Token,
+        find,
+        |conn| conn.state().map(|_| ()),
+        Ref::<Conn>::describe,
+        body,
+    )
+}
+
+fn on_listener(
+    listener: *mut qnet_listener,
+    attempt: &str,
+    body: impl FnOnce(Ref<Listener>) -> Result<c_int>,
+) -> c_int {
+    let find = |token| process().listeners.get(token);
+    on(
+        attempt,
+        listener.addr() as Token,
+        find,
+        Ref::<Listener>::check,
+        Ref::<Listener>::describe,
+        body,
+    )
+}
+
+fn on_hub(
+    hub: *mut qnet_hub,
+    attempt: &str,
+    body: impl FnOnce(Ref<Hub>) -> Result<c_int>,
+) -> c_int {
+    let find = |token| process().hubs.get(token);
+    on(
+        attempt,
+        hub.addr() as Token,
+        find,
+        Ref::<Hub>::check,
+        |hub| format!("hub {:#x}", hub.token),
+        body,
     )
 }
 
@@ -132,47 +182,6 @@ fn run_close_call(call: CloseCall) {
     // SAFETY: the promise made when it was set.
     unsafe { (call.handler.call)(call.handler.user.0, call.code) };
     guard(|_| (), || call.leave());
-}
-
-/// The same as [`on_conn`] for a listener's.
-fn on_listener(
-    listener: *mut qnet_listener,
-    attempt: &str,
-    body: impl FnOnce(Ref<Listener>) -> Result<c_int>,
-) -> c_int {
-    let reference = || process().listeners.get(listener.addr() as u64);
-    call(
-        || {
-            let on =
-                reference().map_or_else(|_| format!("{listener:p}"), Ref::<Listener>::describe);
-            format!("{attempt} on {on}")
-        },
-        || {
-            let listener = reference()?;
-            body(listener).or_else(|error| match error {
-                Error::Invalid(_) => listener.fd().and(Err(error)),
-                error => Err(error),
-            })
-        },
-    )
-}
-
-/// The same as [`on_conn`] for a hub's.
-fn on_hub(
-    hub: *mut qnet_hub,
-    attempt: &str,
-    body: impl FnOnce(Ref<Hub>) -> Result<c_int>,
-) -> c_int {
-    call(
-        || format!("{attempt} on hub {hub:p}"),
-        || {
-            let hub = process().hubs.get(hub.addr() as u64)?;
-            body(hub).or_else(|error| match error {
-                Error::Invalid(_) => hub.check().and(Err(error)),
-                error => Err(error),
-            })
-        },
-    )
 }
 
 /// The thread's last failure. No destructor, so that it is there to the thread's last moment.
