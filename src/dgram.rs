@@ -18,6 +18,9 @@ use crate::wake::Deadline;
 
 const CLOEXEC: SocketFlags = SocketFlags::CLOEXEC;
 
+/// More datagrams than a new socket's buffer holds.
+const QUEUED: u32 = 4096;
+
 /// Makes a connection that takes datagrams at `local`, and sends them to `remote`.
 pub fn open(network: &[u8], local: &[u8], remote: &[u8]) -> Result<Ref<Conn>> {
     let socket = match network {
@@ -61,10 +64,15 @@ fn udp_between(local: SocketAddr, remote: SocketAddr) -> Result<Socket> {
     let fd = inet_socket(&local)?;
     rustix::net::bind(&fd, &local)?;
     rustix::net::connect(&fd, &remote)?;
-    // What strangers sent before that is not the remote's.
-    while rustix::net::recv(&fd, &mut [0u8; 1], RecvFlags::DONTWAIT).is_ok() {}
+    drop_what_came_before(&fd);
     let messages = Messages::Udp(Udp::over(fd.as_fd(), remote.is_ipv4()));
     Ok(Socket::of(fd, messages.into()))
+}
+
+/// What came before the socket was connected may be a stranger's.
+fn drop_what_came_before(fd: &OwnedFd) {
+    let drop_one = |_: &u32| rustix::net::recv(fd, &mut [0u8; 1], RecvFlags::DONTWAIT).is_ok();
+    (0..QUEUED).take_while(drop_one).for_each(drop);
 }
 
 fn inet_socket(like: &SocketAddr) -> Result<OwnedFd> {

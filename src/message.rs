@@ -96,9 +96,11 @@ impl Udp {
         // Without the one refusals are not counted, without the other each datagram is a message.
         let _ = mmsg::set_option(fd, level, recverr, 1);
         let _ = mmsg::set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1);
+        // A kernel before 4.18 would send what it is to cut as it is.
+        let is_cut = mmsg::set_option(fd, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
         Udp {
             is_v4,
-            segment_max: AtomicUsize::new(frame::MAX),
+            segment_max: AtomicUsize::new(if is_cut { frame::MAX } else { 0 }),
             last: Default::default(),
             refused: Default::default(),
         }
@@ -157,6 +159,9 @@ impl Multicast {
     }
 
     fn is_own(&self, sender: &[u8]) -> bool {
+        if sender.is_empty() {
+            return false;
+        }
         // SAFETY: these are the bytes of an address that the kernel has written, and their number.
         let sender = unsafe { SocketAddrAny::read(sender.as_ptr().cast(), sender.len() as _) };
         SocketAddr::try_from(sender) == Ok(self.source)
@@ -255,6 +260,14 @@ impl Messages {
         match self {
             Messages::Multicast(group) => Some(group.out.as_fd()),
             Messages::Unix(unix) => Some(unix.room.as_fd()),
+            _ => None,
+        }
+    }
+
+    /// The socket that sends, where it is not the one that receives.
+    pub fn sender(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Messages::Multicast(group) => Some(group.out.as_fd()),
             _ => None,
         }
     }

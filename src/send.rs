@@ -309,6 +309,8 @@ impl Tx {
     pub fn add_to(&self, stats: &mut qnet_stats) {
         let mut lost = self.lost;
         lost.add(self.socket().refused());
+        // What was refused is told without its size, which is the last message's here.
+        lost = Lost { frames: lost.frames.min(self.frames), bytes: lost.bytes.min(self.bytes) };
         stats.tx_frames = self.frames - lost.frames;
         stats.tx_bytes = self.bytes - lost.bytes;
         stats.tx_dropped = self.dropped + lost.frames;
@@ -660,10 +662,10 @@ impl Tx {
             Ok(Written { bytes, calls, lost }) => {
                 self.writes += calls;
                 self.lost.add(lost);
-                if self.has_messages && calls > 0 {
+                if calls > 0 {
                     self.full_since = None;
-                } else if self.has_messages && self.full_since.is_none() {
-                    self.full_since = Some(Instant::now());
+                } else if self.has_messages && bytes == 0 {
+                    self.full_since.get_or_insert_with(Instant::now);
                 }
                 Ok(bytes)
             }

@@ -202,6 +202,11 @@ impl Socket {
         self.messages().and_then(Messages::second_fd)
     }
 
+    /// The socket that sends.
+    fn sender(&self) -> BorrowedFd<'_> {
+        self.messages().and_then(Messages::sender).unwrap_or(self.fd())
+    }
+
     /// Reads what there is, up to the length of `room`, into memory that may hold nothing yet.
     pub fn read(&self, room: &mut [MaybeUninit<u8>]) -> Result<Read> {
         if let Medium::Messages(messages) = &self.medium {
@@ -276,7 +281,7 @@ impl Socket {
     }
 
     pub fn set_send_buffer(&self, bytes: usize) -> Result<()> {
-        Ok(sockopt::set_socket_send_buffer_size(&self.fd, bytes)?)
+        Ok(sockopt::set_socket_send_buffer_size(self.sender(), bytes)?)
     }
 
     pub fn set_receive_buffer(&self, bytes: usize) -> Result<()> {
@@ -285,7 +290,7 @@ impl Socket {
 
     /// As set: the kernel doubles it for its own bookkeeping (socket(7)), and tells the double.
     pub fn send_buffer(&self) -> Result<usize> {
-        Ok(sockopt::socket_send_buffer_size(&self.fd)? / 2)
+        Ok(sockopt::socket_send_buffer_size(self.sender())? / 2)
     }
 
     pub fn receive_buffer(&self) -> Result<usize> {
