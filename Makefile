@@ -1,0 +1,65 @@
+# make             the libraries, target/release/libqnet.so and libqnet.a
+# make check       all tests (see c-tests/Makefile for parts of them)
+# make install     them, the header, and what pkg-config and CMake find them by
+# make uninstall
+#
+# PREFIX, LIBDIR and INCLUDEDIR say where to; DESTDIR is put before, for packages. What was built
+# is installed: as another user than the one who builds, nothing is built anew.
+
+PREFIX     ?= /usr/local
+LIBDIR     ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+CMAKEDIR    = $(PREFIX)/share/cmake/qnet
+CARGO      ?= cargo
+RUSTC      ?= rustc
+
+field       = $(shell sed -n 's/^$(1) = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+VERSION    := $(call field,version)
+SONAME     := libqnet.so.$(firstword $(subst ., ,$(VERSION)))
+TARGET     := $(abspath $(or $(CARGO_TARGET_DIR),target))
+BUILT      := $(TARGET)/release
+
+# The static library as it is installed: one object, of which only qnet_* is to be seen, so that it
+# may be linked beside other static libraries made of Rust, whose standard library has the same names.
+STATIC     := $(TARGET)/install/libqnet.a
+# What a program that takes it has to be linked with: rustc says.
+PRIVATE    := $(TARGET)/install/native-static-libs
+
+.PHONY: all check install uninstall clean
+
+all:
+	$(CARGO) build --release --locked --target-dir $(TARGET)
+	mkdir -p $(dir $(STATIC))
+	echo | $(RUSTC) --crate-type staticlib --print native-static-libs=$(PRIVATE) -o /dev/null -
+	$(LD) -r --gc-sections --force-group-allocation -o $(STATIC:.a=.o) $(BUILT)/libqnet.a \
+	$$(nm -s $(BUILT)/libqnet.a 2>/dev/null | grep -o '^qnet_[a-z_]*@@QNET_[0-9]*' | sed 's/^/-u /')
+	objcopy -w --keep-global-symbol='qnet_*' --strip-debug -R .llvmbc -R .llvmcmd $(STATIC:.a=.o)
+	rm -f $(STATIC)
+	$(AR) rcs $(STATIC) $(STATIC:.a=.o)
+
+check:
+	$(MAKE) -C c-tests check
+
+$(STATIC):
+	$(MAKE) all
+
+install: $(STATIC)
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(CMAKEDIR)
+	install -m 755 $(BUILT)/libqnet.so $(DESTDIR)$(LIBDIR)/libqnet.so.$(VERSION)
+	ln -sf libqnet.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libqnet.so
+	install -m 644 $(STATIC) $(DESTDIR)$(LIBDIR)
+	install -m 644 include/qnet.h $(DESTDIR)$(INCLUDEDIR)
+	install -m 644 install/qnetConfig.cmake install/qnetConfigVersion.cmake $(DESTDIR)$(CMAKEDIR)
+	sed -e 's|@prefix@|$(PREFIX)|' -e 's|@libdir@|$(LIBDIR)|' -e 's|@includedir@|$(INCLUDEDIR)|' \
+	-e 's|@version@|$(VERSION)|' -e "s|@description@|$(call field,description)|" \
+	-e "s|@private@|$$(cat $(PRIVATE))|" install/qnet.pc.in >$(DESTDIR)$(LIBDIR)/pkgconfig/qnet.pc
+
+uninstall:
+	rm -f $(DESTDIR)$(LIBDIR)/libqnet.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME) \
+	$(DESTDIR)$(LIBDIR)/libqnet.so $(DESTDIR)$(LIBDIR)/libqnet.a \
+	$(DESTDIR)$(INCLUDEDIR)/qnet.h $(DESTDIR)$(LIBDIR)/pkgconfig/qnet.pc
+	rm -rf $(DESTDIR)$(CMAKEDIR)
+
+clean:
+	$(CARGO) clean --target-dir $(TARGET)
