@@ -49,7 +49,7 @@ install: $(STATIC)
 	ln -sf libqnet.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libqnet.so
 	install -m 644 $(STATIC) $(DESTDIR)$(LIBDIR)
-	install -m 644 include/qnet.h $(DESTDIR)$(INCLUDEDIR)
+	install -m 644 include/qnet.h include/qnet.hpp $(DESTDIR)$(INCLUDEDIR)
 	install -m 644 install/qnetConfig.cmake install/qnetConfigVersion.cmake $(DESTDIR)$(CMAKEDIR)
 	sed -e 's|@prefix@|$(PREFIX)|' -e 's|@libdir@|$(LIBDIR)|' -e 's|@includedir@|$(INCLUDEDIR)|' \
 	-e 's|@version@|$(VERSION)|' -e "s|@description@|$(call field,description)|" \
@@ -58,7 +58,8 @@ install: $(STATIC)
 uninstall:
 	rm -f $(DESTDIR)$(LIBDIR)/libqnet.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME) \
 	$(DESTDIR)$(LIBDIR)/libqnet.so $(DESTDIR)$(LIBDIR)/libqnet.a \
-	$(DESTDIR)$(INCLUDEDIR)/qnet.h $(DESTDIR)$(LIBDIR)/pkgconfig/qnet.pc
+	$(DESTDIR)$(INCLUDEDIR)/qnet.h $(DESTDIR)$(INCLUDEDIR)/qnet.hpp \
+	$(DESTDIR)$(LIBDIR)/pkgconfig/qnet.pc
 	rm -rf $(DESTDIR)$(CMAKEDIR)
 
 clean:

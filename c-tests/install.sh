@@ -135,6 +135,7 @@ both() {
 
 cat >"$scratch/tree" <<'END'
 ./include/qnet.h
+./include/qnet.hpp
 ./lib/libqnet.a
 ./lib/libqnet.so
 ./lib/libqnet.so.0
