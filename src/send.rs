@@ -59,6 +59,10 @@ pub struct Tx {
     socket: Option<Arc<Socket>>,
     /// Why no more can be sent: the end as reported, or as a write met it.
     end: Option<Error>,
+    /// Whether a write that fails is no end, since the connection is dialled again.
+    redials: bool,
+    /// Why what is written goes nowhere, until the connection has been: the peer has left.
+    lost: Option<Error>,
     backlog: Backlog,
     /// What comes behind the backlog; there only while the socket is stuck.
     queue: VecDeque<Backlog>,
@@ -279,9 +283,14 @@ impl<'a> Frames<'a> for Packed<'a> {
     }
 }
 
+/// The most that one write gathers there.
+fn piece_of(socket: &Socket) -> usize {
+    if socket.is_unix() { PIECE } else { TCP_PIECE }
+}
+
 impl Tx {
     pub fn new(token: Token, socket: Arc<Socket>, options: &Options) -> Tx {
-        let piece = if socket.is_unix() { PIECE } else { TCP_PIECE };
+        let piece = piece_of(&socket);
         let mut tx = Tx { token, socket: Some(socket), piece, ..Tx::default() };
         tx.configure(options);
         tx
@@ -293,6 +302,10 @@ impl Tx {
         self.padded = if options.pad() { frame::PADDED } else { 0 };
         self.corks = options.cork();
         self.hold.time = options.tx_time();
+        self.redials = options.reconnects().is_some();
+        if !self.redials {
+            self.end = self.end.take().or_else(|| self.lost.clone());
+        }
         self.shut_lane();
     }
 
@@ -327,7 +340,37 @@ impl Tx {
 
     /// How reading the stream must take its end: a reset that a write met is no end in order.
     pub fn reset(&self) -> Option<Error> {
-        self.end.clone().filter(|end| matches!(end, Error::Os(_)))
+        self.end.as_ref().or(self.lost.as_ref()).filter(|end| matches!(end, Error::Os(_))).cloned()
+    }
+
+    /// Whether what is written goes nowhere.
+    pub fn is_lost(&self) -> bool {
+        self.lost.is_some()
+    }
+
+    /// A write has met the peer's leaving. Reading is to meet it too, behind what waits; where nobody
+    /// reads, the service thread looks.
+    fn lose(&mut self, why: Error) {
+        self.lost = Some(why);
+        self.socket().shutdown();
+        if let Ok(conn) = process().conns.get(self.token) {
+            process().service.watch(conn);
+        }
+    }
+
+    /// Goes on without a peer: what was taken and is not written is lost, and so is all that follows.
+    pub fn go_down(&mut self, absent: Arc<Socket>) {
+        self.end = None;
+        self.lost = Some(Error::Closed);
+        self.write_backlog();
+        self.socket = Some(absent);
+    }
+
+    /// Goes on with another peer.
+    pub fn come_up(&mut self, socket: Arc<Socket>) {
+        self.lost = None;
+        self.piece = piece_of(&socket);
+        self.socket = Some(socket);
     }
 
     /// Gives up what is not written.
@@ -404,17 +447,15 @@ impl Tx {
         if unwritten.is_empty() {
             return Ok(true);
         }
-        let written = self.socket().write(&[IoSlice::new(unwritten)]);
-        let n = match self.wrote(written) {
+        let written = self.write(&[IoSlice::new(unwritten)]);
+        let n = match self.wrote(written, unwritten.len()) {
             // Short of memory for now: what was taken stays.
             Err(Error::Os(Errno::NOMEM | Errno::NOBUFS)) => 0,
             written => written?,
         };
         let (whole, before) = (progress.whole, progress.frames);
         progress.advance(bytes, frames, n);
-        let sent = progress.frames - before;
-        self.frames += sent as u64;
-        self.bytes += (progress.whole - whole - sent * PREFIX) as u64;
+        self.count(progress.frames - before, progress.whole - whole);
         self.is_stuck = n < unwritten.len();
         Ok(!self.is_stuck)
     }
@@ -530,17 +571,16 @@ impl Tx {
     ) -> Result<usize> {
         if is_last || first.len() > self.piece {
             let written = self.write_one(first);
-            let written = self.wrote(written)?;
+            let written = self.wrote(written, first.len())?;
             return Ok(self.take(frames, written));
         }
         let many = self.gather(frames);
-        let written = self.wrote(many.written)?;
+        let written = self.wrote(many.written, many.len)?;
         if written < many.len {
             return Ok(self.take(frames, written));
         }
         *frames = many.behind;
-        self.frames += many.count as u64;
-        self.bytes += (many.len - many.count * PREFIX) as u64;
+        self.count(many.count, many.len);
         Ok(many.count)
     }
 
@@ -554,10 +594,10 @@ impl Tx {
             padding[..wire.padded_len - wire.frame.len()].fill(MaybeUninit::new(0));
             // SAFETY: the three parts of it, all of which were just written.
             let bytes = unsafe { room[..wire.len()].assume_init_ref() };
-            return self.socket().write(&[IoSlice::new(bytes)]);
+            return self.write(&[IoSlice::new(bytes)]);
         }
         let prefix = frame::prefix(wire.padded_len);
-        self.socket().write(&[IoSlice::new(&prefix), IoSlice::new(wire.frame)])
+        self.write(&[IoSlice::new(&prefix), IoSlice::new(wire.frame)])
     }
 
     /// Writes as many of `frames` as one write is good for: copied together, or where they lie if
@@ -574,7 +614,7 @@ impl Tx {
                 fits
             });
             let len = self.piece - room;
-            let written = self.socket().write(&[IoSlice::new(&bytes[..len])]);
+            let written = self.write(&[IoSlice::new(&bytes[..len])]);
             return Gathered { written, len, count, behind };
         }
         let mut buffer = process().gather.take();
@@ -589,7 +629,7 @@ impl Tx {
             fits
         });
         let len = self.piece - room.len();
-        let written = self.socket().write(&[IoSlice::new(&buffer[..len])]);
+        let written = self.write(&[IoSlice::new(&buffer[..len])]);
         process().gather.give_back(buffer);
         Gathered { written, len, count, behind }
     }
@@ -613,18 +653,42 @@ impl Tx {
         count
     }
 
-    /// Counts a write; an error that the connection does not survive ends sending.
-    fn wrote(&mut self, written: rustix::io::Result<usize>) -> Result<usize> {
+    /// Every write.
+    #[inline]
+    fn write(&self, pieces: &[IoSlice<'_>]) -> rustix::io::Result<usize> {
+        match self.lost {
+            None => self.socket().write(pieces),
+            Some(_) => Ok(pieces.iter().map(|piece| piece.len()).sum()),
+        }
+    }
+
+    /// Counts a write of `len` bytes; an error that the connection does not survive ends sending.
+    fn wrote(&mut self, written: rustix::io::Result<usize>, len: usize) -> Result<usize> {
         match written {
             Ok(n) => {
-                self.writes += u64::from(n > 0);
+                self.writes += u64::from(n > 0 && !self.is_lost());
                 Ok(n)
             }
             Err(errno @ (Errno::NOMEM | Errno::NOBUFS)) => Err(Error::Os(errno)),
             Err(errno) => {
                 let end = if errno == Errno::PIPE { Error::Closed } else { Error::Os(errno) };
+                if self.redials && self.end.is_none() {
+                    self.lose(end);
+                    return Ok(len);
+                }
                 Err(self.end.get_or_insert(end).clone())
             }
+        }
+    }
+
+    /// Counts frames that were written whole, with their prefixes `bytes`.
+    #[inline]
+    fn count(&mut self, frames: usize, bytes: usize) {
+        if self.is_lost() {
+            self.dropped += frames as u64;
+        } else {
+            self.frames += frames as u64;
+            self.bytes += (bytes - frames * PREFIX) as u64;
         }
     }
 
@@ -643,8 +707,7 @@ impl Tx {
                 break;
             }
             written -= wire.len();
-            self.frames += 1;
-            self.bytes += wire.padded_len as u64;
+            self.count(1, wire.len());
         }
         taken
     }
@@ -699,15 +762,17 @@ impl Tx {
         // Even where the socket was full: it has room long before it says so.
         self.write_backlog();
         let written = self.pass_now(bytes);
+        if self.is_lost() {
+            self.dropped += frames as u64;
+            return frames;
+        }
         if written == bytes.len() {
-            self.frames += frames as u64;
-            self.bytes += (bytes.len() - frames * PREFIX) as u64;
+            self.count(frames, bytes.len());
             return 0;
         }
         let mut sent = Progress::default();
         sent.advance(bytes, frames, written);
-        self.frames += sent.frames as u64;
-        self.bytes += (sent.whole - sent.frames * PREFIX) as u64;
+        self.count(sent.frames, sent.whole);
         let taken = sent.frames + self.enqueue(&bytes[sent.whole..], written - sent.whole, limit);
         self.dropped += (frames - taken) as u64;
         frames - taken
@@ -719,9 +784,9 @@ impl Tx {
         if bytes.is_empty() || self.is_stuck || self.end.is_some() {
             return 0;
         }
-        let written = self.socket().write(&[IoSlice::new(bytes)]);
-        // Short of memory is like being full; another failure has set `end`.
-        self.wrote(written).unwrap_or(0)
+        let written = self.write(&[IoSlice::new(bytes)]);
+        // Short of memory is like being full; another failure has set `end` or `lost`.
+        self.wrote(written, bytes.len()).unwrap_or(0)
     }
 
     /// Queues what the socket has taken `cut` bytes of, since it is full. Returns how many frames.

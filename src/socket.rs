@@ -61,7 +61,7 @@ impl Socket {
     /// A socket that is new here: tuned, then with the buffers that the caller has chosen.
     pub fn tuned(fd: OwnedFd, buffers: Buffers) -> Result<Socket> {
         let socket = Socket::adopted(fd);
-        buffers.apply(&socket.fd)?;
+        socket.set_buffers(buffers)?;
         Ok(socket)
     }
 
@@ -76,6 +76,12 @@ impl Socket {
             local,
             peer: peer.map_or(Address::Unnamed, Address::from),
         }
+    }
+
+    /// Stands for a socket while there is none: nothing ever comes, until it is shut down.
+    pub fn absent(peer: Address) -> Result<Socket> {
+        let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, CLOEXEC, None)?;
+        Ok(Socket { peer, ..Socket::adopted(fd) })
     }
 
     pub fn fd(&self) -> BorrowedFd<'_> {
@@ -124,6 +130,11 @@ impl Socket {
     pub fn shutdown(&self) {
         // It fails only where the end has been seen.
         let _ = rustix::net::shutdown(&self.fd, Shutdown::Both);
+    }
+
+    /// Sets what the caller has chosen.
+    pub fn set_buffers(&self, buffers: Buffers) -> Result<()> {
+        buffers.apply(&self.fd)
     }
 
     pub fn set_send_buffer(&self, bytes: usize) -> Result<()> {

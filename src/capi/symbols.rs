@@ -56,6 +56,7 @@ versioned! {
     "qnet_close_reason",
     "qnet_shutdown",
     "qnet_close",
+    "qnet_set_state_handler",
     "qnet_hwaddr",
     "qnet_set_hwaddr",
     "qnet_local_addr",
