@@ -273,11 +273,12 @@ impl Ref<Conn> {
             let is_ended = state.ended.is_some();
             let mut is_left = false;
             if !is_handled && !is_ended && (state.rx.has_found_end() || socket.peer_has_left()) {
-                self.look_for_end(&mut state);
-                if state.ended.is_some() || !state.redials() {
+                if !state.redials() {
+                    self.look_for_end(&mut state);
                     return Ok(());
                 }
-                // It is down now, or will be when the frames that wait have been received.
+                // It is down with this, or will be when the frames that wait have been received.
+                self.is_ready(&mut state);
                 is_left = true;
             }
             drop(state);

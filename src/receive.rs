@@ -292,7 +292,7 @@ impl State {
 
 impl Ref<Conn> {
     /// Whether a receive would give anything but AGAIN. Reads to know.
-    fn is_ready(self, state: &mut State) -> bool {
+    pub fn is_ready(self, state: &mut State) -> bool {
         if state.refuses_receive().is_some() {
             return true;
         }

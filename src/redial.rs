@@ -292,7 +292,7 @@ impl Ref<Conn> {
         if state.delivering {
             return Some(Deadline::after(AGAIN));
         }
-        self.look_for_end(state);
+        self.is_ready(state);
         None
     }
 
