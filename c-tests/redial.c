@@ -522,6 +522,7 @@ static void senders_outlive_peers(int64_t option, int64_t value)
         join_thread(senders[i].thread);
         sent += senders[i].flow.next;
     }
+    CHECK_INT(qnet_wait(scene.conn, 1), QNET_ERR_TIMEOUT);
     check_sent(scene.conn, sent);
     CHECK(stats_of(scene.conn).tx_frames >= before);
     CHECK_INT(qnet_set(scene.conn, QNET_OPT_RECONNECT_MS, 1), QNET_OK);
