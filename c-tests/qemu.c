@@ -79,11 +79,18 @@ static const char *address_for_qemu(const struct port *port)
     return port->kind->part == NAME ? port->address + 1 : port->address;
 }
 
-/* Before QEMU starts: listens for it, or makes the socket that it inherits. */
-static void port_prepare(struct port *port, const struct netdev_kind *kind, struct qemu *qemu)
+/* Has QEMU have the netdev of a port. */
+static void port_netdev(const struct port *port, struct qemu *qemu)
 {
     char netdev[TEXT + 100];
 
+    snprintf(netdev, sizeof netdev, port->kind->format, address_for_qemu(port));
+    qemu_netdev(qemu, netdev);
+}
+
+/* Before QEMU starts: listens for it, or makes the socket that it inherits. */
+static void port_prepare(struct port *port, const struct netdev_kind *kind, struct qemu *qemu)
+{
     memset(port, 0, sizeof *port);
     port->kind = kind;
     port->fd = -1;
@@ -96,12 +103,10 @@ static void port_prepare(struct port *port, const struct netdev_kind *kind, stru
     }
     if (kind->how == ACCEPTED)
         CHECK_INT(qnet_listen(kind->network, port->address, &port->listener), QNET_OK);
-    if (kind->format == NULL) {
+    if (kind->format == NULL)
         qemu_netdev_of(qemu, port->listener, kind->version);
-        return;
-    }
-    snprintf(netdev, sizeof netdev, kind->format, address_for_qemu(port));
-    qemu_netdev(qemu, netdev);
+    else
+        port_netdev(port, qemu);
 }
 
 /* Dials as soon as QEMU listens. */
@@ -295,6 +300,36 @@ static void leaving_qemu_is_seen(void)
     }
 }
 
+/* Connections that were there before it, and that it finds again when it was killed. */
+static void a_restarted_qemu_is_found(void)
+{
+    const int64_t options[] = { QNET_OPT_RECONNECT_MS, 20 };
+    struct bridge bridge;
+    struct port *ports = bridge.port;
+    int life, i;
+
+    need(is_stream(kind_now) ? "stream" : "socket");
+    qemu_init(&bridge.qemu);
+    for (i = 0; i < 2; i++) {
+        port_prepare(&ports[i], kind_now, &bridge.qemu);
+        CHECK_INT(qnet_dial_with(kind_now->network, ports[i].address, options, 1, &ports[i].conn),
+                  QNET_OK);
+    }
+    for (life = 1; life <= 3; life++) {
+        qemu_start(&bridge.qemu);
+        pass_marker(ports[0].conn, ports[1].conn);
+        pass_marker(ports[1].conn, ports[0].conn);
+        for (i = 0; i < 2; i++)
+            CHECK_INT(stats_of(ports[i].conn).reconnects, life);
+        qemu_end(&bridge.qemu, SIGKILL);
+        qemu_init(&bridge.qemu);
+        for (i = 0; i < 2; i++)
+            port_netdev(&ports[i], &bridge.qemu);
+    }
+    for (i = 0; i < 2; i++)
+        CHECK_INT(qnet_close(ports[i].conn), QNET_OK);
+}
+
 /* How the receiver of a stuck write behaves before it leaves. */
 enum before_leaving { READS_NOTHING, READS_ONE, READS_SLOWLY, LEAVES_IN_HANDLER };
 
@@ -449,6 +484,7 @@ int main(void)
     RUN_KINDS(frames_of_every_size, 0);
     RUN_KINDS(many_frames_both_ways, 0);
     RUN_KINDS(leaving_qemu_is_seen, 0);
+    RUN_KINDS(a_restarted_qemu_is_found, 1);
     RUN_KINDS(next_connection_works, 1);
     RUN_KINDS(router_answers, 0);
     scratch_remove();
