@@ -6,7 +6,7 @@ use std::{env, fs};
 use cbindgen::{Builder, Config, ItemType};
 
 /// Where the types are that C sees.
-const TYPES: [&str; 8] = [
+const TYPES: [&str; 9] = [
     "error.rs",
     "frame.rs",
     "options.rs",
@@ -15,16 +15,18 @@ const TYPES: [&str; 8] = [
     "hub.rs",
     "capi/mod.rs",
     "capi/receive.rs",
+    "capi/redial.rs",
 ];
 
 /// The sections of functions: the file of `src/capi/`, and the title.
-const SECTIONS: [(&str, &str); 9] = [
+const SECTIONS: [(&str, &str); 10] = [
     ("conn", "Connecting"),
     ("dgram", "Datagrams and TAPs"),
     ("listener", "Listening"),
     ("send", "Sending"),
     ("receive", "Receiving"),
     ("end", "Ending"),
+    ("redial", "Reconnecting"),
     ("info", "Knowing"),
     ("link", "Forwarding: links"),
     ("hub", "Forwarding: hubs"),

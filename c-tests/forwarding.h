@@ -188,4 +188,26 @@ static inline void allow_descriptors(unsigned count)
         check_skip("not so many descriptors are allowed here");
 }
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { HAS_ROOM_FOR_ITSELF = 0 };
+#else
+enum { HAS_ROOM_FOR_ITSELF = 1 };
+#endif
+
+/* Leaves the process no room for another thread's stack; what the limit was. */
+static inline struct rlimit allow_no_stack(void)
+{
+    struct rlimit before, tight;
+    FILE *file = fopen("/proc/self/statm", "r");
+    long pages;
+
+    CHECK(file && fscanf(file, "%ld", &pages) == 1);
+    fclose(file);
+    CHECK(getrlimit(RLIMIT_AS, &before) == 0);
+    tight = before;
+    tight.rlim_cur = (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + (1 << 20);
+    CHECK(setrlimit(RLIMIT_AS, &tight) == 0);
+    return before;
+}
+
 #endif

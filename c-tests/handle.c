@@ -21,6 +21,7 @@ struct arguments {
     qnet_handler handler;
     qnet_batch_handler batch_handler;
     qnet_close_handler close_handler;
+    qnet_state_handler state_handler;
 };
 
 static struct arguments with;
@@ -45,6 +46,7 @@ CALL_ALONE(flush)
 CALL(set_handler, with.handler, NULL)
 CALL(set_batch_handler, with.batch_handler, NULL)
 CALL(set_close_handler, with.close_handler, NULL)
+CALL(set_state_handler, with.state_handler, NULL)
 CALL(recv, with.bytes, with.len, with.timeout)
 CALL(recv_batch, with.frames, with.count, with.timeout)
 CALL(recv_packed, with.bytes, with.len, with.timeout)
@@ -83,6 +85,7 @@ static const struct {
     ENTRY(CONN, set_handler),
     ENTRY(CONN, set_batch_handler),
     ENTRY(CONN, set_close_handler),
+    ENTRY(CONN, set_state_handler),
     ENTRY(CONN, recv),
     ENTRY(CONN, recv_batch),
     ENTRY(CONN, recv_packed),
@@ -126,6 +129,12 @@ static void on_close(void *user, int reason)
     (void)reason;
 }
 
+static void on_state(void *user, int up)
+{
+    (void)user;
+    (void)up;
+}
+
 static void give_right_arguments(void)
 {
     static unsigned char bytes[QNET_FRAME_MAX + 4];
@@ -135,7 +144,7 @@ static void give_right_arguments(void)
     static qnet_conn *out;
     static const struct arguments right = {
         bytes, 60, frames, 1, 0, QNET_OPT_PAD, &value, &stats, sizeof stats, &out,
-        on_frame, on_batch, on_close,
+        on_frame, on_batch, on_close, on_state,
     };
 
     raw_fill(bytes, 60, 1);

@@ -1252,28 +1252,6 @@ static void hub_close_waits_for_who_left_before(void)
     check_hub_close_waits(1);
 }
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { HAS_ROOM_FOR_ITSELF = 0 };
-#else
-enum { HAS_ROOM_FOR_ITSELF = 1 };
-#endif
-
-/* Leaves the process no room for another thread's stack; what the limit was. */
-static struct rlimit allow_no_stack(void)
-{
-    struct rlimit before, tight;
-    FILE *file = fopen("/proc/self/statm", "r");
-    long pages;
-
-    CHECK(file && fscanf(file, "%ld", &pages) == 1);
-    fclose(file);
-    CHECK(getrlimit(RLIMIT_AS, &before) == 0);
-    tight = before;
-    tight.rlim_cur = (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + (1 << 20);
-    CHECK(setrlimit(RLIMIT_AS, &tight) == 0);
-    return before;
-}
-
 /* Where the system refuses a thread, the close handler is called when it has one to spare. */
 static void a_close_handler_waits_for_a_thread(void)
 {

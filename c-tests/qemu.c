@@ -4,158 +4,7 @@
  *
  * Skipped without QEMU, or failed if QNET_REQUIRE_QEMU=1.
  */
-#include <sys/prctl.h>
-
-#include "links.h"
-#include "scratch.h"
-
-#define QEMU "qemu-system-x86_64"
-
-enum { MOST_ARGUMENTS = 24, TEXT = 256 };
-
-static char netdev_types[4096];
-
-/* Ends this test if this QEMU has no such netdev, or if there is none. */
-static void need(const char *type)
-{
-    const char *require = getenv("QNET_REQUIRE_QEMU");
-    char line[64];
-    int none = netdev_types[0] == '\0';
-
-    snprintf(line, sizeof line, "\n%s\n", type);
-    if (strstr(netdev_types, line))
-        return;
-    fprintf(stderr, "no %s%s (apt-get install qemu-system-x86, 7.2 or later)\n",
-            none ? QEMU : "-netdev ", none ? "" : type);
-    if (require && strcmp(require, "1") == 0)
-        check_fail(__FILE__, __LINE__, "QEMU is here, as QNET_REQUIRE_QEMU=1 wants");
-    check_skip(type);
-}
-
-/* Asks QEMU which netdevs it has; none at all if it is not installed. */
-static void learn_netdev_types(void)
-{
-    FILE *help = popen(QEMU " -netdev help 2>/dev/null", "r");
-    size_t len = help ? fread(netdev_types, 1, sizeof netdev_types - 1, help) : 0;
-
-    netdev_types[len] = '\0';
-    if (help)
-        pclose(help);
-}
-
-/* ---- A QEMU ---- */
-
-struct qemu {
-    pid_t pid;
-    int arguments;
-    int ports;
-    char *argument[MOST_ARGUMENTS + 1];
-};
-
-static void qemu_argument(struct qemu *qemu, const char *text)
-{
-    CHECK(qemu->arguments < MOST_ARGUMENTS);
-    qemu->argument[qemu->arguments] = strdup(text);
-    CHECK(qemu->argument[qemu->arguments] != NULL);
-    qemu->arguments++;
-}
-
-static void qemu_init(struct qemu *qemu)
-{
-    memset(qemu, 0, sizeof *qemu);
-    qemu_argument(qemu, QEMU);
-    qemu_argument(qemu, "-M");
-    qemu_argument(qemu, "none");
-    qemu_argument(qemu, "-nodefaults");
-    qemu_argument(qemu, "-display");
-    qemu_argument(qemu, "none");
-}
-
-/* A netdev whose id is that of the next port, joined to the hub. */
-static void qemu_port(struct qemu *qemu, const char *netdev)
-{
-    char text[TEXT];
-
-    qemu_argument(qemu, "-netdev");
-    qemu_argument(qemu, netdev);
-    qemu_argument(qemu, "-netdev");
-    snprintf(text, sizeof text, "hubport,id=h%d,hubid=0,netdev=n%d", qemu->ports, qemu->ports);
-    qemu_argument(qemu, text);
-    qemu->ports++;
-}
-
-/* The same without an id: `type,options`. */
-static void qemu_netdev(struct qemu *qemu, const char *netdev)
-{
-    const char *comma = strchr(netdev, ',');
-    int type = comma ? (int)(comma - netdev) : (int)strlen(netdev);
-    char text[TEXT];
-
-    snprintf(text, sizeof text, "%.*s,id=n%d%s", type, netdev, qemu->ports, netdev + type);
-    qemu_port(qemu, text);
-}
-
-/* A netdev as the listener itself says, for QEMUs of a version. */
-static void qemu_netdev_of(struct qemu *qemu, qnet_listener *listener, int version)
-{
-    char id[16], text[TEXT];
-    int len;
-
-    snprintf(id, sizeof id, "n%d", qemu->ports);
-    len = qnet_listener_netdev(listener, id, version, text, sizeof text);
-    CHECK(len > 0 && len < TEXT);
-    qemu_port(qemu, text);
-}
-
-/* In the child: QEMU, which says what it has to say in a file and ends with the test. */
-static void qemu_become(struct qemu *qemu, pid_t parent, const char *log)
-{
-    int fd = open(log, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent || fd < 0)
-        _exit(126);
-    alarm(0);
-    dup2(fd, STDOUT_FILENO);
-    dup2(fd, STDERR_FILENO);
-    execvp(QEMU, qemu->argument);
-    _exit(127);
-}
-
-static void qemu_start(struct qemu *qemu)
-{
-    pid_t parent = getpid();
-    int i;
-
-    qemu->argument[qemu->arguments] = NULL;
-    qemu->pid = fork();
-    CHECK(qemu->pid >= 0);
-    if (qemu->pid == 0)
-        qemu_become(qemu, parent, scratch_path("qemu.log"));
-    for (i = 0; i < qemu->arguments; i++)
-        free(qemu->argument[i]);
-}
-
-/* Fails with what QEMU said if it is not running any more. */
-static void qemu_runs(struct qemu *qemu)
-{
-    int status, c;
-    FILE *log;
-
-    if (waitpid(qemu->pid, &status, WNOHANG) == 0)
-        return;
-    log = fopen(scratch_path("qemu.log"), "r");
-    while (log && (c = fgetc(log)) != EOF)
-        fputc(c, stderr);
-    check_fail(__FILE__, __LINE__, "QEMU runs");
-}
-
-static void qemu_end(struct qemu *qemu, int signal)
-{
-    int status;
-
-    CHECK(kill(qemu->pid, signal) == 0);
-    CHECK(waitpid(qemu->pid, &status, 0) == qemu->pid);
-}
+#include "qemu.h"
 
 /* ---- Its netdevs ---- */
 
@@ -209,15 +58,6 @@ struct port {
     int fd;
 };
 
-/* A port of 127.0.0.1 that was free a moment ago, for QEMU cannot say which it chose. */
-static void free_tcp_address(char *address, size_t cap)
-{
-    int port;
-
-    close(raw_tcp_listen(&port));
-    snprintf(address, cap, "127.0.0.1:%d", port);
-}
-
 static void choose_address(struct port *port)
 {
     static int chosen;
@@ -239,11 +79,18 @@ static const char *address_for_qemu(const struct port *port)
     return port->kind->part == NAME ? port->address + 1 : port->address;
 }
 
-/* Before QEMU starts: listens for it, or makes the socket that it inherits. */
-static void port_prepare(struct port *port, const struct netdev_kind *kind, struct qemu *qemu)
+/* Has QEMU have the netdev of a port. */
+static void port_netdev(const struct port *port, struct qemu *qemu)
 {
     char netdev[TEXT + 100];
 
+    snprintf(netdev, sizeof netdev, port->kind->format, address_for_qemu(port));
+    qemu_netdev(qemu, netdev);
+}
+
+/* Before QEMU starts: listens for it, or makes the socket that it inherits. */
+static void port_prepare(struct port *port, const struct netdev_kind *kind, struct qemu *qemu)
+{
     memset(port, 0, sizeof *port);
     port->kind = kind;
     port->fd = -1;
@@ -256,12 +103,10 @@ static void port_prepare(struct port *port, const struct netdev_kind *kind, stru
     }
     if (kind->how == ACCEPTED)
         CHECK_INT(qnet_listen(kind->network, port->address, &port->listener), QNET_OK);
-    if (kind->format == NULL) {
+    if (kind->format == NULL)
         qemu_netdev_of(qemu, port->listener, kind->version);
-        return;
-    }
-    snprintf(netdev, sizeof netdev, kind->format, address_for_qemu(port));
-    qemu_netdev(qemu, netdev);
+    else
+        port_netdev(port, qemu);
 }
 
 /* Dials as soon as QEMU listens. */
@@ -455,6 +300,36 @@ static void leaving_qemu_is_seen(void)
     }
 }
 
+/* Connections that were there before it, and that it finds again when it was killed. */
+static void a_restarted_qemu_is_found(void)
+{
+    const int64_t options[] = { QNET_OPT_RECONNECT_MS, 20 };
+    struct bridge bridge;
+    struct port *ports = bridge.port;
+    int life, i;
+
+    need(is_stream(kind_now) ? "stream" : "socket");
+    qemu_init(&bridge.qemu);
+    for (i = 0; i < 2; i++) {
+        port_prepare(&ports[i], kind_now, &bridge.qemu);
+        CHECK_INT(qnet_dial_with(kind_now->network, ports[i].address, options, 1, &ports[i].conn),
+                  QNET_OK);
+    }
+    for (life = 1; life <= 3; life++) {
+        qemu_start(&bridge.qemu);
+        pass_marker(ports[0].conn, ports[1].conn);
+        pass_marker(ports[1].conn, ports[0].conn);
+        for (i = 0; i < 2; i++)
+            CHECK_INT(stats_of(ports[i].conn).reconnects, life);
+        qemu_end(&bridge.qemu, SIGKILL);
+        qemu_init(&bridge.qemu);
+        for (i = 0; i < 2; i++)
+            port_netdev(&ports[i], &bridge.qemu);
+    }
+    for (i = 0; i < 2; i++)
+        CHECK_INT(qnet_close(ports[i].conn), QNET_OK);
+}
+
 /* How the receiver of a stuck write behaves before it leaves. */
 enum before_leaving { READS_NOTHING, READS_ONE, READS_SLOWLY, LEAVES_IN_HANDLER };
 
@@ -609,6 +484,7 @@ int main(void)
     RUN_KINDS(frames_of_every_size, 0);
     RUN_KINDS(many_frames_both_ways, 0);
     RUN_KINDS(leaving_qemu_is_seen, 0);
+    RUN_KINDS(a_restarted_qemu_is_found, 1);
     RUN_KINDS(next_connection_works, 1);
     RUN_KINDS(router_answers, 0);
     scratch_remove();

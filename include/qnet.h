@@ -84,11 +84,13 @@ typedef enum qnet_option {
      */
     QNET_OPT_RCVBUF = 8,
     /**
-     * How long after its end a dialled connection dials again, in ms. Not in this release.
+     * Of a dialled connection: how long after its end it dials again, in ms, instead of ending; see
+     * qnet_set_state_handler(). Default 0: never.
      */
     QNET_OPT_RECONNECT_MS = 9,
     /**
      * For qnet_dial_with() alone: how long it may take in all, in ms. Default -1: without an end.
+     * With QNET_OPT_RECONNECT_MS each later attempt may take as long, or 10000 where it is -1.
      */
     QNET_OPT_DIAL_TIMEOUT_MS = 10,
     /**
@@ -231,7 +233,7 @@ typedef struct qnet_hub_stats {
     uint64_t flooded;
     /**
      * What a port did not take: since its queue was full, the frame longer than its
-     * QNET_OPT_MAX_FRAME, or its connection about to end, each counted in that connection's
+     * QNET_OPT_MAX_FRAME, or its connection down or about to end, each counted in that connection's
      * tx_dropped as well; and frames for a destination at the port that they came from. Of a flooded
      * frame each port's counts.
      */
@@ -270,7 +272,7 @@ typedef struct qnet_stats {
      */
     uint64_t tx_bytes;
     /**
-     * Frames taken that were lost, since the connection ended.
+     * Frames taken that were lost, since the connection ended or was down.
      */
     uint64_t tx_dropped;
     /**
@@ -278,7 +280,7 @@ typedef struct qnet_stats {
      */
     uint64_t tx_writes;
     /**
-     * How often the connection was dialled again.
+     * How often the connection came up by being dialled again.
      */
     uint64_t reconnects;
 } qnet_stats;
@@ -328,6 +330,17 @@ typedef void (*qnet_batch_handler)(void *user, const struct qnet_frame *frames, 
  */
 typedef void (*qnet_close_handler)(void *user, int reason);
 
+/**
+ * Called when a connection that is dialled again has gone down, and when it is up again: in order,
+ * one call at a time, on a thread of the library's. It may call anything in the library, on its own
+ * connection too; it must not throw or longjmp out. It may end its thread (pthread_exit): the
+ * connection then has no state handler, and is dialled again all the same.
+ *
+ * @param user  What qnet_set_state_handler() was given.
+ * @param up    1 when it is up again, 0 when it has gone down.
+ */
+typedef void (*qnet_state_handler)(void *user, int up);
+
 /* ---- Connecting (conn) ------------------------------------------------------------ */
 
 /**
@@ -355,6 +368,10 @@ int qnet_dial(const char *network, const char *address, qnet_conn **out);
  * @return As qnet_dial(), and QNET_ERR_TIMEOUT (QNET_ERR_AGAIN where the time given was 0);
  *         QNET_ERR_INVALID for an unknown option or a value out of range, and QNET_ERR_UNSUPPORTED
  *         for an option of other objects: nothing has been dialled then.
+ *
+ * With QNET_OPT_RECONNECT_MS above 0 a peer that is not there yet is no failure: where nobody
+ * listens, the name has no address, the network or host cannot be reached or the time passed, the
+ * connection begins down, and is dialled again; see qnet_set_state_handler().
  */
 int qnet_dial_with(const char *network,
                    const char *address,
@@ -721,14 +738,16 @@ int qnet_poll(qnet_conn *const *conns, uint8_t *ready, size_t count, int timeout
 
 /**
  * The connection's descriptor, for poll, epoll or a GUI's loop: the socket itself, the same number
- * until qnet_close() returns.
+ * until qnet_close() returns. With QNET_OPT_RECONNECT_MS above 0, a descriptor that follows the
+ * socket and signals reading alone.
  *
  * Poll it for reading only after a receive gave QNET_ERR_AGAIN, or a batch fewer than its count:
  * the library may hold frames that the descriptor knows nothing of (qnet_poll() does). When it can
  * be written to, a send that gave QNET_ERR_AGAIN may be tried again. Do not read, write or close
  * it; remove it from an epoll set before qnet_close().
  *
- * @return The descriptor; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+ * @return The descriptor; QNET_ERR_HANDLE, QNET_ERR_OS (there is none to follow the socket with),
+ *         QNET_ERR_INTERNAL.
  */
 int qnet_fd(qnet_conn *conn);
 
@@ -739,6 +758,7 @@ int qnet_fd(qnet_conn *conn);
  * or linked, its close handler has returned. It works however the connection is received from: one that is pulled, or
  * not received from at all, has ended once its peer has left, though frames may still wait. (Over
  * TCP, a peer that leaves while much is unread is not seen to leave until some of that is received.)
+ * One that is dialled again has not ended by its peer's leaving.
  *
  * @param timeout_ms  How long to wait: -1 without an end, 0 not at all.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (a timeout below -1), QNET_ERR_AGAIN (0 was
@@ -751,9 +771,10 @@ int qnet_wait(qnet_conn *conn,
 /**
  * Tells how the connection ended.
  *
- * @return QNET_OK while it is open, and, where frames are pulled, until what the peer sent has been
- *         received; QNET_ERR_CLOSED (in order, by either side), QNET_ERR_PROTOCOL, QNET_ERR_OS (a
- *         reset, for example); QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+ * @return QNET_OK while it is open, also while one that is dialled again is down, and, where frames
+ *         are pulled, until what the peer sent has been received; QNET_ERR_CLOSED (in order, by
+ *         either side), QNET_ERR_PROTOCOL, QNET_ERR_OS (a reset, for example); QNET_ERR_HANDLE,
+ *         QNET_ERR_INTERNAL.
  */
 int qnet_close_reason(qnet_conn *conn);
 
@@ -781,6 +802,39 @@ int qnet_shutdown(qnet_conn *conn);
  */
 int qnet_close(qnet_conn *conn);
 
+/* ---- Reconnecting (redial) -------------------------------------------------------- */
+
+/**
+ * Has a handler called with a reconnecting connection's carrier: with 0 when it has gone down, with
+ * 1 when it is up again. Not called at setting; for a connection that began without its peer, first
+ * with 1.
+ *
+ * A connection of qnet_dial() or qnet_dial_with() reconnects while QNET_OPT_RECONNECT_MS is above 0.
+ * When its peer leaves, resets it or breaks the framing, it does not end but goes down, once every
+ * whole frame received before has been taken from it: so who pulls frames must pull them. So many
+ * milliseconds later, and after each attempt that failed, it is dialled again, until that succeeds
+ * (qnet_stats.reconnects). Its handle, handlers, hub port or link, options and counts stay. It ends
+ * by qnet_shutdown() or qnet_close(), at the other end of a link's end, where no thread can be had,
+ * or, while it is down, when the option is set to 0: then with the reason for which it went down.
+ *
+ * While it is down, qnet_close_reason() is QNET_OK, sends succeed and are dropped (tx_dropped), as
+ * is what was taken before and not written; receives give QNET_ERR_AGAIN or QNET_ERR_TIMEOUT, or
+ * wait on, and so does qnet_wait(). The close handler is called at the final end.
+ *
+ * Outside a handler of any kind, returns when the state handler that this one replaces is not
+ * running and never will again, so that its `user` may be freed (hold no lock that it takes). With
+ * QNET_OPT_WAIT 0, or inside a handler, it does not wait. No call begins after qnet_shutdown() or
+ * qnet_close(), and qnet_close() waits for one that is running under the same rule.
+ *
+ * @param handler  The handler; NULL for none.
+ * @param user     What to call it with.
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_UNSUPPORTED (the connection was not dialled),
+ *         QNET_ERR_INTERNAL.
+ */
+int qnet_set_state_handler(qnet_conn *conn,
+                           qnet_state_handler handler,
+                           void *user);
+
 /* ---- Knowing (info) --------------------------------------------------------------- */
 
 /**
@@ -801,7 +855,8 @@ int qnet_hwaddr(qnet_conn *conn, uint8_t *mac);
 int qnet_set_hwaddr(qnet_conn *conn, const uint8_t *mac);
 
 /**
- * Tells the address of this end: empty for a socket without a name.
+ * Tells the address of this end: empty for a socket without a name, and while a connection that is
+ * dialled again is down.
  *
  * @param buf  Filled as snprintf(3) does: cut short if need be, and then NUL-terminated all the
  *             same. May be NULL if cap is 0.
@@ -812,7 +867,8 @@ int qnet_set_hwaddr(qnet_conn *conn, const uint8_t *mac);
 int qnet_local_addr(qnet_conn *conn, char *buf, size_t cap);
 
 /**
- * Tells the address of the peer's end, as it was when the connection was made.
+ * Tells the address of the peer's end, as it was when the connection was made; while one that is
+ * dialled again is down, the address that is dialled, or nothing where that is a name.
  *
  * @param buf  As for qnet_local_addr().
  * @param cap  As for qnet_local_addr().
@@ -836,7 +892,8 @@ int qnet_get_stats(qnet_conn *conn, qnet_stats *out, size_t size);
  * @param option  One of enum qnet_option.
  * @param value   Its value.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or a value out of range),
- *         QNET_ERR_UNSUPPORTED (not an option of connections, or not in this release), QNET_ERR_OS,
+ *         QNET_ERR_UNSUPPORTED (not an option of this connection), QNET_ERR_BUSY
+ *         (QNET_OPT_RECONNECT_MS above 0, after qnet_fd() gave out the socket itself), QNET_ERR_OS,
  *         QNET_ERR_INTERNAL. On failure nothing has changed.
  */
 int qnet_set(qnet_conn *conn, int option, int64_t value);
@@ -889,7 +946,8 @@ int qnet_last_errno(void);
  * qnet_unlink() is called.
  *
  * Nothing is lost: while one does not read, the other is not read. When one side ends, the other is
- * ended after what the first sent is written, however long that takes. Frames shorter than 14 bytes
+ * ended after what the first sent is written, however long that takes; while one that is dialled
+ * again is down, what is for it is dropped (its tx_dropped). Frames shorter than 14 bytes
  * are skipped (rx_runts); those longer than the sending side's QNET_OPT_MAX_FRAME, or for a peer that
  * has shut down its reading alone, are dropped (that side's tx_dropped). Threads of the library's do the work, at most 4, which all links and hubs share.
  * Other ways to receive give QNET_ERR_BUSY; sends go to the connection's own peer, between the

@@ -27,6 +27,7 @@ pub struct qnet_frame {
 
 type FrameFn = unsafe extern "C-unwind" fn(*mut c_void, *const u8, usize);
 type BatchFn = unsafe extern "C-unwind" fn(*mut c_void, *const qnet_frame, usize);
+type StateFn = unsafe extern "C-unwind" fn(*mut c_void, c_int);
 type CloseFn = unsafe extern "C-unwind" fn(*mut c_void, c_int);
 
 /// What the caller gave to be called with: an address or any other word, never looked at here.
@@ -48,6 +49,13 @@ pub struct Handler {
 pub enum HandlerFn {
     One(FrameFn),
     Batch(BatchFn),
+}
+
+/// A state handler, under the same promise.
+#[derive(Debug, Clone, Copy)]
+pub struct StateHandler {
+    pub call: StateFn,
+    pub user: User,
 }
 
 /// A close handler, under the same promise.
@@ -73,6 +81,8 @@ pub struct CloseCall {
 pub enum Doing {
     /// Frames, on the connection's own thread.
     Frames,
+    /// The state handler, on the thread that dials again.
+    State,
     /// The close handler, on the connection's own thread.
     OwnClose,
     /// The close handler, on a thread of the caller's.
@@ -136,6 +146,11 @@ pub fn inside_of(conn: Ref<Conn>) -> bool {
 /// Whether this thread is the one that hands over the frames of `conn`.
 pub fn delivers(conn: Ref<Conn>) -> bool {
     any_of(conn, |doing| doing == Doing::Frames)
+}
+
+/// Whether this thread is the one that tells of the state of `conn`.
+pub fn tells(conn: Ref<Conn>) -> bool {
+    any_of(conn, |doing| doing == Doing::State)
 }
 
 fn any_of(conn: Ref<Conn>, is: impl Fn(Doing) -> bool) -> bool {

@@ -5,7 +5,8 @@
 //! thread waits, or a name is looked up.
 //!
 //! Open -> found (reading met the end; frames before it may wait) -> ended (reported, or ended by
-//! this side) -> closed (the handle is gone) -> free (no thread of its own is left either).
+//! this side) -> closed (the handle is gone) -> free (no thread of its own is left either). One that
+//! is dialled again goes down where it would end, and is open again when it comes up.
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -21,6 +22,7 @@ use crate::netdev;
 use crate::options::{self, Holder, Options};
 use crate::process::{Fair, lock, lock_soon, process};
 use crate::receive::Rx;
+use crate::redial::{self, Redial};
 use crate::resolve::resolve;
 use crate::send::Tx;
 use crate::socket::{self, Buffers, Medium, Socket};
@@ -53,6 +55,8 @@ pub struct State {
     pub closing: bool,
     /// There while open.
     socket: Option<Arc<Socket>>,
+    /// What a connection that was dialled needs to be dialled again.
+    pub redial: Option<Box<Redial>>,
     pub options: Options,
     hwaddr: [u8; 6],
     pub rx: Rx,
@@ -179,11 +183,11 @@ pub struct qnet_stats {
     pub tx_frames: u64,
     /// Their bytes, padding included.
     pub tx_bytes: u64,
-    /// Frames taken that were lost, since the connection ended.
+    /// Frames taken that were lost, since the connection ended or was down.
     pub tx_dropped: u64,
     /// Writes that the socket took something of.
     pub tx_writes: u64,
-    /// How often the connection was dialled again.
+    /// How often the connection came up by being dialled again.
     pub reconnects: u64,
 }
 
@@ -197,6 +201,16 @@ impl State {
         self.socket.as_ref().expect("an open connection has a socket")
     }
 
+    /// Gives it another socket. Returns the one before.
+    pub fn replace_socket(&mut self, socket: Arc<Socket>) -> Arc<Socket> {
+        self.socket.replace(socket).expect("an open connection has a socket")
+    }
+
+    /// As what it has options.
+    fn holder(&self) -> Holder {
+        if self.redial.is_some() { Holder::Dialled } else { Holder::Conn }
+    }
+
     /// Whether the slot still stands for the connection of that token.
     pub fn is_of(&self, token: Token) -> bool {
         self.token == token && self.open
@@ -208,10 +222,12 @@ impl State {
     }
 
     /// The close handler, if it is to be run by who asks, on this thread: the connection has ended,
-    /// has no handler whose thread will run it, and none that is still running elsewhere.
+    /// has no handler whose thread will run it, and none of any kind that is still running elsewhere.
     pub fn due_close_call(&mut self, conn: Ref<Conn>) -> Option<CloseCall> {
         let code = self.ended.as_ref()?.code();
-        let is_threads = self.handler.is_some() || self.delivering && !callback::delivers(conn);
+        let is_threads = self.handler.is_some()
+            || self.delivering && !callback::delivers(conn)
+            || self.is_telling() && !callback::tells(conn);
         let is_free = self.close_phase == ClosePhase::Pending || self.lacks_thread();
         if is_threads || !is_free {
             return None;
@@ -260,7 +276,7 @@ impl Conn {
     /// Makes the slot free for another connection, once the handle is gone and the thread too.
     pub fn free_if_unused(&self, mut state: MutexGuard<'_, State>) {
         let token = state.token;
-        if !state.open && !state.thread && token != NONE {
+        if !state.open && !state.thread && !state.is_telling() && token != NONE {
             *state = State::default();
             drop(state);
             process().conns.give_back(token);
@@ -308,6 +324,7 @@ impl Ref<Conn> {
                 state.close_phase = ClosePhase::Done;
                 state.thread = false;
             }
+            Doing::State => self.state_handler_died(&mut state),
             _ => state.close_phase = ClosePhase::Done,
         }
         self.slot.changed(&state);
@@ -347,6 +364,9 @@ impl Ref<Conn> {
         self.slot.changed(&state);
         state.socket = None;
         state.living = None;
+        if let Some(redial) = &mut state.redial {
+            redial.close();
+        }
         *tx = Tx::default();
         drop(tx);
         self.slot.free_if_unused(state);
@@ -385,13 +405,16 @@ fn random_hwaddr() -> [u8; 6] {
 /// Dials, with options that hold before the connection is made.
 pub fn dial(network: &[u8], address: &[u8], options: Options) -> Result<Ref<Conn>> {
     let target = Target::parse(network, address)?;
-    let deadline = options.dial_deadline();
-    let buffers = options.buffers();
-    let fd = match target {
-        Target::Unix(name) => socket::dial_unix(&name, buffers, deadline)?,
-        Target::Tcp { family, host, port } => dial_tcp(family, &host, port, buffers, deadline)?,
-    };
-    open(Socket::tuned(fd, buffers)?, options, None)
+    let dialled = connect(&target, options.buffers(), options.dial_deadline());
+    redial::open(target, dialled, options)
+}
+
+/// A socket that is connected to a target.
+pub fn connect(target: &Target, buffers: Buffers, deadline: Deadline) -> Result<OwnedFd> {
+    match target {
+        Target::Unix(name) => socket::dial_unix(name, buffers, deadline),
+        Target::Tcp { family, host, port } => dial_tcp(*family, host, *port, buffers, deadline),
+    }
 }
 
 /// Tries every address; the last one's failure is told.
@@ -475,17 +498,22 @@ impl Ref<Conn> {
     }
 
     pub fn fd(self) -> Result<RawFd> {
-        Ok(self.state()?.socket().fd().as_raw_fd())
+        let mut state = self.state()?;
+        match state.follow()? {
+            Some(follow) => Ok(follow),
+            None => Ok(state.socket().fd().as_raw_fd()),
+        }
     }
 
     pub fn stats(self) -> Result<qnet_stats> {
-        let _state = self.state()?;
+        let state = self.state()?;
         let rx = &self.slot.rx_counts;
         let mut stats = qnet_stats {
             rx_frames: rx.frames.get(),
             rx_bytes: rx.bytes.get(),
             rx_runts: rx.runts.get(),
             rx_reads: rx.reads.get(),
+            reconnects: state.redial.as_ref().map_or(0, |redial| redial.reconnects()),
             ..qnet_stats::default()
         };
         self.slot.tx_of_own().add_to(&mut stats);
@@ -495,7 +523,10 @@ impl Ref<Conn> {
     pub fn set(self, option: i32, value: i64) -> Result<()> {
         let mut state = self.state()?;
         let mut changed = state.options.clone();
-        changed.set(option, value, Holder::Conn)?;
+        changed.set(option, value, state.holder())?;
+        if option == options::RECONNECT_MS {
+            self.set_redialling(&mut state, &changed)?;
+        }
         match option {
             options::SNDBUF => state.socket().set_send_buffer(value as usize)?,
             options::RCVBUF => state.socket().set_receive_buffer(value as usize)?,
@@ -510,7 +541,7 @@ impl Ref<Conn> {
 
     pub fn get(self, option: i32) -> Result<i64> {
         let state = self.state()?;
-        options::check_known(option, Holder::Conn)?;
+        options::check_known(option, state.holder())?;
         let (socket, value) = (state.socket().clone(), state.options.get(option));
         // A system call under the lock would let who asks in a loop keep others from it.
         drop(state);

@@ -115,12 +115,21 @@ impl Ref<Conn> {
         self.slot.changed(state);
     }
 
-    /// Reading has met the end and used up what was before it. Returns how the connection ended.
-    pub fn report_end(self, state: &mut State, found: Error) -> Error {
+    /// Reading has met the end and used up what was before it. Returns how the connection ended, or
+    /// `None` where it is dialled again: then it is down now, with another socket.
+    pub fn meet_end(self, state: &mut State, found: Error) -> Option<Error> {
         let reason = self.with_reset(found);
-        self.end(state, reason.clone());
+        if self.go_down(state, &reason) {
+            return None;
+        }
+        self.end_as_found(state, reason.clone());
+        Some(reason)
+    }
+
+    /// Ends the connection for what its peer did.
+    pub fn end_as_found(self, state: &mut State, reason: Error) {
+        self.end(state, reason);
         self.finish(state, Finish::remote(state.options.linger()));
-        reason
     }
 
     /// A reset that a write met left nothing for reading but an end.
@@ -225,7 +234,9 @@ impl Ref<Conn> {
             let call = state.due_close_call(self);
             if call.is_some()
                 || !waits
-                || (state.close_phase == ClosePhase::Done && !state.delivering)
+                || (state.close_phase == ClosePhase::Done
+                    && !state.delivering
+                    && !state.is_telling())
             {
                 return Ok(call);
             }
@@ -266,15 +277,21 @@ impl Ref<Conn> {
                 return Ok(());
             }
             let is_ended = state.ended.is_some();
+            let mut is_left = false;
             if !is_handled && !is_ended && (state.rx.has_found_end() || socket.peer_has_left()) {
-                self.look_for_end(&mut state);
-                return Ok(());
+                if !state.redials() {
+                    self.look_for_end(&mut state);
+                    return Ok(());
+                }
+                // It is down with this, or will be when the frames that wait have been received.
+                self.is_ready(&mut state);
+                is_left = true;
             }
             drop(state);
             if deadline.passed() {
                 return Err(deadline.error());
             }
-            if is_handled || is_ended || !socket.ends() {
+            if is_handled || is_ended || is_left || !socket.ends() {
                 socket.wake.wait_fds(epoch, PollFds::new(), deadline)?;
             } else {
                 socket.wake.wait_fd(epoch, socket.fd(), PollFlags::RDHUP, deadline)?;
@@ -294,6 +311,9 @@ impl Ref<Conn> {
             }
             Some(Turn::Wait(events, until)) => Some((socket, events, until)),
             None => {
+                if let Some(again) = self.look_for_loss(&mut state) {
+                    return Some((socket, PollFlags::empty(), again));
+                }
                 let mut tx = self.slot.tx_of_own();
                 let (events, until) = self.write_due(&mut tx)?;
                 Some((socket, events, until))

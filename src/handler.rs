@@ -124,13 +124,13 @@ impl Ref<Conn> {
     }
 }
 
-fn start_thread(conn: Ref<Conn>) -> Result<()> {
+pub fn start_thread(conn: Ref<Conn>) -> Result<()> {
     let process = process();
     thread::spawn(c"qnet-handler", move || run(conn, process))
 }
 
 /// The thread. Nothing with a destructor lives here across a callback, which may unwind past.
-fn run(conn: Ref<Conn>, process: &'static Process) {
+pub fn run(conn: Ref<Conn>, process: &'static Process) {
     loop {
         match guarded(conn, || conn.next_step()).unwrap_or(Step::Stop) {
             Step::Deliver { handler, bytes, len } => {
@@ -245,6 +245,12 @@ impl Ref<Conn> {
                 && matches!(state.close_phase, ClosePhase::Pending | ClosePhase::Due)
             {
                 let code = end.code();
+                if state.is_telling() {
+                    // The close handler comes last: who runs the state handler goes on with it.
+                    state.close_phase = ClosePhase::Due;
+                    self.leave(state);
+                    return Step::Stop;
+                }
                 state.close_phase = ClosePhase::RunningOwn;
                 return Step::Close { handler: state.close_handler, code };
             }
@@ -259,12 +265,12 @@ impl Ref<Conn> {
                 return self.begin_delivery(&mut state, handler);
             }
             if let Some(end) = state.rx.end() {
-                self.report_end(&mut state, end);
+                self.meet_end(&mut state, end);
                 continue;
             }
             if !state.rx.fill(&socket, &self.slot.rx_counts) {
                 // A signal or a lack of memory only makes it look again.
-                let _ = self.wait_readable(state, epoch, Deadline::Never);
+                let _ = self.wait_readable(state, &socket, epoch, Deadline::Never);
             }
         }
     }

@@ -55,7 +55,7 @@ pub struct qnet_hub_stats {
     /// once.
     pub flooded: u64,
     /// What a port did not take: since its queue was full, the frame longer than its
-    /// QNET_OPT_MAX_FRAME, or its connection about to end, each counted in that connection's
+    /// QNET_OPT_MAX_FRAME, or its connection down or about to end, each counted in that connection's
     /// tx_dropped as well; and frames for a destination at the port that they came from. Of a flooded
     /// frame each port's counts.
     pub dropped: u64,

@@ -3,7 +3,7 @@
 //! QEMU's socket netdevs carry Ethernet frames over plain sockets; here is their other end. What a
 //! C program sees is in [`capi`] and `include/qnet.h`; below it is a library that C has no part in.
 //! `handle` and `process` hold the objects; `conn`, `listener` and `hub` are the objects; `send`,
-//! `cork`, `receive`, `handler` and `end` are what is done with a connection. `link` and `hub` plug
+//! `cork`, `receive`, `handler`, `end` and `redial` are what is done with a connection. `link` and `hub` plug
 //! connections into a `switch`, whose `table` learns, and which a loop of `forward` runs. `frame`,
 //! `memory`, `address`, `netdev`, `socket`, `wake` and `thread` know of none of that.
 
@@ -32,6 +32,7 @@ mod netdev;
 mod options;
 mod process;
 mod receive;
+mod redial;
 mod resolve;
 mod send;
 mod service;

@@ -34,9 +34,11 @@ pub enum qnet_option {
     QNET_OPT_SNDBUF = 7,
     /// The socket's receive buffer in bytes, as in socket(7). Chosen for speed until set.
     QNET_OPT_RCVBUF = 8,
-    /// How long after its end a dialled connection dials again, in ms. Not in this release.
+    /// Of a dialled connection: how long after its end it dials again, in ms, instead of ending; see
+    /// qnet_set_state_handler(). Default 0: never.
     QNET_OPT_RECONNECT_MS = 9,
     /// For qnet_dial_with() alone: how long it may take in all, in ms. Default -1: without an end.
+    /// With QNET_OPT_RECONNECT_MS each later attempt may take as long, or 10000 where it is -1.
     QNET_OPT_DIAL_TIMEOUT_MS = 10,
     /// Of a listener: how many of its connections there may be that are not yet closed with
     /// qnet_close(); further peers are hung up on. Default 1024.
@@ -63,6 +65,7 @@ pub const PAD: i32 = qnet_option::QNET_OPT_PAD as i32;
 pub const LINGER_MS: i32 = qnet_option::QNET_OPT_LINGER_MS as i32;
 pub const SNDBUF: i32 = qnet_option::QNET_OPT_SNDBUF as i32;
 pub const RCVBUF: i32 = qnet_option::QNET_OPT_RCVBUF as i32;
+pub const RECONNECT_MS: i32 = qnet_option::QNET_OPT_RECONNECT_MS as i32;
 pub const DIAL_TIMEOUT_MS: i32 = qnet_option::QNET_OPT_DIAL_TIMEOUT_MS as i32;
 pub const MAX_CONNS: i32 = qnet_option::QNET_OPT_MAX_CONNS as i32;
 pub const WAIT: i32 = qnet_option::QNET_OPT_WAIT as i32;
@@ -75,6 +78,9 @@ pub const QUEUE_BYTES: i32 = qnet_option::QNET_OPT_QUEUE_BYTES as i32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
     Conn,
+    /// A connection that was dialled, and
+    Dialled,
+    /// one that is about to be.
     Dial,
     Listener,
     Hub,
@@ -90,7 +96,8 @@ struct Rule {
 }
 
 const FOREVER: i64 = i32::MAX as i64;
-const EVERY: &[Holder] = &[Holder::Conn, Holder::Dial, Holder::Listener];
+const EVERY: &[Holder] = &[Holder::Conn, Holder::Dialled, Holder::Dial, Holder::Listener];
+const DIALLED: &[Holder] = &[Holder::Dialled, Holder::Dial];
 const DIAL: &[Holder] = &[Holder::Dial];
 const LISTENER: &[Holder] = &[Holder::Listener];
 const HUB: &[Holder] = &[Holder::Hub];
@@ -99,8 +106,7 @@ const fn rule(option: i32, default: i64, min: i64, max: i64, holders: &'static [
     Rule { option, default, min, max, holders }
 }
 
-/// Known options without a rule here are for other objects, or for what this release lacks.
-const RULES: [Rule; 15] = [
+const RULES: [Rule; 16] = [
     rule(SEND_TIMEOUT_MS, -1, -1, FOREVER, EVERY),
     rule(TX_USECS, 0, 0, 1_000_000, EVERY),
     rule(CORK, 1, 0, 1, EVERY),
@@ -110,6 +116,7 @@ const RULES: [Rule; 15] = [
     // 0 is not to be set: it stands for the library's own choice.
     rule(SNDBUF, 0, 1, FOREVER, EVERY),
     rule(RCVBUF, 0, 1, FOREVER, EVERY),
+    rule(RECONNECT_MS, 0, 0, FOREVER, DIALLED),
     rule(DIAL_TIMEOUT_MS, -1, -1, FOREVER, DIAL),
     rule(MAX_CONNS, 1024, 1, FOREVER, LISTENER),
     rule(WAIT, 1, 0, 1, EVERY),
@@ -131,7 +138,7 @@ fn find(option: i32, holder: Holder) -> Result<&'static Rule> {
     index(option)
         .map(|index| &RULES[index])
         .filter(|rule| rule.holders.contains(&holder))
-        .ok_or(Error::Unsupported("the option is not for this object, or not in this release"))
+        .ok_or(Error::Unsupported("the option is not for this object"))
 }
 
 /// Checks what a caller gave as an option.
@@ -208,6 +215,12 @@ impl Options {
         self.get(QUEUE_BYTES) as usize
     }
 
+    /// How long after its end a connection dials again, where it does.
+    pub fn reconnects(&self) -> Option<Duration> {
+        let ms = self.get(RECONNECT_MS) as u64;
+        (ms > 0).then(|| Duration::from_millis(ms))
+    }
+
     pub fn dial_deadline(&self) -> Deadline {
         Deadline::after_ms(self.get(DIAL_TIMEOUT_MS))
     }
@@ -237,7 +250,7 @@ mod tests {
         for unknown in [i32::MIN, -1, 0, 14, 19, 23, i32::MAX] {
             assert!(matches!(options.set(unknown, 1, Holder::Conn), Err(Error::Invalid(_))));
         }
-        for misplaced in [DIAL_TIMEOUT_MS, MAX_CONNS, UNIX_MODE, 20, 21, 22] {
+        for misplaced in [RECONNECT_MS, DIAL_TIMEOUT_MS, MAX_CONNS, UNIX_MODE, 20, 21, 22] {
             let set = options.set(misplaced, 1, Holder::Conn);
             assert!(matches!(set, Err(Error::Unsupported(_))));
         }

@@ -223,6 +223,14 @@ impl Rx {
         }
     }
 
+    /// Begins with another stream: a part of a frame that ended the one before is nothing. What is
+    /// lent stays.
+    pub fn start_over(&mut self) {
+        self.buffer.start = self.buffer.end;
+        self.found = None;
+        self.looks = 0;
+    }
+
     /// Ends what was lent to callers.
     pub fn end_loans(&mut self) {
         self.lent = false;
@@ -306,32 +314,36 @@ impl State {
             conn.changed(self);
         }
     }
+}
 
+impl Ref<Conn> {
     /// Whether a receive would give anything but AGAIN. Reads to know.
-    fn is_ready(&mut self, conn: &Conn) -> bool {
-        if self.refuses_receive().is_some() {
+    pub fn is_ready(self, state: &mut State) -> bool {
+        if state.refuses_receive().is_some() {
             return true;
         }
-        if self.delivering {
+        if state.delivering {
             return false;
         }
-        let socket = self.socket().clone();
-        let counts = &conn.rx_counts;
+        let socket = state.socket().clone();
+        let counts = &self.slot.rx_counts;
         let reads = counts.reads.get();
         for _ in 0..READS {
-            if self.rx.front(counts).is_some() || self.rx.found.is_some() {
-                self.share_since(conn, reads);
+            if state.rx.front(counts).is_some() {
+                state.share_since(self.slot, reads);
                 return true;
             }
-            if !self.rx.fill(&socket, counts) {
+            if let Some(end) = state.rx.end() {
+                // Only a receive reports it.
+                return !state.redials() || self.meet_end(state, end).is_some();
+            }
+            if !state.rx.fill(&socket, counts) {
                 return false;
             }
         }
         false
     }
-}
 
-impl Ref<Conn> {
     /// The next frame's bytes into `buf`. With an empty one, its length alone, and it is kept.
     pub fn recv(self, buf: &mut [MaybeUninit<u8>], timeout_ms: i32) -> Result<usize> {
         self.receive(timeout_ms, |rx, _, counts| {
@@ -416,7 +428,7 @@ impl Ref<Conn> {
             if deadline.passed() {
                 return Err(deadline.error());
             }
-            self.wait_readable(state, epoch, deadline)?;
+            self.wait_readable(state, &socket, epoch, deadline)?;
         }
     }
 
@@ -446,7 +458,7 @@ impl Ref<Conn> {
                 return Ok(Some(taken));
             }
             if let Some(end) = state.rx.end() {
-                return Err(self.report_end(state, end));
+                return self.meet_end(state, end).map_or(Ok(None), Err);
             }
             if !state.rx.fill(socket, counts) {
                 break;
@@ -455,14 +467,15 @@ impl Ref<Conn> {
         Ok(None)
     }
 
-    /// Waits for bytes or a change; a large buffer is given back meanwhile if nothing comes.
+    /// Waits for bytes or a change after `epoch`, which was read before the socket was; a large
+    /// buffer is given back meanwhile if nothing comes.
     pub fn wait_readable(
         self,
         mut state: MutexGuard<'_, State>,
+        socket: &Socket,
         epoch: u32,
         deadline: Deadline,
     ) -> Result<()> {
-        let socket = state.socket().clone();
         if state.delivering {
             drop(state);
             return socket.wake.wait_fds(epoch, PollFds::new(), deadline).map(|_| ());
@@ -473,7 +486,7 @@ impl Ref<Conn> {
             (0..PAUSE).for_each(|_| std::hint::spin_loop());
             return Ok(());
         }
-        let sizes = Sizes::of(&socket);
+        let sizes = Sizes::of(socket);
         let is_large = state.rx.is_large(sizes);
         drop(state);
         let soon = if is_large { Deadline::after(QUIET) } else { Deadline::Never };
@@ -506,7 +519,7 @@ impl Ref<Conn> {
             state.rx.peek_end(&socket);
         }
         if let Some(end) = state.rx.end() {
-            self.report_end(state, end);
+            self.meet_end(state, end);
         }
     }
 }
@@ -701,7 +714,7 @@ pub fn poll(conns: &[Result<Ref<Conn>>], ready: &mut [u8], timeout_ms: i32) -> R
 
 fn scan(conns: &[Result<Ref<Conn>>], ready: &mut [u8]) -> usize {
     let is_ready = |conn: &Result<Ref<Conn>>| match conn.as_ref().map(|conn| (conn, conn.state())) {
-        Ok((conn, Ok(mut state))) => state.is_ready(conn.slot),
+        Ok((conn, Ok(mut state))) => conn.is_ready(&mut state),
         _ => true,
     };
     for (conn, ready) in conns.iter().zip(ready.iter_mut()) {

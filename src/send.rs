@@ -63,6 +63,10 @@ pub struct Tx {
     socket: Option<Arc<Socket>>,
     /// Why no more can be sent: the end as reported, or as a write met it.
     end: Option<Error>,
+    /// Whether a write that fails is no end, since the connection is dialled again.
+    redials: bool,
+    /// Why what is written goes nowhere, until the connection has been: the peer has left.
+    lost: Option<Error>,
     backlog: Backlog,
     /// What comes behind the backlog; there only while the socket is stuck.
     queue: VecDeque<Backlog>,
@@ -86,8 +90,8 @@ pub struct Tx {
     bytes: u64,
     dropped: u64,
     writes: u64,
-    /// Of `frames` and `bytes`: what was taken, and is known to be lost since.
-    lost: Lost,
+    /// Of `frames` and `bytes`: what nobody has received, of messages.
+    unheard: Lost,
 }
 
 /// What was taken and is not yet written: a frame that the socket has taken a part of, frames held
@@ -288,10 +292,14 @@ impl<'a> Frames<'a> for Packed<'a> {
     }
 }
 
+/// The most that one write gathers there.
+fn piece_of(socket: &Socket) -> usize {
+    if socket.is_unix() { PIECE } else { TCP_PIECE }
+}
+
 impl Tx {
     pub fn new(token: Token, socket: Arc<Socket>, options: &Options) -> Tx {
-        let piece = if socket.is_unix() { PIECE } else { TCP_PIECE };
-        let has_messages = socket.has_messages();
+        let (piece, has_messages) = (piece_of(&socket), socket.has_messages());
         let mut tx = Tx { token, socket: Some(socket), has_messages, piece, ..Tx::default() };
         tx.configure(options);
         tx
@@ -303,11 +311,15 @@ impl Tx {
         self.padded = if options.pad() { frame::PADDED } else { 0 };
         self.corks = options.cork();
         self.hold.time = options.tx_time();
+        self.redials = options.reconnects().is_some();
+        if !self.redials {
+            self.end = self.end.take().or_else(|| self.lost.clone());
+        }
         self.shut_lane();
     }
 
     pub fn add_to(&self, stats: &mut qnet_stats) {
-        let mut lost = self.lost;
+        let mut lost = self.unheard;
         lost.add(self.socket().refused());
         // What was refused is told without its size, which is the last message's here.
         lost = Lost { frames: lost.frames.min(self.frames), bytes: lost.bytes.min(self.bytes) };
@@ -341,7 +353,37 @@ impl Tx {
 
     /// How reading the stream must take its end: a reset that a write met is no end in order.
     pub fn reset(&self) -> Option<Error> {
-        self.end.clone().filter(|end| matches!(end, Error::Os(_)))
+        self.end.as_ref().or(self.lost.as_ref()).filter(|end| matches!(end, Error::Os(_))).cloned()
+    }
+
+    /// Whether what is written goes nowhere.
+    pub fn is_lost(&self) -> bool {
+        self.lost.is_some()
+    }
+
+    /// A write has met the peer's leaving. Reading is to meet it too, behind what waits; where nobody
+    /// reads, the service thread looks.
+    fn lose(&mut self, why: Error) {
+        self.lost = Some(why);
+        self.socket().shutdown();
+        if let Ok(conn) = process().conns.get(self.token) {
+            process().service.watch(conn);
+        }
+    }
+
+    /// Goes on without a peer: what was taken and is not written is lost, and so is all that follows.
+    pub fn go_down(&mut self, absent: Arc<Socket>) {
+        self.end = None;
+        self.lost = Some(Error::Closed);
+        self.write_backlog();
+        self.socket = Some(absent);
+    }
+
+    /// Goes on with another peer.
+    pub fn come_up(&mut self, socket: Arc<Socket>) {
+        self.lost = None;
+        self.piece = piece_of(&socket);
+        self.socket = Some(socket);
     }
 
     /// Gives up what is not written.
@@ -419,16 +461,14 @@ impl Tx {
             return Ok(true);
         }
         let written = self.write(&[IoSlice::new(unwritten)]);
-        let n = match self.wrote(written) {
+        let n = match self.wrote(written, unwritten.len()) {
             // Short of memory for now: what was taken stays.
             Err(Error::Os(Errno::NOMEM | Errno::NOBUFS)) => 0,
             written => written?,
         };
         let (whole, before) = (progress.whole, progress.frames);
         progress.advance(bytes, frames, n);
-        let sent = progress.frames - before;
-        self.frames += sent as u64;
-        self.bytes += (progress.whole - whole - sent * PREFIX) as u64;
+        self.count(progress.frames - before, progress.whole - whole);
         self.is_stuck = n < unwritten.len();
         Ok(!self.is_stuck)
     }
@@ -544,22 +584,21 @@ impl Tx {
     ) -> Result<usize> {
         if self.has_messages && self.padded == 0 {
             let written = self.socket().write_each(self.fitting(frames), self.gives_up());
-            let written = self.wrote(written)?;
+            let written = self.wrote(written, 0)?;
             return Ok(self.take(frames, written));
         }
         if is_last || first.len() > self.piece {
             let written = self.write_one(first);
-            let written = self.wrote(written)?;
+            let written = self.wrote(written, first.len())?;
             return Ok(self.take(frames, written));
         }
         let many = self.gather(frames);
-        let written = self.wrote(many.written)?;
+        let written = self.wrote(many.written, many.len)?;
         if written < many.len {
             return Ok(self.take(frames, written));
         }
         *frames = many.behind;
-        self.frames += many.count as u64;
-        self.bytes += (many.len - many.count * PREFIX) as u64;
+        self.count(many.count, many.len);
         Ok(many.count)
     }
 
@@ -639,8 +678,16 @@ impl Tx {
         count
     }
 
+    /// Every write.
+    #[inline]
     fn write(&self, pieces: &[IoSlice<'_>]) -> rustix::io::Result<Written> {
-        self.socket().write(pieces, self.gives_up())
+        match self.lost {
+            None => self.socket().write(pieces, self.gives_up()),
+            Some(_) => {
+                let bytes = pieces.iter().map(|piece| piece.len()).sum();
+                Ok(Written { bytes, ..Written::default() })
+            }
+        }
     }
 
     /// Whether what the socket has no room for is lost, rather than refused: not for a sender that
@@ -655,13 +702,13 @@ impl Tx {
         since.map_or(Deadline::Never, |since| Deadline::At(since + PATIENCE))
     }
 
-    /// Counts a write; an error that the connection does not survive ends sending. Returns how many
-    /// bytes it took.
-    fn wrote(&mut self, written: rustix::io::Result<Written>) -> Result<usize> {
+    /// Counts a write of `len` bytes; an error that the connection does not survive ends sending.
+    /// Returns how many bytes it took.
+    fn wrote(&mut self, written: rustix::io::Result<Written>, len: usize) -> Result<usize> {
         match written {
             Ok(Written { bytes, calls, lost }) => {
                 self.writes += calls;
-                self.lost.add(lost);
+                self.unheard.add(lost);
                 if calls > 0 {
                     self.full_since = None;
                 } else if self.has_messages && bytes == 0 {
@@ -672,8 +719,23 @@ impl Tx {
             Err(errno @ (Errno::NOMEM | Errno::NOBUFS)) => Err(Error::Os(errno)),
             Err(errno) => {
                 let end = if errno == Errno::PIPE { Error::Closed } else { Error::Os(errno) };
+                if self.redials && self.end.is_none() {
+                    self.lose(end);
+                    return Ok(len);
+                }
                 Err(self.end.get_or_insert(end).clone())
             }
+        }
+    }
+
+    /// Counts frames that were written whole, with their prefixes `bytes`.
+    #[inline]
+    fn count(&mut self, frames: usize, bytes: usize) {
+        if self.is_lost() {
+            self.dropped += frames as u64;
+        } else {
+            self.frames += frames as u64;
+            self.bytes += (bytes - frames * PREFIX) as u64;
         }
     }
 
@@ -692,8 +754,7 @@ impl Tx {
                 break;
             }
             written -= wire.len();
-            self.frames += 1;
-            self.bytes += wire.padded_len as u64;
+            self.count(1, wire.len());
         }
         taken
     }
@@ -748,15 +809,17 @@ impl Tx {
         // Even where the socket was full: it has room long before it says so.
         self.write_backlog();
         let written = self.pass_now(bytes);
+        if self.is_lost() {
+            self.dropped += frames as u64;
+            return frames;
+        }
         if written == bytes.len() {
-            self.frames += frames as u64;
-            self.bytes += (bytes.len() - frames * PREFIX) as u64;
+            self.count(frames, bytes.len());
             return 0;
         }
         let mut sent = Progress::default();
         sent.advance(bytes, frames, written);
-        self.frames += sent.frames as u64;
-        self.bytes += (sent.whole - sent.frames * PREFIX) as u64;
+        self.count(sent.frames, sent.whole);
         let taken = sent.frames + self.enqueue(&bytes[sent.whole..], written - sent.whole, limit);
         self.dropped += (frames - taken) as u64;
         frames - taken
@@ -769,8 +832,8 @@ impl Tx {
             return 0;
         }
         let written = self.write(&[IoSlice::new(bytes)]);
-        // Short of memory is like being full; another failure has set `end`.
-        self.wrote(written).unwrap_or(0)
+        // Short of memory is like being full; another failure has set `end` or `lost`.
+        self.wrote(written, bytes.len()).unwrap_or(0)
     }
 
     /// Queues what the socket has taken `cut` bytes of, since it is full. Returns how many frames.

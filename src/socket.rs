@@ -140,7 +140,7 @@ impl Socket {
     /// A socket that is new here: tuned, then with the buffers that the caller has chosen.
     pub fn tuned(fd: OwnedFd, buffers: Buffers) -> Result<Socket> {
         let socket = Socket::adopted(fd);
-        buffers.apply(&socket.fd)?;
+        socket.set_buffers(buffers)?;
         Ok(socket)
     }
 
@@ -155,6 +155,11 @@ impl Socket {
         let peer = rustix::net::getpeername(&fd).ok().flatten();
         let [local, peer] = [local, peer].map(|any| medium.address(any));
         Socket { fd, medium, wake: Wake::default(), local, peer }
+    }
+
+    /// Stands for a socket while there is none: nothing ever comes, until it is shut down.
+    pub fn absent(peer: Address) -> Result<Socket> {
+        Ok(Socket { peer, ..Socket::adopted(unixgram()?) })
     }
 
     pub fn fd(&self) -> BorrowedFd<'_> {
@@ -278,6 +283,11 @@ impl Socket {
     pub fn shutdown(&self) {
         // It fails only where the end has been seen.
         let _ = rustix::net::shutdown(&self.fd, Shutdown::Both);
+    }
+
+    /// Sets what the caller has chosen.
+    pub fn set_buffers(&self, buffers: Buffers) -> Result<()> {
+        buffers.apply(&self.fd)
     }
 
     pub fn set_send_buffer(&self, bytes: usize) -> Result<()> {

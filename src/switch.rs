@@ -54,6 +54,17 @@ impl Port {
         let inside = self.switch.lock();
         inside.other_side(self.id).map(|id| inside.ports[id].conn)
     }
+
+    /// Its connection gets another socket, by `exchange`.
+    pub fn exchange_socket(&self, exchange: impl FnOnce()) {
+        let mut inside = self.switch.lock();
+        let outlet = &mut inside.ports[self.id];
+        // Taking a descriptor out of the set cannot fail.
+        let _ = outlet.watch(self.switch.runner, NOTHING);
+        exchange();
+        // In its turn it waits for what it has to of the new one.
+        self.switch.runner.look(outlet.conn.token);
+    }
 }
 
 pub struct Switch {
@@ -250,7 +261,7 @@ impl Ref<Conn> {
             inside.may_read(id, false);
             drop(inside);
             if let Some(end) = state.rx.end() {
-                self.report_end(state, end);
+                self.meet_end(state, end);
             }
         } else {
             return;

@@ -37,6 +37,10 @@ pub unsafe extern "C-unwind" fn qnet_dial(
 /// @return As qnet_dial(), and QNET_ERR_TIMEOUT (QNET_ERR_AGAIN where the time given was 0);
 ///         QNET_ERR_INVALID for an unknown option or a value out of range, and QNET_ERR_UNSUPPORTED
 ///         for an option of other objects: nothing has been dialled then.
+///
+/// With QNET_OPT_RECONNECT_MS above 0 a peer that is not there yet is no failure: where nobody
+/// listens, the name has no address, the network or host cannot be reached or the time passed, the
+/// connection begins down, and is dialled again; see qnet_set_state_handler().
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_dial_with(
     network: *const c_char,

@@ -6,6 +6,7 @@ use super::{OK, on_conn, qnet_conn, run_close_call, run_due_close_call};
 /// or linked, its close handler has returned. It works however the connection is received from: one that is pulled, or
 /// not received from at all, has ended once its peer has left, though frames may still wait. (Over
 /// TCP, a peer that leaves while much is unread is not seen to leave until some of that is received.)
+/// One that is dialled again has not ended by its peer's leaving.
 ///
 /// @param timeout_ms  How long to wait: -1 without an end, 0 not at all.
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (a timeout below -1), QNET_ERR_AGAIN (0 was
@@ -18,9 +19,10 @@ pub unsafe extern "C-unwind" fn qnet_wait(conn: *mut qnet_conn, timeout_ms: c_in
 
 /// Tells how the connection ended.
 ///
-/// @return QNET_OK while it is open, and, where frames are pulled, until what the peer sent has been
-///         received; QNET_ERR_CLOSED (in order, by either side), QNET_ERR_PROTOCOL, QNET_ERR_OS (a
-///         reset, for example); QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+/// @return QNET_OK while it is open, also while one that is dialled again is down, and, where frames
+///         are pulled, until what the peer sent has been received; QNET_ERR_CLOSED (in order, by
+///         either side), QNET_ERR_PROTOCOL, QNET_ERR_OS (a reset, for example); QNET_ERR_HANDLE,
+///         QNET_ERR_INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_close_reason(conn: *mut qnet_conn) -> c_int {
     on_conn(conn, "tell how it ended", |conn| {

@@ -32,7 +32,8 @@ pub unsafe extern "C-unwind" fn qnet_set_hwaddr(conn: *mut qnet_conn, mac: *cons
     })
 }
 
-/// Tells the address of this end: empty for a socket without a name.
+/// Tells the address of this end: empty for a socket without a name, and while a connection that is
+/// dialled again is down.
 ///
 /// @param buf  Filled as snprintf(3) does: cut short if need be, and then NUL-terminated all the
 ///             same. May be NULL if cap is 0.
@@ -51,7 +52,8 @@ pub unsafe extern "C-unwind" fn qnet_local_addr(
     })
 }
 
-/// Tells the address of the peer's end, as it was when the connection was made.
+/// Tells the address of the peer's end, as it was when the connection was made; while one that is
+/// dialled again is down, the address that is dialled, or nothing where that is a name.
 ///
 /// @param buf  As for qnet_local_addr().
 /// @param cap  As for qnet_local_addr().
@@ -91,7 +93,8 @@ pub unsafe extern "C-unwind" fn qnet_get_stats(
 /// @param option  One of enum qnet_option.
 /// @param value   Its value.
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or a value out of range),
-///         QNET_ERR_UNSUPPORTED (not an option of connections, or not in this release), QNET_ERR_OS,
+///         QNET_ERR_UNSUPPORTED (not an option of this connection), QNET_ERR_BUSY
+///         (QNET_OPT_RECONNECT_MS above 0, after qnet_fd() gave out the socket itself), QNET_ERR_OS,
 ///         QNET_ERR_INTERNAL. On failure nothing has changed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_set(conn: *mut qnet_conn, option: c_int, value: i64) -> c_int {

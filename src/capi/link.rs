@@ -8,7 +8,8 @@ use crate::process::process;
 /// qnet_unlink() is called.
 ///
 /// Nothing is lost: while one does not read, the other is not read. When one side ends, the other is
-/// ended after what the first sent is written, however long that takes. Frames shorter than 14 bytes
+/// ended after what the first sent is written, however long that takes; while one that is dialled
+/// again is down, what is for it is dropped (its tx_dropped). Frames shorter than 14 bytes
 /// are skipped (rx_runts); those longer than the sending side's QNET_OPT_MAX_FRAME, or for a peer that
 /// has shut down its reading alone, are dropped (that side's tx_dropped). Threads of the library's do the work, at most 4, which all links and hubs share.
 /// Other ways to receive give QNET_ERR_BUSY; sends go to the connection's own peer, between the

@@ -14,6 +14,7 @@ pub mod info;
 pub mod link;
 pub mod listener;
 pub mod receive;
+pub mod redial;
 pub mod send;
 mod symbols;
 

@@ -216,14 +216,16 @@ pub unsafe extern "C-unwind" fn qnet_poll(
 }
 
 /// The connection's descriptor, for poll, epoll or a GUI's loop: the socket itself, the same number
-/// until qnet_close() returns.
+/// until qnet_close() returns. With QNET_OPT_RECONNECT_MS above 0, a descriptor that follows the
+/// socket and signals reading alone.
 ///
 /// Poll it for reading only after a receive gave QNET_ERR_AGAIN, or a batch fewer than its count:
 /// the library may hold frames that the descriptor knows nothing of (qnet_poll() does). When it can
 /// be written to, a send that gave QNET_ERR_AGAIN may be tried again. Do not read, write or close
 /// it; remove it from an epoll set before qnet_close().
 ///
-/// @return The descriptor; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+/// @return The descriptor; QNET_ERR_HANDLE, QNET_ERR_OS (there is none to follow the socket with),
+///         QNET_ERR_INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_fd(conn: *mut qnet_conn) -> c_int {
     on_conn(conn, "tell the descriptor", |conn| conn.fd())

@@ -59,6 +59,7 @@ versioned! {
     "qnet_close_reason",
     "qnet_shutdown",
     "qnet_close",
+    "qnet_set_state_handler",
     "qnet_hwaddr",
     "qnet_set_hwaddr",
     "qnet_local_addr",
