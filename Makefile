@@ -30,7 +30,8 @@ PRIVATE    := $(TARGET)/install/native-static-libs
 all:
 	$(CARGO) build --release --locked --target-dir $(TARGET)
 	mkdir -p $(dir $(STATIC))
-	echo | $(RUSTC) --crate-type staticlib --print native-static-libs=$(PRIVATE) -o /dev/null -
+	: >$(PRIVATE).rs
+	$(RUSTC) --crate-type staticlib --print native-static-libs=$(PRIVATE) -o $(PRIVATE).a $(PRIVATE).rs
 	$(LD) -r --gc-sections --force-group-allocation -o $(STATIC:.a=.o) $(BUILT)/libqnet.a \
 	$$(nm -s $(BUILT)/libqnet.a 2>/dev/null | grep -o '^qnet_[a-z_]*@@QNET_[0-9]*' | sed 's/^/-u /')
 	objcopy -w --keep-global-symbol='qnet_*' --strip-debug -R .llvmbc -R .llvmcmd $(STATIC:.a=.o)
