@@ -105,7 +105,7 @@ static void peer_remove(struct peer *peer)
     place_remove(&peer->place);
 }
 
-/* Makes an end, at the peer, of a connection that resets. */
+/* Its connection ends by a reset; it listens on. */
 static void peer_resets(struct peer *peer)
 {
     struct linger none = { 1, 0 };
@@ -135,6 +135,22 @@ static void carrier_told(void *user, int up)
         raw_sleep_ms(1);
     put(&carrier->running, 0);
     count_up(&carrier->told);
+}
+
+/* A frame handler that does not return while its gate is shut. */
+struct gate {
+    int shut, calls;
+};
+
+static void stand_at_the_gate(void *user, const uint8_t *frame, size_t len)
+{
+    struct gate *gate = user;
+
+    (void)frame;
+    (void)len;
+    count_up(&gate->calls);
+    while (get(&gate->shut))
+        raw_sleep_ms(1);
 }
 
 /* ---- Both ---- */
@@ -425,6 +441,32 @@ static void frames_wait_for_who_pulls(void)
     scene_close(&scene);
 }
 
+/* A handler that was taken away still has the frames; when it returns, it goes down. */
+static void a_handler_was_taken_away(void)
+{
+    struct flow in = flow_of_small_frames(), out = in;
+    struct gate gate = { 1, 0 };
+    struct scene scene;
+
+    scene_open(&scene, SOON_MS);
+    CHECK_INT(qnet_set(scene.conn, QNET_OPT_WAIT, 0), QNET_OK);
+    CHECK_INT(qnet_set_handler(scene.conn, stand_at_the_gate, &gate), QNET_OK);
+    raw_send_flow(scene.peer.fd, &in, 1, 0);
+    EVENTUALLY(get(&gate.calls) == 1);
+    CHECK_INT(qnet_set_handler(scene.conn, NULL, NULL), QNET_OK);
+    peer_leaves(&scene.peer);
+    CHECK_INT(flow_send(&out, scene.conn, 0, 5), 5);
+    raw_sleep_ms(50);
+    CHECK_INT(flow_send(&out, scene.conn, 0, 5), 5);
+    CHECK_INT(get(&scene.carrier.told), 0);
+    put(&gate.shut, 0);
+    is_told(&scene, 1);
+    scene_up(&scene);
+    check_sent(scene.conn, out.next);
+    CHECK_INT(qnet_set(scene.conn, QNET_OPT_WAIT, 1), QNET_OK);
+    scene_close(&scene);
+}
+
 /* ---- Sending ---- */
 
 static void sends_while_down_are_counted(void)
@@ -554,16 +596,6 @@ static void senders_at_work_in_parts(void)
 }
 
 /* A send that waits for a peer who does not read succeeds when that one leaves. */
-static void *sending_until_stuck(void *argument)
-{
-    struct sender *sender = argument;
-
-    while (!get(&sender->stop)) {
-        CHECK_INT(flow_send(&sender->flow, sender->conn, sender->way, 1), 1);
-    }
-    return NULL;
-}
-
 static void a_stuck_send_goes_on(void)
 {
     struct sender sender;
@@ -574,9 +606,8 @@ static void a_stuck_send_goes_on(void)
     memset(&sender, 0, sizeof sender);
     sender.conn = scene.conn;
     sender.flow = flow_of_all_sizes();
-    start_thread(&sender.thread, sending_until_stuck, &sender);
-    while (!raw_readable(scene.peer.fd, 0))
-        raw_sleep_ms(1);
+    start_thread(&sender.thread, sending, &sender);
+    CHECK(raw_readable(scene.peer.fd, patience_ms()));
     raw_sleep_ms(100);
     put(&sender.stop, 1);
     peer_leaves(&scene.peer);
@@ -796,7 +827,7 @@ static void starts_before_its_peer(void)
     scene_close(&scene);
 }
 
-/* Nobody answers: at first, and later on. Filled from another socket. */
+/* The peer listens, but its program hangs: there is no room for anybody. */
 static void fill_backlog(struct peer *peer, int fillers[4])
 {
     int i;
@@ -816,7 +847,7 @@ static void fill_backlog(struct peer *peer, int fillers[4])
 static void starts_before_anybody_answers(void)
 {
     int64_t options[] = { QNET_OPT_RECONNECT_MS, SOON_MS, QNET_OPT_DIAL_TIMEOUT_MS, 0 };
-    int fillers[4], i;
+    int fillers[4], i, j;
     struct scene scene;
 
     for (i = 0; i < 2; i++) {
@@ -830,8 +861,8 @@ static void starts_before_anybody_answers(void)
         peer_goes_deaf(&scene.peer);
         peer_returns(&scene.peer);
         EVENTUALLY(stats_of(scene.conn).reconnects == 1);
-        for (i = 0; fillers[i] >= 0; i++)
-            close(fillers[i]);
+        for (j = 0; fillers[j] >= 0; j++)
+            close(fillers[j]);
         scene_close(&scene);
     }
 }
@@ -840,6 +871,7 @@ static void starts_before_anybody_answers(void)
 static void failures_at_the_beginning(void)
 {
     const int64_t options[] = { QNET_OPT_RECONNECT_MS, SOON_MS };
+    const int64_t timely[] = { QNET_OPT_RECONNECT_MS, NEVER_MS, QNET_OPT_DIAL_TIMEOUT_MS, 1000 };
     struct footprint before = footprint_now();
     struct rlimit limit, none;
     qnet_conn *conn;
@@ -847,6 +879,10 @@ static void failures_at_the_beginning(void)
     CHECK_INT(qnet_dial_with("tcp", "nowhere", options, 1, &conn), QNET_ERR_INVALID);
     CHECK_INT(qnet_dial_with("tcq", "127.0.0.1:1", options, 1, &conn), QNET_ERR_INVALID);
     CHECK_INT(qnet_dial_with("unix", "/dev/null/socket", options, 1, &conn), QNET_ERR_OS);
+    /* With a timeout, for who looks names up may be far away, or slow. */
+    CHECK_INT(qnet_dial_with("tcp", "nobody.invalid:1", timely, 2, &conn), QNET_OK);
+    CHECK_INT(qnet_peer_addr(conn, NULL, 0), 0);
+    CHECK_INT(qnet_close(conn), QNET_OK);
     CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0);
     none = limit;
     none.rlim_cur = 0;
@@ -972,7 +1008,7 @@ static void stage_open(struct stage *stage, int way, int when, int (*call)(struc
         CHECK_INT(qnet_hub_attach(stage->hub, conn), QNET_OK);
 }
 
-/* The peer leaves and is back, unless that is too late. */
+/* The peer leaves, and listens on. */
 static void stage_blink(struct stage *stage)
 {
     goes(&stage->scene.peer);
@@ -1290,13 +1326,28 @@ static void closed_while_dialling(void)
     footprint_again(before);
 }
 
-/* Who closes while it is just coming up, or down, and twice at once. */
+/* One of two who close at once. */
+struct closer {
+    pthread_t thread;
+    qnet_conn *conn;
+    int result;
+};
+
+static void *closing_either(void *argument)
+{
+    struct closer *closer = argument;
+
+    closer->result = qnet_close(closer->conn);
+    return NULL;
+}
+
+/* While it is just coming up, or down. */
 static void closed_at_any_time(void)
 {
     struct footprint before = footprint_now();
-    pthread_t threads[2];
+    struct closer closers[2];
     struct scene scene;
-    int round, i;
+    int round, told, i;
 
     for (round = 0; round < rounds(100); round++) {
         scene_open(&scene, 1);
@@ -1307,24 +1358,20 @@ static void closed_at_any_time(void)
             finds_nothing(scene.conn);
         if (round % 3)
             raw_sleep_ms(round % 3);
-        if (round % 5 == 0) {
-            struct deed_of_two { int codes[2]; } two = { { 0, 0 } };
-
-            two.codes[0] = qnet_close(scene.conn);
-            two.codes[1] = qnet_close(scene.conn);
-            CHECK_INT(two.codes[0], QNET_OK);
-            CHECK_INT(two.codes[1], QNET_ERR_HANDLE);
-        } else {
-            start_thread(&threads[0], closing, scene.conn);
-            for (i = 0; i < 50; i++)
-                check_among(make_send(scene.conn),
-                            MAY(QNET_OK) | MAY(QNET_ERR_CLOSED) | MAY(QNET_ERR_HANDLE));
-            join_thread(threads[0]);
-        }
-        i = get(&scene.carrier.told);
+        closers[0].conn = closers[1].conn = scene.conn;
+        for (i = 0; i < 2; i++)
+            start_thread(&closers[i].thread, closing_either, &closers[i]);
+        for (i = 0; i < 50; i++)
+            check_among(make_send(scene.conn),
+                        MAY(QNET_OK) | MAY(QNET_ERR_CLOSED) | MAY(QNET_ERR_HANDLE));
+        for (i = 0; i < 2; i++)
+            join_thread(closers[i].thread);
+        CHECK_INT(closers[0].result + closers[1].result, QNET_ERR_HANDLE);
+        told = get(&scene.carrier.told);
+        CHECK_INT(get(&scene.carrier.running), 0);
         peer_remove(&scene.peer);
         CHECK_INT(get(&scene.carrier.running), 0);
-        CHECK_INT(get(&scene.carrier.told), i);
+        CHECK_INT(get(&scene.carrier.told), told);
     }
     footprint_again(before);
 }
@@ -1855,6 +1902,7 @@ int main(void)
     RUN(resets);
     kind_now = &peer_kinds[0];
     RUN_KINDS(frames_wait_for_who_pulls);
+    RUN_KINDS(a_handler_was_taken_away);
     RUN_KINDS(sends_while_down_are_counted);
     RUN_KINDS(senders_at_work);
     RUN_KINDS(senders_at_work_coalescing);
