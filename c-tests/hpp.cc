@@ -1,6 +1,7 @@
 /*
  * hpp.cc - qnet.hpp: what it owns and when it lets go, and how failures come.
  */
+#include <atomic>
 #include <type_traits>
 
 #include "check.h"
@@ -194,6 +195,22 @@ static void handlers_are_replaced()
     CHECK(b.recv(buf, sizeof buf).has_value());
 }
 
+static void reconnecting_is_told()
+{
+    auto listener = qnet::listener::listen("tcp", "127.0.0.1:0");
+    auto a = qnet::conn::dial("tcp", listener.addr(), { { QNET_OPT_RECONNECT_MS, 1 } });
+    std::atomic<int> downs(0), ups(0);
+
+    a.on_state([&](bool up) { (up ? ups : downs)++; });
+    a.on_frame([](const std::uint8_t *, std::size_t) {});
+    listener.accept().reset();
+    while (ups < 1)
+        usleep(100);
+    CHECK_INT(downs, 1);
+    CHECK_INT(a.stats().reconnects, 1);
+    a.reset();
+}
+
 /* A connection may go inside its own handler, which lives until it has returned. */
 static void closes_inside_its_handler()
 {
@@ -295,6 +312,7 @@ int main()
     RUN(dials_with_options);
     RUN(handlers_let_go);
     RUN(handlers_are_replaced);
+    RUN(reconnecting_is_told);
     RUN(closes_inside_its_handler);
     RUN(a_close_handler_alone_is_called);
     RUN(hubs_forward);

@@ -132,6 +132,7 @@ template <class Give> std::string text(Give give)
 using frame_function = std::function<void(const std::uint8_t *data, std::size_t len)>;
 using batch_function = std::function<void(const frame *frames, std::size_t count)>;
 using close_function = std::function<void(int reason)>;
+using state_function = std::function<void(bool up)>;
 
 /*
  * What a connection's handlers call. The library shares it from the first handler on until the close
@@ -141,6 +142,7 @@ class handlers {
 public:
     frame_function *add(frame_function f) { return add_to(frames_, std::move(f)); }
     batch_function *add(batch_function f) { return add_to(batches_, std::move(f)); }
+    state_function *add(state_function f) { return add_to(states_, std::move(f)); }
 
     void on_close(close_function f)
     {
@@ -156,6 +158,11 @@ public:
     static void batch_came(void *f, const frame *frames, std::size_t count)
     {
         (*static_cast<batch_function *>(f))(frames, count);
+    }
+
+    static void state_changed(void *f, int up)
+    {
+        (*static_cast<state_function *>(f))(up != 0);
     }
 
     /* `shared` is the library's own share. */
@@ -183,6 +190,7 @@ private:
     std::mutex mutex_;
     std::list<frame_function> frames_;
     std::list<batch_function> batches_;
+    std::list<state_function> states_;
     close_function closed_;
 };
 
@@ -429,6 +437,12 @@ public:
     void on_batch(detail::batch_function f)
     {
         detail::check(qnet_set_batch_handler(get(), detail::handlers::batch_came,
+                                             shared().add(std::move(f))));
+    }
+    /* Of one that is dialled again (QNET_OPT_RECONNECT_MS). */
+    void on_state(detail::state_function f)
+    {
+        detail::check(qnet_set_state_handler(get(), detail::handlers::state_changed,
                                              shared().add(std::move(f))));
     }
     void on_close(detail::close_function f)
