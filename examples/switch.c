@@ -10,11 +10,12 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "address.h"
 #include "qnet.h"
+#include "serve.h"
 
 static const char usage[] =
     "usage: switch ADDRESS...\n\n"
@@ -31,32 +32,6 @@ static int complain(const char *what, int status)
 {
     fprintf(stderr, "switch: %s\n", what);
     return status;
-}
-
-/* Has the hub serve who connects to an address. Returns 0, or the exit status. */
-static int serve(qnet_hub *hub, const char *argument)
-{
-    char network[NETWORK_LEN];
-    const char *address = split_address(argument, network);
-    qnet_listener *listener;
-    char where[256]; /* the address with the port that the system chose, if that was 0 */
-    int code;
-
-    if (address == NULL)
-        return complain("an ADDRESS is unix:PATH or tcp:HOST:PORT (see --help)", 2);
-    code = qnet_listen(network, address, &listener);
-    if (code != QNET_OK)
-        return complain(qnet_last_error(), code == QNET_ERR_INVALID ? 2 : 1);
-    if (qnet_hub_serve(hub, listener) != QNET_OK) {
-        complain(qnet_last_error(), 1);
-        (void)qnet_listener_close(listener); /* from now on this is up to qnet_hub_close() */
-        return 1;
-    }
-    if (qnet_listener_addr(listener, where, sizeof where) < 0)
-        return complain(qnet_last_error(), 1);
-    if (printf("listening at %s:%s\n", network, where) < 0 || fflush(stdout) != 0)
-        return complain("cannot write to standard output", 1);
-    return 0;
 }
 
 /* Tells how it goes, in the line where it was told last. Returns 0, or the exit status. */
