@@ -619,6 +619,49 @@ static void loans_of_long_frames(void)
     loans_last(flow_of_one_size(&long_frame), 30);
 }
 
+/* Writes to memory that nobody has, of a buffer's size. */
+static void use_free_memory(void)
+{
+    enum { PIECES = 64, PIECE = 4096 };
+    void *pieces[PIECES];
+    int i;
+
+    for (i = 0; i < PIECES; i++) {
+        pieces[i] = allocate(PIECE);
+        memset(pieces[i], 0xee, PIECE);
+    }
+    for (i = 0; i < PIECES; i++)
+        free(pieces[i]);
+}
+
+/* Frames that fill the library's buffer to the last byte, and nothing behind them. */
+static void loans_that_fill_a_buffer(void)
+{
+    static const size_t size = 60;
+    static const unsigned counts[] = { 64, 128, 256, 512, 1024, 2048, 64 };
+    struct flow flow = flow_of_one_size(&size);
+    qnet_frame frames[3000];
+    int fd;
+    qnet_conn *conn = raw_pair(&fd);
+    size_t i;
+
+    for (i = 0; i < sizeof counts / sizeof *counts; i++) {
+        unsigned first = flow.next;
+
+        raw_send_flow(fd, &flow, counts[i], 0);
+        while (first < flow.next) {
+            int n = qnet_recv_batch(conn, frames, 3000, patience_ms());
+
+            CHECK(n > 0);
+            use_free_memory();
+            check_loans(frames, n, first);
+            first += (unsigned)n;
+        }
+    }
+    CHECK_INT(qnet_close(conn), QNET_OK);
+    close(fd);
+}
+
 static void batch_arguments(void)
 {
     struct flow flow = flow_of_small_frames();
@@ -1992,6 +2035,7 @@ int main(void)
     RUN(waiting_for_a_turn_counts);
     RUN_EACH(loans_of_short_frames);
     RUN_EACH(loans_of_long_frames);
+    RUN(loans_that_fill_a_buffer);
     RUN(batch_arguments);
     RUN(descriptor_after_a_batch);
     RUN(packed_bytes);

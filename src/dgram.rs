@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, sockopt};
 
 use crate::address::{self, Address, Family, Host, UnixName};
@@ -43,8 +44,10 @@ fn udp(family: Family, local: &[u8], remote: &[u8]) -> Result<Socket> {
     if remote_port == 0 {
         return Err(Error::invalid("malformed address: a remote without a port"));
     }
-    let remotes =
+    let mut remotes =
         addresses(&remote, remote_port, family, Ipv6Addr::LOCALHOST, Ipv4Addr::LOCALHOST)?;
+    // QEMU has no v6.
+    remotes.sort_by_key(SocketAddr::is_ipv6);
     let any = (Ipv6Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
     let locals = addresses(&local, local_port, family, any.0, any.1)?;
     let mut failed = Error::invalid("one address is v4, the other v6");
@@ -52,8 +55,10 @@ fn udp(family: Family, local: &[u8], remote: &[u8]) -> Result<Socket> {
         let is_like = |local: &&SocketAddr| local.is_ipv4() == remote.is_ipv4();
         for local in locals.iter().filter(is_like) {
             match udp_between(*local, remote) {
-                Ok(socket) => return Ok(socket),
-                Err(error) => failed = error,
+                Err(
+                    error @ Error::Os(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL | Errno::NETUNREACH),
+                ) => failed = error,
+                made => return made,
             }
         }
     }

@@ -7,18 +7,20 @@ use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::event::PollFlags;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::net::addr::SocketAddrArg;
-use rustix::net::{AddressFamily, RecvFlags, SocketAddrAny, SocketAddrUnix, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketType, sockopt};
 
 use crate::address::UnixName;
 use crate::error::{Error, Result};
 use crate::frame::{self, PREFIX, Walk};
-use crate::mmsg::{self, FRONT, Inbox, MESSAGES, Message, Outbox, SLOT, Size, Wants};
+use crate::mmsg::{self, FRONT, Inbox, MESSAGES, Message, Outbox, SEGMENTS, SLOT, Size, Wants};
+use crate::process::lock;
 use crate::socket::{self, Got, Lost, Read, SocketFile, Written};
 use crate::tap;
 
@@ -35,6 +37,10 @@ const UDP_V6_MAX: usize = 65_535 - 8;
 
 /// How often a message is tried that the error of another, or a lack of memory, stands against.
 const TRIES: u32 = 4;
+
+/// How many messages of UDP are remembered before it is asked what became of them: more than one call
+/// sends.
+const RECENT: usize = 2 * MESSAGES;
 
 /// By what way messages go.
 pub enum Messages {
@@ -54,10 +60,16 @@ pub struct Udp {
     /// Up to what length frames are left to the kernel to make datagrams of. Relaxed, as all here:
     /// one thread sends at a time.
     segment_max: AtomicUsize,
-    /// Frames and bytes of the last message.
-    last: [AtomicU64; 2],
-    /// Those that the peer's host has refused after they were sent.
-    refused: [AtomicU64; 2],
+    sent: Mutex<Sent>,
+}
+
+/// What became of UDP messages after they were sent.
+#[derive(Default)]
+struct Sent {
+    /// The last of those that nothing was heard of.
+    recent: Vec<Size>,
+    /// Those that the peer's host has refused.
+    refused: Lost,
 }
 
 /// A Unix datagram socket that knows its remote by name. It is not connected: it would stay with a
@@ -89,32 +101,48 @@ pub struct Tap {
 
 impl Udp {
     pub fn over(fd: BorrowedFd<'_>, is_v4: bool) -> Udp {
-        let (level, recverr) = match is_v4 {
-            true => (libc::IPPROTO_IP, libc::IP_RECVERR),
-            false => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
-        };
-        // Without the one refusals are not counted, without the other each datagram is a message.
-        let _ = mmsg::set_option(fd, level, recverr, 1);
+        // Without the ones refusals are not counted (a v6 socket may have a v4 peer), without the
+        // other each datagram is a message.
+        let _ = mmsg::set_option(fd, libc::IPPROTO_IP, libc::IP_RECVERR, 1);
+        let _ = mmsg::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1);
         let _ = mmsg::set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1);
         // A kernel before 4.18 would send what it is to cut as it is.
         let is_cut = mmsg::set_option(fd, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
         Udp {
             is_v4,
             segment_max: AtomicUsize::new(if is_cut { frame::MAX } else { 0 }),
-            last: Default::default(),
-            refused: Default::default(),
+            sent: Mutex::default(),
         }
     }
 
-    /// Counts what the peer's host has refused. The kernel tells of it once a message, which was the
-    /// last one that was sent, whatever datagrams it made of it.
-    fn look_for_refusals(&self, fd: BorrowedFd<'_>) {
-        let flags = RecvFlags::ERRQUEUE | RecvFlags::DONTWAIT;
-        while rustix::net::recv(fd, &mut [0u8; 1], flags).is_ok() {
-            for (refused, last) in self.refused.iter().zip(&self.last) {
-                refused.fetch_add(last.load(Ordering::Relaxed), Ordering::Relaxed);
+    /// Sends messages from the front. Returns how many were.
+    fn send(&self, fd: BorrowedFd<'_>, outbox: &Outbox<'_>) -> rustix::io::Result<usize> {
+        // Meanwhile nobody else counts: what is refused at once is not yet among the recent ones.
+        let mut sent = lock(&self.sent);
+        let count = outbox.send(fd, &[]);
+        sent.recent.extend(outbox.sizes().take(count.unwrap_or(0)));
+        if count != Ok(outbox.len()) || sent.recent.len() > RECENT {
+            // It stopped at an error that it may not have told.
+            sent.look_for_refusals(fd);
+            sent.forget();
+        }
+        count
+    }
+}
+
+impl Sent {
+    /// Counts what the peer's host has refused. The kernel tells of it once a message, whatever
+    /// datagrams it made of it, and soon: so it is one of the last.
+    fn look_for_refusals(&mut self, fd: BorrowedFd<'_>) {
+        while let Some(is_refusal) = mmsg::next_error(fd) {
+            if let Some(Size { frames, bytes }) = self.recent.pop_if(|_| is_refusal) {
+                self.refused.add(Lost { frames: frames as u64, bytes: bytes as u64 });
             }
         }
+    }
+
+    fn forget(&mut self) {
+        self.recent.drain(..self.recent.len().saturating_sub(MESSAGES));
     }
 }
 
@@ -155,6 +183,7 @@ impl UnixDgram {
 
 impl Multicast {
     pub fn new(out: OwnedFd, source: SocketAddr) -> Multicast {
+        socket::tune(&out);
         Multicast { out, source }
     }
 
@@ -185,24 +214,28 @@ impl Tap {
 
     /// Reads one frame after another, each to where it is to lie.
     fn read(&self, fd: BorrowedFd<'_>, room: &mut [MaybeUninit<u8>]) -> Result<Read> {
-        let mut got = Got::default();
+        let mut got = Got { is_full: true, ..Got::default() };
         while got.calls < MESSAGES as u64
             && let Some(slot) = room.get_mut(got.bytes..got.bytes + PREFIX + frame::MAX)
-            && (!self.waits || socket::is_ready(fd, PollFlags::IN)?)
         {
             let (prefix, slot) = slot.split_at_mut(PREFIX);
-            let len = match rustix::io::read(fd, slot) {
-                Ok((read, _)) => read.len(),
-                Err(Errno::AGAIN | Errno::INTR) => break,
+            let read = match !self.waits || socket::is_ready(fd, PollFlags::IN)? {
+                true => rustix::io::read(fd, slot).map(|(read, _)| read.len()),
+                false => Err(Errno::AGAIN),
+            };
+            let len = match read {
+                Ok(len) => len,
                 // What came before is delivered first; then it fails again.
-                Err(_) if got.calls > 0 => break,
+                Err(errno) if errno == Errno::AGAIN || errno == Errno::INTR || got.calls > 0 => {
+                    got.is_full = false;
+                    break;
+                }
                 Err(errno) => return Err(Error::Os(errno)),
             };
             prefix.write_copy_of_slice(&frame::prefix(len));
             got.bytes += PREFIX + len;
             got.calls += 1;
         }
-        got.is_full = got.calls == MESSAGES as u64;
         Ok(if got.calls > 0 { Read::Bytes(got) } else { Read::Empty })
     }
 }
@@ -238,9 +271,9 @@ impl Messages {
         let Messages::Udp(udp) = self else {
             return Lost::default();
         };
-        udp.look_for_refusals(fd);
-        let [frames, bytes] = &udp.refused;
-        Lost { frames: frames.load(Ordering::Relaxed), bytes: bytes.load(Ordering::Relaxed) }
+        let mut sent = lock(&udp.sent);
+        sent.look_for_refusals(fd);
+        sent.refused
     }
 
     /// The descriptor to wait on for room, where it is not `fd`.
@@ -307,17 +340,19 @@ impl Messages {
             Err(Errno::AGAIN | Errno::INTR) => return Ok(Read::Empty),
             Err(errno) => return self.failed_read(fd, errno),
         };
-        let mut got = Got { bytes: 0, calls: 1, is_full: count == slots };
+        let mut got = Got { bytes: 0, calls: 1, is_full: false };
         for at in 0..count {
             let message = inbox.message(at);
             let start = at * SLOT + FRONT;
-            if message.len == 0 && self.has_ended(fd) {
+            let is_last = || (at..count).all(|at| inbox.message(at).len == 0);
+            if message.len == 0 && self.ends() && is_last() && self.has_ended(fd) {
                 return Ok(if got.bytes == 0 { Read::End } else { Read::Bytes(got) });
             }
             if self.takes(&message, &room[start..start + message.len]) {
                 got.bytes = unpack(room, start, &message, got.bytes);
             }
         }
+        got.is_full = count == slots && got.bytes > 0;
         Ok(Read::Bytes(got))
     }
 
@@ -325,7 +360,7 @@ impl Messages {
     fn failed_read(&self, fd: BorrowedFd<'_>, errno: Errno) -> Result<Read> {
         match self {
             Messages::Sequenced => return Err(Error::Os(errno)),
-            Messages::Udp(udp) => udp.look_for_refusals(fd),
+            Messages::Udp(udp) => lock(&udp.sent).look_for_refusals(fd),
             _ => {}
         }
         Ok(Read::Empty)
@@ -341,10 +376,9 @@ impl Messages {
         }
     }
 
-    /// Whether an empty message is the end: nothing with bytes in it is behind it.
-    fn has_ended(&self, fd: BorrowedFd<'_>) -> bool {
-        self.ends()
-            && socket::is_ready(fd, PollFlags::RDHUP) == Ok(true)
+    /// Whether an empty message is the end: the peer has left, and nothing with bytes in it waits.
+    pub fn has_ended(&self, fd: BorrowedFd<'_>) -> bool {
+        socket::is_ready(fd, PollFlags::RDHUP) == Ok(true)
             && rustix::io::ioctl_fionread(fd) == Ok(0)
     }
 }
@@ -362,9 +396,10 @@ fn unpack(
     message: &Message<'_>,
     mut to: usize,
 ) -> usize {
+    let step = message.segment.unwrap_or(message.len).max(1);
     // One that is longer than any frame counts as a runt does.
-    let len = if message.is_cut { 0 } else { message.len };
-    let step = message.segment.unwrap_or(len).max(1);
+    let is_odd = message.is_cut || message.len.div_ceil(step) > SEGMENTS;
+    let len = if is_odd { 0 } else { message.len };
     let mut at = 0;
     loop {
         let frame_len = step.min(len - at);
@@ -411,22 +446,29 @@ impl Messages {
                 return Ok(written);
             }
             while !outbox.is_empty() {
-                let failed = match self.transmit(fd, &mut outbox) {
+                let failed = match self.transmit(fd, &outbox) {
                     Ok(sent) => {
                         written.calls += 1;
-                        written.sent(self.pass(fd, &mut outbox, sent));
+                        written.sent(outbox.take(sent));
                         tries = 0;
                         continue;
                     }
                     Err(errno) => errno,
                 };
                 tries += 1;
-                match self.judge(fd, failed, &outbox, tries) {
-                    Verdict::Full if gives_up => return Ok(written.lose_all(outbox, frames)),
-                    Verdict::Full => return Ok(written),
+                match self.judge(failed, &outbox, tries) {
+                    Verdict::Full => {
+                        written.is_full = true;
+                        // What has just taken something is worth waiting for.
+                        let is_hopeless = gives_up && written.calls == 0;
+                        let lost = |written: Written| written.lose_all(outbox, frames);
+                        return Ok(if is_hopeless { lost(written) } else { written });
+                    }
                     Verdict::Again => {}
                     Verdict::OneLost => written.lost(outbox.take(1)),
                     Verdict::AllLost => return Ok(written.lose_all(outbox, frames)),
+                    // What was sent before is counted first; then it fails again.
+                    Verdict::Ended if written.bytes > 0 => return Ok(written),
                     Verdict::Ended => return Err(failed),
                     Verdict::Unsegmented => {
                         frames = before.clone();
@@ -447,32 +489,18 @@ impl Messages {
     }
 
     /// Sends messages from the front. Returns how many were.
-    fn transmit(&self, fd: BorrowedFd<'_>, outbox: &mut Outbox<'_>) -> rustix::io::Result<usize> {
+    fn transmit(&self, fd: BorrowedFd<'_>, outbox: &Outbox<'_>) -> rustix::io::Result<usize> {
         match self {
             Messages::Tap(_) => rustix::io::write(fd, outbox.front()).map(|_| 1),
             Messages::Multicast(group) => outbox.send(group.out.as_fd(), &[]),
             Messages::Unix(unix) => outbox.send(fd, &unix.raw),
+            Messages::Udp(udp) => udp.send(fd, outbox),
             _ => outbox.send(fd, &[]),
         }
     }
 
-    /// Moves past messages that were sent. Returns their size.
-    fn pass(&self, fd: BorrowedFd<'_>, outbox: &mut Outbox<'_>, sent: usize) -> Size {
-        let is_all = sent == outbox.len();
-        if let Messages::Udp(udp) = self {
-            let Size { frames, bytes } = outbox.size(sent - 1);
-            udp.last[0].store(frames as u64, Ordering::Relaxed);
-            udp.last[1].store(bytes as u64, Ordering::Relaxed);
-            if !is_all {
-                // The call stopped at an error that it does not tell.
-                udp.look_for_refusals(fd);
-            }
-        }
-        outbox.take(sent)
-    }
-
     /// What an error means for the messages that are left.
-    fn judge(&self, fd: BorrowedFd<'_>, errno: Errno, outbox: &Outbox<'_>, tries: u32) -> Verdict {
+    fn judge(&self, errno: Errno, outbox: &Outbox<'_>, tries: u32) -> Verdict {
         match (self, errno) {
             (Messages::Unix(unix), Errno::AGAIN) => {
                 unix.watch_room();
@@ -481,20 +509,18 @@ impl Messages {
             (_, Errno::AGAIN) => Verdict::Full,
             (_, Errno::INTR) => Verdict::Again,
             (Messages::Udp(udp), Errno::INVAL | Errno::MSGSIZE | Errno::IO | Errno::OPNOTSUPP)
-                if outbox.size(0).frames > 1 =>
+                if outbox.sizes().next().is_some_and(|size| size.frames > 1) =>
             {
                 udp.segment_max.store(outbox.front().len() - 1, Ordering::Relaxed);
                 Verdict::Unsegmented
             }
             (_, Errno::MSGSIZE | Errno::INVAL) => Verdict::OneLost,
-            (Messages::Udp(udp), _) if tries < TRIES => {
-                udp.look_for_refusals(fd);
-                Verdict::Again
-            }
             (_, Errno::NOBUFS | Errno::NOMEM) if tries < TRIES => {
                 std::thread::yield_now();
                 Verdict::Again
             }
+            // That of a message before.
+            (Messages::Udp(_), _) if tries < TRIES => Verdict::Again,
             (_, Errno::NOBUFS | Errno::NOMEM) => Verdict::OneLost,
             (Messages::Sequenced, _) => Verdict::Ended,
             // Taken away; one that is only down gives EIO.

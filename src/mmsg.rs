@@ -13,8 +13,10 @@ use crate::frame::{self, PREFIX};
 /// The most messages that one call moves.
 pub const MESSAGES: usize = 64;
 
-/// The most datagrams that the kernel makes of one message, or one message of (`UDP_MAX_SEGMENTS`).
-const SEGMENTS: usize = 64;
+/// The most datagrams that the kernel makes one message of (`UDP_MAX_SEGMENTS`), and that every kernel
+/// makes of one message.
+pub const SEGMENTS: usize = 128;
+const SEGMENTS_SENT: usize = 64;
 
 /// The most bytes of such a message: a v4 datagram's, less the headers.
 const SEGMENTED: usize = 65_535 - 20 - 8;
@@ -177,6 +179,31 @@ pub fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> rust
         .map(|_| ())
 }
 
+/// Takes an error out of a socket's queue (ip(7), `IP_RECVERR`). Returns whether another host, or
+/// this one as the receiver, has told of it.
+pub fn next_error(fd: BorrowedFd<'_>) -> Option<bool> {
+    let mut control = [0u64; 16];
+    let mut header = NO_MESSAGE.msg_hdr;
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = size_of_val(&control) as _;
+    let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+    // SAFETY: the header points to a control message that lives for the call.
+    returned(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, flags) } as _).ok()?;
+    // SAFETY: the kernel has filled the header and the control message that it points to.
+    unsafe {
+        let Some(control) = libc::CMSG_FIRSTHDR(&raw const header).as_ref() else {
+            return Some(false);
+        };
+        let is_error = matches!(
+            (control.cmsg_level, control.cmsg_type),
+            (libc::SOL_IP, libc::IP_RECVERR) | (libc::SOL_IPV6, libc::IPV6_RECVERR)
+        );
+        let error = libc::CMSG_DATA(control).cast::<libc::sock_extended_err>();
+        let is_told = |origin| matches!(origin, libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6);
+        Some(is_error && is_told(error.read_unaligned().ee_origin))
+    }
+}
+
 /// Messages to send, in order: each is one frame, or several that the kernel cuts it into.
 pub struct Outbox<'a> {
     pieces: SmallVec<[IoSlice<'a>; PIECES]>,
@@ -203,7 +230,7 @@ impl Segments {
         len <= self.len
             && self.last == self.len
             && self.len <= longest
-            && self.size.frames < SEGMENTS
+            && self.size.frames < SEGMENTS_SENT
             && self.size.bytes + len <= SEGMENTED
     }
 
@@ -261,9 +288,9 @@ impl<'a> Outbox<'a> {
         self.left().is_empty()
     }
 
-    /// What is in one of the messages that are left.
-    pub fn size(&self, at: usize) -> Size {
-        self.left()[at].size
+    /// What is in the messages that are left.
+    pub fn sizes(&self) -> impl Iterator<Item = Size> {
+        self.left().iter().map(|message| message.size)
     }
 
     /// The first frame that is left.
@@ -274,7 +301,7 @@ impl<'a> Outbox<'a> {
     /// Takes messages out. Returns their size.
     pub fn take(&mut self, count: usize) -> Size {
         let mut size = Size::default();
-        self.left()[..count].iter().for_each(|message| size.add(message.size));
+        self.sizes().take(count).for_each(|message| size.add(message));
         self.taken += count;
         self.done += size.frames;
         size

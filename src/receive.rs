@@ -185,7 +185,10 @@ impl Rx {
         self.make_room(Sizes::of(socket));
         let Buffer { memory, end, filled, .. } = &mut self.buffer;
         match socket.read(as_room(&mut memory[*end..])) {
-            Ok(Read::Empty) => return false,
+            Ok(Read::Empty) => {
+                *filled = false;
+                return false;
+            }
             Ok(Read::Bytes(got)) => {
                 *end += got.bytes;
                 *filled = got.is_full;
@@ -624,10 +627,16 @@ impl Rx {
         Ok(used)
     }
 
-    /// Reads behind what is here already, if there is room.
+    /// Reads behind what is here already, if there is room. Returns whether it tried: what is here may
+    /// lie elsewhere then, though nothing came.
     fn fill_behind(&mut self, socket: &Socket, counts: &RxCounts) -> bool {
         let sizes = Sizes::of(socket);
-        self.unread().len() + frame::MAX + sizes.least <= sizes.large && self.fill(socket, counts)
+        let has_room = self.unread().len() + frame::MAX + sizes.least <= sizes.large;
+        let tries = has_room && self.found.is_none();
+        if tries {
+            self.fill(socket, counts);
+        }
+        tries
     }
 }
 

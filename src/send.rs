@@ -321,8 +321,6 @@ impl Tx {
     pub fn add_to(&self, stats: &mut qnet_stats) {
         let mut lost = self.unheard;
         lost.add(self.socket().refused());
-        // What was refused is told without its size, which is the last message's here.
-        lost = Lost { frames: lost.frames.min(self.frames), bytes: lost.bytes.min(self.bytes) };
         stats.tx_frames = self.frames - lost.frames;
         stats.tx_bytes = self.bytes - lost.bytes;
         stats.tx_dropped = self.dropped + lost.frames;
@@ -706,12 +704,13 @@ impl Tx {
     /// Returns how many bytes it took.
     fn wrote(&mut self, written: rustix::io::Result<Written>, len: usize) -> Result<usize> {
         match written {
-            Ok(Written { bytes, calls, lost }) => {
+            Ok(Written { bytes, calls, lost, is_full }) => {
                 self.writes += calls;
                 self.unheard.add(lost);
-                if calls > 0 {
+                if calls > 0 || !is_full {
                     self.full_since = None;
-                } else if self.has_messages && bytes == 0 {
+                }
+                if is_full {
                     self.full_since.get_or_insert_with(Instant::now);
                 }
                 Ok(bytes)

@@ -120,6 +120,8 @@ pub struct Written {
     /// How many system calls took something.
     pub calls: u64,
     pub lost: Lost,
+    /// Whether a socket of messages had no room for the next one.
+    pub is_full: bool,
 }
 
 /// Frames that were taken and that nobody will receive, and their bytes.
@@ -225,7 +227,12 @@ impl Socket {
         if !self.ends() {
             return Ok(Read::Empty);
         }
-        self.receive(&mut [MaybeUninit::uninit()], RecvFlags::DONTWAIT | RecvFlags::PEEK)
+        let peeked =
+            self.receive(&mut [MaybeUninit::uninit()], RecvFlags::DONTWAIT | RecvFlags::PEEK);
+        match (peeked, self.messages()) {
+            (Ok(Read::End), Some(messages)) if !messages.has_ended(self.fd()) => Ok(Read::Empty),
+            (peeked, _) => peeked,
+        }
     }
 
     fn receive(&self, room: &mut [MaybeUninit<u8>], flags: RecvFlags) -> Result<Read> {
@@ -261,7 +268,7 @@ impl Socket {
             _ => rustix::net::sendmsg(&self.fd, pieces, &mut SendAncillaryBuffer::default(), flags),
         };
         match written {
-            Ok(bytes) => Ok(Written { bytes, calls: 1, lost: Lost::default() }),
+            Ok(bytes) => Ok(Written { bytes, calls: 1, ..Written::default() }),
             Err(Errno::AGAIN | Errno::INTR) => Ok(Written::default()),
             Err(errno) => Err(errno),
         }
@@ -291,20 +298,27 @@ impl Socket {
     }
 
     pub fn set_send_buffer(&self, bytes: usize) -> Result<()> {
-        Ok(sockopt::set_socket_send_buffer_size(self.sender(), bytes)?)
+        sockopt::set_socket_send_buffer_size(self.sender(), bytes).map_err(no_buffer)
     }
 
     pub fn set_receive_buffer(&self, bytes: usize) -> Result<()> {
-        Ok(sockopt::set_socket_recv_buffer_size(&self.fd, bytes)?)
+        sockopt::set_socket_recv_buffer_size(&self.fd, bytes).map_err(no_buffer)
     }
 
     /// As set: the kernel doubles it for its own bookkeeping (socket(7)), and tells the double.
     pub fn send_buffer(&self) -> Result<usize> {
-        Ok(sockopt::socket_send_buffer_size(self.sender())? / 2)
+        sockopt::socket_send_buffer_size(self.sender()).map(|twice| twice / 2).map_err(no_buffer)
     }
 
     pub fn receive_buffer(&self) -> Result<usize> {
-        Ok(sockopt::socket_recv_buffer_size(&self.fd)? / 2)
+        sockopt::socket_recv_buffer_size(&self.fd).map(|twice| twice / 2).map_err(no_buffer)
+    }
+}
+
+fn no_buffer(errno: Errno) -> Error {
+    match errno {
+        Errno::NOTSOCK => Error::Unsupported("a TAP has no buffers of a socket"),
+        errno => errno.into(),
     }
 }
 

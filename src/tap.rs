@@ -32,7 +32,10 @@ pub fn open(name: &[u8]) -> Result<Ref<Conn>> {
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let fd = rustix::fs::open(c"/dev/net/tun", flags, Mode::empty())?;
     request.flags = (libc::IFF_TAP | libc::IFF_NO_PI) as c_short;
-    control(fd.as_fd(), libc::TUNSETIFF, &mut request)?;
+    control(fd.as_fd(), libc::TUNSETIFF, &mut request).map_err(|error| match error {
+        Error::Os(Errno::INVAL) => Error::invalid("no name of an interface, or not of a TAP"),
+        error => error,
+    })?;
     let messages = Messages::Tap(Tap::new(request.name()));
     conn::open(Socket::of(fd, messages.into()), Options::default(), None)
 }
