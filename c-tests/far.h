@@ -173,13 +173,14 @@ static inline qnet_conn *far_open_udp_adopted(const struct far_kind *kind, struc
 /* Two names that no test has used. */
 static inline void far_names(const struct far_kind *kind, struct far *far)
 {
-    static int count;
-    char name[40];
+    static unsigned short count;
+    unsigned short pid = (unsigned short)getpid();
+    char name[20];
 
-    snprintf(name, sizeof name, "near%ld-%d", (long)getpid(), ++count);
+    snprintf(name, sizeof name, "near%hu-%hu", pid, ++count);
     snprintf(far->near_text, sizeof far->near_text, "%s",
              kind->type ? scratch_abstract(name) : scratch_path(name));
-    snprintf(name, sizeof name, "far%ld-%d", (long)getpid(), count);
+    snprintf(name, sizeof name, "far%hu-%hu", pid, count);
     snprintf(far->far_text, sizeof far->far_text, "%s",
              kind->type ? scratch_abstract(name) : scratch_path(name));
 }
@@ -427,6 +428,28 @@ static inline uint64_t flow_bytes(const struct flow *flow, unsigned from, unsign
     for (; from != to; from++)
         bytes += flow_size(flow, from);
     return bytes;
+}
+
+/* ---- Waiting ---- */
+
+static inline long cpu_ms(void)
+{
+    struct rusage usage;
+
+    CHECK(getrusage(RUSAGE_SELF, &usage) == 0);
+    return (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000 +
+           (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1000;
+}
+
+/* Nothing in this process is busy, though it looks as if it waited. */
+static inline void is_idle(void)
+{
+    long before;
+
+    raw_sleep_ms(60); /* what just happened is over */
+    before = cpu_ms();
+    raw_sleep_ms(200);
+    CHECK(cpu_ms() - before < 50);
 }
 
 /* Runs a test once for each kind of a set. */

@@ -1,7 +1,8 @@
 /*
  * netdev.c - the -netdev arguments with which QEMUs of all versions join a
- * listener.
+ * listener, or a datagram connection.
  */
+#include "raw.h"
 #include "scratch.h"
 
 enum { TEXT = 512 };
@@ -160,6 +161,223 @@ static void bad_arguments(void)
     CHECK_INT(qnet_listener_netdev(listener, "n0", 702, text, sizeof text), QNET_ERR_HANDLE);
 }
 
+/* ---- Datagram connections ---- */
+
+static const int before_dgram[] = { 402, 500, 602, 701 };
+static const int with_dgram[] = { 702, 800, 802, 900, 902, 1000, 1002, 1100 };
+enum {
+    BEFORE_DGRAM = sizeof before_dgram / sizeof *before_dgram,
+    WITH_DGRAM = sizeof with_dgram / sizeof *with_dgram,
+};
+
+static qnet_conn *dgram_at(const char *network, const char *local, const char *remote)
+{
+    qnet_conn *conn;
+
+    CHECK_INT(qnet_dgram(network, local, remote, &conn), QNET_OK);
+    return conn;
+}
+
+/* The port of the connection's own socket. */
+static const char *port_of_conn(qnet_conn *conn)
+{
+    static char address[TEXT];
+
+    CHECK(qnet_local_addr(conn, address, sizeof address) > 0);
+    return strrchr(address, ':') + 1;
+}
+
+static void check_conn_text(qnet_conn *conn, int version, const char *format, const char *port)
+{
+    char text[TEXT], want[TEXT];
+    int len = qnet_netdev(conn, "n0", version, text, sizeof text);
+
+    snprintf(want, sizeof want, format, port);
+    if (len < 0 || strcmp(text, want) != 0)
+        fprintf(stderr, "%d: %s\n", version, len < 0 ? qnet_last_error() : text);
+    CHECK_INT(len, strlen(want));
+    CHECK(strcmp(text, want) == 0);
+}
+
+static void check_conn_code(qnet_conn *conn, int version, int code)
+{
+    char text[TEXT] = "as before";
+
+    CHECK_INT(qnet_netdev(conn, "n0", version, text, sizeof text), code);
+    CHECK(strcmp(text, "as before") == 0);
+}
+
+static void check_every_version(qnet_conn *conn, const char *before, const char *with,
+                                const char *port)
+{
+    int i;
+
+    for (i = 0; i < BEFORE_DGRAM; i++)
+        if (before)
+            check_conn_text(conn, before_dgram[i], before, port);
+        else
+            check_conn_code(conn, before_dgram[i], QNET_ERR_UNSUPPORTED);
+    for (i = 0; i < WITH_DGRAM; i++)
+        if (with)
+            check_conn_text(conn, with_dgram[i], with, port);
+        else
+            check_conn_code(conn, with_dgram[i], QNET_ERR_UNSUPPORTED);
+}
+
+static void close_conn(qnet_conn *conn)
+{
+    CHECK_INT(qnet_close(conn), QNET_OK);
+}
+
+/* What is remote here is local there. */
+static void udp(void)
+{
+    static const char *const locals[] = { "127.0.0.1:0", ":0", "0.0.0.0:0", "localhost:0" };
+    size_t i;
+
+    for (i = 0; i < 4; i++) {
+        qnet_conn *conn = dgram_at("udp4", locals[i], "127.0.0.1:9");
+
+        check_every_version(conn, "socket,id=n0,udp=127.0.0.1:%s,localaddr=127.0.0.1:9",
+                            "dgram,id=n0,local.type=inet,local.host=127.0.0.1,local.port=9,"
+                            "remote.type=inet,remote.host=127.0.0.1,remote.port=%s",
+                            port_of_conn(conn));
+        close_conn(conn);
+    }
+}
+
+static void udp_v6(void)
+{
+    qnet_conn *conn;
+
+    if (qnet_dgram("udp6", "[::1]:0", "[::1]:9", &conn) != QNET_OK)
+        check_skip("this machine has no IPv6");
+    check_every_version(conn, NULL, NULL, NULL);
+    close_conn(conn);
+}
+
+/* An adopted socket's addresses are as good. */
+static void udp_adopted(void)
+{
+    struct sockaddr_in address;
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    qnet_conn *conn;
+
+    memset(&address, 0, sizeof address);
+    address.sin_family = AF_INET;
+    address.sin_port = htons(9);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    CHECK(connect(fd, (struct sockaddr *)&address, sizeof address) == 0);
+    CHECK_INT(qnet_from_fd(fd, &conn), QNET_OK);
+    check_conn_text(conn, 701, "socket,id=n0,udp=127.0.0.1:%s,localaddr=127.0.0.1:9",
+                    port_of_conn(conn));
+    close_conn(conn);
+}
+
+/* All members have the group's address; their own tells of the interface. */
+static void multicast(void)
+{
+    qnet_conn *conn = dgram_at("mcast", "127.0.0.1", "239.255.77.3:9999");
+
+    check_every_version(conn, "socket,id=n0,mcast=239.255.77.3:9999,localaddr=127.0.0.1",
+                        "dgram,id=n0,local.type=inet,local.host=127.0.0.1,local.port=%s,"
+                        "remote.type=inet,remote.host=239.255.77.3,remote.port=9999",
+                        port_of_conn(conn));
+    close_conn(conn);
+}
+
+static void unixgram(void)
+{
+    char want[TEXT];
+    qnet_conn *conn = dgram_at("unixgram", scratch_path("a,b=c,"), scratch_path(",far,,"));
+
+    snprintf(want, sizeof want,
+             "dgram,id=n0,local.type=unix,local.path=%s/,,far,,,,,"
+             "remote.type=unix,remote.path=%s/a,,b=c,,",
+             scratch_directory, scratch_directory);
+    check_every_version(conn, NULL, want, "");
+    close_conn(conn);
+}
+
+static void unixgram_relative_paths(void)
+{
+    char want[TEXT];
+    qnet_conn *conn;
+
+    CHECK(chdir(scratch_directory) == 0);
+    conn = dgram_at("unixgram", "near", "far");
+    snprintf(want, sizeof want,
+             "dgram,id=n0,local.type=unix,local.path=%s/far,remote.type=unix,remote.path=%s/near",
+             scratch_directory, scratch_directory);
+    check_conn_text(conn, 702, want, "");
+    close_conn(conn);
+}
+
+static void without_a_netdev(void)
+{
+    qnet_conn *conn = dgram_at("unixgram", scratch_abstract("near"), scratch_abstract("far"));
+    qnet_conn *other;
+    int pair[2];
+
+    check_every_version(conn, NULL, NULL, NULL);
+    close_conn(conn);
+    conn = dgram_at("unixgram", scratch_path("near"), scratch_abstract("far"));
+    check_conn_code(conn, 702, QNET_ERR_UNSUPPORTED);
+    close_conn(conn);
+    CHECK_INT(qnet_socketpair(&conn, &other), QNET_OK);
+    check_every_version(conn, NULL, NULL, NULL);
+    close_conn(conn);
+    close_conn(other);
+    CHECK(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair) == 0);
+    CHECK_INT(qnet_from_fd(pair[0], &conn), QNET_OK);
+    check_every_version(conn, NULL, NULL, NULL);
+    close_conn(conn);
+    close(pair[1]);
+}
+
+/* A stream over TCP has addresses, but no datagrams. */
+static void streams_have_no_dgram_netdev(void)
+{
+    qnet_listener *listener = listen_at("tcp", "127.0.0.1:0");
+    char address[TEXT];
+    qnet_conn *conn;
+
+    CHECK(qnet_listener_addr(listener, address, sizeof address) > 0);
+    CHECK_INT(qnet_dial("tcp", address, &conn), QNET_OK);
+    check_every_version(conn, NULL, NULL, NULL);
+    close_conn(conn);
+    close_listener(listener);
+}
+
+static void bad_arguments_of_datagrams(void)
+{
+    static const char *const ids[] = { "", "0", "-n", "n,x", "n=x", "n x", "n\xc3\xa4" };
+    qnet_conn *conn = dgram_at("udp4", "127.0.0.1:0", "127.0.0.1:9");
+    qnet_listener *listener = listen_at("tcp", "127.0.0.1:0");
+    char text[TEXT], cut[6];
+    int len;
+    size_t i;
+
+    for (i = 0; i < sizeof ids / sizeof *ids; i++)
+        CHECK_INT(qnet_netdev(conn, ids[i], 702, text, sizeof text), QNET_ERR_INVALID);
+    CHECK_INT(qnet_netdev(conn, NULL, 702, text, sizeof text), QNET_ERR_INVALID);
+    CHECK_INT(qnet_netdev(conn, "n0", 702, NULL, 1), QNET_ERR_INVALID);
+    CHECK_INT(qnet_netdev(NULL, NULL, 0, NULL, 1), QNET_ERR_HANDLE);
+    CHECK_INT(qnet_netdev((qnet_conn *)listener, "n0", 702, text, sizeof text), QNET_ERR_HANDLE);
+    check_conn_code(conn, 0, QNET_ERR_INVALID);
+    check_conn_code(conn, -702, QNET_ERR_INVALID);
+    check_conn_code(conn, 7, QNET_ERR_INVALID);
+    check_conn_code(conn, 401, QNET_ERR_UNSUPPORTED);
+    len = qnet_netdev(conn, "N-0._x", 702, text, sizeof text);
+    CHECK_INT(qnet_netdev(conn, "N-0._x", 702, NULL, 0), len);
+    memset(cut, 'x', sizeof cut);
+    CHECK_INT(qnet_netdev(conn, "N-0._x", 702, cut, 5), len);
+    CHECK(memcmp(cut, "dgra\0x", 6) == 0);
+    close_listener(listener);
+    close_conn(conn);
+    CHECK_INT(qnet_netdev(conn, "n0", 702, text, sizeof text), QNET_ERR_HANDLE);
+}
+
 int main(void)
 {
     scratch_make();
@@ -170,6 +388,15 @@ int main(void)
     RUN(unix_relative_path);
     RUN(unix_abstract);
     RUN(bad_arguments);
+    RUN(udp);
+    RUN(udp_v6);
+    RUN(udp_adopted);
+    RUN(multicast);
+    RUN(unixgram);
+    RUN(unixgram_relative_paths);
+    RUN(without_a_netdev);
+    RUN(streams_have_no_dgram_netdev);
+    RUN(bad_arguments_of_datagrams);
     scratch_remove();
     return check_done();
 }

@@ -407,8 +407,10 @@ int qnet_socketpair_fd(qnet_conn **out, int *peer_fd);
  *             O_NONBLOCK is left alone; FD_CLOEXEC is set.
  * @param out  The connection; NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (not an open descriptor, neither a socket nor a TAP, one that
- *         listens or has no peer, a NULL), QNET_ERR_UNSUPPORTED (a TUN, a TAP with IFF_VNET_HDR or
- *         without IFF_NO_PI, a socket of another kind), QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *         listens or has no peer, a NULL), QNET_ERR_UNSUPPORTED (a TUN, a TAP with IFF_VNET_HDR, a
+ *         socket of another kind), QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * A TAP has to be one with IFF_NO_PI, which the system does not tell.
  */
 int qnet_from_fd(int fd,
                  qnet_conn **out);
@@ -431,8 +433,9 @@ int qnet_from_fd(int fd,
  *                 0 lets the system choose. Unix: a path, or "@name" in the abstract namespace; the
  *                 file has mode 0600 and goes with the connection, and a dead one in its way is
  *                 replaced. Multicast: the address of the interface, or NULL.
- * @param remote   Where to send. UDP: "host:port", "[v6]:port" or ":port" (this host). Unix: as
- *                 above, as the remote gave it to the system. Multicast: the group, "230.0.0.1:1234".
+ * @param remote   Where to send. UDP: "host:port", "[v6]:port" or ":port" (this host); for "udp" v4
+ *                 where there is a choice, for QEMU has no v6. Unix: as above, as the remote gave it
+ *                 to the system. Multicast: the group, "230.0.0.1:1234".
  * @param out      The connection, to be closed with qnet_close(); NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (a NULL, an unknown network, a malformed address),
  *         QNET_ERR_BUSY (somebody is at that local address), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED,

@@ -36,6 +36,7 @@ pub fn open(name: &[u8]) -> Result<Ref<Conn>> {
         Error::Os(Errno::INVAL) => Error::invalid("no name of an interface, or not of a TAP"),
         error => error,
     })?;
+    do_all_of_it(fd.as_fd());
     let messages = Messages::Tap(Tap::new(request.name()));
     conn::open(Socket::of(fd, messages.into()), Options::default(), None)
 }
@@ -51,12 +52,17 @@ pub fn name_of(fd: BorrowedFd<'_>) -> Result<String> {
     if flags & libc::IFF_TAP == 0 {
         return Err(Error::Unsupported("the descriptor is a TUN, which carries no Ethernet"));
     }
-    if flags & libc::IFF_NO_PI == 0 || flags & libc::IFF_VNET_HDR != 0 {
-        let why =
-            "the TAP puts a header before each frame (IFF_NO_PI is not set, or IFF_VNET_HDR is)";
-        return Err(Error::Unsupported(why));
+    if flags & libc::IFF_VNET_HDR != 0 {
+        return Err(Error::Unsupported("the TAP has a header before each frame (IFF_VNET_HDR)"));
     }
     Ok(request.name())
+}
+
+/// Has the kernel do itself what another user of the interface had it leave to its reader: checksums,
+/// and cutting what is too long.
+fn do_all_of_it(fd: BorrowedFd<'_>) {
+    // SAFETY: the call has a number, and no pointer. It fails for what was not left.
+    unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD as _, 0 as c_ulong) };
 }
 
 impl Request {

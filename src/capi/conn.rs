@@ -153,8 +153,10 @@ pub unsafe extern "C-unwind" fn qnet_socketpair_fd(
 ///             O_NONBLOCK is left alone; FD_CLOEXEC is set.
 /// @param out  The connection; NULL on failure.
 /// @return QNET_OK; QNET_ERR_INVALID (not an open descriptor, neither a socket nor a TAP, one that
-///         listens or has no peer, a NULL), QNET_ERR_UNSUPPORTED (a TUN, a TAP with IFF_VNET_HDR or
-///         without IFF_NO_PI, a socket of another kind), QNET_ERR_OS, QNET_ERR_INTERNAL.
+///         listens or has no peer, a NULL), QNET_ERR_UNSUPPORTED (a TUN, a TAP with IFF_VNET_HDR, a
+///         socket of another kind), QNET_ERR_OS, QNET_ERR_INTERNAL.
+///
+/// A TAP has to be one with IFF_NO_PI, which the system does not tell.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_from_fd(fd: c_int, out: *mut *mut qnet_conn) -> c_int {
     // SAFETY: C promises that `out` is NULL or may be written to.

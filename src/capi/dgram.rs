@@ -19,8 +19,9 @@ use crate::{dgram, tap};
 ///                 0 lets the system choose. Unix: a path, or "@name" in the abstract namespace; the
 ///                 file has mode 0600 and goes with the connection, and a dead one in its way is
 ///                 replaced. Multicast: the address of the interface, or NULL.
-/// @param remote   Where to send. UDP: "host:port", "[v6]:port" or ":port" (this host). Unix: as
-///                 above, as the remote gave it to the system. Multicast: the group, "230.0.0.1:1234".
+/// @param remote   Where to send. UDP: "host:port", "[v6]:port" or ":port" (this host); for "udp" v4
+///                 where there is a choice, for QEMU has no v6. Unix: as above, as the remote gave it
+///                 to the system. Multicast: the group, "230.0.0.1:1234".
 /// @param out      The connection, to be closed with qnet_close(); NULL on failure.
 /// @return QNET_OK; QNET_ERR_INVALID (a NULL, an unknown network, a malformed address),
 ///         QNET_ERR_BUSY (somebody is at that local address), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED,
