@@ -276,6 +276,9 @@ impl Socket {
     }
 
     pub fn set_send_buffer(&self, bytes: usize) -> Result<()> {
+        if let Some(out) = self.second_fd() {
+            sockopt::set_socket_send_buffer_size(out, bytes)?;
+        }
         Ok(sockopt::set_socket_send_buffer_size(&self.fd, bytes)?)
     }
 
@@ -576,13 +579,32 @@ pub fn listen_unix(name: &UnixName, mode: u32) -> Result<(ListenSocket, Option<S
     Ok((ListenSocket::new(fd, address), file))
 }
 
-/// A datagram socket at a Unix address, with its file as above.
-pub fn unixgram_at(name: &UnixName) -> Result<(OwnedFd, Option<SocketFile>)> {
+/// A datagram socket at a Unix address, with its file as above; and where that is a path, another
+/// that has the same name and that nobody reaches, to send from.
+pub fn unixgram_at(name: &UnixName) -> Result<(OwnedFd, Option<OwnedFd>, Option<SocketFile>)> {
     let fd = unixgram()?;
     tune(&fd);
     let mode = Options::default().unix_mode();
-    let file = take_name(&fd, name, mode, |address| Ok(rustix::net::bind(&fd, address)?))?;
-    Ok((fd, file))
+    let mut second = None;
+    let file = take_name(&fd, name, mode, |address| {
+        if let UnixName::Path(path) = name {
+            second = namesake(path, address).ok();
+        }
+        Ok(rustix::net::bind(&fd, address)?)
+    })?;
+    Ok((fd, second, file))
+}
+
+/// A datagram socket that has a path as its name, at which there is no file any more.
+fn namesake(path: &[u8], address: &SocketAddrUnix) -> Result<OwnedFd> {
+    let fd = unixgram()?;
+    tune(&fd);
+    // Whoever finds the file in its short life is to be refused.
+    rustix::net::shutdown(&fd, Shutdown::Read)?;
+    rustix::fs::fchmod(&fd, Mode::empty())?;
+    rustix::net::bind(&fd, address)?;
+    rustix::fs::unlink(path)?;
+    Ok(fd)
 }
 
 pub fn unixgram() -> Result<OwnedFd> {
