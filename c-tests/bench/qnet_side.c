@@ -265,9 +265,7 @@ static void wait_for_messages(struct receiving_messages *receiving)
 
     do {
         clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += WORK_SILENCE_MS * 1000000L;
-        until.tv_sec += until.tv_nsec / 1000000000;
-        until.tv_nsec %= 1000000000;
+        until.tv_sec += WORK_SILENCE_S;
         if (sem_timedwait(&receiving->done, &until) == 0)
             return;
     } while (!work_is_silent(&receiving->arrivals));

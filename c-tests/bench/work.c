@@ -397,7 +397,7 @@ static void on_alarm(int number)
 
 void work_interrupt_silence(void)
 {
-    struct itimerval timer = {{0, WORK_SILENCE_MS * 1000}, {0, WORK_SILENCE_MS * 1000}};
+    struct itimerval timer = {{WORK_SILENCE_S, 0}, {WORK_SILENCE_S, 0}};
     struct sigaction action;
 
     memset(&action, 0, sizeof action);

@@ -26,7 +26,7 @@ enum {
     WORK_READ = 256 << 10,        /* tuned reads */
     WORK_SOCKET_BUFFER = 1 << 20, /* tuned socket buffers, */
     WORK_UDP_BUFFER = 4 << 20,    /* and where what finds one full is lost */
-    WORK_SILENCE_MS = 200,        /* when some frames are lost, this is the end */
+    WORK_SILENCE_S = 1,           /* where frames are lost, this is the end */
     WORK_STAMP_EVERY = 64,        /* frames, of which the last's time is known */
     WORK_MOST_THREADS = 64
 };
@@ -132,7 +132,8 @@ static inline int work_arrived(struct work_arrivals *arrivals, uint64_t frames)
     uint64_t got = arrivals->got + frames;
 
     __atomic_store_n(&arrivals->got, got, __ATOMIC_RELAXED);
-    if (got - arrivals->stamped >= WORK_STAMP_EVERY || got >= arrivals->expected) {
+    if (arrivals->end == 0 || got - arrivals->stamped >= WORK_STAMP_EVERY ||
+        got >= arrivals->expected) {
         arrivals->stamped = got;
         arrivals->end = work_now();
     }
