@@ -102,8 +102,8 @@ fn unixgram(local: UnixName, remote: UnixName) -> Result<Socket> {
     if local == remote {
         return Err(Error::invalid("local and remote are the same"));
     }
-    let (fd, file) = socket::unixgram_at(&local)?;
-    let messages = Messages::Unix(UnixDgram::new(remote.clone(), file)?);
+    let (fd, namesake, file) = socket::unixgram_at(&local)?;
+    let messages = Messages::Unix(UnixDgram::new(remote.clone(), namesake, file)?);
     let mut socket = Socket::of(fd, messages.into());
     socket.peer = Address::Unix(remote);
     Ok(socket)

@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use rustix::event::PollFlags;
 use rustix::fs::OFlags;
@@ -73,14 +73,21 @@ struct Sent {
 }
 
 /// A Unix datagram socket that knows its remote by name. It is not connected: it would stay with a
-/// remote that has gone, and the next one of that name could not send to it.
+/// remote that has gone, and the next one of that name could not send to it. But its second socket
+/// is, once there is much to send: the kernel looks up a path for as long as it sends a frame.
 pub struct UnixDgram {
     remote: UnixName,
     address: SocketAddrUnix,
     /// The same as the kernel wants it.
     raw: Box<[u8]>,
-    /// Connected to the remote, to learn when that has room again.
-    room: OwnedFd,
+    /// Connected to the remote, to learn when that has room again; and if `is_namesake`, to send from.
+    out: OwnedFd,
+    /// Whether `out` has the same name, which the remote is to see.
+    is_namesake: bool,
+    /// Whether messages go through `out`. Relaxed, as what follows: one thread sends at a time.
+    is_direct: AtomicBool,
+    /// How often in a row a message found no room.
+    refusals: AtomicU32,
     /// Its own, removed with it.
     _file: Option<SocketFile>,
 }
@@ -147,14 +154,21 @@ impl Sent {
 }
 
 impl UnixDgram {
-    pub fn new(remote: UnixName, file: Option<SocketFile>) -> Result<UnixDgram> {
+    pub fn new(
+        remote: UnixName,
+        namesake: Option<OwnedFd>,
+        file: Option<SocketFile>,
+    ) -> Result<UnixDgram> {
         let address = remote.to_socket_address()?;
         // SAFETY: that many bytes are there, for the call.
         let raw = unsafe {
             address
                 .with_sockaddr(|at, len| std::slice::from_raw_parts(at.cast(), len as usize).into())
         };
-        Ok(UnixDgram { remote, address, raw, room: socket::unixgram()?, _file: file })
+        let is_namesake = namesake.is_some();
+        let out = namesake.map_or_else(socket::unixgram, Ok)?;
+        let (is_direct, refusals) = (AtomicBool::new(false), AtomicU32::new(1));
+        Ok(UnixDgram { remote, address, raw, out, is_namesake, is_direct, refusals, _file: file })
     }
 
     /// Whether that is the remote: by its name, or another one of the same file.
@@ -173,11 +187,43 @@ impl UnixDgram {
         }
     }
 
+    fn is_direct(&self) -> bool {
+        self.is_direct.load(Ordering::Relaxed)
+    }
+
+    fn set_direct(&self, is_direct: bool) {
+        self.is_direct.store(is_direct, Ordering::Relaxed);
+    }
+
+    /// Whether it has to wait for the remote's room, rather than for its own alone: that is rarely
+    /// full, and looked at where the remote seemed to have room.
+    fn waits_for_remote(&self, fd: BorrowedFd<'_>) -> bool {
+        self.is_direct()
+            || self.refusals.load(Ordering::Relaxed) == 1
+            || socket::is_ready(fd, PollFlags::OUT) == Ok(true)
+    }
+
+    /// Sends messages from the front. Returns how many were.
+    fn send(&self, fd: BorrowedFd<'_>, outbox: &Outbox<'_>) -> rustix::io::Result<usize> {
+        let count = match self.is_direct() {
+            true => outbox.send(self.out.as_fd(), &[])?,
+            false => outbox.send(fd, &self.raw)?,
+        };
+        self.refusals.store(0, Ordering::Relaxed);
+        Ok(count)
+    }
+
     /// Has its second socket tell when the remote has room.
     fn watch_room(&self) {
-        // It fails where the remote has gone, or takes from this socket alone: then only what this
-        // one has sent stands against more.
-        let _ = rustix::net::connect(&self.room, &self.address);
+        // Not each time: had the remote gone, or another its name, the socket would say that there is
+        // room, or nothing, and again there would be none.
+        if self.refusals.fetch_add(1, Ordering::Relaxed) == 0 {
+            return;
+        }
+        // It fails where the remote has gone, or takes from the first socket alone: then only what
+        // this one has sent stands against more.
+        let connected = rustix::net::connect(&self.out, &self.address);
+        self.set_direct(self.is_namesake && connected.is_ok());
     }
 }
 
@@ -280,10 +326,7 @@ impl Messages {
     pub fn room(&self, fd: BorrowedFd<'_>) -> Option<BorrowedFd<'_>> {
         match self {
             Messages::Multicast(group) => Some(group.out.as_fd()),
-            // Where its own buffer is full, that is what it has to wait for.
-            Messages::Unix(unix) if socket::is_ready(fd, PollFlags::OUT) == Ok(true) => {
-                Some(unix.room.as_fd())
-            }
+            Messages::Unix(unix) if unix.waits_for_remote(fd) => Some(unix.out.as_fd()),
             _ => None,
         }
     }
@@ -292,15 +335,7 @@ impl Messages {
     pub fn second_fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Messages::Multicast(group) => Some(group.out.as_fd()),
-            Messages::Unix(unix) => Some(unix.room.as_fd()),
-            _ => None,
-        }
-    }
-
-    /// The socket that sends, where it is not the one that receives.
-    pub fn sender(&self) -> Option<BorrowedFd<'_>> {
-        match self {
-            Messages::Multicast(group) => Some(group.out.as_fd()),
+            Messages::Unix(unix) => Some(unix.out.as_fd()),
             _ => None,
         }
     }
@@ -493,7 +528,7 @@ impl Messages {
         match self {
             Messages::Tap(_) => rustix::io::write(fd, outbox.front()).map(|_| 1),
             Messages::Multicast(group) => outbox.send(group.out.as_fd(), &[]),
-            Messages::Unix(unix) => outbox.send(fd, &unix.raw),
+            Messages::Unix(unix) => unix.send(fd, outbox),
             Messages::Udp(udp) => udp.send(fd, outbox),
             _ => outbox.send(fd, &[]),
         }
@@ -508,6 +543,11 @@ impl Messages {
             }
             (_, Errno::AGAIN) => Verdict::Full,
             (_, Errno::INTR) => Verdict::Again,
+            // Another may have the remote's name now.
+            (Messages::Unix(unix), _) if unix.is_direct() => {
+                unix.set_direct(false);
+                Verdict::Again
+            }
             (Messages::Udp(udp), Errno::INVAL | Errno::MSGSIZE | Errno::IO | Errno::OPNOTSUPP)
                 if outbox.sizes().next().is_some_and(|size| size.frames > 1) =>
             {

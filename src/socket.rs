@@ -209,11 +209,6 @@ impl Socket {
         self.messages().and_then(Messages::second_fd)
     }
 
-    /// The socket that sends.
-    fn sender(&self) -> BorrowedFd<'_> {
-        self.messages().and_then(Messages::sender).unwrap_or(self.fd())
-    }
-
     /// Reads what there is, up to the length of `room`, into memory that may hold nothing yet.
     pub fn read(&self, room: &mut [MaybeUninit<u8>]) -> Result<Read> {
         if let Medium::Messages(messages) = &self.medium {
@@ -298,7 +293,10 @@ impl Socket {
     }
 
     pub fn set_send_buffer(&self, bytes: usize) -> Result<()> {
-        sockopt::set_socket_send_buffer_size(self.sender(), bytes).map_err(no_buffer)
+        for fd in [Some(self.fd()), self.second_fd()].into_iter().flatten() {
+            sockopt::set_socket_send_buffer_size(fd, bytes).map_err(no_buffer)?;
+        }
+        Ok(())
     }
 
     pub fn set_receive_buffer(&self, bytes: usize) -> Result<()> {
@@ -307,7 +305,7 @@ impl Socket {
 
     /// As set: the kernel doubles it for its own bookkeeping (socket(7)), and tells the double.
     pub fn send_buffer(&self) -> Result<usize> {
-        sockopt::socket_send_buffer_size(self.sender()).map(|twice| twice / 2).map_err(no_buffer)
+        sockopt::socket_send_buffer_size(&self.fd).map(|twice| twice / 2).map_err(no_buffer)
     }
 
     pub fn receive_buffer(&self) -> Result<usize> {
@@ -605,13 +603,32 @@ pub fn listen_unix(name: &UnixName, mode: u32) -> Result<(ListenSocket, Option<S
     Ok((ListenSocket::new(fd, address), file))
 }
 
-/// A datagram socket at a Unix address, with its file as above.
-pub fn unixgram_at(name: &UnixName) -> Result<(OwnedFd, Option<SocketFile>)> {
+/// A datagram socket at a Unix address, with its file as above; and where that is a path, another
+/// that has the same name and that nobody reaches, to send from.
+pub fn unixgram_at(name: &UnixName) -> Result<(OwnedFd, Option<OwnedFd>, Option<SocketFile>)> {
     let fd = unixgram()?;
     tune(&fd);
     let mode = Options::default().unix_mode();
-    let file = take_name(&fd, name, mode, |address| Ok(rustix::net::bind(&fd, address)?))?;
-    Ok((fd, file))
+    let mut second = None;
+    let file = take_name(&fd, name, mode, |address| {
+        if let UnixName::Path(path) = name {
+            second = namesake(path, address).ok();
+        }
+        Ok(rustix::net::bind(&fd, address)?)
+    })?;
+    Ok((fd, second, file))
+}
+
+/// A datagram socket that has a path as its name, at which there is no file any more.
+fn namesake(path: &[u8], address: &SocketAddrUnix) -> Result<OwnedFd> {
+    let fd = unixgram()?;
+    tune(&fd);
+    // Whoever finds the file in its short life is to be refused.
+    rustix::net::shutdown(&fd, Shutdown::Read)?;
+    rustix::fs::fchmod(&fd, Mode::empty())?;
+    rustix::net::bind(&fd, address)?;
+    rustix::fs::unlink(path)?;
+    Ok(fd)
 }
 
 pub fn unixgram() -> Result<OwnedFd> {

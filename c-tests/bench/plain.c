@@ -1,8 +1,11 @@
 /*
  * plain.c - what a C program does without thinking: a write for each frame,
  * under a mutex if threads share the socket; read the header, read the body.
+ * Where a message is a frame: one call a message.
  */
+#include <errno.h>
 #include <pthread.h>
+#include <unistd.h>
 
 #include "work.h"
 
@@ -124,7 +127,50 @@ static void run_pong(const struct work *work)
         work_write(fd, frame, len);
 }
 
+/* ---- Messages ---- */
+
+/* Where the system is short of room for a moment, the frame is lost. */
+static void write_messages(void *user, uint64_t frames)
+{
+    struct socket *socket = user;
+
+    while (frames-- > 0)
+        work_check(write(socket->fd, socket->frame, socket->len) >= 0 || errno == ENOBUFS, "write");
+}
+
+static void run_send_messages(const struct work *work)
+{
+    struct socket socket = {-1, NULL, 0, PTHREAD_MUTEX_INITIALIZER};
+
+    socket.fd = work_open_messages(work, 1);
+    socket.frame = work_packed(work->size, 1) + WORK_PREFIX;
+    socket.len = work->size;
+    work_send(work, write_messages, &socket);
+    work_stay();
+}
+
+static void run_receive_messages(const struct work *work)
+{
+    unsigned char *frame = work_memory(LONGEST);
+    struct work_arrivals arrivals = {work->frames, 0, 0, 0, 0};
+    int fd = work_open_messages(work, 0), goes_on = 1;
+
+    work_ready();
+    work_interrupt_silence();
+    while (goes_on) {
+        if (read(fd, frame, LONGEST) >= 0) {
+            goes_on = work_arrived(&arrivals, 1);
+        } else {
+            work_check(errno == EINTR, "read");
+            goes_on = !work_is_silent(&arrivals);
+        }
+    }
+    work_say_arrivals(&arrivals);
+}
+
 const struct work_role work_roles[] = {
+    {"send-messages", run_send_messages},
+    {"receive-messages", run_receive_messages},
     {"write", run_write},
     {"lock", run_lock},
     {"receive", run_receive},

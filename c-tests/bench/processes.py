@@ -12,6 +12,7 @@ from pathlib import Path
 
 LIMIT_S = 60  # no measurement takes nearly as long
 QEMU = "qemu-system-x86_64"
+MESSAGES = ("udp", "unixgram", "tap")  # networks on which a message is a frame
 
 
 class Failed(Exception):
@@ -89,8 +90,9 @@ class Process:
             self.process.wait()
 
 
-def free_port():
-    with socket.socket() as listener:
+def free_port(network):
+    kind = socket.SOCK_DGRAM if network == "udp" else socket.SOCK_STREAM
+    with socket.socket(type=kind) as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
 
@@ -104,16 +106,58 @@ def hub(address, to):
     return [QEMU, "-M", "none", "-nodefaults", "-display", "none", *sum(netdevs, ())]
 
 
+class Taps:
+    """A network namespace in which two TAPs, `from` and `to`, are the ports of a bridge."""
+
+    # What waits for the reader of `to` is to be limited by memory, as a socket's is.
+    SETUP = """
+        set -e
+        ! test -e /proc/sys/net/ipv6 || echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6
+        ip link add bridge type bridge
+        ip link set bridge up
+        for name in from to; do
+            ip tuntap add $name mode tap
+            ip link set $name txqueuelen 10000 master bridge up
+        done
+        echo ready
+        cat
+    """
+
+    def __init__(self):
+        rights = [] if os.geteuid() == 0 else ["--map-root-user"]
+        command = ["unshare", "--net", *rights, "sh", "-c", self.SETUP]
+        try:
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True,
+                                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            self.is_ready = self.process.stdout.readline() == "ready\n"
+            self.why = None if self.is_ready else self.process.communicate()[1].strip()
+        except OSError as error:
+            self.process, self.why = None, str(error)
+
+    @property
+    def enter(self):
+        """What makes a command one that is run there."""
+        user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+        return ["nsenter", f"--target={self.process.pid}", "--net", *user]
+
+    def close(self):
+        if self.process:
+            self.process.communicate()
+
+
 class Bench:
     """The programs, and the order in which they are started."""
 
     def __init__(self, programs):
         self.programs = Path(programs)
+        self.taps = None
         # The last processor sees the fewest interrupts.
         self.processor = max(os.sched_getaffinity(0))
 
-    def lacks(self, contender):
+    def lacks(self, contender, network="unix"):
         """Why this contender cannot be measured here, or None."""
+        if network == "tap" and (why := self.open_taps().why) is not None:
+            return f"no TAPs: {why}"
         for role in (contender.sender, contender.receiver, contender.relay):
             program = role.split(" ")[0] if role else "tuned"
             if program == "qemu" and not shutil.which(QEMU):
@@ -121,6 +165,14 @@ class Bench:
             if program != "qemu" and not os.access(self.programs / program, os.X_OK):
                 return f"{program} is not built"
         return None
+
+    def open_taps(self):
+        self.taps = self.taps or Taps()
+        return self.taps
+
+    def close(self):
+        if self.taps:
+            self.taps.close()
 
     def measure(self, contender, network, size, frames, pinned=False):
         """Lets a contender move that many frames."""
@@ -142,19 +194,27 @@ class Bench:
 
     def run(self, contender, network, directory, size, frames, processor, started):
         def address(name):
-            return f"{directory}/{name}" if network == "unix" else f"127.0.0.1:{free_port()}"
+            if network == "tap":
+                return {"end": "to", "entry": "from"}[name]
+            if network.startswith("unix"):
+                return f"{directory}/{name}"
+            return f"127.0.0.1:{free_port(network)}"
 
         def start(role, at, *more):
             program, name, *settings = role.split(" ")
             arguments = [self.programs / program, name, network, at, size, frames]
-            started.append(Process([*arguments, *settings, *more], processor))
+            enter = self.open_taps().enter if network == "tap" else []
+            started.append(Process([*enter, *arguments, *settings, *more], processor))
             return started[-1]
 
         end = entry = address("end")
+        has_messages = network in MESSAGES
+        if has_messages:
+            entry = address("entry")
         receiver = relay = None
         measured = []
         if contender.receiver:
-            receiver = start(contender.receiver, end)
+            receiver = start(contender.receiver, end, *([f"to={entry}"] if has_messages else []))
             receiver.wait_ready()
             measured = [receiver]
         if contender.relay:
@@ -169,7 +229,7 @@ class Bench:
             measured = [relay]
         for process in measured:
             process.begin_cpu()
-        sender = start(contender.sender, entry)
+        sender = start(contender.sender, entry, *([f"to={end}"] if has_messages else []))
         if not contender.relay:
             measured.append(sender)
         # A side that times round trips ends first, or that is alone; otherwise the receiver does.

@@ -4,7 +4,10 @@
  * says how often it allocated while the last three quarters of its frames went
  * through.
  */
+#include <errno.h>
 #include <semaphore.h>
+#include <string.h>
+#include <time.h>
 
 #include "allocations.h"
 #include "qnet.h"
@@ -29,10 +32,26 @@ static void set_option(qnet_conn *conn, int option, long value, const char *miss
         check(result, "set");
 }
 
+/* A connection whose messages are frames, which may be lost. */
+static qnet_conn *join(const struct work *work)
+{
+    qnet_conn *conn;
+
+    if (strcmp(work->network, "tap") == 0) {
+        check(qnet_tap(work->address, &conn), "tap");
+        work_wait_running(work->address);
+    } else {
+        check(qnet_dgram(work->network, work->address, work->to, &conn), "datagrams");
+    }
+    return conn;
+}
+
 static qnet_conn *dial(const struct work *work, const char *address)
 {
     qnet_conn *conn;
 
+    if (work_has_messages(work->network))
+        return join(work);
     check(qnet_dial(work->network, address, &conn), "dial");
     if (work->usecs > 0)
         set_option(conn, QNET_OPT_TX_USECS, work->usecs, "missing_tx_usecs");
@@ -112,6 +131,7 @@ static void send_by(const struct work *work, void (*send)(void *user, uint64_t f
 {
     struct work part = *work;
     struct sending sending;
+    qnet_stats stats;
     uint64_t before;
 
     prepare(&sending, work->size);
@@ -124,6 +144,8 @@ static void send_by(const struct work *work, void (*send)(void *user, uint64_t f
     check(qnet_flush(sending.conn), "flush");
     work_say("allocations", allocations() - before);
     work_stay();
+    check(qnet_get_stats(sending.conn, &stats, sizeof stats), "stats");
+    work_say("tx_dropped", stats.tx_dropped);
     check(qnet_close(sending.conn), "close");
 }
 
@@ -211,6 +233,59 @@ static void receive_by_handler(const struct work *work, qnet_handler handler,
         check(qnet_set_batch_handler(conn, batch_handler, &receiving), "set batch handler");
     while (sem_wait(&receiving.done) != 0)
         continue;
+    check(qnet_close(conn), "close");
+}
+
+/* ---- Receiving messages ---- */
+
+struct receiving_messages {
+    struct work_arrivals arrivals;
+    uint64_t milestone; /* from here on allocations count */
+    uint64_t allocated;
+    sem_t done;
+};
+
+static void on_messages(void *user, const qnet_frame *frames, size_t count)
+{
+    struct receiving_messages *receiving = user;
+
+    (void)frames;
+    if (!work_arrived(&receiving->arrivals, count))
+        sem_post(&receiving->done);
+    if (receiving->arrivals.got >= receiving->milestone) {
+        receiving->milestone = UINT64_MAX;
+        receiving->allocated = allocations();
+    }
+}
+
+/* Until all have come, or no more do. */
+static void wait_for_messages(struct receiving_messages *receiving)
+{
+    struct timespec until;
+
+    do {
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec += WORK_SILENCE_S;
+        if (sem_timedwait(&receiving->done, &until) == 0)
+            return;
+    } while (!work_is_silent(&receiving->arrivals));
+}
+
+static void run_receive_messages(const struct work *work)
+{
+    struct receiving_messages receiving;
+    qnet_conn *conn = join(work);
+
+    memset(&receiving, 0, sizeof receiving);
+    receiving.arrivals.expected = work->frames;
+    receiving.milestone = (work->frames + 3) / 4;
+    sem_init(&receiving.done, 0, 0);
+    check(qnet_set_batch_handler(conn, on_messages, &receiving), "set batch handler");
+    work_ready();
+    wait_for_messages(&receiving);
+    check(qnet_set_batch_handler(conn, NULL, NULL), "remove batch handler");
+    work_say_arrivals(&receiving.arrivals);
+    work_say("allocations", allocations() - receiving.allocated);
     check(qnet_close(conn), "close");
 }
 
@@ -478,6 +553,7 @@ const struct work_role work_roles[] = {
     {"receive", run_receive},
     {"receive-batch", run_receive_batch},
     {"receive-packed", run_receive_packed},
+    {"receive-messages", run_receive_messages},
     {"relay", run_relay},
     {"link", run_link},
     {"hub", run_hub},

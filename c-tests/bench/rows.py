@@ -64,7 +64,15 @@ MESH = "mesh mesh ports=64"
 PKTKIT_MESH = Contender("pktkit", "pktkit", MESH, "", "pktkit serve")
 PASSED = Contender("tuned C", "tuned C", "qnet lone", "qnet delay", "tuned relay")
 
+TUNED_MESSAGES = Contender("C, sendmmsg and recvmmsg", "tuned C",
+                           "tuned send-messages", "tuned receive-messages")
+PLAIN_MESSAGES = Contender("C, one call a frame", "plain C",
+                           "plain send-messages", "plain receive-messages")
+READ_WRITE = Contender("C, read and write", "plain C",
+                       "plain send-messages", "plain receive-messages")
+
 BATCH = qnet("send-batch", "batch-handler")
+BATCH_MESSAGES = qnet("send-batch", "receive-messages")
 SINGLE_HANDLER = qnet("send-batch", "handler")
 PULLED = qnet("send-batch", "receive-batch")
 PACKED = qnet("send-packed", "receive-packed")
@@ -132,6 +140,14 @@ WORKS = [
     *both("batch, TCP loopback", BATCH,
           [(TUNED,), (PKTKIT, 20)], [(TUNED, 0.90), (PLAIN,), (PKTKIT, 10)],
           network="tcp"),
+    *both("batch, UDP", BATCH_MESSAGES,
+          [(TUNED_MESSAGES, 0.85), (PLAIN_MESSAGES, 3)],
+          [(TUNED_MESSAGES, 0.85), (PLAIN_MESSAGES, 3)], network="udp"),
+    *both("batch, Unix datagrams", BATCH_MESSAGES,
+          [(TUNED_MESSAGES, 0.85), (PLAIN_MESSAGES,)],
+          [(TUNED_MESSAGES, 0.85), (PLAIN_MESSAGES,)], network="unixgram"),
+    *both("batch, TAP", BATCH_MESSAGES,
+          [(READ_WRITE, 0.90)], [(READ_WRITE, 0.90)], network="tap"),
     *both("ping-pong", PINGS,
           [(PING, 1.10), (PKTKIT_PING, AHEAD)], [(PING,), (PKTKIT_PING, AHEAD)],
           latency=True, pinned=True),
@@ -153,6 +169,7 @@ MEMORY = [
 
 # Every way of libqnet's to send, to receive, and to pass on: none may allocate for a frame.
 ALLOCATION_SIZES = (64, 1514, 9000)
+# The network is "unix" unless it is told.
 ALLOCATIONS = [
     *((sender, Contender(sender, "libqnet", "qnet " + sender, "tuned receive"))
       for sender in ("send", "send usecs=50", "send threads=4", "send-batch", "send-packed")),
@@ -161,4 +178,5 @@ ALLOCATIONS = [
     ("relay", RELAY),
     ("link", LINK),
     ("hub", SWITCH),
+    *((network, BATCH_MESSAGES, network) for network in ("udp", "unixgram", "tap")),
 ]

@@ -152,7 +152,7 @@ def run_works(bench, names, rounds):
     for work in WORKS:
         references = [reference for reference in work.references
                       if names.wants(work.name, work.size, "B", reference.contender.name)
-                      and not bench.lacks(reference.contender)]
+                      and not bench.lacks(reference.contender, work.network)]
         for row in attempt(run_work, bench, work, references, rounds) if references else []:
             rows.append(row)
             print_row(row)
@@ -161,7 +161,7 @@ def run_works(bench, names, rounds):
 
 def print_skipped(bench):
     skipped = {reference.contender.name: why for work in WORKS for reference in work.references
-               if (why := bench.lacks(reference.contender))}
+               if (why := bench.lacks(reference.contender, work.network))}
     for name, why in skipped.items():
         print(f"skipped: {name}: {why}")
 
@@ -188,12 +188,13 @@ def run_memory(bench, names):
 def run_allocations(bench, names):
     few, many = COUNTED
     rows = []
-    for name, contender in ALLOCATIONS:
+    for name, contender, *networks in ALLOCATIONS:
+        network = networks[0] if networks else "unix"
         for size in ALLOCATION_SIZES:
-            if not names.wants("allocations", name, size, "B"):
+            if not names.wants("allocations", name, size, "B") or bench.lacks(contender, network):
                 continue
             # A quarter of the frames goes through before counting begins.
-            counts = [bench.measure(contender, "unix", size, frames * 4 // 3).fields["allocations"]
+            counts = [bench.measure(contender, network, size, frames * 4 // 3).fields["allocations"]
                       for frames in COUNTED]
             rows.append({"path": name, "size": size, "frames": COUNTED, "allocations": counts,
                          "verdict": "ok" if counts[1] <= counts[0] + SLACK else "grows"})
@@ -246,6 +247,7 @@ def main():
     result["rows"] = run_works(bench, names, rounds)
     result["memory"] = attempt(run_memory, bench, names)
     result["allocations"] = attempt(run_allocations, bench, names)
+    bench.close()
     machine["load_after"] = os.getloadavg()
     with open(output, "w", encoding="utf-8") as file:
         json.dump(result, file, indent=1)

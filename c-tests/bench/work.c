@@ -6,17 +6,23 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { STAMP_AT = 14 };
+enum { STAMP_AT = 14, LOOK_US = 1000, SETTLE_US = 20000 };
 
 void work_fail(const char *what, const char *why)
 {
@@ -203,29 +209,36 @@ union address {
 
 static int is_unix(const char *network)
 {
-    return strcmp(network, "unix") == 0;
+    return strncmp(network, "unix", 4) == 0;
 }
 
-/* A socket, and the address in the form that bind and connect take. */
-static int socket_for(const char *network, const char *text, union address *address,
-                      socklen_t *len)
+/* An address in the form that bind and connect take; its length. */
+static socklen_t parse_address(const char *network, const char *text, union address *address)
 {
-    int fd = socket(is_unix(network) ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    int one = 1;
+    const char *port = strrchr(text, ':');
 
-    work_check(fd >= 0, "socket");
     memset(address, 0, sizeof *address);
     if (is_unix(network)) {
         address->un.sun_family = AF_UNIX;
         snprintf(address->un.sun_path, sizeof address->un.sun_path, "%s", text);
-        *len = sizeof address->un;
-    } else {
-        const char *port = strrchr(text, ':');
+        return sizeof address->un;
+    }
+    address->in.sin_family = AF_INET;
+    address->in.sin_port = htons((uint16_t)atoi(port ? port + 1 : text));
+    address->in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    return sizeof address->in;
+}
 
-        address->in.sin_family = AF_INET;
-        address->in.sin_port = htons((uint16_t)atoi(port ? port + 1 : text));
-        address->in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        *len = sizeof address->in;
+/* A socket, and the address. */
+static int socket_for(const char *network, const char *text, union address *address,
+                      socklen_t *len)
+{
+    int type = work_has_messages(network) ? SOCK_DGRAM : SOCK_STREAM, one = 1;
+    int fd = socket(is_unix(network) ? AF_UNIX : AF_INET, type | SOCK_CLOEXEC, 0);
+
+    work_check(fd >= 0, "socket");
+    *len = parse_address(network, text, address);
+    if (!is_unix(network) && type == SOCK_STREAM) {
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     }
@@ -259,18 +272,16 @@ int work_accept(const struct work *work)
     return fd;
 }
 
-static void enlarge(int fd, int forced, int polite)
+static void enlarge(int fd, int bytes, int forced, int polite)
 {
-    int bytes = WORK_SOCKET_BUFFER;
-
     if (setsockopt(fd, SOL_SOCKET, forced, &bytes, sizeof bytes) != 0)
         setsockopt(fd, SOL_SOCKET, polite, &bytes, sizeof bytes);
 }
 
 void work_enlarge(int fd)
 {
-    enlarge(fd, SO_SNDBUFFORCE, SO_SNDBUF);
-    enlarge(fd, SO_RCVBUFFORCE, SO_RCVBUF);
+    enlarge(fd, WORK_SOCKET_BUFFER, SO_SNDBUFFORCE, SO_SNDBUF);
+    enlarge(fd, WORK_SOCKET_BUFFER, SO_RCVBUFFORCE, SO_RCVBUF);
 }
 
 void work_write(int fd, const void *bytes, size_t len)
@@ -302,4 +313,95 @@ size_t work_read(int fd, void *bytes, size_t least, size_t most)
         got += (size_t)n;
     } while (got < least);
     return got;
+}
+
+/* ---- Messages ---- */
+
+int work_has_messages(const char *network)
+{
+    return strcmp(network, "udp") == 0 || strcmp(network, "unixgram") == 0 ||
+           strcmp(network, "tap") == 0;
+}
+
+static int open_tap(const char *interface)
+{
+    int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+    struct ifreq request;
+
+    work_check(fd >= 0, "tun");
+    memset(&request, 0, sizeof request);
+    snprintf(request.ifr_name, sizeof request.ifr_name, "%s", interface);
+    request.ifr_flags = IFF_TAP | IFF_NO_PI;
+    work_check(ioctl(fd, TUNSETIFF, &request) == 0, "tap");
+    work_wait_running(interface);
+    return fd;
+}
+
+void work_wait_running(const char *interface)
+{
+    int any = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct ifreq request;
+
+    memset(&request, 0, sizeof request);
+    snprintf(request.ifr_name, sizeof request.ifr_name, "%s", interface);
+    for (;;) {
+        work_check(ioctl(any, SIOCGIFFLAGS, &request) == 0, "flags");
+        if (request.ifr_flags & IFF_RUNNING)
+            break;
+        work_sleep_us(LOOK_US);
+    }
+    close(any);
+    /* The bridge that it is in hears of it a moment later. */
+    work_sleep_us(SETTLE_US);
+}
+
+int work_open_messages(const struct work *work, int sends)
+{
+    union address address;
+    socklen_t len;
+    int fd;
+
+    if (strcmp(work->network, "tap") == 0)
+        return open_tap(work->address);
+    fd = socket_for(work->network, work->address, &address, &len);
+    work_check(bind(fd, &address.any, len) == 0, "bind");
+    enlarge(fd, WORK_UDP_BUFFER, SO_SNDBUFFORCE, SO_SNDBUF);
+    enlarge(fd, WORK_UDP_BUFFER, SO_RCVBUFFORCE, SO_RCVBUF);
+    /* A path that is still to be bound cannot be connected to. */
+    if (sends || !is_unix(work->network)) {
+        len = parse_address(work->network, work->to, &address);
+        work_check(connect(fd, &address.any, len) == 0, "connect");
+    }
+    return fd;
+}
+
+int work_is_silent(struct work_arrivals *arrivals)
+{
+    uint64_t got = __atomic_load_n(&arrivals->got, __ATOMIC_RELAXED);
+    int silent = got > 0 && got == arrivals->seen;
+
+    arrivals->seen = got;
+    return silent;
+}
+
+void work_say_arrivals(const struct work_arrivals *arrivals)
+{
+    work_say("end", arrivals->end);
+    work_say("frames", arrivals->got);
+}
+
+static void on_alarm(int number)
+{
+    (void)number;
+}
+
+void work_interrupt_silence(void)
+{
+    struct itimerval timer = {{WORK_SILENCE_S, 0}, {WORK_SILENCE_S, 0}};
+    struct sigaction action;
+
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_alarm;
+    sigaction(SIGALRM, &action, NULL);
+    setitimer(ITIMER_REAL, &timer, NULL);
 }

@@ -7,6 +7,9 @@
  *     PROGRAM ROLE NETWORK ADDRESS SIZE FRAMES [threads=N] [usecs=N] [ports=N]
  *             [to=ADDRESS]
  *
+ * On the networks "udp", "unixgram" and "tap" a message is a frame; ADDRESS is
+ * the side's own there, and `to` the other's.
+ *
  * A side that listens prints "ready" when it does. What it has measured it
  * prints as name=value: `begin` and `end` in ns of CLOCK_MONOTONIC, which all
  * processes share, `frames`, `median` in ns, and more.
@@ -21,14 +24,17 @@ enum {
     WORK_PREFIX = 4,              /* a frame's length on the wire */
     WORK_PIECE = 128 << 10,       /* tuned writes, and the bytes of a batch */
     WORK_READ = 256 << 10,        /* tuned reads */
-    WORK_SOCKET_BUFFER = 1 << 20, /* tuned socket buffers */
+    WORK_SOCKET_BUFFER = 1 << 20, /* tuned socket buffers, */
+    WORK_UDP_BUFFER = 4 << 20,    /* and where what finds one full is lost */
+    WORK_SILENCE_S = 1,           /* where frames are lost, this is the end */
+    WORK_STAMP_EVERY = 64,        /* frames, of which the last's time is known */
     WORK_MOST_THREADS = 64
 };
 
 struct work {
-    const char *network; /* "unix" or "tcp" */
-    const char *address; /* a path, or the port on 127.0.0.1 */
-    const char *to;      /* a relay's other side */
+    const char *network; /* "unix" or "tcp"; "udp", "unixgram" or "tap" */
+    const char *address; /* a path, or the port on 127.0.0.1; an interface */
+    const char *to;      /* a relay's other side, or where messages go */
     size_t size;         /* of a frame */
     uint64_t frames;     /* to send, or to expect */
     unsigned threads;
@@ -109,6 +115,47 @@ static inline uint64_t work_walk(const unsigned char *bytes, size_t len, size_t 
     *rest = (size_t)(end - bytes);
     return count;
 }
+
+/* Messages that have come where some may be lost: it is over once all are here, or none has come
+ * for a while. */
+struct work_arrivals {
+    uint64_t expected;
+    uint64_t got;
+    uint64_t stamped; /* how many had come by `end` */
+    uint64_t end;
+    uint64_t seen; /* how many had come when silence was last looked for */
+};
+
+/* Counts frames that have come. Whether more are expected. */
+static inline int work_arrived(struct work_arrivals *arrivals, uint64_t frames)
+{
+    uint64_t got = arrivals->got + frames;
+
+    __atomic_store_n(&arrivals->got, got, __ATOMIC_RELAXED);
+    if (arrivals->end == 0 || got - arrivals->stamped >= WORK_STAMP_EVERY ||
+        got >= arrivals->expected) {
+        arrivals->stamped = got;
+        arrivals->end = work_now();
+    }
+    return got < arrivals->expected;
+}
+
+/* Whether some have come, but none since the last time that this was called. */
+int work_is_silent(struct work_arrivals *arrivals);
+
+void work_say_arrivals(const struct work_arrivals *arrivals);
+
+/* Lets a signal interrupt whoever waits for a message, again and again. */
+void work_interrupt_silence(void);
+
+/* Whether a message is a frame on this network. */
+int work_has_messages(const char *network);
+
+/* A socket or a TAP whose messages are frames, to send to the other side or to receive from it. */
+int work_open_messages(const struct work *work, int sends);
+
+/* Waits until a TAP, which somebody has just opened, passes frames. */
+void work_wait_running(const char *interface);
 
 /* Plain sockets. */
 int work_dial(const char *network, const char *address);
