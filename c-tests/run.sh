@@ -1,18 +1,16 @@
 #!/bin/sh
-# run.sh command... - runs the commands one after another and adds up what they count.
+# run.sh command... - runs the commands, JOBS at a time (1), and adds up what they count.
 #
 # The last line of a command's output is `N passed, N failed` or `N passed, N failed, N skipped`;
 # a command that does not get so far, or exits with an error for no counted failure, counts as one
 # failure. The output of a command that failed is shown whole. LIMIT is the time in seconds that
 # each has; WRAP goes before each command, as a debugger's would.
 
-output=$(mktemp) || exit 2
-trap 'rm -f "$output"' EXIT
-passed=0 failed=0 skipped=0
-
-for command in "$@"; do
-    name=${command%% *} name=${name##*/}
-    timeout -k 10 "${LIMIT:-900}" sh -c "exec ${WRAP:-} $command" >"$output" 2>&1 </dev/null
+# Runs a command, says how it went, and adds a line of what it counted to the file $COUNTS.
+run_one() {
+    name=${1%% *} name=${name##*/}
+    output=$(mktemp) || exit 2
+    timeout -k 10 "${LIMIT:-900}" sh -c "exec ${WRAP:-} $1" >"$output" 2>&1 </dev/null
     status=$?
     counts=$(tail -n 1 "$output" |
         awk '/^[0-9]+ passed, [0-9]+ failed(, [0-9]+ skipped)?$/ { print $1, $3, $5 + 0 }')
@@ -24,14 +22,32 @@ for command in "$@"; do
         echo "$name: ended by status $status" >>"$output"
     fi
     set -- $counts
-    passed=$((passed + $1)) failed=$((failed + $2)) skipped=$((skipped + $3))
-    if [ "$2" -gt 0 ]; then
-        cat "$output"
-    else
-        grep '^skipped' "$output"
-    fi
-    echo "$name: $1 passed, $2 failed, $3 skipped"
-done
+    {
+        flock 9
+        if [ "$2" -gt 0 ]; then
+            cat "$output"
+        else
+            grep '^skipped' "$output"
+        fi
+        echo "$name: $1 passed, $2 failed, $3 skipped"
+        echo "$counts" >&9
+    } 9>>"$COUNTS"
+    rm -f "$output"
+}
 
-echo "$passed passed, $failed failed$([ "$skipped" -eq 0 ] || echo ", $skipped skipped")"
-[ "$failed" -eq 0 ]
+if [ "$1" = --one ]; then
+    run_one "$2"
+    exit 0
+fi
+
+COUNTS=$(mktemp) || exit 2
+export COUNTS
+trap 'rm -f "$COUNTS"' EXIT
+printf '%s\0' "$@" | xargs -0 -P "${JOBS:-1}" -n 1 "$0" --one
+awk -v commands=$# '{ passed += $1; failed += $2; skipped += $3 }
+    END {
+        failed += commands - NR # one that was never counted
+        printf "%d passed, %d failed", passed, failed
+        print skipped ? ", " skipped " skipped" : ""
+        exit failed > 0
+    }' "$COUNTS"
