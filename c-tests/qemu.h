@@ -109,6 +109,18 @@ static inline void qemu_netdev_of(struct qemu *qemu, qnet_listener *listener, in
     qemu_port(qemu, text);
 }
 
+/* The same of a datagram connection. */
+static inline void qemu_netdev_of_conn(struct qemu *qemu, qnet_conn *conn, int version)
+{
+    char id[16], text[TEXT];
+    int len;
+
+    snprintf(id, sizeof id, "n%d", qemu->ports);
+    len = qnet_netdev(conn, id, version, text, sizeof text);
+    CHECK(len > 0 && len < TEXT);
+    qemu_port(qemu, text);
+}
+
 /* In the child: QEMU, which says what it has to say in a file and ends with the test. */
 static inline void qemu_become(struct qemu *qemu, pid_t parent, const char *log)
 {
@@ -123,18 +135,31 @@ static inline void qemu_become(struct qemu *qemu, pid_t parent, const char *log)
     _exit(127);
 }
 
-static inline void qemu_start(struct qemu *qemu)
+/* Starts it, perhaps once more. */
+static inline void qemu_run(struct qemu *qemu)
 {
     pid_t parent = getpid();
-    int i;
 
     qemu->argument[qemu->arguments] = NULL;
     qemu->pid = fork();
     CHECK(qemu->pid >= 0);
     if (qemu->pid == 0)
         qemu_become(qemu, parent, scratch_path("qemu.log"));
+}
+
+static inline void qemu_forget_arguments(struct qemu *qemu)
+{
+    int i;
+
     for (i = 0; i < qemu->arguments; i++)
         free(qemu->argument[i]);
+    qemu->arguments = 0;
+}
+
+static inline void qemu_start(struct qemu *qemu)
+{
+    qemu_run(qemu);
+    qemu_forget_arguments(qemu);
 }
 
 /* Fails with what QEMU said if it is not running any more. */
@@ -166,6 +191,21 @@ static inline void free_tcp_address(char *address, size_t cap)
 
     close(raw_tcp_listen(&port));
     snprintf(address, cap, "127.0.0.1:%d", port);
+}
+
+static inline void free_udp_address(char *address, size_t cap)
+{
+    struct sockaddr_in any;
+    socklen_t len = sizeof any;
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    memset(&any, 0, sizeof any);
+    any.sin_family = AF_INET;
+    any.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    CHECK(fd >= 0 && bind(fd, (struct sockaddr *)&any, sizeof any) == 0);
+    CHECK(getsockname(fd, (struct sockaddr *)&any, &len) == 0);
+    snprintf(address, cap, "127.0.0.1:%d", ntohs(any.sin_port));
+    close(fd);
 }
 
 #endif
