@@ -8,103 +8,185 @@
 
 /* ---- Its netdevs ---- */
 
-enum how { DIALLED, ACCEPTED, INHERITED };
+enum how { DIALLED, ACCEPTED, INHERITED, DATAGRAMS, GROUP, MESSAGES };
 enum part { WHOLE, PORT, NAME }; /* of an address, for QEMU */
+enum { THIS = 0, BEFORE_STREAM = 701 };
 
 struct netdev_kind {
     const char *name;
-    const char *format; /* NULL: what qnet_listener_netdev() says, */
-    int version;        /* for this version */
+    const char *format; /* with QEMU's address and ours; NULL: what the library says, */
+    int version;        /* for this version; THIS: the one that runs */
     enum how how;
     const char *network;
     enum part part;
+    int type; /* of a pair of sockets for messages */
 };
 
 static const struct netdev_kind netdev_kinds[] = {
-    { "socket listen, tcp", "socket,listen=%s", 0, DIALLED, "tcp", WHOLE },
-    { "socket connect, tcp", "socket,connect=%s", 0, ACCEPTED, "tcp", WHOLE },
-    { "socket fd", "socket,fd=%s", 0, INHERITED, NULL, WHOLE },
+    { "socket listen, tcp", "socket,listen=%s", 0, DIALLED, "tcp", WHOLE, 0 },
+    { "socket connect, tcp", "socket,connect=%s", 0, ACCEPTED, "tcp", WHOLE, 0 },
+    { "socket fd", "socket,fd=%s", 0, INHERITED, NULL, WHOLE, 0 },
     { "stream server, unix", "stream,server=on,addr.type=unix,addr.path=%s", 0, DIALLED, "unix",
-      WHOLE },
+      WHOLE, 0 },
     { "stream client, unix", "stream,server=off,addr.type=unix,addr.path=%s", 0, ACCEPTED, "unix",
-      WHOLE },
+      WHOLE, 0 },
     { "stream server, unix abstract",
       "stream,server=on,addr.type=unix,addr.abstract=on,addr.tight=on,addr.path=%s", 0, DIALLED,
-      "unix", NAME },
+      "unix", NAME, 0 },
     { "stream client, unix abstract",
       "stream,server=off,addr.type=unix,addr.abstract=on,addr.tight=on,addr.path=%s", 0, ACCEPTED,
-      "unix", NAME },
+      "unix", NAME, 0 },
     { "stream server, tcp", "stream,server=on,addr.type=inet,addr.host=127.0.0.1,addr.port=%s", 0,
-      DIALLED, "tcp", PORT },
+      DIALLED, "tcp", PORT, 0 },
     { "stream client, tcp", "stream,server=off,addr.type=inet,addr.host=127.0.0.1,addr.port=%s", 0,
-      ACCEPTED, "tcp", PORT },
-    { "stream fd", "stream,addr.type=fd,addr.str=%s", 0, INHERITED, NULL, WHOLE },
-    { "as the library says, tcp", NULL, 702, ACCEPTED, "tcp", WHOLE },
-    { "as the library says, tcp, before 7.2", NULL, 701, ACCEPTED, "tcp", WHOLE },
-    { "as the library says, unix", NULL, 702, ACCEPTED, "unix", WHOLE },
-    { "as the library says, unix abstract", NULL, 702, ACCEPTED, "unix", NAME },
+      ACCEPTED, "tcp", PORT, 0 },
+    { "stream fd", "stream,addr.type=fd,addr.str=%s", 0, INHERITED, NULL, WHOLE, 0 },
+    { "as the library says, tcp", NULL, THIS, ACCEPTED, "tcp", WHOLE, 0 },
+    { "as the library says, tcp, before 7.2", NULL, BEFORE_STREAM, ACCEPTED, "tcp", WHOLE, 0 },
+    { "as the library says, unix", NULL, THIS, ACCEPTED, "unix", WHOLE, 0 },
+    { "as the library says, unix abstract", NULL, THIS, ACCEPTED, "unix", NAME, 0 },
+    { "dgram, udp",
+      "dgram,local.type=inet,local.host=127.0.0.1,local.port=%s,"
+      "remote.type=inet,remote.host=127.0.0.1,remote.port=%s",
+      0, DATAGRAMS, "udp4", PORT, 0 },
+    { "dgram, unix", "dgram,local.type=unix,local.path=%s,remote.type=unix,remote.path=%s", 0,
+      DATAGRAMS, "unixgram", WHOLE, 0 },
+    { "socket udp", "socket,localaddr=127.0.0.1:%s,udp=127.0.0.1:%s", 0, DATAGRAMS, "udp4", PORT,
+      0 },
+    { "dgram fd", "dgram,local.type=fd,local.str=%s", 0, MESSAGES, NULL, WHOLE, SOCK_DGRAM },
+    { "dgram fd, seqpacket", "dgram,local.type=fd,local.str=%s", 0, MESSAGES, NULL, WHOLE,
+      SOCK_SEQPACKET },
+    { "socket fd, datagrams", "socket,fd=%s", 0, MESSAGES, NULL, WHOLE, SOCK_DGRAM },
+    { "as the library says, udp", NULL, THIS, DATAGRAMS, "udp4", PORT, 0 },
+    { "as the library says, udp, before 7.2", NULL, BEFORE_STREAM, DATAGRAMS, "udp4", PORT, 0 },
+    { "as the library says, unixgram", NULL, THIS, DATAGRAMS, "unixgram", WHOLE, 0 },
+    { "dgram, multicast",
+      "dgram,local.type=inet,local.host=127.0.0.1,local.port=0,"
+      "remote.type=inet,remote.host=239.255.77.4,remote.port=%s",
+      0, GROUP, "mcast", PORT, 0 },
+    { "socket mcast", "socket,localaddr=127.0.0.1,mcast=239.255.77.4:%s", 0, GROUP, "mcast", PORT,
+      0 },
+    { "as the library says, multicast", NULL, THIS, GROUP, "mcast", PORT, 0 },
+    { "as the library says, multicast, before 7.2", NULL, BEFORE_STREAM, GROUP, "mcast", PORT, 0 },
 };
-enum { NETDEV_KINDS = sizeof netdev_kinds / sizeof *netdev_kinds };
+enum { NETDEV_KINDS = sizeof netdev_kinds / sizeof *netdev_kinds, INHERITED_KIND = 2 };
 
 /* The kind that the running test is about. */
 static const struct netdev_kind *kind_now;
 
+static int is_of_messages(const struct netdev_kind *kind)
+{
+    return kind->how >= DATAGRAMS;
+}
+
 /* A netdev of a QEMU and this side of it. */
 struct port {
     const struct netdev_kind *kind;
-    char address[TEXT];
+    char address[TEXT]; /* where this side is, or the group */
+    char remote[TEXT];  /* where QEMU is to be, if that is another place */
     qnet_listener *listener;
     qnet_conn *conn;
     int fd;
 };
 
-static void choose_address(struct port *port)
+static void choose_address(const struct netdev_kind *kind, char *address, size_t cap)
 {
     static int chosen;
     char name[16];
 
     chosen++;
     snprintf(name, sizeof name, "n%d", chosen);
-    if (strcmp(port->kind->network, "tcp") == 0)
-        free_tcp_address(port->address, sizeof port->address);
+    if (strcmp(kind->network, "tcp") == 0)
+        free_tcp_address(address, cap);
+    else if (kind->part == PORT)
+        free_udp_address(address, cap);
     else
-        snprintf(port->address, sizeof port->address, "%s",
-                 port->kind->part == NAME ? scratch_abstract(name) : scratch_path(name));
+        snprintf(address, cap, "%s",
+                 kind->part == NAME ? scratch_abstract(name) : scratch_path(name));
 }
 
-static const char *address_for_qemu(const struct port *port)
+static const char *address_for_qemu(const struct port *port, const char *address)
 {
     if (port->kind->part == PORT)
-        return strrchr(port->address, ':') + 1;
-    return port->kind->part == NAME ? port->address + 1 : port->address;
+        return strrchr(address, ':') + 1;
+    return port->kind->part == NAME ? address + 1 : address;
+}
+
+static void open_datagrams(struct port *port)
+{
+    const struct netdev_kind *kind = port->kind;
+
+    choose_address(kind, port->address, sizeof port->address);
+    choose_address(kind, port->remote, sizeof port->remote);
+    CHECK_INT(qnet_dgram(kind->network, port->address, port->remote, &port->conn), QNET_OK);
+}
+
+static void open_group(struct port *port)
+{
+    char free[TEXT];
+
+    choose_address(port->kind, free, sizeof free);
+    snprintf(port->remote, sizeof port->remote, "239.255.77.4%s", strchr(free, ':'));
+    CHECK_INT(qnet_dgram("mcast", "127.0.0.1", port->remote, &port->conn), QNET_OK);
+}
+
+static void open_messages(struct port *port)
+{
+    int pair[2];
+
+    CHECK(socketpair(AF_UNIX, port->kind->type | SOCK_CLOEXEC, 0, pair) == 0);
+    CHECK_INT(qnet_from_fd(pair[0], &port->conn), QNET_OK);
+    port->fd = pair[1];
+}
+
+/* Before QEMU starts: makes what there is without it. */
+static void port_open(struct port *port)
+{
+    const struct netdev_kind *kind = port->kind;
+
+    if (kind->how == DATAGRAMS)
+        open_datagrams(port);
+    else if (kind->how == GROUP)
+        open_group(port);
+    else if (kind->how == MESSAGES)
+        open_messages(port);
+    else if (kind->how == INHERITED)
+        port->conn = raw_pair(&port->fd);
+    else
+        choose_address(kind, port->address, sizeof port->address);
+    if (kind->how == ACCEPTED)
+        CHECK_INT(qnet_listen(kind->network, port->address, &port->listener), QNET_OK);
+    if (port->fd >= 0) {
+        CHECK(fcntl(port->fd, F_SETFD, 0) == 0);
+        snprintf(port->address, sizeof port->address, "%d", port->fd);
+    }
 }
 
 /* Has QEMU have the netdev of a port. */
 static void port_netdev(const struct port *port, struct qemu *qemu)
 {
-    char netdev[TEXT + 100];
+    const char *near, *far;
+    char netdev[3 * TEXT];
 
-    snprintf(netdev, sizeof netdev, port->kind->format, address_for_qemu(port));
+    near = port->address[0] ? address_for_qemu(port, port->address) : "";
+    far = port->remote[0] ? address_for_qemu(port, port->remote) : near;
+    snprintf(netdev, sizeof netdev, port->kind->format, far, near);
     qemu_netdev(qemu, netdev);
 }
 
-/* Before QEMU starts: listens for it, or makes the socket that it inherits. */
+/* All that there is before QEMU starts. */
 static void port_prepare(struct port *port, const struct netdev_kind *kind, struct qemu *qemu)
 {
+    int version = kind->version == THIS ? qemu_version : kind->version;
+
     memset(port, 0, sizeof *port);
     port->kind = kind;
     port->fd = -1;
-    if (kind->how == INHERITED) {
-        port->conn = raw_pair(&port->fd);
-        CHECK(fcntl(port->fd, F_SETFD, 0) == 0);
-        snprintf(port->address, sizeof port->address, "%d", port->fd);
-    } else {
-        choose_address(port);
-    }
-    if (kind->how == ACCEPTED)
-        CHECK_INT(qnet_listen(kind->network, port->address, &port->listener), QNET_OK);
-    if (kind->format == NULL)
-        qemu_netdev_of(qemu, port->listener, kind->version);
+    port_open(port);
+    if (kind->format == NULL && is_of_messages(kind))
+        qemu_netdev_of_conn(qemu, port->conn, version);
+    else if (kind->format == NULL)
+        qemu_netdev_of(qemu, port->listener, version);
     else
         port_netdev(port, qemu);
 }
@@ -132,10 +214,28 @@ static void port_join(struct port *port, struct qemu *qemu)
         CHECK_INT(qnet_accept(port->listener, patience_ms(), &port->conn), QNET_OK);
         CHECK_INT(qnet_listener_close(port->listener), QNET_OK);
     }
-    if (port->kind->how == INHERITED)
+    if (port->fd >= 0)
         close(port->fd);
     CHECK_INT(qnet_set(port->conn, QNET_OPT_MAX_FRAME, QNET_FRAME_MAX), QNET_OK);
-    CHECK_INT(qnet_set(port->conn, QNET_OPT_SEND_TIMEOUT_MS, patience_ms()), QNET_OK);
+    /* Messages that wait for long would be lost; these are sent again. */
+    CHECK_INT(qnet_set(port->conn, QNET_OPT_SEND_TIMEOUT_MS,
+                       is_of_messages(port->kind) ? 0 : patience_ms()), QNET_OK);
+}
+
+/* Sends the next frames, and again what the socket has no room for. */
+static void send_surely(const struct port *port, struct flow *flow, int way, unsigned count)
+{
+    long long until_ms = raw_now_ms() + patience_ms();
+    unsigned end = flow->next + count;
+
+    while (flow->next != end) {
+        int taken = flow_send(flow, port->conn, way, end - flow->next);
+
+        CHECK(taken > 0 || (taken == QNET_ERR_AGAIN && is_of_messages(port->kind)));
+        CHECK(raw_now_ms() < until_ms);
+        if (taken < 0)
+            raw_sleep_ms(1);
+    }
 }
 
 /* A frame that tells itself from those that are still on their way, and from earlier ones. */
@@ -173,15 +273,23 @@ static void pass_marker(qnet_conn *from, qnet_conn *to)
     } while (!receive_marker(to, number));
 }
 
-/* A QEMU with two netdevs of a kind. */
+/* A QEMU with two netdevs of a kind; not of a group's, for it hears itself there, and goes round. */
 struct bridge {
     struct qemu qemu;
     struct port port[2];
 };
 
-static int is_stream(const struct netdev_kind *kind)
+/* Which netdev of QEMU's a kind needs. */
+static const char *type_of(const struct netdev_kind *kind)
 {
-    return kind->format ? strncmp(kind->format, "stream", 6) == 0 : kind->version >= 702;
+    static char type[16];
+
+    if (kind->format == NULL && kind->version == BEFORE_STREAM)
+        return "socket";
+    if (kind->format == NULL)
+        return is_of_messages(kind) ? "dgram" : "stream";
+    snprintf(type, sizeof type, "%.*s", (int)strcspn(kind->format, ","), kind->format);
+    return type;
 }
 
 /* Ready to be used: QEMU has joined both. */
@@ -189,10 +297,11 @@ static void bridge_start(struct bridge *bridge, const struct netdev_kind *kind)
 {
     int i;
 
-    need(is_stream(kind) ? "stream" : "socket");
+    need(type_of(kind));
     qemu_init(&bridge->qemu);
-    for (i = 0; i < 2; i++)
-        port_prepare(&bridge->port[i], kind, &bridge->qemu);
+    port_prepare(&bridge->port[0], kind, &bridge->qemu);
+    port_prepare(&bridge->port[1], kind->how == GROUP ? &netdev_kinds[INHERITED_KIND] : kind,
+                 &bridge->qemu);
     qemu_start(&bridge->qemu);
     for (i = 0; i < 2; i++)
         port_join(&bridge->port[i], &bridge->qemu);
@@ -216,18 +325,34 @@ static void receiving_stop(struct taker *taker)
 
 /* ---- The tests, each for every kind of netdev ---- */
 
-/* Frames of every size by every way to send, out of the other netdev as they went in. */
-static void exchange(qnet_conn *from, qnet_conn *to, int receive_way)
+/* The lengths that matter, up to the longest that the kind has. */
+static struct flow flow_of_kind(const struct netdev_kind *kind)
 {
-    struct flow sent = flow_of_all_sizes(), seen = sent;
+    static size_t sizes[ALL_SIZES];
+    struct flow flow = flow_of_all_sizes();
+    int is_inet = is_of_messages(kind) && kind->part == PORT, i;
+
+    for (i = 0; i < ALL_SIZES; i++)
+        sizes[i] = is_inet && flow.sizes[i] > 65507 ? 65507 - (size_t)i % 2 : flow.sizes[i];
+    flow.sizes = sizes;
+    return flow;
+}
+
+/* Frames of every size by every way to send, out of the other netdev as they went in. */
+static void exchange(struct bridge *bridge, int back, int receive_way)
+{
+    const struct port *from = &bridge->port[back], *to = &bridge->port[1 - back];
+    unsigned at_once = is_of_messages(from->kind) ? 1 : ALL_SIZES; /* or QEMU's buffer overflows */
+    struct flow sent = flow_of_kind(kind_now), seen = sent;
     struct taker taker;
     int way;
 
-    taker_start(&taker, to, receive_way, flow_each, &seen);
-    for (way = 0; way < WAYS_TO_SEND; way++) {
-        CHECK_INT(flow_send(&sent, from, way, ALL_SIZES), ALL_SIZES);
-        taker_want(&taker, sent.next);
-    }
+    taker_start(&taker, to->conn, receive_way, flow_each, &seen);
+    for (way = 0; way < WAYS_TO_SEND; way++)
+        do {
+            send_surely(from, &sent, way, at_once);
+            taker_want(&taker, sent.next);
+        } while (sent.next % ALL_SIZES != 0);
     CHECK_INT(taker_ends(&taker), 0);
     receiving_stop(&taker);
 }
@@ -240,9 +365,44 @@ static void frames_of_every_size(void)
     bridge_start(&bridge, kind_now);
     for (way = 0; way < WAYS_TO_RECEIVE; way++)
         for (back = 0; back < 2; back++)
-            exchange(bridge.port[back].conn, bridge.port[1 - back].conn, way);
+            exchange(&bridge, back, way);
     qnet_set_close_handler(bridge.port[0].conn, NULL, NULL);
     qnet_set_close_handler(bridge.port[1].conn, NULL, NULL);
+    bridge_end(&bridge);
+}
+
+/* The next of the flow's frames; what QEMU has heard of itself in a group, and others, is skipped. */
+static void receive_among_echoes(qnet_conn *conn, struct flow *flow)
+{
+    static uint8_t buffer[QNET_FRAME_MAX];
+    int len;
+
+    do {
+        len = qnet_recv(conn, buffer, sizeof buffer, patience_ms());
+        CHECK(len > 0);
+    } while (frame_number(buffer, (size_t)len) != flow->next);
+    flow_take(flow, buffer, (size_t)len);
+}
+
+/* Every size into a group and out of it, where QEMU and the library are members. */
+static void frames_of_every_size_in_a_group(void)
+{
+    enum { BACK = 70000 };
+    struct bridge bridge;
+    struct flow sent[2], seen[2];
+    int round, i;
+
+    bridge_start(&bridge, kind_now);
+    sent[0] = sent[1] = flow_of_kind(kind_now);
+    sent[1].next = BACK;
+    seen[0] = sent[0];
+    seen[1] = sent[1];
+    for (round = 0; round < 3 * ALL_SIZES; round++)
+        for (i = 0; i < 2; i++) {
+            send_surely(&bridge.port[i], &sent[i], round % WAYS_TO_SEND, 1);
+            receive_among_echoes(bridge.port[1 - i].conn, &seen[i]);
+        }
+    CHECK_INT(stats_of(bridge.port[0].conn).rx_runts, 0);
     bridge_end(&bridge);
 }
 
@@ -252,11 +412,11 @@ static void frames_of_every_size(void)
  */
 static void many_frames_both_ways(void)
 {
-    enum { AT_ONCE = 70 };
+    int is_short = is_of_messages(kind_now) && kind_now->part == WHOLE; /* a queue of 10 messages */
+    unsigned at_once = is_short ? 4 : 70, total = at_once * (unsigned)rounds(is_short ? 50 : 200);
     struct bridge bridge;
     struct flow sent[2], seen[2];
     struct taker takers[2];
-    unsigned total = AT_ONCE * (unsigned)rounds(200);
     int i;
 
     bridge_start(&bridge, kind_now);
@@ -266,9 +426,9 @@ static void many_frames_both_ways(void)
     }
     while (sent[1].next < total) {
         for (i = 0; i < 2; i++)
-            CHECK_INT(flow_send(&sent[i], bridge.port[i].conn, 1 + i, AT_ONCE), AT_ONCE);
+            send_surely(&bridge.port[i], &sent[i], 1 + i, at_once);
         for (i = 0; i < 2; i++)
-            EVENTUALLY(taker_count(&takers[i]) + AT_ONCE >= sent[1 - i].next);
+            EVENTUALLY(taker_count(&takers[i]) + at_once >= sent[1 - i].next);
     }
     for (i = 0; i < 2; i++)
         taker_want(&takers[i], total);
@@ -308,7 +468,7 @@ static void a_restarted_qemu_is_found(void)
     struct port *ports = bridge.port;
     int life, i;
 
-    need(is_stream(kind_now) ? "stream" : "socket");
+    need(type_of(kind_now));
     qemu_init(&bridge.qemu);
     for (i = 0; i < 2; i++) {
         port_prepare(&ports[i], kind_now, &bridge.qemu);
@@ -328,6 +488,29 @@ static void a_restarted_qemu_is_found(void)
     }
     for (i = 0; i < 2; i++)
         CHECK_INT(qnet_close(ports[i].conn), QNET_OK);
+}
+
+/* And a QEMU whose program was started again finds that. */
+static void a_restarted_program_is_found(void)
+{
+    struct bridge bridge;
+    int life, i;
+
+    if (kind_now->format || kind_now->version == BEFORE_STREAM || qemu_version < 800)
+        check_skip("no QEMU that connects again");
+    bridge_start(&bridge, kind_now);
+    for (life = 1; life <= 3; life++) {
+        for (i = 0; i < 2; i++) {
+            struct port *port = &bridge.port[i];
+
+            CHECK_INT(qnet_close(port->conn), QNET_OK);
+            CHECK_INT(qnet_listen(kind_now->network, port->address, &port->listener), QNET_OK);
+            port_join(port, &bridge.qemu);
+        }
+        pass_marker(bridge.port[0].conn, bridge.port[1].conn);
+        pass_marker(bridge.port[1].conn, bridge.port[0].conn);
+    }
+    bridge_end(&bridge);
 }
 
 /* How the receiver of a stuck write behaves before it leaves. */
@@ -437,31 +620,134 @@ static int is_routers_answer(const uint8_t *frame, int len)
            memcmp(frame + 32, own_mac, 6) == 0 && memcmp(frame + 38, own_ip, 4) == 0;
 }
 
+/* Asks until it answers, as who boots would: a netdev that QEMU has not made yet loses frames. */
+static void find_router(qnet_conn *conn, struct qemu *qemu)
+{
+    long long until_ms = raw_now_ms() + patience_ms();
+    uint8_t frame[2048];
+    int len = 0;
+
+    while (!is_routers_answer(frame, len)) {
+        qemu_runs(qemu);
+        CHECK(raw_now_ms() < until_ms);
+        if (len <= 0)
+            ask_for_router(conn);
+        len = qnet_recv(conn, frame, sizeof frame, 100);
+        CHECK(len > 0 || len == QNET_ERR_TIMEOUT);
+    }
+}
+
 static void router_answers(void)
 {
-    uint8_t frame[2048];
     struct qemu qemu;
     struct port port;
-    int len;
 
     need("user");
-    need(is_stream(kind_now) ? "stream" : "socket");
+    need(type_of(kind_now));
     qemu_init(&qemu);
     qemu_netdev(&qemu, "user");
     port_prepare(&port, kind_now, &qemu);
     qemu_start(&qemu);
     port_join(&port, &qemu);
-    ask_for_router(port.conn);
-    do {
-        len = qnet_recv(port.conn, frame, sizeof frame, patience_ms());
-        CHECK(len > 0);
-    } while (!is_routers_answer(frame, len));
+    find_router(port.conn, &qemu);
     CHECK_INT(qnet_close(port.conn), QNET_OK);
     qemu_end(&qemu, SIGTERM);
 }
 
-/* Runs a test for every kind of netdev, or only for those that can be dialled again. */
-static void run_kinds(const char *name, void (*test)(void), int only_dialled)
+/* ---- QEMUs that come and go, and that talk through a hub ---- */
+
+/* Killed and started again at the same addresses, it is there again, and in between frames are lost. */
+static void qemu_comes_back(void)
+{
+    struct qemu qemu;
+    struct port port;
+    int round;
+
+    need("user");
+    need(type_of(kind_now));
+    qemu_init(&qemu);
+    qemu_netdev(&qemu, "user");
+    port_prepare(&port, kind_now, &qemu);
+    for (round = 0; round < 3; round++) {
+        uint64_t taken, dropped;
+
+        qemu_run(&qemu);
+        find_router(port.conn, &qemu);
+        qemu_end(&qemu, SIGKILL);
+        CHECK_INT(qnet_wait(port.conn, 10), QNET_ERR_TIMEOUT);
+        CHECK_INT(qnet_close_reason(port.conn), QNET_OK);
+        dropped = stats_of(port.conn).tx_dropped;
+        taken = dropped + stats_of(port.conn).tx_frames;
+        ask_for_router(port.conn);
+        CHECK_INT(stats_of(port.conn).tx_frames + stats_of(port.conn).tx_dropped, taken + 1);
+        if (kind_now->how == DATAGRAMS)
+            EVENTUALLY(stats_of(port.conn).tx_dropped == dropped + 1);
+    }
+    qemu_forget_arguments(&qemu);
+    CHECK_INT(qnet_close(port.conn), QNET_OK);
+}
+
+/* The kind by its name. */
+static const struct netdev_kind *kind_of(const char *name)
+{
+    int i;
+
+    for (i = 0; i < NETDEV_KINDS; i++)
+        if (strcmp(netdev_kinds[i].name, name) == 0)
+            return &netdev_kinds[i];
+    CHECK(!"a kind of that name");
+    return NULL;
+}
+
+/* A QEMU with a router in it, and one through which somebody looks for it: a hub is between them. */
+static void qemus_talk(const struct netdev_kind *near, const struct netdev_kind *far)
+{
+    struct port asking, left, right;
+    struct qemu a, b;
+    qnet_hub *hub;
+
+    need("user");
+    need(type_of(near));
+    need(type_of(far));
+    CHECK_INT(qnet_hub_new(&hub), QNET_OK);
+    qemu_init(&a);
+    port_prepare(&asking, &netdev_kinds[INHERITED_KIND], &a);
+    port_prepare(&left, near, &a);
+    qemu_init(&b);
+    qemu_netdev(&b, "user");
+    port_prepare(&right, far, &b);
+    qemu_start(&a);
+    qemu_start(&b);
+    port_join(&asking, &a);
+    port_join(&left, &a);
+    port_join(&right, &b);
+    CHECK_INT(qnet_hub_attach(hub, left.conn), QNET_OK);
+    CHECK_INT(qnet_hub_attach(hub, right.conn), QNET_OK);
+    find_router(asking.conn, &b);
+    CHECK_INT(qnet_hub_close(hub), QNET_OK);
+    CHECK_INT(qnet_close(asking.conn), QNET_OK);
+    CHECK_INT(qnet_close(left.conn), QNET_OK);
+    CHECK_INT(qnet_close(right.conn), QNET_OK);
+    qemu_end(&a, SIGTERM);
+    qemu_end(&b, SIGTERM);
+}
+
+static void qemus_talk_through_a_hub(void)
+{
+    qemus_talk(kind_of("dgram, udp"), kind_of("dgram, unix"));
+    qemus_talk(kind_of("as the library says, unixgram"), kind_of("stream client, unix"));
+    qemus_talk(kind_of("socket listen, tcp"), kind_of("as the library says, udp, before 7.2"));
+    qemus_talk(kind_of("dgram fd, seqpacket"), kind_of("dgram, multicast"));
+}
+
+/* Sets of kinds. */
+enum { DIALLED_ONES = 1 << DIALLED, ACCEPTED_ONES = 1 << ACCEPTED,
+       DATAGRAM_ONES = 1 << DATAGRAMS, GROUPS = 1 << GROUP,
+       THOSE_THAT_END = 1 << DIALLED | 1 << ACCEPTED | 1 << INHERITED,
+       BUT_GROUPS = THOSE_THAT_END | DATAGRAM_ONES | 1 << MESSAGES, EVERY_KIND = BUT_GROUPS | GROUPS };
+
+/* Runs a test for every kind of netdev of a set. */
+static void run_kinds(const char *name, void (*test)(void), int set)
 {
     int i;
 
@@ -469,24 +755,29 @@ static void run_kinds(const char *name, void (*test)(void), int only_dialled)
         char full[120];
 
         kind_now = &netdev_kinds[i];
-        if (only_dialled && kind_now->how != DIALLED)
+        if (!(set & 1 << kind_now->how) &&
+            !(set == THOSE_THAT_END && kind_now->type == SOCK_SEQPACKET))
             continue;
         snprintf(full, sizeof full, "%s (%s)", name, kind_now->name);
         run(full, test);
     }
 }
-#define RUN_KINDS(test, only_dialled) run_kinds(#test, test, only_dialled)
+#define RUN_KINDS(test, set) run_kinds(#test, test, set)
 
 int main(void)
 {
-    learn_netdev_types();
+    learn_about_qemu();
     scratch_make();
-    RUN_KINDS(frames_of_every_size, 0);
-    RUN_KINDS(many_frames_both_ways, 0);
-    RUN_KINDS(leaving_qemu_is_seen, 0);
-    RUN_KINDS(a_restarted_qemu_is_found, 1);
-    RUN_KINDS(next_connection_works, 1);
-    RUN_KINDS(router_answers, 0);
+    RUN_KINDS(frames_of_every_size, BUT_GROUPS);
+    RUN_KINDS(frames_of_every_size_in_a_group, GROUPS);
+    RUN_KINDS(many_frames_both_ways, BUT_GROUPS);
+    RUN_KINDS(leaving_qemu_is_seen, THOSE_THAT_END);
+    RUN_KINDS(a_restarted_qemu_is_found, DIALLED_ONES);
+    RUN_KINDS(a_restarted_program_is_found, ACCEPTED_ONES);
+    RUN_KINDS(next_connection_works, DIALLED_ONES);
+    RUN_KINDS(router_answers, EVERY_KIND);
+    RUN_KINDS(qemu_comes_back, DATAGRAM_ONES | GROUPS);
+    RUN(qemus_talk_through_a_hub);
     scratch_remove();
     return check_done();
 }

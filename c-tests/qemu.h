@@ -1,7 +1,8 @@
 /*
  * qemu.h - a real QEMU, which runs here without a machine: what goes into one
  * of its netdevs comes out of the others, which a hub joins to it. Without
- * one a test is skipped, or failed if QNET_REQUIRE_QEMU=1.
+ * one a test is skipped, or failed if QNET_REQUIRE_QEMU=1. QNET_QEMU=path is
+ * another than the installed one.
  */
 #ifndef QEMU_H
 #define QEMU_H
@@ -11,11 +12,16 @@
 #include "links.h"
 #include "scratch.h"
 
-#define QEMU "qemu-system-x86_64"
-
 enum { MOST_ARGUMENTS = 24, TEXT = 256 };
 
 static char netdev_types[4096];
+static int qemu_version; /* 702 is 7.2 */
+
+static inline const char *qemu_program(void)
+{
+    const char *chosen = getenv("QNET_QEMU");
+    return chosen ? chosen : "qemu-system-x86_64";
+}
 
 /* Ends this test if this QEMU has no such netdev, or if there is none. */
 static inline void need(const char *type)
@@ -28,21 +34,37 @@ static inline void need(const char *type)
     if (strstr(netdev_types, line))
         return;
     fprintf(stderr, "no %s%s (apt-get install qemu-system-x86, 7.2 or later)\n",
-            none ? QEMU : "-netdev ", none ? "" : type);
+            none ? qemu_program() : "-netdev ", none ? "" : type);
     if (require && strcmp(require, "1") == 0)
         check_fail(__FILE__, __LINE__, "QEMU is here, as QNET_REQUIRE_QEMU=1 wants");
     check_skip(type);
 }
 
-/* Asks QEMU which netdevs it has; none at all if it is not installed. */
-static inline void learn_netdev_types(void)
+/* What QEMU says when it is called with `options`; nothing if it is not installed. */
+static inline void qemu_says(const char *options, char *text, size_t cap)
 {
-    FILE *help = popen(QEMU " -netdev help 2>/dev/null", "r");
-    size_t len = help ? fread(netdev_types, 1, sizeof netdev_types - 1, help) : 0;
+    char command[TEXT];
+    FILE *said;
+    size_t len;
 
-    netdev_types[len] = '\0';
-    if (help)
-        pclose(help);
+    snprintf(command, sizeof command, "%s %s 2>/dev/null", qemu_program(), options);
+    said = popen(command, "r");
+    len = said ? fread(text, 1, cap - 1, said) : 0;
+    text[len] = '\0';
+    if (said)
+        pclose(said);
+}
+
+/* Asks QEMU which it is, and which netdevs it has. */
+static inline void learn_about_qemu(void)
+{
+    char text[TEXT];
+    int major, minor;
+
+    qemu_says("-netdev help", netdev_types, sizeof netdev_types);
+    qemu_says("--version", text, sizeof text);
+    if (sscanf(text, "QEMU emulator version %d.%d", &major, &minor) == 2)
+        qemu_version = 100 * major + minor;
 }
 
 /* ---- A QEMU ---- */
@@ -65,7 +87,7 @@ static inline void qemu_argument(struct qemu *qemu, const char *text)
 static inline void qemu_init(struct qemu *qemu)
 {
     memset(qemu, 0, sizeof *qemu);
-    qemu_argument(qemu, QEMU);
+    qemu_argument(qemu, qemu_program());
     qemu_argument(qemu, "-M");
     qemu_argument(qemu, "none");
     qemu_argument(qemu, "-nodefaults");
@@ -109,6 +131,18 @@ static inline void qemu_netdev_of(struct qemu *qemu, qnet_listener *listener, in
     qemu_port(qemu, text);
 }
 
+/* The same of a datagram connection. */
+static inline void qemu_netdev_of_conn(struct qemu *qemu, qnet_conn *conn, int version)
+{
+    char id[16], text[TEXT];
+    int len;
+
+    snprintf(id, sizeof id, "n%d", qemu->ports);
+    len = qnet_netdev(conn, id, version, text, sizeof text);
+    CHECK(len > 0 && len < TEXT);
+    qemu_port(qemu, text);
+}
+
 /* In the child: QEMU, which says what it has to say in a file and ends with the test. */
 static inline void qemu_become(struct qemu *qemu, pid_t parent, const char *log)
 {
@@ -119,22 +153,35 @@ static inline void qemu_become(struct qemu *qemu, pid_t parent, const char *log)
     alarm(0);
     dup2(fd, STDOUT_FILENO);
     dup2(fd, STDERR_FILENO);
-    execvp(QEMU, qemu->argument);
+    execvp(qemu_program(), qemu->argument);
     _exit(127);
 }
 
-static inline void qemu_start(struct qemu *qemu)
+/* Starts it, perhaps once more. */
+static inline void qemu_run(struct qemu *qemu)
 {
     pid_t parent = getpid();
-    int i;
 
     qemu->argument[qemu->arguments] = NULL;
     qemu->pid = fork();
     CHECK(qemu->pid >= 0);
     if (qemu->pid == 0)
         qemu_become(qemu, parent, scratch_path("qemu.log"));
+}
+
+static inline void qemu_forget_arguments(struct qemu *qemu)
+{
+    int i;
+
     for (i = 0; i < qemu->arguments; i++)
         free(qemu->argument[i]);
+    qemu->arguments = 0;
+}
+
+static inline void qemu_start(struct qemu *qemu)
+{
+    qemu_run(qemu);
+    qemu_forget_arguments(qemu);
 }
 
 /* Fails with what QEMU said if it is not running any more. */
@@ -166,6 +213,21 @@ static inline void free_tcp_address(char *address, size_t cap)
 
     close(raw_tcp_listen(&port));
     snprintf(address, cap, "127.0.0.1:%d", port);
+}
+
+static inline void free_udp_address(char *address, size_t cap)
+{
+    struct sockaddr_in any;
+    socklen_t len = sizeof any;
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    memset(&any, 0, sizeof any);
+    any.sin_family = AF_INET;
+    any.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    CHECK(fd >= 0 && bind(fd, (struct sockaddr *)&any, sizeof any) == 0);
+    CHECK(getsockname(fd, (struct sockaddr *)&any, &len) == 0);
+    snprintf(address, cap, "127.0.0.1:%d", ntohs(any.sin_port));
+    close(fd);
 }
 
 #endif
