@@ -109,7 +109,6 @@ def hub(address, to):
 class Taps:
     """A network namespace in which two TAPs, `from` and `to`, are the ports of a bridge."""
 
-    # What waits for the reader of `to` is to be limited by memory, as a socket's is.
     SETUP = """
         set -e
         ! test -e /proc/sys/net/ipv6 || echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6
@@ -117,7 +116,7 @@ class Taps:
         ip link set bridge up
         for name in from to; do
             ip tuntap add $name mode tap
-            ip link set $name txqueuelen 10000 master bridge up
+            ip link set $name txqueuelen 10000 mtu 9000 master bridge up
         done
         echo ready
         cat
