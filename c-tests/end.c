@@ -1646,6 +1646,32 @@ static void linger_bounds_a_talkative_peer(void)
     }
 }
 
+/* Nor for as long as closing may take: it is left between two frames. */
+static void talkative_peer_is_left(void)
+{
+    static int (*const ends[])(qnet_conn *) = { qnet_close, qnet_shutdown };
+    struct footprint before = footprint_now();
+    pthread_t thread;
+    int fd, i, tcp;
+
+    for (i = 0; i < 2; i++) {
+        for (tcp = 0; tcp < 2; tcp++) {
+            qnet_conn *conn = open_over(tcp, &fd);
+
+            scene("talkative peer", tcp ? "tcp" : "unix", UNREAD);
+            CHECK_INT(linger(conn, 3600 * 1000), QNET_OK);
+            start_thread(&thread, write_for_ever, &fd);
+            CHECK(raw_readable(qnet_fd(conn), patience_ms()));
+            CHECK_INT(ends[i](conn), QNET_OK);
+            join_thread(thread);
+            if (i == 1)
+                CHECK_INT(qnet_close(conn), QNET_OK);
+            close(fd);
+        }
+    }
+    footprint_again(before);
+}
+
 int main(void)
 {
     RUN_EACH(peer_ends);
@@ -1679,5 +1705,6 @@ int main(void)
     RUN(linger_bounds_shutdown);
     RUN(shutdown_gives_up_draining);
     RUN(linger_bounds_a_talkative_peer);
+    RUN(talkative_peer_is_left);
     return check_done();
 }

@@ -11,7 +11,7 @@ use rustix::event::PollFlags;
 use crate::callback::{self, CloseCall};
 use crate::conn::{ClosePhase, Conn, State};
 use crate::error::{Error, Result};
-use crate::frame::Skimmer;
+use crate::frame::{MAX, PREFIX, Skimmer};
 use crate::handle::Ref;
 use crate::memory::as_room;
 use crate::process::process;
@@ -20,6 +20,13 @@ use crate::wake::{Deadline, PollFds};
 
 /// How long a peer that was writing must be silent to have finished.
 const SILENCE: Duration = Duration::from_millis(20);
+
+/// How long a peer that never falls silent is read from: by then it has finished any write that was
+/// blocked when this side ended.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// One frame fills no socket.
+const LONGEST: usize = PREFIX + MAX;
 
 /// How many reads one turn of draining makes.
 const READS: usize = 16;
@@ -32,6 +39,11 @@ pub struct Finish {
     draining: Option<Skimmer>,
     /// When the peer last wrote something.
     heard: Option<Instant>,
+    begun: Instant,
+    /// How many bytes were read since the socket was empty.
+    burst: usize,
+    /// Whether the peer can write no more: what it still tries fails, and does not block.
+    is_stopped: bool,
 }
 
 /// What one turn of finishing left.
@@ -49,27 +61,40 @@ impl Finish {
             position.skim(rx_unread);
             position
         });
-        Finish { deadline: Deadline::after(linger), draining, heard: None }
+        Finish { draining, ..Finish::remote(linger) }
     }
 
     /// For an end that the peer made: there is only writing left.
     fn remote(linger: Duration) -> Finish {
-        Finish { deadline: Deadline::after(linger), draining: None, heard: None }
+        Finish {
+            deadline: Deadline::after(linger),
+            draining: None,
+            heard: None,
+            begun: Instant::now(),
+            burst: 0,
+            is_stopped: false,
+        }
     }
 
     /// Throws away what the peer has written. Returns whether it may be in the middle of more.
-    fn drain(&mut self, socket: &Socket) -> bool {
+    fn drain(&mut self, socket: &Socket, is_writing: bool) -> bool {
         let Some(position) = &mut self.draining else {
             return false;
         };
         let mut scratch = [0; SCRATCH];
+        let mut is_caught_up = false;
         for _ in 0..READS {
             match socket.read(as_room(&mut scratch)) {
                 Ok(Read::Bytes(got)) => {
                     position.skim(&scratch[..got.bytes]);
                     self.heard = Some(Instant::now());
+                    self.burst += got.bytes;
                 }
-                Ok(Read::Empty) => break,
+                Ok(Read::End) if self.is_stopped && !socket.has_hung_up() => break,
+                Ok(Read::Empty) => {
+                    is_caught_up = std::mem::take(&mut self.burst) <= LONGEST;
+                    break;
+                }
                 Ok(Read::End) | Err(_) => {
                     self.draining = None;
                     return false;
@@ -80,7 +105,17 @@ impl Finish {
             self.draining = None;
             return false;
         }
-        position.inside_frame() || self.heard.is_some_and(|heard| heard.elapsed() < SILENCE)
+        let is_silent = self.heard.is_none_or(|heard| heard.elapsed() >= SILENCE);
+        if self.is_stopped || is_silent && !position.inside_frame() {
+            return !is_silent;
+        }
+        let is_between_frames = is_caught_up && !position.inside_frame();
+        if is_between_frames && !is_writing && self.begun.elapsed() >= PATIENCE {
+            // Over TCP nothing stops it, and this is the best moment that there is.
+            self.is_stopped = socket.is_unix() && socket.stop_peer();
+            return self.is_stopped;
+        }
+        true
     }
 
     /// What the next turn waits for: room to write, the end of the peer's frame, or its silence.
@@ -91,10 +126,12 @@ impl Finish {
             events |= PollFlags::OUT;
         }
         if let Some(position) = &self.draining {
-            events |= PollFlags::IN;
+            if !self.is_stopped {
+                events |= PollFlags::IN;
+            }
             if let Some(heard) = self.heard
                 && !is_writing
-                && !position.inside_frame()
+                && (self.is_stopped || !position.inside_frame())
             {
                 until = until.sooner(Deadline::At(heard + SILENCE));
             }
@@ -167,7 +204,7 @@ impl Ref<Conn> {
         let mut tx = self.slot.tx_of_own();
         tx.write_backlog();
         let is_writing = tx.has_backlog();
-        let is_draining = finish.drain(&socket);
+        let is_draining = finish.drain(&socket, is_writing);
         if (is_writing || is_draining) && !finish.deadline.passed() {
             return Some(finish.wait(is_writing));
         }

@@ -281,6 +281,17 @@ impl Socket {
         }
     }
 
+    /// Makes the writes of a Unix peer fail. What it has written can still be read. Returns whether
+    /// that was done.
+    pub fn stop_peer(&self) -> bool {
+        rustix::net::shutdown(&self.fd, Shutdown::Read).is_ok()
+    }
+
+    /// Whether neither side can write any more.
+    pub fn has_hung_up(&self) -> bool {
+        is_ready(self.fd(), PollFlags::empty()).unwrap_or(true)
+    }
+
     /// Lets the peer see the end.
     pub fn shutdown(&self) {
         // It fails only where the end has been seen.
