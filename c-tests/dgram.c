@@ -1217,21 +1217,23 @@ static void slow_port_of_a_hub(void)
     far_close(conn, &far);
 }
 
-/* Told never to lose frames by time, a port gets all, however full it is now and then. */
-static void patient_port_of_a_link(void)
+/*
+ * Told never to lose frames by time, a port gets all, however full it is now
+ * and then; and nobody is busy with waiting for it.
+ */
+static void patient_port(struct flow flow, int sndbuf)
 {
-    static const size_t sizes[] = { 600, 60, 60000, 1514 };
-    struct flow flow = { sizes, 4, 0 };
-    unsigned total = (unsigned)rounds(4000) / 4 * 4 + 40;
+    unsigned total = (unsigned)rounds(2000) / 4 * 4 + 40;
     struct raw_job writer;
     struct far far;
     int fd;
     qnet_conn *conn = far_open(&far), *stream = raw_pair(&fd);
 
     CHECK_INT(qnet_set(conn, QNET_OPT_SEND_TIMEOUT_MS, 0), QNET_OK);
-    CHECK_INT(qnet_set(conn, QNET_OPT_SNDBUF, 100000), QNET_OK);
+    CHECK_INT(qnet_set(conn, QNET_OPT_SNDBUF, sndbuf), QNET_OK);
     CHECK_INT(qnet_link(conn, stream), QNET_OK);
     raw_start(&writer, raw_writing, fd, flow, total);
+    is_idle();
     while (flow.next < total) {
         far_take(&far, &flow);
         if (flow.next % 1000 == 500)
@@ -1243,6 +1245,17 @@ static void patient_port_of_a_link(void)
     CHECK_INT(qnet_close(stream), QNET_OK);
     CHECK(close(fd) == 0);
     far_close(conn, &far);
+}
+
+/* The far socket's queue is full, and then the library's own buffer. */
+static void patient_port_of_a_link(void)
+{
+    static const size_t small[] = { 60, 14, 600, 1514 }, large[] = { 600, 60, 60000, 1514 };
+    struct flow flow = { small, 4, 0 };
+
+    patient_port(flow, 1 << 20);
+    flow.sizes = large;
+    patient_port(flow, 100000);
 }
 
 /* A remote that is not there makes no hub busy, and is counted. */

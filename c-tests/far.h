@@ -446,10 +446,10 @@ static inline void is_idle(void)
 {
     long before;
 
-    raw_sleep_ms(60); /* what just happened is over */
+    raw_sleep_ms(40); /* what just happened is over */
     before = cpu_ms();
-    raw_sleep_ms(200);
-    CHECK(cpu_ms() - before < 50);
+    raw_sleep_ms(120);
+    CHECK(cpu_ms() - before < 40);
 }
 
 /* Runs a test once for each kind of a set. */
