@@ -12,6 +12,7 @@ import com.sun.jna.Native;
 import com.sun.jna.Pointer;
 import com.sun.jna.ptr.PointerByReference;
 import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
 import java.util.HexFormat;
 import java.util.concurrent.CountDownLatch;
 
@@ -60,7 +61,7 @@ class Jna {
     }
 
     static void show(String how, Pointer frame, int len) {
-        ByteBuffer bytes = frame.getByteBuffer(0, len);
+        ByteBuffer bytes = frame.getByteBuffer(0, len).order(ByteOrder.BIG_ENDIAN);
         if (len >= 42 && bytes.getShort(12) == 0x0806 && bytes.getShort(20) == 2) {
             String mac = HexFormat.ofDelimiter(":").formatHex(frame.getByteArray(22, 6));
             System.out.println(how + " 10.0.2.1 is at " + mac);

@@ -82,13 +82,13 @@ async function main(network, address, leave) {
     await waited(setHandler(conn, handler, null));
     if (!leave) check(send(conn, request, request.length));
     await finished;
+    clearInterval(alive);
     if (leave) {
         console.log('leaving');
-        process.exit();
+        return;
     }
     await waited(close(conn)); // and so for the handler
     koffi.unregister(handler);
-    clearInterval(alive);
 }
 
 main(...process.argv.slice(2));

@@ -37,44 +37,44 @@ def show(how, frame):
         print(how, "10.0.2.1 is at", frame[22:28].hex(":"), flush=True)
 
 
-def main(network, address, leave=None):
-    out = ffi.new("qnet_conn **")
-    mac = ffi.new("uint8_t[6]")
-    buf = ffi.new("uint8_t[]", lib.QNET_FRAME_MAX)
-    done = threading.Event()
-    count = 0
+network, address = sys.argv[1:3]
+leave = len(sys.argv) > 3
+out = ffi.new("qnet_conn **")
+mac = ffi.new("uint8_t[6]")
+buf = ffi.new("uint8_t[]", lib.QNET_FRAME_MAX)
+done = threading.Event()
+count = 0
 
-    # Runs on a thread of the library's. The frame is lent for the call: bytes() copies it.
-    @ffi.callback("qnet_handler")
-    def on_frame(_user, frame, length):
-        nonlocal count
-        if leave:
-            check(lib.qnet_send(conn, frame, length))
-        else:
-            show("handled:", bytes(ffi.buffer(frame, length)))
-        count += 1
-        if not leave or count == 100:
-            done.set()
 
-    check(lib.qnet_dial(network.encode(), address.encode(), out))
-    conn = out[0]
-    check(lib.qnet_hwaddr(conn, mac))
-    request = arp_request(bytes(mac))
-    if not leave:
-        check(lib.qnet_send(conn, request, len(request)))
-        length = check(lib.qnet_recv(conn, buf, len(buf), -1))
-        show("pulled:", bytes(buf[0:length]))
-    # While Python exits it frees on_frame, and frames may still come: so no handler is left by then.
-    atexit.register(lib.qnet_set_handler, conn, ffi.NULL, ffi.NULL)
-    check(lib.qnet_set_handler(conn, on_frame, ffi.NULL))
-    if not leave:
-        check(lib.qnet_send(conn, request, len(request)))
-    done.wait()
+# Runs on a thread of the library's, and must not be freed while it may: this module holds it. The
+# frame is lent for the call: bytes() copies it.
+@ffi.callback("qnet_handler")
+def on_frame(_user, frame, length):
+    global count
     if leave:
-        print("leaving")
+        check(lib.qnet_send(conn, frame, length))
     else:
-        # Waits for the handler: only now may on_frame go, which nothing but this function holds.
-        check(lib.qnet_close(conn))
+        show("handled:", bytes(ffi.buffer(frame, length)))
+    count += 1
+    if not leave or count == 100:
+        done.set()
 
 
-main(*sys.argv[1:])
+check(lib.qnet_dial(network.encode(), address.encode(), out))
+conn = out[0]
+check(lib.qnet_hwaddr(conn, mac))
+request = arp_request(bytes(mac))
+if not leave:
+    check(lib.qnet_send(conn, request, len(request)))
+    length = check(lib.qnet_recv(conn, buf, len(buf), -1))
+    show("pulled:", bytes(buf[0:length]))
+# Python frees on_frame while it exits, and frames may still come: so there is no handler by then.
+atexit.register(lib.qnet_set_handler, conn, ffi.NULL, ffi.NULL)
+check(lib.qnet_set_handler(conn, on_frame, ffi.NULL))
+if not leave:
+    check(lib.qnet_send(conn, request, len(request)))
+done.wait()
+if leave:
+    print("leaving")
+else:
+    check(lib.qnet_close(conn))  # waits for the handler

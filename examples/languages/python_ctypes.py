@@ -40,43 +40,43 @@ def show(how, frame):
         print(how, "10.0.2.1 is at", frame[22:28].hex(":"), flush=True)
 
 
-def main(network, address, leave=None):
-    conn = c_void_p()
-    mac = ctypes.create_string_buffer(6)
-    buf = ctypes.create_string_buffer(QNET_FRAME_MAX)
-    done = threading.Event()
-    count = 0
+network, address = sys.argv[1:3]
+leave = len(sys.argv) > 3
+conn = c_void_p()
+mac = ctypes.create_string_buffer(6)
+buf = ctypes.create_string_buffer(QNET_FRAME_MAX)
+done = threading.Event()
+count = 0
 
-    # Runs on a thread of the library's. The frame is lent for the call: string_at copies it.
-    @Handler
-    def on_frame(_user, frame, length):
-        nonlocal count
-        data = ctypes.string_at(frame, length)
-        if leave:
-            check(lib.qnet_send(conn, data, length))
-        else:
-            show("handled:", data)
-        count += 1
-        if not leave or count == 100:
-            done.set()
 
-    check(lib.qnet_dial(network.encode(), address.encode(), byref(conn)))
-    check(lib.qnet_hwaddr(conn, mac))
-    if not leave:
-        check(lib.qnet_send(conn, arp_request(mac.raw), 42))
-        length = check(lib.qnet_recv(conn, buf, len(buf), -1))
-        show("pulled:", buf[:length])
-    # While Python exits it frees on_frame, and frames may still come: so no handler is left by then.
-    atexit.register(lib.qnet_set_handler, conn, Handler(), None)
-    check(lib.qnet_set_handler(conn, on_frame, None))
-    if not leave:
-        check(lib.qnet_send(conn, arp_request(mac.raw), 42))
-    done.wait()
+# Runs on a thread of the library's, and must not be freed while it may: this module holds it. The
+# frame is lent for the call: string_at copies it.
+@Handler
+def on_frame(_user, frame, length):
+    global count
+    data = ctypes.string_at(frame, length)
     if leave:
-        print("leaving")
+        check(lib.qnet_send(conn, data, length))
     else:
-        # Waits for the handler: only now may on_frame go, which nothing but this function holds.
-        check(lib.qnet_close(conn))
+        show("handled:", data)
+    count += 1
+    if not leave or count == 100:
+        done.set()
 
 
-main(*sys.argv[1:])
+check(lib.qnet_dial(network.encode(), address.encode(), byref(conn)))
+check(lib.qnet_hwaddr(conn, mac))
+if not leave:
+    check(lib.qnet_send(conn, arp_request(mac.raw), 42))
+    length = check(lib.qnet_recv(conn, buf, len(buf), -1))
+    show("pulled:", buf[:length])
+# Python frees on_frame while it exits, and frames may still come: so there is no handler by then.
+atexit.register(lib.qnet_set_handler, conn, Handler(), None)
+check(lib.qnet_set_handler(conn, on_frame, None))
+if not leave:
+    check(lib.qnet_send(conn, arp_request(mac.raw), 42))
+done.wait()
+if leave:
+    print("leaving")
+else:
+    check(lib.qnet_close(conn))  # waits for the handler
