@@ -68,6 +68,7 @@ start()     # log program argument...
 {
     log=$1
     shift
+    : >"$log"
     "$@" >"$log" </dev/null &
     started="$started $!"
     until grep -q '^listening' "$log"; do

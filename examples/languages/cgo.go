@@ -42,7 +42,7 @@ type device struct {
 }
 
 // call makes one call of the library's. A goroutine moves between threads, and the text of a failure
-// is the thread's. The runtime's own signals end a wait: it begins again. (A time-out is not for
+// is its thread's. A signal that Go handles may end a wait, which begins again. (A time-out is not for
 // here: it leaves no text.)
 func call(f func() C.int) int {
 	runtime.LockOSThread()
