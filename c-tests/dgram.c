@@ -1321,6 +1321,28 @@ static void a_sequenced_peer_leaves(void)
     }
 }
 
+/* One that leaves with a frame unread resets the socket; what it has sent is received nevertheless. */
+static void a_sequenced_peer_leaves_frames_unread(void)
+{
+    int way;
+
+    for (way = 0; way < WAYS_TO_RECEIVE; way++) {
+        struct flow sent = flow_of_kind(far_now), seen = sent;
+        struct taker taker;
+        struct far far;
+        qnet_conn *conn = far_open(&far);
+        uint8_t frame[60] = { 0 };
+
+        CHECK_INT(qnet_send(conn, frame, sizeof frame), QNET_OK);
+        far_send_flow(&far, &sent, 3);
+        far_leaves(&far);
+        taker_start(&taker, conn, way, flow_each, &seen);
+        taker_want(&taker, 3);
+        CHECK_INT(taker_end(&taker), QNET_ERR_CLOSED);
+        taker_close(&taker);
+    }
+}
+
 /* In a hub and in a link as well. */
 static void a_sequenced_port_leaves(void)
 {
@@ -1889,6 +1911,7 @@ int main(void)
     RUN_KINDS(patient_port_of_a_link, OF_UNIX);
     RUN_KINDS(absent_port_of_a_hub, UDP | NAMED | PAIR);
     RUN_KINDS(a_sequenced_peer_leaves, SEQUENCED);
+    RUN_KINDS(a_sequenced_peer_leaves_frames_unread, SEQUENCED);
     RUN_KINDS(a_sequenced_port_leaves, SEQUENCED);
     RUN_KINDS(a_sequenced_peer_leaves_a_sender, SEQUENCED);
     RUN_KINDS(an_empty_message_is_no_end, SEQUENCED);

@@ -476,15 +476,17 @@ static void a_restarted_qemu_is_found(void)
                   QNET_OK);
     }
     for (life = 1; life <= 3; life++) {
+        if (life > 1) {
+            qemu_init(&bridge.qemu);
+            for (i = 0; i < 2; i++)
+                port_netdev(&ports[i], &bridge.qemu);
+        }
         qemu_start(&bridge.qemu);
         pass_marker(ports[0].conn, ports[1].conn);
         pass_marker(ports[1].conn, ports[0].conn);
         for (i = 0; i < 2; i++)
             CHECK_INT(stats_of(ports[i].conn).reconnects, life);
         qemu_end(&bridge.qemu, SIGKILL);
-        qemu_init(&bridge.qemu);
-        for (i = 0; i < 2; i++)
-            port_netdev(&ports[i], &bridge.qemu);
     }
     for (i = 0; i < 2; i++)
         CHECK_INT(qnet_close(ports[i].conn), QNET_OK);

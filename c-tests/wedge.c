@@ -37,6 +37,16 @@ static const struct setting settings[] = {
 };
 enum { SETTINGS = sizeof settings / sizeof *settings };
 
+/* The other way round: QEMU connects, and soon again. */
+#define CLIENT "stream,server=off,reconnect-ms=50,"
+static const struct setting clients[] = {
+    { "unix, 1514", "unix", CLIENT "addr.type=unix,addr.path=%s", 1514, 1 },
+    { "unix, 60000", "unix", CLIENT "addr.type=unix,addr.path=%s", 60000, 1 },
+    { "tcp, 1514", "tcp", CLIENT "addr.type=inet,addr.host=127.0.0.1,addr.port=%s", 1514, 1 },
+    { "tcp, 60000", "tcp", CLIENT "addr.type=inet,addr.host=127.0.0.1,addr.port=%s", 60000, 1 },
+};
+enum { CLIENTS = sizeof clients / sizeof *clients };
+
 /* The one that the running test is about. */
 static const struct setting *setting_now;
 
@@ -50,6 +60,11 @@ struct rig {
     size_t len;
     pthread_t feeder;
 };
+
+static int is_client(void)
+{
+    return strncmp(setting_now->netdev, CLIENT, strlen(CLIENT)) == 0;
+}
 
 static int is_tcp(void)
 {
@@ -140,7 +155,8 @@ static void rig_start(struct rig *rig)
     add_netdevs(rig, pair[1]);
     qemu_start(&rig->qemu);
     close(pair[1]);
-    wait_until_it_listens(rig);
+    if (!is_client())
+        wait_until_it_listens(rig);
     start_thread(&rig->feeder, feeding, rig);
 }
 
@@ -259,6 +275,29 @@ static void leaves_no_netdev_deaf(void)
     rig_end(&rig);
 }
 
+/* A QEMU that a hub served, in the middle of what it writes, is heard by the next. */
+static void hub_teardown_leaves_no_client_deaf(void)
+{
+    struct rig rig;
+    int times;
+
+    rig_start(&rig);
+    for (times = 0; times < TIMES; times++) {
+        qnet_listener *listener = NULL;
+        qnet_conn *port = NULL;
+        qnet_hub *hub = NULL;
+
+        CHECK_INT(qnet_hub_new(&hub), QNET_OK);
+        CHECK_INT(qnet_hub_port(hub, &port), QNET_OK);
+        CHECK_INT(qnet_listen(setting_now->network, rig.address, &listener), QNET_OK);
+        CHECK_INT(qnet_hub_serve(hub, listener), QNET_OK);
+        check_hears(&rig, port);
+        CHECK_INT(qnet_hub_close(hub), QNET_OK);
+        CHECK_INT(qnet_close(port), QNET_OK);
+    }
+    rig_end(&rig);
+}
+
 static void run_setting(void)
 {
     char name[120];
@@ -284,6 +323,13 @@ int main(void)
     for (i = 0; i < SETTINGS; i++) {
         setting_now = &settings[i];
         run_setting();
+    }
+    for (i = 0; i < CLIENTS && qemu_version >= 902; i++) {
+        char name[120];
+
+        setting_now = &clients[i];
+        snprintf(name, sizeof name, "hub_teardown_leaves_no_client_deaf (%s)", setting_now->name);
+        run(name, hub_teardown_leaves_no_client_deaf);
     }
     scratch_remove();
     return check_done();

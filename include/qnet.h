@@ -423,7 +423,9 @@ int qnet_from_fd(int fd,
  *
  * It is used like any connection, but that nothing tells of the remote's leaving: while nobody takes
  * frames there they are lost, and counted in tx_dropped, and it works when somebody does. A remote
- * that is there and does not read holds up a sender for 40 ms, then frames are lost until it reads.
+ * that is there and does not read holds up a sender for 40 ms, then frames are lost until it reads; a
+ * sender with QNET_OPT_SEND_TIMEOUT_MS 0 gets QNET_ERR_AGAIN until then, and of a Unix remote's room
+ * the descriptor of qnet_fd() tells nothing: it tries again after a while.
  * What does not come from the remote is not delivered; nor is a member's own multicast, nor the
  * `VFKT` that vfkit begins with. Datagrams that are shorter or longer than any frame count as
  * rx_runts.
@@ -438,7 +440,7 @@ int qnet_from_fd(int fd,
  *                 to the system. Multicast: the group, "230.0.0.1:1234".
  * @param out      The connection, to be closed with qnet_close(); NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (a NULL, an unknown network, a malformed address),
- *         QNET_ERR_BUSY (somebody is at that local address), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED,
+ *         QNET_ERR_BUSY (somebody, or a file that is no socket, is at that local address), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED,
  *         QNET_ERR_OS, QNET_ERR_INTERNAL.
  *
  * A UDP datagram carries frames of up to 65507 bytes (v6: 65527).
@@ -455,7 +457,7 @@ int qnet_dgram(const char *network,
  *
  * @param name  The interface. One that is there, made for this user (`ip tuntap add`), is opened;
  *              else one is made, which needs CAP_NET_ADMIN and is gone with the connection. NULL or
- *              "": the system names it, and qnet_local_addr() tells.
+ *              "": the system names it, or after a pattern, as "vm%d"; qnet_local_addr() tells.
  * @param out   The connection, to be closed with qnet_close(); NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (out is NULL, a malformed name, or an interface that is no TAP),
  *         QNET_ERR_OS (no right to, or somebody has it open), QNET_ERR_INTERNAL.
@@ -814,7 +816,8 @@ int qnet_close(qnet_conn *conn);
  *
  * A connection of qnet_dial() or qnet_dial_with() reconnects while QNET_OPT_RECONNECT_MS is above 0.
  * When its peer leaves, resets it or breaks the framing, it does not end but goes down, once every
- * whole frame received before has been taken from it: so who pulls frames must pull them. So many
+ * whole frame received before has been taken from it: so who pulls frames must pull them; and one that
+ * nobody receives from notices it when a send fails, or in qnet_wait() or qnet_poll(). So many
  * milliseconds later, and after each attempt that failed, it is dialled again, until that succeeds
  * (qnet_stats.reconnects). Its handle, handlers, hub port or link, options and counts stay. It ends
  * by qnet_shutdown() or qnet_close(), at the other end of a link's end, where no thread can be had,

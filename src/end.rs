@@ -15,6 +15,7 @@ use crate::frame::{MAX, PREFIX, Skimmer};
 use crate::handle::Ref;
 use crate::memory::as_room;
 use crate::process::process;
+use crate::receive::Rx;
 use crate::socket::{Read, Socket};
 use crate::wake::{Deadline, PollFds};
 
@@ -53,15 +54,14 @@ pub enum Turn {
 }
 
 impl Finish {
-    /// For an end by this side, `rx_unread` being what was read and not used. Messages are written
-    /// whole, and need no draining.
-    fn local(linger: Duration, socket: &Socket, rx_unread: &[u8]) -> Finish {
+    /// For an end by this side. Messages are written whole, and need no draining.
+    fn local(linger: Duration, socket: &Socket, rx: &Rx) -> Finish {
         let draining = (!socket.has_messages()).then(|| {
             let mut position = Skimmer::default();
-            position.skim(rx_unread);
+            position.skim(rx.unread());
             position
         });
-        Finish { draining, ..Finish::remote(linger) }
+        Finish { draining, heard: rx.busy(), ..Finish::remote(linger) }
     }
 
     /// For an end that the peer made: there is only writing left.
@@ -92,7 +92,8 @@ impl Finish {
                 }
                 Ok(Read::End) if self.is_stopped && !socket.has_hung_up() => break,
                 Ok(Read::Empty) => {
-                    is_caught_up = std::mem::take(&mut self.burst) <= LONGEST;
+                    // Nothing at all may be a peer that has not yet seen that there is room.
+                    is_caught_up = (1..=LONGEST).contains(&std::mem::take(&mut self.burst));
                     break;
                 }
                 Ok(Read::End) | Err(_) => {
@@ -178,8 +179,7 @@ impl Ref<Conn> {
     pub fn end_locally(self, state: &mut State) {
         if state.ended.is_none() {
             self.end(state, self.with_reset(Error::Closed));
-            let linger = state.options.linger();
-            let finish = Finish::local(linger, state.socket(), state.rx.unread());
+            let finish = Finish::local(state.options.linger(), state.socket(), &state.rx);
             self.finish(state, finish);
         }
     }

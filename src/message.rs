@@ -370,7 +370,13 @@ impl Messages {
     fn receive(&self, fd: BorrowedFd<'_>, room: &mut [MaybeUninit<u8>]) -> Result<Read> {
         let slots = (room.len() / SLOT).min(MESSAGES);
         let mut inbox = Inbox::new();
-        let count = match inbox.receive(fd, &mut room[..slots * SLOT], self.wants()) {
+        let mut received = inbox.receive(fd, &mut room[..slots * SLOT], self.wants());
+        if received == Err(Errno::CONNRESET) && self.ends() {
+            // The peer left with frames unread; what it has sent comes behind that.
+            inbox = Inbox::new();
+            received = inbox.receive(fd, &mut room[..slots * SLOT], self.wants());
+        }
+        let count = match received {
             Ok(count) => count,
             Err(Errno::AGAIN | Errno::INTR) => return Ok(Read::Empty),
             Err(errno) => return self.failed_read(fd, errno),

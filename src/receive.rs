@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
@@ -67,6 +67,8 @@ const STREAM: usize = 32 << 10;
 pub struct Rx {
     /// How many looks are left.
     looks: u32,
+    /// When a read last gave more than a trickle: its peer may have been waiting for that.
+    busy: Option<Instant>,
     buffer: Buffer,
     /// Whether bytes before the buffer's start are lent to a caller.
     lent: bool,
@@ -203,6 +205,9 @@ impl Rx {
     fn has_read(&mut self, got: &Got, counts: &RxCounts) {
         counts.reads.add(got.calls);
         self.looks = if got.bytes >= STREAM { LOOKS } else { 0 };
+        if got.bytes > SMALL {
+            self.busy = Some(Instant::now());
+        }
     }
 
     /// Makes room for a read, without moving what is lent.
@@ -261,6 +266,11 @@ impl Rx {
             Found::End if self.unread().is_empty() => Some(Error::Closed),
             Found::End => Some(Error::Protocol("the stream ended inside a frame")),
         }
+    }
+
+    /// When the peer may last have been waiting for room.
+    pub fn busy(&self) -> Option<Instant> {
+        self.busy
     }
 
     /// Whether reading has met the end, though frames may still wait.

@@ -439,6 +439,9 @@ fn check_connected(fd: BorrowedFd<'_>) -> Result<()> {
     }
     match rustix::net::getpeername(fd) {
         Err(Errno::NOTCONN) => Err(Error::invalid("the descriptor is a socket without a peer")),
+        Err(Errno::OPNOTSUPP) => {
+            Err(Error::Unsupported("the descriptor is a socket of another kind"))
+        }
         named => named.map(|_| ()).map_err(Error::from),
     }
 }

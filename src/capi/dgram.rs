@@ -9,7 +9,9 @@ use crate::{dgram, tap};
 ///
 /// It is used like any connection, but that nothing tells of the remote's leaving: while nobody takes
 /// frames there they are lost, and counted in tx_dropped, and it works when somebody does. A remote
-/// that is there and does not read holds up a sender for 40 ms, then frames are lost until it reads.
+/// that is there and does not read holds up a sender for 40 ms, then frames are lost until it reads; a
+/// sender with QNET_OPT_SEND_TIMEOUT_MS 0 gets QNET_ERR_AGAIN until then, and of a Unix remote's room
+/// the descriptor of qnet_fd() tells nothing: it tries again after a while.
 /// What does not come from the remote is not delivered; nor is a member's own multicast, nor the
 /// `VFKT` that vfkit begins with. Datagrams that are shorter or longer than any frame count as
 /// rx_runts.
@@ -24,7 +26,7 @@ use crate::{dgram, tap};
 ///                 to the system. Multicast: the group, "230.0.0.1:1234".
 /// @param out      The connection, to be closed with qnet_close(); NULL on failure.
 /// @return QNET_OK; QNET_ERR_INVALID (a NULL, an unknown network, a malformed address),
-///         QNET_ERR_BUSY (somebody is at that local address), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED,
+///         QNET_ERR_BUSY (somebody, or a file that is no socket, is at that local address), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED,
 ///         QNET_ERR_OS, QNET_ERR_INTERNAL.
 ///
 /// A UDP datagram carries frames of up to 65507 bytes (v6: 65527).
@@ -61,7 +63,7 @@ pub unsafe extern "C-unwind" fn qnet_dgram(
 ///
 /// @param name  The interface. One that is there, made for this user (`ip tuntap add`), is opened;
 ///              else one is made, which needs CAP_NET_ADMIN and is gone with the connection. NULL or
-///              "": the system names it, and qnet_local_addr() tells.
+///              "": the system names it, or after a pattern, as "vm%d"; qnet_local_addr() tells.
 /// @param out   The connection, to be closed with qnet_close(); NULL on failure.
 /// @return QNET_OK; QNET_ERR_INVALID (out is NULL, a malformed name, or an interface that is no TAP),
 ///         QNET_ERR_OS (no right to, or somebody has it open), QNET_ERR_INTERNAL.

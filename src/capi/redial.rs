@@ -18,7 +18,8 @@ pub type qnet_state_handler = Option<unsafe extern "C-unwind" fn(user: *mut c_vo
 ///
 /// A connection of qnet_dial() or qnet_dial_with() reconnects while QNET_OPT_RECONNECT_MS is above 0.
 /// When its peer leaves, resets it or breaks the framing, it does not end but goes down, once every
-/// whole frame received before has been taken from it: so who pulls frames must pull them. So many
+/// whole frame received before has been taken from it: so who pulls frames must pull them; and one that
+/// nobody receives from notices it when a send fails, or in qnet_wait() or qnet_poll(). So many
 /// milliseconds later, and after each attempt that failed, it is dialled again, until that succeeds
 /// (qnet_stats.reconnects). Its handle, handlers, hub port or link, options and counts stay. It ends
 /// by qnet_shutdown() or qnet_close(), at the other end of a link's end, where no thread can be had,
