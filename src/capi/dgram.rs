@@ -26,8 +26,8 @@ use crate::{dgram, tap};
 ///                 to the system. Multicast: the group, "230.0.0.1:1234".
 /// @param out      The connection, to be closed with qnet_close(); NULL on failure.
 /// @return QNET_OK; QNET_ERR_INVALID (a NULL, an unknown network, a malformed address),
-///         QNET_ERR_BUSY (somebody, or a file that is no socket, is at that local address), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED,
-///         QNET_ERR_OS, QNET_ERR_INTERNAL.
+///         QNET_ERR_BUSY (somebody, or a file that is no socket, is at that local address),
+///         QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
 ///
 /// A UDP datagram carries frames of up to 65507 bytes (v6: 65527).
 #[unsafe(no_mangle)]
