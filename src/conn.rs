@@ -62,8 +62,8 @@ pub struct State {
     pub rx: Rx,
     /// How it ended, once that was reported or this side ended it.
     pub ended: Option<Error>,
-    /// Writing and draining that closing or shutdown left to do.
-    pub finish: Option<Finish>,
+    /// Writing and draining that closing or shutdown left to do. Boxed, since most have none.
+    pub finish: Option<Box<Finish>>,
     /// The frame handler, while there is one: receiving is its own then.
     pub handler: Option<callback::Handler>,
     /// Whether the connection has a thread, which calls the handlers.

@@ -186,7 +186,7 @@ impl Ref<Conn> {
 
     /// Finishes at once if it can, or leaves it to who takes the next turn.
     fn finish(self, state: &mut State, finish: Finish) {
-        state.finish = Some(finish);
+        state.finish = Some(Box::new(finish));
         if let Some(Turn::Wait(..)) = self.finish_turn(state)
             && !process().service.watch(self)
             && let Some(finish) = &mut state.finish
