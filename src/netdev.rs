@@ -1,12 +1,11 @@
 //! The `-netdev` argument with which a QEMU joins: how it is written changed from version to version
 //! (QEMU `qapi/net.json`; `docs/about/removed-features.rst`).
 
-use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use crate::address::{Address, UnixName};
 use crate::error::{Error, Result};
+use crate::socket::absolute;
 
 /// Versions as numbers: 702 is 7.2.
 const OLDEST: i32 = 402;
@@ -59,6 +58,7 @@ pub fn datagrams(local: &Address, remote: &Address, id: &[u8], version: i32) -> 
             Err(Error::Unsupported("a QEMU before 7.2 has no datagrams over Unix sockets"))
         }
         (Address::Unix(UnixName::Path(local)), Address::Unix(UnixName::Path(remote))) => {
+            // QEMU's working directory may be another.
             let (here, there) = (quoted(&absolute(local)), quoted(&absolute(remote)));
             let (own, other) =
                 (&b",local.type=unix,local.path="[..], b",remote.type=unix,remote.path=");
@@ -88,12 +88,6 @@ fn inet_datagrams(here: SocketAddrV4, there: SocketAddrV4, id: &[u8], version: i
 
 fn inet(which: &str, at: SocketAddrV4) -> String {
     format!("{which}.type=inet,{which}.host={},{which}.port={}", at.ip(), at.port())
-}
-
-/// QEMU's working directory may be another.
-fn absolute(path: &[u8]) -> Vec<u8> {
-    let absolute = std::path::absolute(OsStr::from_bytes(path));
-    absolute.map_or(path.to_vec(), |path| path.into_os_string().into_vec())
 }
 
 fn tcp(at: SocketAddr, id: &[u8], version: i32) -> Result<Vec<u8>> {

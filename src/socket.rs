@@ -1,9 +1,11 @@
 //! Every system call on sockets and their files. No call here raises SIGPIPE, waits (a dial
 //! excepted), or leaves a descriptor open across `exec`.
 
+use std::ffi::OsStr;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -710,6 +712,12 @@ pub fn identity(path: &[u8]) -> Option<(u64, u64)> {
     stat(path).ok().map(|stat| (stat.st_dev, stat.st_ino))
 }
 
+/// A path whatever the working directory will be.
+pub fn absolute(path: &[u8]) -> Vec<u8> {
+    let absolute = std::path::absolute(OsStr::from_bytes(path));
+    absolute.map_or(path.to_vec(), |path| path.into_os_string().into_vec())
+}
+
 fn stat(path: &[u8]) -> rustix::io::Result<Stat> {
     rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
 }
@@ -724,14 +732,8 @@ pub struct SocketFile {
 
 impl SocketFile {
     fn of(path: &[u8]) -> Result<SocketFile> {
-        use std::os::unix::ffi::OsStrExt;
         let stat = stat(path)?;
-        let identity = (stat.st_dev, stat.st_ino);
-        let path = match std::path::absolute(std::ffi::OsStr::from_bytes(path)) {
-            Ok(absolute) => absolute.as_os_str().as_bytes().to_vec(),
-            Err(_) => path.to_vec(),
-        };
-        Ok(SocketFile { path, identity })
+        Ok(SocketFile { path: absolute(path), identity: (stat.st_dev, stat.st_ino) })
     }
 
     pub fn path(&self) -> &[u8] {
