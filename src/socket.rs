@@ -341,16 +341,20 @@ fn is_unix(fd: &OwnedFd) -> bool {
 pub fn tune(fd: &OwnedFd) {
     // None of it is needed for a connection to work, and an adopted socket may be of any family.
     if is_unix(fd) {
-        let _ = sockopt::set_socket_send_buffer_size_force(fd, UNIX_SNDBUF)
-            .or_else(|_| sockopt::set_socket_send_buffer_size(fd, UNIX_SNDBUF));
+        enlarge_send_buffer(fd, UNIX_SNDBUF);
     } else if sockopt::socket_type(fd) == Ok(SocketType::DGRAM) {
-        let _ = sockopt::set_socket_send_buffer_size_force(fd, UDP_BUFFER)
-            .or_else(|_| sockopt::set_socket_send_buffer_size(fd, UDP_BUFFER));
+        enlarge_send_buffer(fd, UDP_BUFFER);
         let _ = sockopt::set_socket_recv_buffer_size_force(fd, UDP_BUFFER)
             .or_else(|_| sockopt::set_socket_recv_buffer_size(fd, UDP_BUFFER));
     } else {
         let _ = sockopt::set_tcp_nodelay(fd, true);
     }
+}
+
+/// Beyond the system's limit, where there is the right to.
+fn enlarge_send_buffer(fd: &OwnedFd, bytes: usize) {
+    let _ = sockopt::set_socket_send_buffer_size_force(fd, bytes)
+        .or_else(|_| sockopt::set_socket_send_buffer_size(fd, bytes));
 }
 
 /// What of a new socket the caller has chosen.
