@@ -33,7 +33,7 @@ all:
 	: >$(PRIVATE).rs
 	$(RUSTC) --crate-type staticlib --print native-static-libs=$(PRIVATE) -o $(PRIVATE).a $(PRIVATE).rs
 	$(LD) -r --gc-sections --force-group-allocation -o $(STATIC:.a=.o) $(BUILT)/libqnet.a \
-	$$(nm -s $(BUILT)/libqnet.a 2>/dev/null | grep -o '^qnet_[a-z_]*@@QNET_[0-9]*' | sed 's/^/-u /')
+	$$(sed 's/@.*//; s/^/-u /' abi/symbols)
 	objcopy -w --keep-global-symbol='qnet_*' --strip-debug -R .llvmbc -R .llvmcmd $(STATIC:.a=.o)
 	rm -f $(STATIC)
 	$(AR) rcs $(STATIC) $(STATIC:.a=.o)

@@ -1,5 +1,6 @@
 //! Generates `include/qnet.h` from the sources, and tells the linker what the shared library is.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
@@ -34,7 +35,7 @@ const SECTIONS: [(&str, &str); 10] = [
 
 fn main() {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
-    for watched in ["src", "build.rs", "cbindgen.toml", "qnet.map", "Cargo.toml"] {
+    for watched in ["src", "build.rs", "cbindgen.toml", "abi/symbols", "Cargo.toml"] {
         println!("cargo:rerun-if-changed={watched}");
     }
     write_header(&root);
@@ -129,13 +130,36 @@ fn link(root: &Path) {
     arg(&format!("-soname,libqnet.so.{major}"));
     // Threads may live when the host calls dlclose: the code stays mapped.
     arg("-z,nodelete");
-    arg(&format!("--version-script={}", root.join("qnet.map").display()));
+    version_symbols(root, arg);
     link_soname(&major);
+}
+
+/// Gives each symbol of the shared library the version that `abi/symbols` says. The static library's
+/// have none: otherwise nobody could link it into a shared object of their own.
+///
+/// rustc passes a version script of its own, without versions, which none can be combined with but
+/// by lld, and there only one that names no symbol. What lld hears of as `name@@VERSION`, even if it
+/// is only asked to look for it, has that version.
+fn version_symbols(root: &Path, arg: impl Fn(&str)) {
+    let list = fs::read_to_string(root.join("abi/symbols")).expect("abi/symbols can be read");
+    let mut versions = BTreeSet::new();
+    for symbol in list.lines() {
+        arg(&format!("-u,{symbol}"));
+        versions.insert(symbol.split_once("@@").expect("name@@VERSION").1);
+    }
+    let nodes: String = versions.iter().map(|version| format!("{version} {{ }};\n")).collect();
+    let script = out_dir().join("versions.map");
+    fs::write(&script, nodes).expect("cargo's directory can be written to");
+    arg(&format!("--version-script={}", script.display()));
+}
+
+fn out_dir() -> PathBuf {
+    PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"))
 }
 
 /// Programs look for the library under its soname, so that name stands beside what cargo builds.
 fn link_soname(major: &str) {
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
+    let out = out_dir();
     // OUT_DIR is PROFILE/build/qnet-HASH/out.
     let profile = out.ancestors().nth(3).expect("cargo's directories");
     // It is there already, or the place is not ours to write: a program's own affair then.

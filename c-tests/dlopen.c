@@ -1,10 +1,11 @@
 /*
  * dlopen.c - a program that is not linked with the library but loads it, uses
- * it through dlsym and unloads it while connections live.
+ * it through dlsym and unloads it while connections live; or loads plugins that
+ * have it, each a copy of its own (dlopen/plugin.c).
  */
 #include <dlfcn.h>
 
-#include "raw.h"
+#include "footprint.h"
 
 enum { FRAME = 60, LONG_MS = 10000 };
 
@@ -19,8 +20,8 @@ static struct {
     const char *(*last_error)(void);
 } qnet;
 
-/* For check.h; the program is not linked with the library's. */
-const char *qnet_last_error(void)
+/* For check.h; the program is not linked with the library's, and must not stand in for it. */
+__attribute__((visibility("hidden"))) const char *qnet_last_error(void)
 {
     return qnet.last_error ? qnet.last_error() : "not loaded";
 }
@@ -160,11 +161,125 @@ static void load_and_unload_often(void)
     }
 }
 
+/* ---- Plugins ---- */
+
+struct plugin {
+    void *object;
+    int fd;
+    int (*start)(int *fd);
+    int (*stop)(void);
+    const char *(*error)(void);
+};
+
+static struct plugin plug_in(const char *path, int how)
+{
+    struct plugin plugin;
+
+    plugin.object = dlopen(path, RTLD_NOW | how);
+    if (!plugin.object)
+        fprintf(stderr, "%s\n", dlerror());
+    CHECK(plugin.object != NULL);
+    qnet.library = plugin.object;
+    find(&plugin.start, "plugin_start");
+    find(&plugin.stop, "plugin_stop");
+    find(&plugin.error, "plugin_error");
+    CHECK_INT(plugin.start(&plugin.fd), QNET_OK);
+    return plugin;
+}
+
+static void exchange(struct plugin *plugin)
+{
+    unsigned char frame[FRAME];
+
+    send_frames(plugin->fd, 1);
+    CHECK_INT(raw_recv(plugin->fd, frame, sizeof frame), FRAME);
+    CHECK(raw_is(frame, sizeof frame, 5));
+}
+
+static void stop(struct plugin *plugin)
+{
+    CHECK_INT(plugin->stop(), QNET_OK);
+    CHECK_INT(plugin->stop(), QNET_ERR_HANDLE);
+    CHECK(strstr(plugin->error(), "close") != NULL);
+    CHECK(raw_ended(plugin->fd));
+    close(plugin->fd);
+}
+
+/* Both at once, and the second without the first; nothing is left of either. */
+static void check_two_copies(const char *one, const char *other, int how)
+{
+    struct footprint before = footprint_now();
+    struct plugin first = plug_in(one, how), second = plug_in(other, how);
+
+    exchange(&first);
+    exchange(&second);
+    CHECK(first.error()[0] == '\0');
+    stop(&first);
+    CHECK(second.error()[0] == '\0');
+    exchange(&second);
+    stop(&second);
+    footprint_again(before);
+}
+
+static void static_and_shared_copy(void)
+{
+    check_two_copies(STATIC_PLUGIN, SHARED_PLUGIN, RTLD_LOCAL);
+}
+
+static void shared_and_static_copy(void)
+{
+    check_two_copies(SHARED_PLUGIN, STATIC_PLUGIN, RTLD_LOCAL);
+}
+
+/* What one copy exports the other's users may be bound to. */
+static void copies_whose_symbols_are_global(void)
+{
+    struct plugin first = plug_in(STATIC_PLUGIN, RTLD_GLOBAL);
+    struct plugin second = plug_in(SHARED_PLUGIN, RTLD_GLOBAL);
+
+    exchange(&first);
+    exchange(&second);
+    stop(&first);
+    exchange(&second);
+    stop(&second);
+}
+
+/* A static copy's plugin is linked so that it stays; the shared one's goes, but not the library. */
+static void unload_copies(void)
+{
+    struct plugin with_static = plug_in(STATIC_PLUGIN, RTLD_LOCAL);
+    struct plugin with_shared = plug_in(SHARED_PLUGIN, RTLD_LOCAL);
+
+    CHECK_INT(dlclose(with_static.object), 0);
+    exchange(&with_static);
+    stop(&with_shared);
+    CHECK_INT(dlclose(with_shared.object), 0);
+    with_shared = plug_in(SHARED_PLUGIN, RTLD_LOCAL);
+    exchange(&with_shared);
+    exchange(&with_static);
+    stop(&with_shared);
+}
+
+/* The process ends in the midst of traffic of both. */
+static void exit_with_both_copies(void)
+{
+    struct plugin first = plug_in(STATIC_PLUGIN, RTLD_LOCAL);
+    struct plugin second = plug_in(SHARED_PLUGIN, RTLD_LOCAL);
+
+    send_frames(first.fd, 100);
+    send_frames(second.fd, 100);
+}
+
 int main(void)
 {
     RUN(stays_mapped);
     RUN(unload_with_live_connections);
     RUN(end_while_unloaded);
     RUN(load_and_unload_often);
+    RUN(static_and_shared_copy);
+    RUN(shared_and_static_copy);
+    RUN(copies_whose_symbols_are_global);
+    RUN(unload_copies);
+    RUN(exit_with_both_copies);
     return check_done();
 }

@@ -1,7 +1,8 @@
 #!/bin/sh
 # install.sh TARGET - installs into an empty directory, and builds from there what a user would: the
-# examples by pkg-config, dynamic and static, by CMake, and with -lqnet alone; and a program with
-# another static library made of Rust.
+# examples by pkg-config, dynamic and static, by CMake, and with -lqnet alone; a program with another
+# static library made of Rust; a plugin. And that `cargo cinstall` makes the same tree.
+# QNET_REQUIRE_CARGO_C=1 fails where that is missing.
 
 cd "$(dirname "$0")/.." || exit 2
 export CARGO_TARGET_DIR="$1"
@@ -72,7 +73,7 @@ by_hand() {
 }
 
 needs_libqnet() {
-    readelf -d "$scratch/ping" | grep 'NEEDED.*\[libqnet\.so\.0\]'
+    readelf -d "${1:-$scratch/ping}" | grep 'NEEDED.*\[libqnet\.so\.0\]'
 }
 
 by_cmake() {
@@ -133,6 +134,25 @@ both() {
         "$scratch/both"
 }
 
+# A shared object with the static library in it.
+in_a_plugin() {
+    "$CC" -shared -fPIC -I"$root/usr/include" -o "$scratch/plugin.so" c-tests/dlopen/plugin.c \
+        "$root/usr/lib/libqnet.a" -lm && ! needs_libqnet "$scratch/plugin.so"
+}
+
+by_cargo() {
+    cargo cinstall --release --locked --prefix=/usr --libdir=/usr/lib --destdir="$scratch/cargo" &&
+        (cd "$scratch/cargo/usr" && find . -type f -o -type l | sort) | diff "$scratch/tree" - &&
+        for same in include share; do
+            diff -r "$root/usr/$same" "$scratch/cargo/usr/$same" || return 1
+        done &&
+        flags --modversion --libs --cflags --static >"$scratch/by-make" &&
+        root=$scratch/cargo flags --modversion --libs --cflags --static |
+        sed "s|$scratch/cargo|$root|g" | diff "$scratch/by-make" - &&
+        readelf -d "$scratch/cargo/usr/lib/libqnet.so" | grep 'SONAME.*\[libqnet\.so\.0\]' &&
+        nm -D "$scratch/cargo/usr/lib/libqnet.so" | grep ' qnet_dial@@QNET_0$'
+}
+
 cat >"$scratch/tree" <<'END'
 ./include/qnet.h
 ./include/qnet.hpp
@@ -160,6 +180,14 @@ else
     skip 'the examples build by CMake' cmake
 fi
 try 'libqnet.a links beside another static library of Rust' beside_another
+try 'libqnet.a links into a plugin' in_a_plugin
+if cargo cinstall --version >/dev/null 2>&1; then
+    try 'cargo cinstall makes the same tree' by_cargo
+elif [ "$QNET_REQUIRE_CARGO_C" ]; then
+    try 'cargo cinstall makes the same tree' false
+else
+    skip 'cargo cinstall makes the same tree' cargo-c
+fi
 try 'make uninstall leaves nothing' uninstalls
 
 echo "$passed passed, $failed failed, $skipped skipped"

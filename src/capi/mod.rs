@@ -16,7 +16,6 @@ pub mod listener;
 pub mod receive;
 pub mod redial;
 pub mod send;
-mod symbols;
 
 use std::any::Any;
 use std::cell::RefCell;
