@@ -1005,6 +1005,159 @@ static void nothing_is_left(void)
         CHECK_INT(count_new_descriptors(&before, stderr), 0);
 }
 
+/* ---- a host without standard descriptors ---- */
+
+static void check_standard_free(void)
+{
+    int fd;
+
+    for (fd = 0; fd <= STDERR_FILENO; fd++)
+        CHECK_INT(fcntl(fd, F_GETFD), -1);
+}
+
+/* A daemon has closed 0 to 2. What it prints then does not reach a network. */
+static void standard_descriptors_stay_free(void)
+{
+    static const int64_t reconnect[] = { QNET_OPT_RECONNECT_MS, 1 };
+    const char *path = scratch_path("daemon.sock");
+    unsigned char frame[FRAME];
+    qnet_conn *conns[9];
+    qnet_listener *listener;
+    char address[200];
+    qnet_hub *hub;
+    int count = 0, peer, i;
+
+    stderr = fdopen(fcntl(STDERR_FILENO, F_DUPFD, 10), "w");
+    CHECK(stderr != NULL);
+    for (i = 0; i <= STDERR_FILENO; i++)
+        close(i);
+    CHECK_INT(qnet_socketpair(&conns[0], &conns[1]), QNET_OK);
+    CHECK_INT(qnet_socketpair_fd(&conns[2], &peer), QNET_OK);
+    listener = listen_on("unix", path);
+    CHECK_INT(qnet_dial_with("unix", path, reconnect, 1, &conns[3]), QNET_OK);
+    CHECK_INT(qnet_accept(listener, LONG_MS, &conns[4]), QNET_OK);
+    CHECK_INT(qnet_listener_close(listener), QNET_OK);
+    check_standard_free();
+    listener = listen_on("tcp", "127.0.0.1:0");
+    CHECK(qnet_listener_addr(listener, address, sizeof address) > 0);
+    CHECK_INT(qnet_dial("tcp", address, &conns[5]), QNET_OK);
+    CHECK_INT(qnet_accept(listener, LONG_MS, &conns[6]), QNET_OK);
+    CHECK_INT(qnet_dgram("unixgram", scratch_path("daemon.dgram"), path, &conns[7]), QNET_OK);
+    CHECK_INT(qnet_hub_new(&hub), QNET_OK);
+    CHECK_INT(qnet_hub_port(hub, &conns[8]), QNET_OK);
+    check_standard_free();
+
+    /* What waits, runs handlers and follows others. */
+    CHECK(qnet_fd(conns[3]) > STDERR_FILENO);
+    CHECK_INT(qnet_recv(conns[0], frame, sizeof frame, 1), QNET_ERR_TIMEOUT);
+    CHECK_INT(qnet_set_handler(conns[1], count_frame, &count), QNET_OK);
+    CHECK_INT(qnet_send(conns[0], frame_bytes, FRAME), QNET_OK);
+    CHECK(eventually(is_set, &count));
+    CHECK_INT(qnet_close(conns[4]), QNET_OK);
+    check_standard_free();
+    for (i = 0; i < 9; i++)
+        if (i != 4)
+            CHECK_INT(qnet_close(conns[i]), QNET_OK);
+    CHECK_INT(qnet_listener_close(listener), QNET_OK);
+    CHECK_INT(qnet_hub_close(hub), QNET_OK);
+    close(peer);
+    check_standard_free();
+}
+
+/* ---- calls made while a thread or the process ends ---- */
+
+static qnet_conn *last_conn;
+static int last_fd, last_report;
+
+/* A failure, whose text belongs to this thread; traffic; and all from the beginning. */
+static void call_at_the_end(void)
+{
+    qnet_conn *conn;
+
+    CHECK_INT(qnet_dial("unix", "/nowhere/at/all", &conn), QNET_ERR_REFUSED);
+    CHECK_INT(qnet_last_errno(), ENOENT);
+    check_traffic(last_conn, last_fd);
+    check_fresh_library();
+    CHECK_INT(qnet_close(last_conn), QNET_OK);
+    CHECK_INT(qnet_close(last_conn), QNET_ERR_HANDLE);
+    CHECK(write(last_report, "", 1) == 1);
+}
+
+/* Before its end a thread has a text of the library's, and has sent. */
+static void call_before_the_end(void)
+{
+    CHECK_INT(qnet_close(NULL), QNET_ERR_HANDLE);
+    last_conn = raw_pair(&last_fd);
+    check_traffic(last_conn, last_fd);
+}
+
+static void calls_from_atexit(void)
+{
+    int ends[2];
+    pid_t child;
+    char byte;
+
+    CHECK(pipe(ends) == 0);
+    child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        last_report = ends[1];
+        call_before_the_end();
+        CHECK(atexit(call_at_the_end) == 0);
+        exit(0);
+    }
+    wait_for_child(child);
+    close(ends[1]);
+    CHECK_INT(read(ends[0], &byte, 1), 1);
+}
+
+static pthread_key_t last_key;
+
+static void call_in_destructor(void *unused)
+{
+    (void)unused;
+    call_at_the_end();
+}
+
+static void *end_with_calls(void *unused)
+{
+    (void)unused;
+    call_before_the_end();
+    CHECK_INT(pthread_setspecific(last_key, &last_key), 0);
+    return NULL;
+}
+
+static void end_handler_with_calls(void *begun, const uint8_t *frame, size_t len)
+{
+    (void)frame;
+    (void)len;
+    end_with_calls(NULL);
+    __atomic_store_n((int *)begun, 1, __ATOMIC_SEQ_CST);
+}
+
+/* A thread of the host's, and one of the library's that the host has left something in. */
+static void calls_from_thread_exit(void)
+{
+    int ends[2], fd, begun = 0;
+    pthread_t thread;
+    qnet_conn *conn;
+    char byte;
+
+    CHECK(pipe(ends) == 0);
+    last_report = ends[1];
+    CHECK_INT(pthread_key_create(&last_key, call_in_destructor), 0);
+    CHECK_INT(pthread_create(&thread, NULL, end_with_calls, NULL), 0);
+    CHECK_INT(pthread_join(thread, NULL), 0);
+    CHECK_INT(read(ends[0], &byte, 1), 1);
+
+    conn = raw_pair(&fd);
+    CHECK_INT(qnet_set_handler(conn, end_handler_with_calls, &begun), QNET_OK);
+    raw_send(fd, frame_bytes, FRAME);
+    CHECK(eventually(is_set, &begun));
+    CHECK_INT(qnet_close(conn), QNET_OK);
+    CHECK_INT(read(ends[0], &byte, 1), 1);
+}
+
 /* ---- the library's threads ---- */
 
 /* Signals that a thread can block and the library's block; glibc keeps 32 and 33 to itself. */
@@ -1316,6 +1469,9 @@ int main(void)
     RUN(fork_and_exec);
     RUN(close_on_exec);
     RUN(nothing_is_left);
+    RUN(standard_descriptors_stay_free);
+    RUN(calls_from_atexit);
+    RUN(calls_from_thread_exit);
     RUN(thread_of_a_handler);
     RUN(every_thread);
     RUN(no_needless_threads);

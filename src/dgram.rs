@@ -8,6 +8,7 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, sockopt};
 
 use crate::address::{self, Address, Family, Host, UnixName};
 use crate::conn::{self, Conn};
+use crate::descriptor::above_standard;
 use crate::error::{Error, Result};
 use crate::handle::Ref;
 use crate::message::{Messages, Multicast, Udp, UnixDgram};
@@ -82,7 +83,7 @@ fn drop_what_came_before(fd: &OwnedFd) {
 
 fn inet_socket(like: &SocketAddr) -> Result<OwnedFd> {
     let family = if like.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    Ok(rustix::net::socket_with(family, SocketType::DGRAM, CLOEXEC, None)?)
+    above_standard(rustix::net::socket_with(family, SocketType::DGRAM, CLOEXEC, None))
 }
 
 fn addresses(

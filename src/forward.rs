@@ -12,6 +12,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::descriptor::above_standard;
 use crate::error::{Error, Result};
 use crate::handle::{NONE, Token};
 use crate::process::{lock, process};
@@ -82,8 +83,8 @@ struct Poller {
 
 impl Poller {
     fn new() -> Result<Poller> {
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let epoll = above_standard(epoll::create(CreateFlags::CLOEXEC))?;
+        let event = above_standard(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK))?;
         epoll::add(&epoll, &event, EventData::new_u64(NONE), READABLE)?;
         Ok(Poller { epoll, event })
     }

@@ -5,7 +5,7 @@
 //! `handle` and `process` hold the objects; `conn`, `listener` and `hub` are the objects; `send`,
 //! `cork`, `receive`, `handler`, `end` and `redial` are what is done with a connection. `link` and `hub` plug
 //! connections into a `switch`, whose `table` learns, and which a loop of `forward` runs. `frame`,
-//! `memory`, `address`, `netdev`, `socket`, `wake` and `thread` know of none of that.
+//! `memory`, `address`, `netdev`, `descriptor`, `socket`, `wake` and `thread` know of none of that.
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("libqnet is for 64-bit Linux");
@@ -15,6 +15,7 @@ mod callback;
 pub mod capi;
 mod conn;
 mod cork;
+mod descriptor;
 mod dgram;
 mod end;
 mod error;

@@ -166,7 +166,7 @@ impl UnixDgram {
                 .with_sockaddr(|at, len| std::slice::from_raw_parts(at.cast(), len as usize).into())
         };
         let is_namesake = namesake.is_some();
-        let out = namesake.map_or_else(socket::unixgram, Ok)?;
+        let out = namesake.map_or_else(|| socket::unix_socket(SocketType::DGRAM), Ok)?;
         let (is_direct, refusals) = (AtomicBool::new(false), AtomicU32::new(1));
         Ok(UnixDgram { remote, address, raw, out, is_namesake, is_direct, refusals, _file: file })
     }

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use crate::address::{Address, Target};
 use crate::callback::{self, Doing, StateHandler};
 use crate::conn::{self, ClosePhase, Conn, State};
+use crate::descriptor::above_standard;
 use crate::error::{Error, Result};
 use crate::handle::{NONE, Ref};
 use crate::handler;
@@ -187,7 +188,7 @@ impl State {
             redial.given = Given::Socket;
             return Ok(None);
         };
-        let follow = epoll::create(CreateFlags::CLOEXEC)?;
+        let follow = above_standard(epoll::create(CreateFlags::CLOEXEC))?;
         // It stays in the set: being shut down it tells of the end.
         add(&follow, absent)?;
         if !Arc::ptr_eq(absent, &socket) {

@@ -20,6 +20,7 @@ use rustix::net::{
 };
 
 use crate::address::{Address, Family, UnixName};
+use crate::descriptor::above_standard;
 use crate::error::{Error, Result};
 use crate::frame;
 use crate::message::{Messages, Tap};
@@ -163,7 +164,7 @@ impl Socket {
 
     /// Stands for a socket while there is none: nothing ever comes, until it is shut down.
     pub fn absent(peer: Address) -> Result<Socket> {
-        Ok(Socket { peer, ..Socket::adopted(unixgram()?) })
+        Ok(Socket { peer, ..Socket::adopted(unix_socket(SocketType::DGRAM)?) })
     }
 
     pub fn fd(&self) -> BorrowedFd<'_> {
@@ -377,7 +378,8 @@ impl Buffers {
 }
 
 pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
-    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, CLOEXEC, None)?)
+    let (a, b) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, CLOEXEC, None)?;
+    Ok((above_standard(Ok(a))?, above_standard(Ok(b))?))
 }
 
 /// Why a dial of one address failed.
@@ -397,7 +399,7 @@ pub fn dial_tcp(
 ) -> Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = CLOEXEC | SocketFlags::NONBLOCK;
-    let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    let fd = above_standard(rustix::net::socket_with(family, SocketType::STREAM, flags, None))?;
     buffers.apply(&fd)?;
     match rustix::net::connect(&fd, &address) {
         Err(Errno::INPROGRESS) => {}
@@ -420,7 +422,7 @@ pub fn dial_tcp(
 /// A `connect` that finds the backlog full cannot be polled for, so this one waits in the kernel.
 pub fn dial_unix(name: &UnixName, buffers: Buffers, deadline: Deadline) -> Result<OwnedFd> {
     let address = name.to_socket_address()?;
-    let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, CLOEXEC, None)?;
+    let fd = unix_socket(SocketType::STREAM)?;
     wake::prepare_to_wait();
     buffers.apply(&fd)?;
     loop {
@@ -551,7 +553,7 @@ impl ListenSocket {
                 return Ok(None);
             }
             match rustix::net::accept_with(&self.fd, CLOEXEC) {
-                Ok(fd) => return Ok(Some(fd)),
+                Ok(fd) => return above_standard(Ok(fd)).map(Some),
                 Err(Errno::AGAIN) => return Ok(None),
                 Err(
                     errno @ (Errno::MFILE
@@ -602,7 +604,7 @@ fn listen_tcp_one(address: &std::net::SocketAddr, family: Family) -> Result<List
 
 fn listen_socket(domain: AddressFamily) -> Result<OwnedFd> {
     let flags = CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(rustix::net::socket_with(domain, SocketType::STREAM, flags, None)?)
+    above_standard(rustix::net::socket_with(domain, SocketType::STREAM, flags, None))
 }
 
 fn bind_and_listen(fd: &OwnedFd, address: &impl SocketAddrArg) -> Result<SocketAddrAny> {
@@ -626,7 +628,7 @@ pub fn listen_unix(name: &UnixName, mode: u32) -> Result<(ListenSocket, Option<S
 /// A datagram socket at a Unix address, with its file as above; and where that is a path, another
 /// that has the same name and that nobody reaches, to send from.
 pub fn unixgram_at(name: &UnixName) -> Result<(OwnedFd, Option<OwnedFd>, Option<SocketFile>)> {
-    let fd = unixgram()?;
+    let fd = unix_socket(SocketType::DGRAM)?;
     tune(&fd);
     let mode = Options::default().unix_mode();
     let mut second = None;
@@ -641,7 +643,7 @@ pub fn unixgram_at(name: &UnixName) -> Result<(OwnedFd, Option<OwnedFd>, Option<
 
 /// A datagram socket that has a path as its name, at which there is no file any more.
 fn namesake(path: &[u8], address: &SocketAddrUnix) -> Result<OwnedFd> {
-    let fd = unixgram()?;
+    let fd = unix_socket(SocketType::DGRAM)?;
     tune(&fd);
     // Whoever finds the file in its short life is to be refused.
     rustix::net::shutdown(&fd, Shutdown::Read)?;
@@ -651,8 +653,8 @@ fn namesake(path: &[u8], address: &SocketAddrUnix) -> Result<OwnedFd> {
     Ok(fd)
 }
 
-pub fn unixgram() -> Result<OwnedFd> {
-    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, CLOEXEC, None)?)
+pub fn unix_socket(kind: SocketType) -> Result<OwnedFd> {
+    above_standard(rustix::net::socket_with(AddressFamily::UNIX, kind, CLOEXEC, None))
 }
 
 /// Has `bind` give a socket its name. The file of a dead socket in the way is replaced.
@@ -707,7 +709,7 @@ fn is_dead_socket(path: &[u8], name: &UnixName) -> Result<bool> {
     }
     // Of another type than what it asks for, it disturbs nobody: a stream's connect would be
     // accepted, and take a QEMU's only place.
-    let probe = unixgram()?;
+    let probe = unix_socket(SocketType::DGRAM)?;
     Ok(rustix::net::connect(&probe, &name.to_socket_address()?) == Err(Errno::CONNREFUSED))
 }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use smallvec::SmallVec;
 
+use crate::descriptor::above_standard;
 use crate::error::{Error, Result};
 use crate::process::lock;
 
@@ -207,7 +208,8 @@ impl Wake {
     fn enter(&self) {
         let _raised = lock(&self.raised);
         if self.event.get().is_none()
-            && let Ok(event) = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            && let Ok(event) =
+                above_standard(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK))
         {
             // Under the lock, so nobody else has set it.
             let _ = self.event.set(event);
