@@ -76,6 +76,14 @@ private:
 
 namespace detail {
 
+/* A handle that closes itself. */
+template <typename T, int (*close)(T *)>
+struct closer {
+    void operator()(T *handle) const noexcept { close(handle); }
+};
+template <typename T, int (*close)(T *)>
+using owned = std::unique_ptr<T, closer<T, close>>;
+
 inline int check(int result)
 {
     if (result < 0)
@@ -507,21 +515,9 @@ class listener {
 public:
     listener() noexcept = default;
     explicit listener(qnet_listener *handle) noexcept : handle_(handle) {}
-    listener(listener &&other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
-    listener &operator=(listener &&other) noexcept
-    {
-        listener moved(std::move(other));
-        std::swap(handle_, moved.handle_);
-        return *this;
-    }
-    ~listener() { reset(); }
 
     /* Closes it now. */
-    void reset() noexcept
-    {
-        if (handle_)
-            qnet_listener_close(std::exchange(handle_, nullptr));
-    }
+    void reset() noexcept { handle_.reset(); }
 
     static listener listen(const std::string &network, const std::string &address)
     {
@@ -549,112 +545,105 @@ public:
     conn accept(int timeout_ms = -1)
     {
         qnet_conn *handle;
-        return detail::came(qnet_accept(handle_, timeout_ms, &handle)) ? conn(handle) : conn();
+        return detail::came(qnet_accept(get(), timeout_ms, &handle)) ? conn(handle) : conn();
     }
     conn accept(int timeout_ms, std::error_code &ec) noexcept
     {
         qnet_conn *handle;
-        return detail::came(qnet_accept(handle_, timeout_ms, &handle), ec) ? conn(handle) : conn();
+        return detail::came(qnet_accept(get(), timeout_ms, &handle), ec) ? conn(handle) : conn();
     }
 
-    qnet_listener *get() const noexcept { return handle_; }
+    qnet_listener *get() const noexcept { return handle_.get(); }
     explicit operator bool() const noexcept { return handle_ != nullptr; }
-    int fd() const { return detail::check(qnet_listener_fd(handle_)); }
+    int fd() const { return detail::check(qnet_listener_fd(get())); }
 
     std::string addr() const
     {
         return detail::text(
-            [this](char *buf, std::size_t cap) { return qnet_listener_addr(handle_, buf, cap); });
+            [this](char *buf, std::size_t cap) { return qnet_listener_addr(get(), buf, cap); });
     }
     std::string netdev(const std::string &id, int qemu_version) const
     {
         return detail::text([&](char *buf, std::size_t cap) {
-            return qnet_listener_netdev(handle_, id.c_str(), qemu_version, buf, cap);
+            return qnet_listener_netdev(get(), id.c_str(), qemu_version, buf, cap);
         });
     }
 
     void set(option which, std::int64_t value)
     {
-        detail::check(qnet_listener_set(handle_, which, value));
+        detail::check(qnet_listener_set(get(), which, value));
     }
     std::int64_t get(option which) const
     {
         std::int64_t value;
-        detail::check(qnet_listener_get(handle_, which, &value));
+        detail::check(qnet_listener_get(get(), which, &value));
         return value;
     }
 
 private:
-    qnet_listener *handle_ = nullptr;
+    detail::owned<qnet_listener, qnet_listener_close> handle_;
 };
 
 /* A switch that closes itself. */
 class hub {
 public:
-    hub() { detail::check(qnet_hub_new(&handle_)); }
-    hub(hub &&other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
-    hub &operator=(hub &&other) noexcept
+    hub()
     {
-        hub moved(std::move(other));
-        std::swap(handle_, moved.handle_);
-        return *this;
+        qnet_hub *handle;
+        detail::check(qnet_hub_new(&handle));
+        handle_.reset(handle);
     }
-    ~hub() { reset(); }
 
     /* Closes it now. */
-    void reset() noexcept
-    {
-        if (handle_)
-            qnet_hub_close(std::exchange(handle_, nullptr));
-    }
+    void reset() noexcept { handle_.reset(); }
 
-    void attach(const conn_ref &port) { detail::check(qnet_hub_attach(handle_, port.get())); }
-    void detach(const conn_ref &port) { detail::check(qnet_hub_detach(handle_, port.get())); }
+    void attach(const conn_ref &port) { detail::check(qnet_hub_attach(get(), port.get())); }
+    void detach(const conn_ref &port) { detail::check(qnet_hub_detach(get(), port.get())); }
 
     /* The program's own device on it. */
     conn port()
     {
         qnet_conn *handle;
-        detail::check(qnet_hub_port(handle_, &handle));
+        detail::check(qnet_hub_port(get(), &handle));
         return conn(handle);
     }
 
     /* The hub closes the listener from now on, unless that was closed before. */
-    void serve(const listener &from) { detail::check(qnet_hub_serve(handle_, from.get())); }
+    void serve(const listener &from) { detail::check(qnet_hub_serve(get(), from.get())); }
 
     std::vector<conn_ref> ports() const
     {
         std::vector<qnet_conn *> handles;
-        std::size_t count = detail::check(qnet_hub_ports(handle_, nullptr, 0));
+        std::size_t count = detail::check(qnet_hub_ports(get(), nullptr, 0));
         do {
             handles.resize(count);
-            count = detail::check(qnet_hub_ports(handle_, handles.data(), handles.size()));
+            count = detail::check(qnet_hub_ports(get(), handles.data(), handles.size()));
         } while (count > handles.size());
         handles.resize(count);
         return std::vector<conn_ref>(handles.begin(), handles.end());
     }
 
-    qnet_hub *get() const noexcept { return handle_; }
+    qnet_hub *get() const noexcept { return handle_.get(); }
 
     hub_stats stats() const
     {
         hub_stats counts;
-        detail::check(qnet_hub_get_stats(handle_, &counts, sizeof counts));
+        detail::check(qnet_hub_get_stats(get(), &counts, sizeof counts));
         return counts;
     }
     void set(option which, std::int64_t value)
     {
-        detail::check(qnet_hub_set(handle_, which, value));
+        detail::check(qnet_hub_set(get(), which, value));
     }
     std::int64_t get(option which) const
     {
         std::int64_t value;
-        detail::check(qnet_hub_get(handle_, which, &value));
+        detail::check(qnet_hub_get(get(), which, &value));
         return value;
     }
 
 private:
-    qnet_hub *handle_ = nullptr;
+    detail::owned<qnet_hub, qnet_hub_close> handle_;
 };
 
 /* A cable between two connections. */
