@@ -408,7 +408,7 @@ static void echoed_by_handlers(void)
 
 static void waits_end(void)
 {
-    uint8_t buffer[100], ready = 7;
+    uint8_t buffer[100] = { 0 }, ready = 7;
     qnet_frame frames[2];
     struct far far;
     qnet_conn *conn = far_open(&far);
