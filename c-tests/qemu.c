@@ -97,9 +97,9 @@ static void choose_address(const struct netdev_kind *kind, char *address, size_t
     chosen++;
     snprintf(name, sizeof name, "n%d", chosen);
     if (strcmp(kind->network, "tcp") == 0)
-        free_tcp_address(address, cap);
+        free_address(SOCK_STREAM, address, cap);
     else if (kind->part == PORT)
-        free_udp_address(address, cap);
+        free_address(SOCK_DGRAM, address, cap);
     else
         snprintf(address, cap, "%s",
                  kind->part == NAME ? scratch_abstract(name) : scratch_path(name));

@@ -206,28 +206,28 @@ static inline void qemu_end(struct qemu *qemu, int signal)
     CHECK(waitpid(qemu->pid, &status, 0) == qemu->pid);
 }
 
-/* A port of 127.0.0.1 that was free a moment ago, for QEMU cannot say which it chose. */
-static inline void free_tcp_address(char *address, size_t cap)
+/*
+ * A free port of 127.0.0.1, for QEMU cannot say which it chose: none that the system would give to
+ * somebody else meanwhile, who would take part in the test or be connected to itself.
+ */
+static inline void free_address(int type, char *address, size_t cap)
 {
-    int port;
-
-    close(raw_tcp_listen(&port));
-    snprintf(address, cap, "127.0.0.1:%d", port);
-}
-
-static inline void free_udp_address(char *address, size_t cap)
-{
+    static int tried;
     struct sockaddr_in any;
-    socklen_t len = sizeof any;
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int fd, port, is_free;
 
     memset(&any, 0, sizeof any);
     any.sin_family = AF_INET;
     any.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    CHECK(fd >= 0 && bind(fd, (struct sockaddr *)&any, sizeof any) == 0);
-    CHECK(getsockname(fd, (struct sockaddr *)&any, &len) == 0);
-    snprintf(address, cap, "127.0.0.1:%d", ntohs(any.sin_port));
-    close(fd);
+    do {
+        port = 10000 + ((int)getpid() * 8 + tried++) % 20000;
+        any.sin_port = htons((uint16_t)port);
+        fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
+        CHECK(fd >= 0 && tried < 1000);
+        is_free = bind(fd, (struct sockaddr *)&any, sizeof any) == 0;
+        close(fd);
+    } while (!is_free);
+    snprintf(address, cap, "127.0.0.1:%d", port);
 }
 
 #endif

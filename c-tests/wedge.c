@@ -117,7 +117,7 @@ static void wait_until_it_listens(struct rig *rig)
 static void choose_address(struct rig *rig)
 {
     if (is_tcp()) {
-        free_tcp_address(rig->address, sizeof rig->address);
+        free_address(SOCK_STREAM, rig->address, sizeof rig->address);
         return;
     }
     snprintf(rig->address, sizeof rig->address, "%s", scratch_path("netdev"));
