@@ -145,37 +145,17 @@ fi
 
 # ---- Outside ----
 
-work=$(mktemp -d "${TMPDIR:-/tmp}/qnet-hosts.XXXXXX") || exit 2
-passed=0 failed=0 skipped=0
-started=
-
-clean_up()
-{
-    [ -z "$started" ] || kill -KILL -- "-$started" 2>/dev/null
-    wait
-    rm -rf "$work"
-}
-trap clean_up EXIT
-trap 'exit 2' HUP INT TERM
+. "$root/c-tests/report.sh"
 
 # Counts the tests by how they ended, and leaves. What did not come to its end has failed.
-finish()    # what is reported for tests that have said nothing
+conclude()  # what is reported for tests that have said nothing
 {
     for name in $tests; do
-        case $name in
-        *"${CHECK_ONLY:-}"*) ;;
-        *) continue ;;
-        esac
+        wanted "$name" || continue
         how=$(sed -n "s/ *$name\$//p" "$work/results" 2>/dev/null)
-        case ${how:=$1} in
-        ok) passed=$((passed + 1)) ;;
-        skipped) skipped=$((skipped + 1)) ;;
-        *) failed=$((failed + 1)) ;;
-        esac
-        printf '%-7s %s\n' "$how" "$name"
+        report "${how:-$1}" "$name"
     done
-    echo "$passed passed, $failed failed, $skipped skipped"
-    [ "$failed" -eq 0 ]
+    finish
     exit
 }
 
@@ -184,10 +164,10 @@ cannot()    # why
 {
     if [ "${QNET_REQUIRE_HOSTS:-0}" = 1 ]; then
         echo "needed, as QNET_REQUIRE_HOSTS=1: $1" >&2
-        finish FAILED
+        conclude FAILED
     fi
     echo "skipped: $1" >&2
-    finish skipped
+    conclude skipped
 }
 
 # In namespaces of its own, in the background and in a process group of its own, for five minutes.
@@ -214,7 +194,7 @@ sandbox sh -ec ': >network; unshare --net=network true; nsenter --net=network ip
 for program in $programs; do
     ${CC:-cc} -std=c99 ${CFLAGS:-} -I"$root/include" -o "$work/$program" \
         "$root/examples/$program.c" -L"$target/release" -lqnet -Wl,-rpath,"$target/release" \
-        ${LDFLAGS:-} || finish FAILED
+        ${LDFLAGS:-} || conclude FAILED
 done
 sandbox "$root/c-tests/hosts.sh" inside >"$work/results"
-finish FAILED
+conclude FAILED
