@@ -94,8 +94,7 @@ keeps()         # release
             "$abi/$1/qnet.abi" "$work/today.abi"
 }
 
-# Compiles all tests against a release's header; those that have been compiled are in $built then. One
-# that uses what the release had not yet cannot be, and need not.
+# Compiles all tests against a release's header, but for those that use what it had not yet.
 compile()       # release
 {
     MAKEFLAGS='' make --no-print-directory -kj2 programs RELEASE="$1" >"$work/make" 2>&1
@@ -103,7 +102,7 @@ compile()       # release
     cat "$work/make"
     [ "$status" -eq 0 ] && return
     sed -n "s/.*\.[ch]:[0-9:]* error: [^']*'\([A-Za-z_0-9]*\)'.*/\1/p" "$work/make" | sort -u >"$work/unknown"
-    grep . "$work/unknown" && ! grep -w -f "$work/unknown" "$abi/$1/qnet.h"
+    grep . "$work/unknown" && ! declarations "$abi/$1/qnet.h" | grep -w -f "$work/unknown"
 }
 
 if [ "${2:-}" = --write ]; then
@@ -119,6 +118,7 @@ try 'the soname is libqnet.so.0' dynamic_section_has 'SONAME.*\[libqnet\.so\.0\]
 try 'the library is never unloaded' dynamic_section_has 'FLAGS_1.*NODELETE'
 for directory in "$abi"/*/; do
     release=$(basename "$directory")
+    built=$(dirname "$library")/../c-tests-$release
     if command -v abidiff >/dev/null; then
         try "what $release has is as it was" keeps "$release"
     else
@@ -126,8 +126,11 @@ for directory in "$abi"/*/; do
     fi
     try "the tests compile with the header of $release" compile "$release"
     for test in $quick; do
-        try "$test with the header of $release" ./run.sh \
-            "$(dirname "$library")/../c-tests-$release/$test"
+        if [ -e "$built/$test" ]; then
+            try "$test with the header of $release" ./run.sh "$built/$test"
+        else
+            report skipped "$test with the header of $release: it uses what is newer"
+        fi
     done
 done
 finish
