@@ -12,46 +12,16 @@
 # word.
 set -u
 
-root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$(dirname "$0")" || exit 2
+. ./report.sh
+root=$(cd .. && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
 cache=$target/guest
-work=$(mktemp -d "${TMPDIR:-/tmp}/qnet-guests.XXXXXX") || exit 2
 slow=${CHECK_SLOW:-1}
 limit=$((120 * slow))
 guests='stream socket switch_stream switch_socket'
 modules='virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover
          net_failover virtio_net'
-passed=0 failed=0 skipped=0
-started=
-
-# Ends what was started here, whatever the way out.
-clean_up()
-{
-    for process in $started; do
-        kill -KILL -- "-$process" 2>/dev/null || kill "$process" 2>/dev/null
-        wait "$process" 2>/dev/null
-    done
-    rm -rf "$work"
-}
-trap clean_up EXIT
-trap 'exit 2' HUP INT TERM
-
-report()    # ok|skipped|FAILED name
-{
-    case $1 in
-    ok) passed=$((passed + 1)) ;;
-    skipped) skipped=$((skipped + 1)) ;;
-    *) failed=$((failed + 1)) ;;
-    esac
-    printf '%-7s %s\n' "$1" "$2"
-}
-
-finish()
-{
-    echo "$passed passed, $failed failed, $skipped skipped"
-    [ "$failed" -eq 0 ]
-    exit
-}
 
 # What a guest is to say that it did.
 tests_of()  # guest
@@ -62,36 +32,29 @@ tests_of()  # guest
     esac
 }
 
-wanted()    # guest
+wanted_guest()  # guest
 {
-    case guest_$1 in
-    *"${CHECK_ONLY:-}"*) return 0 ;;
-    *) return 1 ;;
-    esac
+    wanted "guest_$1"
 }
 
-# Reports every test of every guest alike.
-report_all()    # skipped|FAILED
+# Reports every test of every guest, which cannot be run.
+lack_all()  # QNET_REQUIRE_...
 {
     for guest in $guests; do
-        wanted "$guest" || continue
+        wanted_guest "$guest" || continue
         for one in $(tests_of "$guest"); do
-            report "$1" "guest_${guest}_$one"
+            lack "$1" "guest_${guest}_$one"
         done
     done
+    finish
+    exit
 }
 
 # Something to test with is missing.
 cannot()    # why
 {
-    if [ "${QNET_REQUIRE_QEMU:-0}" = 1 ]; then
-        echo "needed, as QNET_REQUIRE_QEMU=1: $1" >&2
-        report_all FAILED
-    else
-        echo "skipped: $1" >&2
-        report_all skipped
-    fi
-    finish
+    echo "missing: $1" >&2
+    lack_all "${QNET_REQUIRE_QEMU:-0}"
 }
 
 # Unpacks a Debian package, without installing it, below $work/unpacked.
@@ -241,7 +204,7 @@ boot()      # guest netdev own-address peer [router]
 # A guest and the responder that it is to ping.
 start_responder()   # guest network address netdev: the address follows the last =
 {
-    wanted "$1" || return
+    wanted_guest "$1" || return
     start "$work/$1.responder" "$RESPONDER" "$2" "$3" 10.0.0.1
     await "$last" "$work/$1.responder" 's/^listening at [a-z0-9]* \([^,]*\),.*/\1/p' &&
         boot "$1" "$4=$said" 10.0.0.2 10.0.0.1
@@ -250,7 +213,7 @@ start_responder()   # guest network address netdev: the address follows the last
 # Two guests that are to ping each other, and a router, on one switch.
 start_switch()
 {
-    wanted switch_stream || wanted switch_socket || return
+    wanted_guest switch_stream || wanted_guest switch_socket || return
     start "$work/switch.log" "$SWITCH" "unix:$work/s.sock" tcp:127.0.0.1:0
     await "$last" "$work/switch.log" 's/^listening at tcp://p' || return
     unix=server=off,addr.type=unix,addr.path=$work/s.sock
@@ -264,7 +227,7 @@ start_switch()
 # Reports what a guest said.
 judge()     # guest
 {
-    wanted "$1" || return
+    wanted_guest "$1" || return
     before=$failed
     for one in $(tests_of "$1"); do
         if grep -q "GUEST $one PASS" "$work/$1.serial" 2>/dev/null; then
@@ -287,8 +250,7 @@ fetch || cannot 'no guest kernel or busybox to be had (apt-get update?)'
 pack || cannot 'cannot pack an initramfs'
 RESPONDER=${RESPONDER:-$(build responder)} SWITCH=${SWITCH:-$(build switch)}
 if [ -z "$RESPONDER" ] || [ -z "$SWITCH" ]; then
-    report_all FAILED
-    finish
+    lack_all 1
 fi
 
 start_responder stream unix "$work/r.sock" 'stream,server=off,addr.type=unix,addr.path'

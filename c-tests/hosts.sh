@@ -12,6 +12,7 @@ set -u
 root=$(cd "$(dirname "$0")/.." && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
 slow=${CHECK_SLOW:-1}
+. "$root/c-tests/sandbox.sh"
 programs='tap_bridge responder link ping'
 tests='hosts_two_join hosts_1_pings_2 hosts_2_pings_1 hosts_full_packets_pass
        hosts_third_joins hosts_3_pings_1 hosts_1_pings_3 hosts_3_pings_2 hosts_2_pings_3
@@ -33,16 +34,6 @@ step()      # number
 on()        # host command...
 {
     (cd "host$1" && shift && exec nsenter --net=network -- "$@")
-}
-
-# Until a command succeeds, for twenty seconds.
-await()     # command...
-{
-    end=$(($(date +%s) + 20 * slow))
-    until "$@" >/dev/null 2>&1; do
-        [ "$(date +%s)" -lt "$end" ] || return 1
-        sleep 0.1
-    done
 }
 
 # Puts a host on the wire, which is a bridge outside of them all.
@@ -145,76 +136,22 @@ fi
 
 # ---- Outside ----
 
-work=$(mktemp -d "${TMPDIR:-/tmp}/qnet-hosts.XXXXXX") || exit 2
-passed=0 failed=0 skipped=0
-started=
-
-clean_up()
-{
-    [ -z "$started" ] || kill -KILL -- "-$started" 2>/dev/null
-    wait
-    rm -rf "$work"
-}
-trap clean_up EXIT
-trap 'exit 2' HUP INT TERM
-
-# Counts the tests by how they ended, and leaves. What did not come to its end has failed.
-finish()    # what is reported for tests that have said nothing
-{
-    for name in $tests; do
-        case $name in
-        *"${CHECK_ONLY:-}"*) ;;
-        *) continue ;;
-        esac
-        how=$(sed -n "s/ *$name\$//p" "$work/results" 2>/dev/null)
-        case ${how:=$1} in
-        ok) passed=$((passed + 1)) ;;
-        skipped) skipped=$((skipped + 1)) ;;
-        *) failed=$((failed + 1)) ;;
-        esac
-        printf '%-7s %s\n' "$how" "$name"
-    done
-    echo "$passed passed, $failed failed, $skipped skipped"
-    [ "$failed" -eq 0 ]
-    exit
-}
-
-# Something to test with is missing.
-cannot()    # why
-{
-    if [ "${QNET_REQUIRE_HOSTS:-0}" = 1 ]; then
-        echo "needed, as QNET_REQUIRE_HOSTS=1: $1" >&2
-        finish FAILED
-    fi
-    echo "skipped: $1" >&2
-    finish skipped
-}
-
-# In namespaces of its own, in the background and in a process group of its own, for five minutes.
-sandbox()   # command...
-{
-    [ "$(id -u)" -eq 0 ] || set -- --map-root-user "$@"
-    (cd "$work" && exec timeout -s KILL $((300 * slow)) unshare --net --pid --fork --kill-child \
-        --mount-proc "$@" </dev/null) &
-    started=$!
-    wait "$started"
-    status=$?
-    started=
-    return "$status"
-}
+. "$root/c-tests/report.sh"
 
 for tool in ip bridge unshare nsenter busybox; do
-    command -v $tool >/dev/null || cannot "no $tool (apt-get install iproute2 util-linux busybox)"
+    command -v $tool >/dev/null ||
+        cannot "${QNET_REQUIRE_HOSTS:-0}" "no $tool (apt-get install iproute2 util-linux busybox)"
 done
-sandbox true 2>"$work/log" || cannot "no right to make namespaces: $(tail -n 1 "$work/log")"
+sandbox true 2>"$work/log" ||
+    cannot "${QNET_REQUIRE_HOSTS:-0}" "no right to make namespaces: $(tail -n 1 "$work/log")"
 sandbox sh -ec ': >network; unshare --net=network true; nsenter --net=network ip link set lo up
     ip tuntap add tap0 mode tap; ip link add type veth; ip link add br0 type bridge
     ip link add vxlan0 type vxlan id 1 remote 192.0.2.1 dstport 4789' 2>"$work/log" ||
-    cannot "not all kinds of interfaces: $(tail -n 1 "$work/log")"
+    cannot "${QNET_REQUIRE_HOSTS:-0}" "not all kinds of interfaces: $(tail -n 1 "$work/log")"
 for program in $programs; do
     ${CC:-cc} -std=c99 ${CFLAGS:-} -I"$root/include" -o "$work/$program" \
         "$root/examples/$program.c" -L"$target/release" -lqnet -Wl,-rpath,"$target/release" \
-        ${LDFLAGS:-} || finish FAILED
+        ${LDFLAGS:-} || conclude FAILED
 done
 sandbox "$root/c-tests/hosts.sh" inside >"$work/results"
-finish FAILED
+conclude FAILED

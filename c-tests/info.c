@@ -26,7 +26,7 @@ static void versions(void)
 
     snprintf(version, sizeof version, "%d.%d.%d", QNET_VERSION_MAJOR, QNET_VERSION_MINOR,
              QNET_VERSION_PATCH);
-    CHECK(strcmp(qnet_version(), version) == 0);
+    CHECK(strcmp(version, HEADER_VERSION) == 0);
     CHECK(strcmp(qnet_version(), CARGO_VERSION) == 0);
     CHECK_INT(qnet_abi_version(), 0);
 }
@@ -500,7 +500,7 @@ static void check_stats(qnet_conn *conn, const qnet_stats *want)
 {
     qnet_stats got;
 
-    CHECK_INT(qnet_get_stats(conn, &got, sizeof got), sizeof got);
+    CHECK(qnet_get_stats(conn, &got, sizeof got) >= (int)sizeof got);
     CHECK_INT(got.rx_frames, want->rx_frames);
     CHECK_INT(got.rx_bytes, want->rx_bytes);
     CHECK_INT(got.rx_runts, want->rx_runts);

@@ -5,63 +5,19 @@
 # Every run has to exit with 0, in time, and to say nothing but what it should.
 #
 # A language that is not there is skipped, or fails if QNET_REQUIRE_LANGUAGES=1. koffi is looked for in
-# NODE_PATH, jna.jar where JNA_JAR says. CHECK_ONLY=word runs only tests whose name contains word.
+# NODE_PATH, jna.jar where JNA_JAR says.
 set -u
 
-cd "$(dirname "$0")/.." || exit 2
+cd "$(dirname "$0")" || exit 2
+. ./report.sh
+cd .. || exit 2
 target=$1
 CC=${CC:-cc}
 JNA_JAR=${JNA_JAR:-/usr/share/java/jna.jar}
 export LD_LIBRARY_PATH="$target/release${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
-work=$(mktemp -d "${TMPDIR:-/tmp}/qnet-languages.XXXXXX") || exit 2
 programs=examples/languages
 limit=$((20 * ${CHECK_SLOW:-1}))
 exits=5
-passed=0 failed=0 skipped=0
-started=
-
-# Ends what was started here, whatever the way out.
-clean_up()
-{
-    for process in $started; do
-        kill "$process" && wait "$process"
-    done 2>/dev/null
-    rm -rf "$work"
-}
-trap clean_up EXIT
-trap 'exit 2' HUP INT TERM
-
-report()    # ok|skipped|FAILED name
-{
-    case $1 in
-    ok) passed=$((passed + 1)) ;;
-    skipped) skipped=$((skipped + 1)) ;;
-    *) failed=$((failed + 1)) ;;
-    esac
-    printf '%-7s %s\n' "$1" "$2"
-}
-
-wanted()    # name
-{
-    case $1 in
-    *"${CHECK_ONLY:-}"*) return 0 ;;
-    *) return 1 ;;
-    esac
-}
-
-# One test: a name, and a command that passes or fails.
-try()
-{
-    name=$1
-    shift
-    wanted "$name" || return
-    if "$@" >"$work/log" 2>&1; then
-        report ok "$name"
-    else
-        report FAILED "$name"
-        cat "$work/log"
-    fi
-}
 
 # Starts a program that says first that it listens.
 start()     # log program argument...
@@ -168,12 +124,7 @@ tests()     # name "how it receives" [command...]
         return
     fi
     for one in receives leaves_flood leaves_trickle; do
-        wanted "${language}_$one" || continue
-        if [ "${QNET_REQUIRE_LANGUAGES:-0}" = 1 ]; then
-            report FAILED "${language}_$one: no $reason"
-        else
-            report skipped "${language}_$one: no $reason"
-        fi
+        lack "${QNET_REQUIRE_LANGUAGES:-0}" "${language}_$one: no $reason"
     done
 }
 
@@ -232,9 +183,8 @@ if ! { build responder examples/responder.c && write_flood >"$work/flood.c" &&
     build flood "$work/flood.c" && start "$work/answers.log" "$work/responder" unix "$work/answers.sock" &&
     start "$work/flood.log" "$work/flood" "$work/flood.sock" &&
     start "$work/trickle.log" "$work/flood" "$work/trickle.sock" 2000; }; then
-    echo 'FAILED  peers: nothing to talk to'
-    echo '0 passed, 1 failed, 0 skipped'
-    exit 1
+    report FAILED 'peers: nothing to talk to'
+    finish
 fi
 
 if python_with ctypes; then set -- "$python" "$programs/python_ctypes.py"; else set --; fi
@@ -262,5 +212,4 @@ tests go 'pulled handled' "$@"
 if have_fiddle; then set -- ruby "$programs/ruby.rb"; else set --; fi
 tests ruby 'pulled' "$@"
 
-echo "$passed passed, $failed failed, $skipped skipped"
-[ "$failed" -eq 0 ]
+finish

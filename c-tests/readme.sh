@@ -1,0 +1,220 @@
+#!/bin/sh
+# readme.sh TARGET - runs every code block of the README as it stands there. What would take too long
+# has to be in .ci/run as it stands, and "More than one machine" in hosts.sh.
+#
+# What names places in /tmp and ports is run in namespaces of its own, with a /tmp of its own; there
+# `...` in a QEMU's command is what a machine needs whose firmware asks the network what to boot. Needs
+# QEMU, and root or user namespaces: else those tests are skipped, or fail if QNET_REQUIRE_QEMU=1 or
+# QNET_REQUIRE_HOSTS=1.
+set -u
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+target=$1
+slow=${CHECK_SLOW:-1}
+. "$root/c-tests/sandbox.sh"
+tests='readme_program_prints readme_machines_join readme_user_network_answers readme_link_cables'
+
+# Some command of a block; what ends with a backslash goes on in the next line.
+command_of()    # block number
+{
+    awk -v wanted="$2" 'NF { text = text $0 "\n" }
+        NF && !/\\$/ { if (++number == wanted) printf "%s", text; text = "" }' "$1"
+}
+
+# ---- Inside of the namespaces, in a directory that is /tmp ----
+
+# Runs some command of a block in the background, as the process that is started.
+begin()         # block number
+{
+    { printf 'exec ' && command_of "$1" "$2"; } >"$1.$2"
+    sh -ux "$1.$2" >"$1.$2.log" 2>&1 &
+}
+
+# The machine's firmware asks for an address, and the program prints who does.
+readme_program_prints()
+{
+    begin vm 1 && machine=$! && await test -S /tmp/vm.sock || return 1
+    stdbuf -oL program >said 2>ended &
+    program=$!
+    await grep '^[0-9]* bytes from 52:54:00:12:34:56$' said || return 1
+    kill "$machine"
+    wait "$program" && grep . ended
+}
+
+# The switch, on a terminal, counts them both.
+readme_machines_join()
+{
+    command_of network 1 >switch && ! command_of network 4 | grep . &&
+        script -qfc 'sh -ux switch' counts >log 2>&1 </dev/zero &
+    await test -S /tmp/sw.sock && begin network 2 && begin network 3 &&
+        await grep '2 ports, 2 devices' counts
+}
+
+readme_user_network_answers()
+{
+    begin router 1 && await ping -c 1 -W 10 -I 10.0.2.77 unix /tmp/sw.sock 10.0.2.2
+}
+
+readme_link_cables()
+{
+    responder unix /tmp/a.sock 10.0.0.1 >log &
+    switch tcp:127.0.0.1:7001 >log &
+    await test -S /tmp/a.sock || return 1
+    until sh -ux link; do sleep 0.1; done &
+    await ping -c 1 tcp 127.0.0.1:7001 10.0.0.1
+}
+
+inside()
+{
+    mount --bind "$PWD/tmp" /tmp && cd /tmp && ip link set lo up || return 1
+    PATH=/tmp/bin:$PATH LD_LIBRARY_PATH=/tmp/bin
+    export PATH LD_LIBRARY_PATH
+    for name in $tests; do
+        if "$name" >"$name.log" 2>&1; then
+            echo "ok      $name"
+        else
+            echo "FAILED  $name"
+            tail -n 20 "$name.log" ./*.log said ended counts >&2
+        fi
+    done
+}
+
+if [ "$target" = inside ]; then
+    inside
+    exit
+fi
+
+# ---- Outside ----
+
+. "$root/c-tests/report.sh"
+cd "$root" || exit 2
+tmp=$work/tmp
+mkdir -p "$work/blocks" "$tmp/bin" "$work/home" "$work/user"
+export CARGO_TARGET_DIR="$target"
+
+split_readme()
+{
+    awk -v blocks="$work/blocks" '
+        inside && /^```$/ { inside = 0; close(file) }
+        inside { print >file }
+        /^```[a-z]+$/ { inside = 1; file = blocks "/README.md:" NR; printf "" >file }' README.md
+}
+
+# Takes the only block that has a text: each can be taken once.
+take()          # text file
+{
+    mv "$(grep -lF -e "$1" "$work"/blocks/*)" "$2"
+}
+
+# Every command of a block is a step of .ci/run.
+steps_of_ci()   # block
+{
+    sed 's/ *#.*//' "$1" | while read -r command; do
+        grep -q "^step '.*' $command\$" .ci/run || { echo "not in .ci/run: $command" && exit 1; }
+    done
+}
+
+examples_run()
+{
+    take 'make -C examples run ' "$work/first" && steps_of_ci "$work/first"
+}
+
+program_compiles()
+{
+    take 'int main(void)' "$work/user/program.c" &&
+        "${CC:-cc}" -std=c99 -Wall -Wextra -Wpedantic -Werror -Iinclude -o "$tmp/bin/program" \
+            "$work/user/program.c" -L"$target/release" -lqnet
+}
+
+# As a user whose home directory is another; the tools are those of this one.
+installs()
+{
+    take 'make install ' "$work/install" &&
+        CARGO_HOME=${CARGO_HOME:-$HOME/.cargo} RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup} \
+            HOME=$work/home sh -eux "$work/install" && [ -e "$work/home/.local/lib/libqnet.so.0" ]
+}
+
+links()
+(
+    prefix=$work/home/.local
+    take 'cc program.c -lqnet' "$work/user/commands" && cd "$work/user" || return 1
+    for number in 1 2; do
+        command_of commands $number >command && rm -f a.out &&
+            env PKG_CONFIG_PATH="$prefix/lib/pkgconfig" C_INCLUDE_PATH="$prefix/include" \
+                LIBRARY_PATH="$prefix/lib" sh -eux ./command &&
+            readelf -d a.out | grep 'NEEDED.*\[libqnet\.so\.0\]' || return 1
+    done
+    ! command_of commands 3 | grep .
+)
+
+# One row of the benchmark, and what it draws in another tree.
+measures()
+(
+    take 'make -C c-tests bench-plot' "$work/bench" && mkdir "$work/tree" "$work/target" &&
+        cp -r Makefile Cargo.toml c-tests "$work/tree" &&
+        command_of "$work/bench" 1 >"$work/measure" && ROUNDS=1 ROWS="$row" sh -eux "$work/measure" &&
+        cp "$target/bench-part.json" "$work/target/bench.json" &&
+        command_of "$work/bench" 2 >"$work/draw" && cd "$work/tree" &&
+        CARGO_TARGET_DIR=$work/target sh -eux "$work/draw" && grep '</svg>' docs/speed.svg &&
+        ! command_of "$work/bench" 3 | grep .
+)
+
+# hosts.sh has them by their number in the section.
+hosts_run()
+{
+    number=0
+    for text in 'ip tuntap add' 'tap_bridge qnet0' 'bridge fdb append' 'ip link del br0'; do
+        number=$((number + 1))
+        take "$text" "$work/host" && grep "step $number)" c-tests/hosts.sh || return 1
+    done
+}
+
+all_are_taken()
+{
+    ! grep . "$work"/blocks/*
+}
+
+split_readme
+row='send to batch handler 1514'
+try 'CI runs what the README runs first' examples_run
+try "the README's program compiles" program_compiles
+try 'it installs as the README says' installs
+if command -v pkg-config >/dev/null; then
+    try 'programs link as the README says' links
+else
+    report skipped 'programs link as the README says: no pkg-config'
+fi
+try 'it is measured as the README says' measures
+try "hosts.sh runs the README's hosts" hosts_run
+
+take '/tmp/vm.sock' "$tmp/vm"
+take 'switch unix:' "$tmp/network"
+take 'netdev user' "$tmp/router"
+grep -o '`link [^`]*`' README.md | tr -d '`' >"$tmp/link"
+try 'every block of the README is run' all_are_taken
+
+command -v qemu-system-x86_64 >/dev/null ||
+    cannot "${QNET_REQUIRE_QEMU:-0}" 'no QEMU (apt-get install qemu-system-x86)'
+sandbox ip link set lo up 2>"$work/log" ||
+    cannot "${QNET_REQUIRE_HOSTS:-0}" "no right to make namespaces: $(tail -n 1 "$work/log")"
+cp "$target/release/libqnet.so" "$tmp/bin/libqnet.so.0"
+cp "$target/release/libqnet.so" "$tmp/bin/"
+for program in responder ping switch link; do
+    "${CC:-cc}" -std=c99 -Iinclude -o "$tmp/bin/$program" "examples/$program.c" -L"$target/release" \
+        -lqnet -pthread || conclude FAILED
+done
+cat >"$tmp/bin/qemu-system-x86_64" <<'END'
+#!/bin/sh
+for argument; do
+    shift
+    case $argument in
+    ...) set -- "$@" -M q35 -accel tcg -m 64 -nodefaults -display none ;;
+    *) set -- "$@" "$argument" ;;
+    esac
+done
+PATH=${PATH#*:}
+exec qemu-system-x86_64 "$@"
+END
+chmod +x "$tmp/bin/qemu-system-x86_64"
+sandbox "$root/c-tests/readme.sh" inside >"$work/results"
+conclude FAILED
