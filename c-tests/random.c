@@ -1072,7 +1072,7 @@ static void connect_plainly(void)
     if (local) {
         len = raw_unix_address(places[below(2 * PLACES)], &address.local);
     } else {
-        if (qnet_listener_addr(pooled(LISTENER), text, sizeof text) <= 0 || text[0] != '1')
+        if (qnet_listener_addr(pooled(LISTENER), text, sizeof text) <= 0 || !strchr(text, ':'))
             return;
         address.in.sin_family = AF_INET;
         address.in.sin_port = htons((unsigned short)atoi(strrchr(text, ':') + 1));
@@ -1265,6 +1265,7 @@ static void prepare(void)
 
     seed = (unsigned)number_of("RANDOM_SEED", 1);
     calls_wanted = number_of("RANDOM_CALLS", rounds(CALLS));
+    CHECK(chdir(scratch_directory) == 0); /* any address is a Unix socket's path, too */
     fprintf(stderr, "RANDOM_SEED=%u RANDOM_CALLS=%d\n", seed, calls_wanted);
     memset(&action, 0, sizeof action);
     action.sa_handler = on_signal;
