@@ -29,8 +29,7 @@ enum {
     BUSY = MAY(QNET_ERR_BUSY), SIGNAL = MAY(QNET_ERR_INTERRUPTED),
     UNSUPPORTED = MAY(QNET_ERR_UNSUPPORTED), REFUSED = MAY(QNET_ERR_REFUSED),
     RESOLVE = MAY(QNET_ERR_RESOLVE),
-    ENDED = CLOSED | PROTOCOL | SYSTEM, WAITED = AGAIN | TIMEOUT | SIGNAL,
-    UNRECORDED = WAITED
+    ENDED = CLOSED | PROTOCOL | SYSTEM, WAITED = AGAIN | TIMEOUT | SIGNAL
 };
 
 enum kind { CONN, LISTENER, HUB, KINDS };
@@ -195,7 +194,7 @@ static void give_fd(int fd)
         close(old);
 }
 
-/* What a call that makes a handle gave: the handle on success alone. */
+/* After a call that makes a handle, which it gives on success alone. */
 static int made(enum kind kind, int result, void *handle)
 {
     CHECK((result == QNET_OK) == (handle != NULL));
@@ -467,7 +466,7 @@ static int any_version(void)
     size_t cap = one_in(4) ? below(4) : below(300);                            \
     char *buf = cap == 0 || one_in(16) ? NULL : allocate(cap)
 
-/* A text that was given is ended; and the buffer no longer needed. */
+/* A text that was given ends where it should. Frees the buffer. */
 static int told(char *buf, size_t cap, int result)
 {
     if (buf && result >= 0)
@@ -688,7 +687,9 @@ static int play_poll(void)
     if (one_in(16))
         return qnet_poll(NULL, NULL, (size_t)any_number(), 0);
     if (one_in(16))
-        return one_in(2) ? qnet_poll(conns, NULL, count, 0) : qnet_poll(NULL, ready, count, 0);
+        return qnet_poll(conns, NULL, count, 0);
+    if (one_in(16))
+        return qnet_poll(NULL, ready, count, 0);
     result = qnet_poll(conns, ready, count, any_timeout(1));
     for (i = 0; result >= 0 && i < count; i++) {
         CHECK(ready[i] <= 1);
@@ -1019,15 +1020,15 @@ static void check_result(int which, int result)
 }
 
 /* The record of a failure says why; it has an errno where the system was the reason. */
-static void check_record(int which, int result)
+static void check_record(int result)
 {
-    if (result >= 0 || MAY(result) & UNRECORDED || which < 0)
+    if (result >= 0 || MAY(result) & WAITED)
         return;
     CHECK(qnet_last_error()[0] != '\0');
     CHECK_INT(qnet_last_errno() != 0, result == QNET_ERR_OS || result == QNET_ERR_REFUSED);
 }
 
-/* A close handler that ran in the call may have left another record. */
+/* A close handler that ran in the call may have left another record; a reason is no failure. */
 static void play_one(void)
 {
     int which = (int)below(FUNCTIONS), *mine = what_i_do(), before = get(mine), result;
@@ -1037,7 +1038,7 @@ static void play_one(void)
     result = functions[which].play();
     check_result(which, result);
     if (plays == so_far && functions[which].play != play_close_reason)
-        check_record(which, result);
+        check_record(result);
     put(mine, before);
     count_up(&calls_made);
 }
