@@ -50,6 +50,12 @@ declares_what_is_listed()
     declared >"$work/declared" && sed 's/@.*//' "$abi/symbols" | sort | diff - "$work/declared"
 }
 
+plays_what_is_listed()
+{
+    sed -n 's/^ *PLAY(\([a-z_]*\), .*/qnet_\1/p' random.c | sort -u >"$work/played" &&
+        sed 's/@.*//' "$abi/symbols" | sort | diff - "$work/played"
+}
+
 dynamic_section_has()   # line
 {
     readelf -d "$library" | grep "$1"
@@ -114,6 +120,7 @@ fi
 
 try 'what is exported is what abi/symbols lists' exports_what_is_listed
 try 'what the header declares is what abi/symbols lists' declares_what_is_listed
+try 'random.c calls what abi/symbols lists' plays_what_is_listed
 try 'the soname is libqnet.so.0' dynamic_section_has 'SONAME.*\[libqnet\.so\.0\]'
 try 'the library is never unloaded' dynamic_section_has 'FLAGS_1.*NODELETE'
 for directory in "$abi"/*/; do

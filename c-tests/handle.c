@@ -234,6 +234,25 @@ static void near_a_live_one(void)
     CHECK_INT(qnet_listener_close(listener), QNET_OK);
 }
 
+/* Nor does a link take it for another connection, in either order. */
+static void linked_to_one_near(void)
+{
+    qnet_conn *conn, *other;
+    int bit;
+
+    CHECK_INT(qnet_socketpair(&conn, &other), QNET_OK);
+    for (bit = 0; bit < 64; bit++) {
+        qnet_conn *near = (void *)((uintptr_t)conn ^ (uintptr_t)1 << bit);
+
+        if (near == other)
+            continue;
+        CHECK_INT(qnet_link(conn, near), QNET_ERR_HANDLE);
+        CHECK_INT(qnet_link(near, conn), QNET_ERR_HANDLE);
+    }
+    CHECK_INT(qnet_close(conn), QNET_OK);
+    CHECK_INT(qnet_close(other), QNET_OK);
+}
+
 static void stale(void)
 {
     qnet_conn *conn = make_conn(), *next;
@@ -401,6 +420,7 @@ int main(void)
 {
     RUN(invented);
     RUN(near_a_live_one);
+    RUN(linked_to_one_near);
     RUN(stale);
     RUN(wrong_type);
     RUN(polled);

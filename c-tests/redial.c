@@ -1901,6 +1901,19 @@ static void forks_inside_it(void)
     acts_that_leave_it(act_fork, 0);
 }
 
+/* One that never came up has ended as the system's refusal. */
+static void ended_before_it_was_up(void)
+{
+    static const int64_t options[] = { QNET_OPT_RECONNECT_MS, 60000 };
+    qnet_conn *conn;
+
+    CHECK_INT(qnet_dial_with("unix", "@qnet-test-nobody", options, 1, &conn), QNET_OK);
+    CHECK_INT(qnet_set(conn, QNET_OPT_RECONNECT_MS, 0), QNET_OK);
+    CHECK_INT(qnet_wait(conn, patience_ms()), QNET_OK);
+    CHECK_INT(qnet_close_reason(conn), QNET_ERR_OS);
+    CHECK_INT(qnet_close(conn), QNET_OK);
+}
+
 int main(void)
 {
     scratch_make();
@@ -1925,6 +1938,7 @@ int main(void)
     RUN_KINDS(starts_before_its_peer);
     RUN(starts_before_anybody_answers);
     RUN(failures_at_the_beginning);
+    RUN(ended_before_it_was_up);
     RUN(no_descriptor_for_now);
     RUN(closes_inside_it);
     RUN(shuts_down_inside_it);

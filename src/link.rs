@@ -1,5 +1,7 @@
 //! Links: two connections cabled together.
 
+use std::cmp::Ordering;
+use std::ptr;
 use std::sync::MutexGuard;
 
 use crate::conn::{Conn, State};
@@ -7,16 +9,22 @@ use crate::error::{Error, Result};
 use crate::handle::Ref;
 use crate::switch::{Kind, Switch};
 
-/// Both states, the one with the lower token locked first: nobody else locks two.
+/// Both states, in the order of their slots: nobody else locks two. Not of their tokens, one of which
+/// may be invented, and then higher than the live one of its slot.
 type Both = (MutexGuard<'static, State>, MutexGuard<'static, State>);
 
 fn lock_both(a: Ref<Conn>, b: Ref<Conn>) -> Result<Both> {
-    if a.token < b.token {
-        let one = a.state()?;
-        Ok((one, b.state()?))
-    } else {
-        let other = b.state()?;
-        Ok((a.state()?, other))
+    match ptr::from_ref(a.slot).cmp(&ptr::from_ref(b.slot)) {
+        Ordering::Less => {
+            let one = a.state()?;
+            Ok((one, b.state()?))
+        }
+        Ordering::Greater => {
+            let other = b.state()?;
+            Ok((a.state()?, other))
+        }
+        // Two tokens of one slot are not both live.
+        Ordering::Equal => Err(Error::Handle),
     }
 }
 

@@ -146,6 +146,16 @@ fn address_of(target: &Target) -> Address {
     }
 }
 
+/// What an end may have been, of a dial in vain.
+fn as_end(reason: Error) -> Error {
+    match reason {
+        Error::Refused(errno) => Error::Os(errno),
+        Error::Resolve(_) => Error::Os(Errno::HOSTUNREACH),
+        Error::Timeout | Error::Again => Error::Os(Errno::TIMEDOUT),
+        reason => reason,
+    }
+}
+
 /// Whether a dial failed since the peer is not there (yet).
 fn is_absence(error: &Error) -> bool {
     match error {
@@ -212,7 +222,7 @@ impl Ref<Conn> {
         let absent = state.socket().clone();
         self.slot.tx_of_own().go_down(absent.clone());
         redial.absent = Some(absent);
-        redial.down = Some(Down { reason, since: Instant::now() });
+        redial.down = Some(Down { reason: as_end(reason), since: Instant::now() });
         redial.next = Next::Dial;
         redial.thread = true;
         state.redial = Some(redial);
