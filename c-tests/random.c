@@ -44,7 +44,7 @@ static char places[2 * PLACES][128];
 static const uint8_t *bytes, *zeroes;
 static const size_t huge = (size_t)5 << 30;
 
-/* This thread's: the generator, how deep calls are in handlers in calls, the handler's connection. */
+/* This thread's: the generator, how deep calls are in handlers in calls, and so on. */
 static __thread unsigned state;
 static __thread int depth;
 static __thread unsigned plays;
@@ -1144,7 +1144,7 @@ static void end_everything(void)
     }
 }
 
-/* Ends something now and then, everything where nothing moves, and the test where that helps not. */
+/* Ends something now and then; everything where nothing moves; the test where that does not help. */
 static void keep_moving(int *done, int until)
 {
     int calls = -1, now;
