@@ -91,7 +91,8 @@ impl Poller {
 
     fn wake(&self) {
         // It fails only where it is readable beyond measure.
-        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        let wake = || rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        let _ = rustix::io::retry_on_intr(wake);
     }
 }
 

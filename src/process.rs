@@ -1,11 +1,13 @@
 //! What belongs to this process: its handles and its service thread. A forked child has none of its
 //! parent's; it starts afresh.
 
+use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
+use std::ffi::c_void;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
 use crate::conn::Conn;
 use crate::cork::Lanes;
@@ -97,34 +99,34 @@ fn start() -> &'static Process {
     }
 }
 
-/// Maps the page; of two threads that meet here one keeps its own.
+/// Maps the page; of two threads that meet here one leaves its own unused.
 fn map_page() -> &'static AtomicU32 {
     let size = rustix::param::page_size();
-    // SAFETY: a new private mapping at a place that the kernel chooses. It stays for good, unless
-    // another thread's stands already, and then nobody has seen it.
+    // SAFETY: a new private mapping at a place that the kernel chooses, or a page of the heap. It
+    // stays for good.
     unsafe {
-        let page = mmap_anonymous(
-            ptr::null_mut(),
-            size,
-            ProtFlags::READ | ProtFlags::WRITE,
-            MapFlags::PRIVATE,
-        )
-        .expect("no memory for one page");
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let page = mmap_anonymous(ptr::null_mut(), size, access, MapFlags::PRIVATE)
+            .unwrap_or_else(|_| page_of_heap(size));
         // On a kernel before 4.14 a forked child shares the parent's handles, which it must not use.
         let _ = madvise(page, size, Advice::LinuxWipeOnFork);
-        match PAGE.compare_exchange(
-            ptr::null_mut(),
-            page.cast(),
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        ) {
-            Ok(_) => &*page.cast(),
-            Err(other) => {
-                let _ = munmap(page, size);
-                &*other
-            }
+        let stamp = page.cast();
+        match PAGE.compare_exchange(ptr::null_mut(), stamp, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => &*stamp,
+            Err(other) => &*other,
         }
     }
+}
+
+/// Where the system maps no more (`vm.max_map_count`), the allocator may still have a page.
+fn page_of_heap(size: usize) -> *mut c_void {
+    let layout = Layout::from_size_align(size, size).expect("a page's size is a power of two");
+    // SAFETY: the size is not zero.
+    let page = unsafe { alloc_zeroed(layout) };
+    if page.is_null() {
+        handle_alloc_error(layout);
+    }
+    page.cast()
 }
 
 /// Locks; a panic elsewhere was reported by its own call and leaves the state as whole as any error.

@@ -675,10 +675,19 @@ fn take_name(
     }
     // The file is never more open than asked: bind(2) takes the socket's mode, less the umask.
     rustix::fs::fchmod(fd, Mode::from_raw_mode(mode))?;
-    bind(&address)?;
-    let file = SocketFile::of(path)?;
-    file.set_mode(mode)?;
-    Ok(Some(file))
+    let made = bind(&address).and_then(|()| SocketFile::of(path)).and_then(|file| {
+        file.set_mode(mode)?;
+        Ok(Some(file))
+    });
+    if made.is_err() && has_name(fd) {
+        // Bound, and then refused something else.
+        let _ = rustix::fs::unlink(&path[..]);
+    }
+    made
+}
+
+fn has_name(fd: &OwnedFd) -> bool {
+    rustix::net::getsockname(fd).is_ok_and(|any| !matches!(any.into(), Address::Unnamed))
 }
 
 fn lock_directory_of(path: &[u8]) -> Option<OwnedFd> {
@@ -751,7 +760,8 @@ impl SocketFile {
     }
 
     pub fn set_mode(&self, mode: u32) -> Result<()> {
-        if !self.is_ours() {
+        let stat = stat(&self.path)?;
+        if (stat.st_dev, stat.st_ino) != self.identity {
             return Err(Error::Os(Errno::NOENT));
         }
         Ok(rustix::fs::chmod(&self.path[..], Mode::from_raw_mode(mode))?)

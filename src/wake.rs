@@ -143,7 +143,8 @@ impl Wake {
         if let Some(event) = self.event.get()
             && !*raised
         {
-            *raised = rustix::io::write(event, &1u64.to_ne_bytes()).is_ok();
+            let raise = || rustix::io::write(event, &1u64.to_ne_bytes());
+            *raised = rustix::io::retry_on_intr(raise).is_ok();
         }
     }
 
