@@ -24,7 +24,7 @@ run() {
     inputs=$build/corpus/$1
     mkdir -p "$inputs" "$build/findings"
     dictionary=$here/$1.dict
-    set -- "$1" "$build/$triple/release/$1" -max_total_time="$seconds" -timeout=60 -detect_leaks=0 \
+    set -- "$1" "$build/$triple/release/$1" -max_total_time="$seconds" -timeout=30 -detect_leaks=0 \
         -artifact_prefix="$build/findings/$1-" -print_final_stats=1
     [ -f "$dictionary" ] && set -- "$@" -dict="$dictionary"
     name=$1
