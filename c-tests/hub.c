@@ -500,6 +500,24 @@ static void a_broken_length_ends_its_port_alone(void)
     room_close(&room);
 }
 
+/* So it does with more behind it than any frame has. */
+static void much_behind_a_broken_length(void)
+{
+    static uint8_t lie[140000] = { 0xff, 0xff, 0xff, 0xff };
+    qnet_hub *hub;
+    int fd;
+    qnet_conn *liar = raw_pair(&fd);
+
+    raw_write(fd, lie, sizeof lie);
+    CHECK_INT(qnet_hub_new(&hub), QNET_OK);
+    CHECK_INT(qnet_hub_attach(hub, liar), QNET_OK);
+    CHECK_INT(qnet_wait(liar, patience_ms()), QNET_OK);
+    CHECK_INT(qnet_close_reason(liar), QNET_ERR_PROTOCOL);
+    CHECK_INT(qnet_hub_close(hub), QNET_OK);
+    CHECK_INT(qnet_close(liar), QNET_OK);
+    close(fd);
+}
+
 static void runts_are_skipped(void)
 {
     uint8_t runt[13] = { 0 };
@@ -2216,6 +2234,7 @@ int main(void)
     RUN(sends_go_past_the_hub);
     RUN(an_ended_connection_is_detached);
     RUN(a_broken_length_ends_its_port_alone);
+    RUN(much_behind_a_broken_length);
     RUN(runts_are_skipped);
     RUN(a_slow_port_harms_nobody_else);
     RUN(a_slow_port_with_a_short_queue);

@@ -323,6 +323,24 @@ static void nothing_after_a_broken_length(void)
     }
 }
 
+/* Nor is such a length waited behind, where it comes alone, or before more than any frame has. */
+static void a_broken_length_is_found_at_once(void)
+{
+    static uint8_t lie[140000] = { 0xff, 0xff, 0xff, 0xff }, buffer[sizeof lie];
+    static const size_t lens[] = { RAW_PREFIX, sizeof lie };
+    size_t i;
+
+    for (i = 0; i < sizeof lens / sizeof *lens; i++) {
+        int fd;
+        qnet_conn *conn = raw_pair(&fd);
+
+        raw_write(fd, lie, lens[i]);
+        CHECK_INT(qnet_recv_packed(conn, buffer, sizeof buffer, 0), QNET_ERR_PROTOCOL);
+        CHECK_INT(qnet_close(conn), QNET_OK);
+        close(fd);
+    }
+}
+
 /* ---- Frames that are too short ---- */
 
 /* Frames of every length from 0 to 13, with a whole frame after each. */
@@ -2026,6 +2044,7 @@ int main(void)
     RUN(end_inside_other_frames);
     RUN_EACH(lengths_too_long);
     RUN(nothing_after_a_broken_length);
+    RUN(a_broken_length_is_found_at_once);
     RUN(runts_are_skipped);
     RUN(nothing_but_runts);
     RUN(buffer_too_small);

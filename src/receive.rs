@@ -116,8 +116,10 @@ impl Buffer {
         if small { sizes.small } else { sizes.large }
     }
 
-    /// Holds `bytes` in place of what was here.
+    /// Holds the front of a frame in place of what was here. Of what is behind a length that no frame
+    /// has, which may be any number of bytes, nothing is needed.
     fn replace(&mut self, bytes: &[u8]) {
+        let bytes = &bytes[..bytes.len().min(PREFIX + frame::MAX)];
         if bytes.len() > self.capacity() {
             let capacity = if bytes.len() <= SMALL { SMALL } else { LARGE };
             *self = Buffer::with_capacity(capacity, bytes);
@@ -616,6 +618,8 @@ impl Rx {
         let run = Run::over(bytes, usize::MAX, |_, _| {});
         self.buffer.replace(&bytes[run.end..]);
         counts.run(&run);
+        // A length that no frame has is found here.
+        self.has_frame(counts);
         if run.runts > 0 { drop_runts(&mut bytes[..run.end]) } else { run.end }
     }
 

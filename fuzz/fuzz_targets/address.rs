@@ -1,0 +1,188 @@
+//! Networks and addresses of every kind. Nothing is dialled or looked up: what is malformed is given to
+//! the C functions, which refuse it; of the rest, what stays on this host.
+//!
+//! An input is lines: the network; an address; and the remote's address, where it is for datagrams.
+
+#![no_main]
+
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ptr;
+
+use libfuzzer_sys::fuzz_target;
+use qnet::address::{Address, Family, Host, Target, UnixName, parse_inet};
+use qnet::capi::{conn, dgram, end, info, listener};
+use qnet_fuzz::{INVALID, OK};
+
+fuzz_target!(|data: &[u8]| {
+    let mut lines = data.splitn(3, |byte| *byte == b'\n');
+    let [network, address, remote] = [(); 3].map(|()| c_string(lines.next().unwrap_or_default()));
+    match Target::parse(network.to_bytes(), address.to_bytes()) {
+        Ok(Target::Tcp { family, host, port }) => {
+            check_host(family, &host, port, &address);
+            if is_here(family, &host) && port == 0 {
+                listen(&network, &address);
+            }
+        }
+        Ok(Target::Unix(name)) => {
+            check_name(&name, &address);
+            if let UnixName::Abstract(_) = name {
+                listen(&network, &address);
+            }
+        }
+        Err(_) => refuse(&network, &address),
+    }
+    check_datagrams(&network, &address, &remote);
+});
+
+/// As far as a C string reaches.
+fn c_string(bytes: &[u8]) -> CString {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    CString::new(&bytes[..end]).expect("no NUL")
+}
+
+/// A host that is digits prints, with its port, to what is parsed to the same again; the standard
+/// library's parser agrees.
+fn check_host(family: Family, host: &Host, port: u16, text: &CStr) {
+    let (v6, v4) = (Ipv6Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
+    for at in host.digits(family, port, v6, v4) {
+        assert!(at.port() == port && family.admits(&at));
+        let printed = Address::Tcp(at).to_bytes();
+        let (again, port) = parse_inet(family, &printed).expect("it was printed");
+        assert_eq!(again.digits(family, port, v6, v4), [at]);
+    }
+    let standard = text.to_str().ok().and_then(|text| text.parse::<SocketAddr>().ok());
+    if let Some(at) = standard {
+        assert_eq!(host.digits(family, port, v6, v4), [at]);
+    }
+}
+
+/// The system takes a name, and it prints as it was written.
+fn check_name(name: &UnixName, text: &CStr) {
+    assert!(name.to_socket_address().is_ok());
+    assert_eq!(Address::Unix(name.clone()).to_bytes(), text.to_bytes());
+}
+
+/// Whether listening there, or sending to it, leaves nothing for others to see.
+fn is_here(family: Family, host: &Host) -> bool {
+    let all = host.digits(family, 0, Ipv6Addr::LOCALHOST, Ipv4Addr::LOCALHOST);
+    !all.is_empty() && all.iter().all(|at| at.ip().is_loopback()) && *host != Host::Empty
+}
+
+/// The C functions refuse it.
+fn refuse(network: &CStr, address: &CStr) {
+    let (mut conn, mut listener) = (ptr::null_mut(), ptr::null_mut());
+    // SAFETY: the strings end with NUL, and there is room for handles.
+    unsafe {
+        let code = listener::qnet_listen(network.as_ptr(), address.as_ptr(), &mut listener);
+        assert_eq!(code, INVALID);
+        let code = conn::qnet_dial(network.as_ptr(), address.as_ptr(), &mut conn);
+        assert_eq!(code, INVALID);
+        assert!(conn.is_null() && listener.is_null());
+        let error = CStr::from_ptr(info::qnet_last_error()).to_str().expect("UTF-8");
+        assert!(error.starts_with("dial "));
+    }
+}
+
+/// Listens, and tells where.
+fn listen(network: &CStr, address: &CStr) {
+    let mut made = ptr::null_mut();
+    // SAFETY: the strings end with NUL, and there is room for a handle.
+    let code = unsafe { listener::qnet_listen(network.as_ptr(), address.as_ptr(), &mut made) };
+    if code != OK {
+        assert_ne!(code, INVALID); // in use, or no such address here
+        return;
+    }
+    // SAFETY: there is as much room as is told.
+    let told = text(|buf, cap| unsafe { listener::qnet_listener_addr(made, buf, cap) });
+    check_told(network, address, &told);
+    // SAFETY: handles are judged by the library.
+    assert_eq!(unsafe { listener::qnet_listener_close(made) }, OK);
+}
+
+/// What a socket tells of its address is what was written, but for a port that the system chose.
+fn check_told(network: &CStr, address: &CStr, told: &[u8]) {
+    match network.to_bytes() {
+        b"unix" | b"unixgram" => assert_eq!(told, address.to_bytes()),
+        _ => {
+            let ip = |text: &[u8]| parse_inet(Family::Any, text).map(|(host, _)| host);
+            let (told, written) = (ip(told).expect("an address"), ip(address.to_bytes()));
+            assert!(without_scope(told) == without_scope(written.expect("parsed before")));
+        }
+    }
+}
+
+/// The loopback's addresses have none, whatever is written.
+fn without_scope(host: Host) -> Option<IpAddr> {
+    match host {
+        Host::Digits(ip, _) => Some(ip),
+        _ => None,
+    }
+}
+
+fn check_datagrams(network: &CStr, local: &CStr, remote: &CStr) {
+    let family = match network.to_bytes() {
+        b"udp" => Family::Any,
+        b"udp4" => Family::V4,
+        b"udp6" => Family::V6,
+        b"unixgram" => return check_unixgram(local, remote),
+        // A group that can be joined would be.
+        b"mcast" => match parse_inet(Family::V4, remote.to_bytes()) {
+            Ok((Host::Digits(IpAddr::V4(ip), _), 1..)) if ip.is_multicast() => return,
+            _ => return assert_eq!(open(network, local, remote), INVALID),
+        },
+        _ => return assert_eq!(open(network, local, remote), INVALID),
+    };
+    match [local, remote].map(|text| parse_inet(family, text.to_bytes())) {
+        [Ok((host, port)), Ok((to, to_port))] => {
+            check_host(family, &host, port, local);
+            check_host(family, &to, to_port, remote);
+            if is_here(family, &host) && is_here(family, &to) && port == 0 {
+                open(network, local, remote);
+            }
+        }
+        _ => assert_eq!(open(network, local, remote), INVALID),
+    }
+}
+
+fn check_unixgram(local: &CStr, remote: &CStr) {
+    match [local, remote].map(|text| UnixName::parse(text.to_bytes())) {
+        [Ok(here), Ok(there)] => {
+            check_name(&here, local);
+            check_name(&there, remote);
+            if here == there {
+                assert_eq!(open(c"unixgram", local, remote), INVALID);
+            } else if let UnixName::Abstract(_) = here {
+                open(c"unixgram", local, remote);
+            }
+        }
+        _ => assert_eq!(open(c"unixgram", local, remote), INVALID),
+    }
+}
+
+/// Opens a datagram connection, which tells the addresses that were written. Returns how it went.
+fn open(network: &CStr, local: &CStr, remote: &CStr) -> c_int {
+    let mut made = ptr::null_mut();
+    let [network_at, local_at, remote_at] = [network, local, remote].map(CStr::as_ptr);
+    // SAFETY: the strings end with NUL, and there is room for a handle.
+    let code = unsafe { dgram::qnet_dgram(network_at, local_at, remote_at, &mut made) };
+    assert_eq!(code == OK, !made.is_null());
+    if code == OK {
+        // SAFETY: there is as much room as is told.
+        unsafe {
+            check_told(network, local, &text(|buf, cap| info::qnet_local_addr(made, buf, cap)));
+            check_told(network, remote, &text(|buf, cap| info::qnet_peer_addr(made, buf, cap)));
+            assert_eq!(end::qnet_close(made), OK);
+        }
+    }
+    code
+}
+
+/// A text that a function gives as snprintf(3) does.
+fn text(give: impl Fn(*mut c_char, usize) -> c_int) -> Vec<u8> {
+    let len = usize::try_from(give(ptr::null_mut(), 0)).expect("a length");
+    let mut text = vec![0; len + 1];
+    assert_eq!(give(text.as_mut_ptr().cast(), text.len()), len as c_int);
+    assert_eq!(text.pop(), Some(0));
+    text
+}

@@ -1,0 +1,488 @@
+//! A hub: frames from hostile peers go where a learning switch sends them, and nowhere else.
+//!
+//! An input is operations on a few ports: see [`Bench::operate`].
+
+#![no_main]
+
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::c_int;
+use std::os::fd::OwnedFd;
+use std::{ptr, thread};
+
+use libfuzzer_sys::fuzz_target;
+use qnet::capi::{end, hub, qnet_conn, qnet_hub, receive, send};
+use qnet_fuzz::{
+    AGAIN, CLOSED, FRAME_MAX, FRAME_MIN, FRAME_SIZE, HANDLE, Input, OK, PROTOCOL, Received, decode,
+    pair, push_frame, receive_all, received, send_all, wait,
+};
+
+const PORTS: usize = 8;
+
+/// The default of QNET_OPT_MAX_FRAME: hubs drop longer ones.
+const LONGEST: usize = 65_535;
+
+const MAC_AGE_S: c_int = 20;
+const MAC_MAX: c_int = 21;
+const MAC_MAX_DEFAULT: usize = 8192;
+
+/// What is sent at a time fits into every socket's buffer: this many frames, or bytes.
+const FRAMES: usize = 48;
+const BYTES: usize = 80 << 10;
+
+const LENGTHS: [usize; 16] = [
+    18,
+    14,
+    15,
+    60,
+    64,
+    100,
+    128,
+    1514,
+    9000,
+    16_379,
+    16_380,
+    16_381,
+    40_000,
+    LONGEST,
+    LONGEST + 1,
+    FRAME_MAX,
+];
+
+type Mac = [u8; 6];
+
+fuzz_target!(|data: &[u8]| {
+    let mut bench = Bench::new();
+    let mut input = Input(data);
+    while bench.operate(&mut input).is_some() {}
+    bench.close();
+});
+
+/// A hub, what is plugged into it, and what a switch knows.
+struct Bench {
+    hub: *mut qnet_hub,
+    ports: [Option<Port>; PORTS],
+    model: Model,
+    /// Tells frames apart.
+    tag: usize,
+}
+
+struct Port {
+    /// What is attached: the hub's own where it is a device's.
+    conn: *mut qnet_conn,
+    end: End,
+    is_attached: bool,
+    /// What is to be sent, and what was sent and is not used up.
+    outbox: Vec<u8>,
+    sent: Vec<u8>,
+    /// How many frames were used up, runts included.
+    used: usize,
+}
+
+/// What is at the other end.
+enum End {
+    Peer(OwnedFd),
+    /// A connection of qnet_hub_port().
+    Device(*mut qnet_conn),
+}
+
+/// A learning switch.
+#[derive(Default)]
+struct Model {
+    stations: HashMap<Mac, usize>,
+    max: usize,
+    /// Whether it may have forgotten any of them.
+    is_forgetful: bool,
+    counts: Counts,
+}
+
+/// The same as of qnet_hub_get_stats().
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    forwarded: u64,
+    flooded: u64,
+    dropped: u64,
+}
+
+/// What each port is to receive: frames, and whether they have to come.
+type Due<'a> = [Vec<(&'a [u8], bool)>; PORTS];
+
+impl Model {
+    fn forget(&mut self, port: usize) {
+        self.stations.retain(|_, at| *at != port);
+    }
+
+    /// Sends a frame that came in at `from` to those of `others` who are to have it.
+    fn forward<'a>(&mut self, from: usize, frame: &'a [u8], others: &[usize], due: &mut Due<'a>) {
+        let (destination, source) = (mac_at(frame, 0), mac_at(frame, 6));
+        if !is_group(source) {
+            self.stations.insert(source, from);
+            self.is_forgetful |= self.stations.len() > self.max;
+        }
+        let place = self.stations.get(&destination).copied().filter(|_| !is_group(destination));
+        let takers = others.iter().filter(|port| place.is_none_or(|place| place == **port)).count();
+        let lost = if frame.len() > LONGEST { takers } else { 0 };
+        self.counts.dropped += if place == Some(from) { 1 } else { lost as u64 };
+        match place {
+            None => self.counts.flooded += 1,
+            Some(_) => self.counts.forwarded += (takers - lost) as u64,
+        }
+        if frame.len() > LONGEST {
+            return;
+        }
+        for port in others {
+            let must = place.is_none_or(|place| place == *port);
+            if must || self.is_forgetful {
+                due[*port].push((frame, must));
+            }
+        }
+    }
+}
+
+fn mac_at(frame: &[u8], at: usize) -> Mac {
+    frame[at..at + 6].try_into().expect("6 bytes")
+}
+
+fn is_group(mac: Mac) -> bool {
+    mac[0] & 1 != 0
+}
+
+/// Stations, groups, and everybody.
+fn mac_of(byte: u8) -> Mac {
+    match byte {
+        0xff => [0xff; 6],
+        0xf0.. => [1, 0, 0x5e, 0, 0, byte],
+        _ => [2, 0, 0, 0, 0, byte],
+    }
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let mut hub = ptr::null_mut();
+        // SAFETY: it may be written to.
+        assert_eq!(unsafe { hub::qnet_hub_new(&mut hub) }, OK);
+        let model = Model { max: MAC_MAX_DEFAULT, ..Model::default() };
+        Bench { hub, ports: Default::default(), model, tag: 0 }
+    }
+
+    /// Does what the input says next.
+    fn operate(&mut self, input: &mut Input) -> Option<()> {
+        let (operation, n) = input.operation()?;
+        let (at, n) = (n % PORTS, n / PORTS);
+        match (operation, self.ports[at].as_mut()) {
+            (0, None) => self.ports[at] = Some(if n == 0 { self.device() } else { peer() }),
+            (0, Some(_)) => self.plug_or_unplug(at),
+            (1, Some(_)) => self.leave(at),
+            (2, _) => self.configure(n, input.byte()?),
+            (3, Some(port)) => port.push_frames(input, n, &mut self.tag),
+            // A runt.
+            (4, Some(port)) => push_frame(&mut port.outbox, &[], n * 4 + 1, 0),
+            (5, Some(port)) => port.outbox.extend_from_slice(input.bytes(8 * n + 1)),
+            (6, Some(_)) => self.send(at, usize::MAX),
+            (7, Some(_)) if n == 0 => self.pull(at),
+            (7, Some(_)) => self.send(at, input.byte()?.into()),
+            _ => {}
+        }
+        if self.ports[at].as_ref().is_some_and(Port::is_full) {
+            self.send(at, usize::MAX);
+        }
+        self.check_counts();
+        Some(())
+    }
+
+    /// The program's own device, which is attached from the start.
+    fn device(&mut self) -> Port {
+        let mut made = ptr::null_mut();
+        let mut attached = [ptr::null_mut(); PORTS];
+        // SAFETY: all may be written to.
+        unsafe {
+            assert_eq!(hub::qnet_hub_port(self.hub, &mut made), OK);
+            assert!(hub::qnet_hub_ports(self.hub, attached.as_mut_ptr(), PORTS) > 0);
+        }
+        let is_new =
+            |conn: &*mut qnet_conn| !conn.is_null() && self.open().all(|port| port.conn != *conn);
+        let conn = attached.into_iter().find(is_new).expect("the device is attached");
+        Port { is_attached: true, ..Port::new(conn, End::Device(made)) }
+    }
+
+    fn open(&self) -> impl Iterator<Item = &Port> {
+        self.ports.iter().flatten()
+    }
+
+    fn plug_or_unplug(&mut self, at: usize) {
+        let port = self.ports[at].as_mut().expect("a port");
+        match port.end {
+            End::Device(_) => {}
+            End::Peer(_) if port.is_attached => {
+                port.is_attached = false;
+                // SAFETY: handles are judged by the library.
+                assert_eq!(unsafe { hub::qnet_hub_detach(self.hub, port.conn) }, OK);
+                self.model.forget(at);
+            }
+            End::Peer(_) => {
+                port.is_attached = true;
+                // SAFETY: as above.
+                assert_eq!(unsafe { hub::qnet_hub_attach(self.hub, port.conn) }, OK);
+                self.settle(at);
+            }
+        }
+    }
+
+    fn configure(&mut self, what: usize, value: u8) {
+        let (option, value) = match what {
+            0 => (MAC_AGE_S, 1 + usize::from(value)),
+            _ => (MAC_MAX, 1 + usize::from(value % 32)),
+        };
+        // SAFETY: handles are judged by the library.
+        assert_eq!(unsafe { hub::qnet_hub_set(self.hub, option, value as i64) }, OK);
+        match option {
+            // Nothing takes a minute here.
+            MAC_AGE_S => self.model.is_forgetful |= value < 60,
+            _ => {
+                self.model.max = value;
+                self.model.is_forgetful |= self.model.stations.len() > value;
+            }
+        }
+    }
+
+    /// Sends what there is to send, or the first bytes of it.
+    fn send(&mut self, at: usize, most: usize) {
+        let port = self.ports[at].as_mut().expect("a port");
+        port.send(most);
+        if port.is_attached {
+            self.settle(at);
+        }
+    }
+
+    /// Waits until the hub has taken what was sent at a port, and sees who gets what.
+    fn settle(&mut self, at: usize) {
+        let others: Vec<usize> = (0..PORTS)
+            .filter(|other| *other != at)
+            .filter(|other| self.ports[*other].as_ref().is_some_and(|port| port.is_attached))
+            .collect();
+        let port = self.ports[at].as_mut().expect("a port");
+        let stream = std::mem::take(&mut port.sent);
+        let decoded = decode(&stream);
+        let mut due = Due::default();
+        for frame in decoded.frames.iter().filter(|frame| frame.len() >= FRAME_MIN) {
+            self.model.forward(at, frame, &others, &mut due);
+        }
+        port.sent = decoded.rest.to_vec();
+        port.used += decoded.frames.len();
+        port.wait_until_used();
+        if decoded.is_broken {
+            assert_eq!(wait(port.conn), OK);
+        }
+        for (port, due) in self.ports.iter().zip(&due) {
+            if let Some(port) = port {
+                port.check(due);
+            }
+        }
+        if decoded.is_broken {
+            self.leave(at);
+        }
+    }
+
+    /// Receives at a port that is not attached.
+    fn pull(&mut self, at: usize) {
+        let port = self.ports[at].as_mut().expect("a port");
+        if port.is_attached {
+            return;
+        }
+        let mut room = vec![0; FRAME_MAX];
+        // SAFETY: there is room.
+        let got = unsafe { receive::qnet_recv(port.conn, room.as_mut_ptr().cast(), room.len(), 0) };
+        let stream = std::mem::take(&mut port.sent);
+        let decoded = decode(&stream);
+        let next = decoded.frames.iter().position(|frame| frame.len() >= FRAME_MIN);
+        let used = &decoded.frames[..next.map_or(decoded.frames.len(), |next| next + 1)];
+        port.used += used.len();
+        port.sent = stream[used.iter().map(|frame| 4 + frame.len()).sum()..].to_vec();
+        match next {
+            Some(next) => {
+                assert!(room.get(..got as usize) == Some(decoded.frames[next]), "another frame");
+            }
+            None if decoded.is_broken => {
+                assert_eq!(got, PROTOCOL);
+                self.leave(at);
+            }
+            None => assert_eq!(got, AGAIN),
+        }
+    }
+
+    /// What is at the other end leaves.
+    fn leave(&mut self, at: usize) {
+        let Port { conn, end, is_attached, sent, .. } = self.ports[at].take().expect("a port");
+        // SAFETY: handles are judged by the library.
+        unsafe {
+            match end {
+                End::Peer(peer) => {
+                    drop(peer);
+                    if is_attached {
+                        assert_eq!(wait(conn), OK);
+                        assert_eq!(end::qnet_close_reason(conn), decode(&sent).end());
+                    }
+                    assert_eq!(end::qnet_close(conn), OK);
+                }
+                End::Device(device) => {
+                    assert_eq!(end::qnet_close(device), OK);
+                    // The library gives it back.
+                    while wait(conn) != HANDLE {
+                        thread::yield_now();
+                    }
+                }
+            }
+        }
+        self.model.forget(at);
+    }
+
+    fn check_counts(&self) {
+        let mut told = [0u64; 5];
+        let size = size_of_val(&told);
+        // SAFETY: the struct is these five.
+        let known = unsafe { hub::qnet_hub_get_stats(self.hub, told.as_mut_ptr().cast(), size) };
+        assert_eq!(known as usize, size);
+        let [ports, macs, forwarded, flooded, dropped] = told;
+        assert_eq!(ports as usize, self.open().filter(|port| port.is_attached).count());
+        if self.model.is_forgetful {
+            assert!(macs as usize <= self.model.max);
+        } else {
+            assert_eq!(macs as usize, self.model.stations.len());
+            assert_eq!(Counts { forwarded, flooded, dropped }, self.model.counts);
+        }
+    }
+
+    /// Closes the hub before what is attached, or after.
+    fn close(mut self) {
+        if self.tag % 2 == 1 {
+            let open: Vec<_> = (0..PORTS).filter(|at| self.ports[*at].is_some()).collect();
+            open.into_iter().for_each(|at| self.leave(at));
+            self.check_counts();
+        }
+        // SAFETY: handles are judged by the library.
+        unsafe {
+            assert_eq!(hub::qnet_hub_close(self.hub), OK);
+            assert_eq!(hub::qnet_hub_close(self.hub), HANDLE);
+            for port in self.ports.into_iter().flatten() {
+                let conn = match port.end {
+                    End::Peer(_) => port.conn,
+                    End::Device(device) => {
+                        assert_eq!(wait(device), OK);
+                        assert_eq!(end::qnet_close_reason(device), CLOSED);
+                        device
+                    }
+                };
+                drop(port.end);
+                assert_eq!(end::qnet_close(conn), OK);
+            }
+        }
+    }
+}
+
+fn peer() -> Port {
+    let (conn, peer) = pair();
+    Port::new(conn, End::Peer(peer))
+}
+
+impl Port {
+    fn new(conn: *mut qnet_conn, end: End) -> Port {
+        let (outbox, sent) = (Vec::new(), Vec::new());
+        Port { conn, end, is_attached: false, outbox, sent, used: 0 }
+    }
+
+    /// Puts frames of one source and length in the outbox, to one destination or, one after another, to
+    /// several.
+    fn push_frames(&mut self, input: &mut Input, step: usize, tag: &mut usize) {
+        let [source, destination, kind] = [(); 3].map(|()| input.byte().unwrap_or(0));
+        for i in 0..=kind >> 4 {
+            if self.is_full() {
+                break;
+            }
+            *tag += 1;
+            let to = mac_of(destination.wrapping_add(i * step as u8));
+            let header = [&to[..], &mac_of(source), &[8, 0], &tag.to_be_bytes()[4..]].concat();
+            push_frame(&mut self.outbox, &header, LENGTHS[usize::from(kind % 16)], *tag);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.outbox.len() > BYTES || decode(&self.outbox).frames.len() >= FRAMES
+    }
+
+    fn send(&mut self, most: usize) {
+        match &self.end {
+            End::Device(device) => {
+                for frame in decode(&self.outbox).frames {
+                    let fits = (FRAME_MIN..=LONGEST).contains(&frame.len());
+                    // SAFETY: the bytes are there.
+                    let code =
+                        unsafe { send::qnet_send(*device, frame.as_ptr().cast(), frame.len()) };
+                    assert_eq!(code, if fits { OK } else { FRAME_SIZE });
+                    if fits {
+                        push_frame(&mut self.sent, frame, frame.len(), 0);
+                    }
+                }
+                self.outbox.clear();
+            }
+            End::Peer(peer) => {
+                let bytes = &self.outbox[..most.min(self.outbox.len())];
+                // Until it is attached, nobody reads.
+                if self.is_attached || self.sent.len() < 1024 {
+                    send_all(peer, bytes);
+                    self.sent.extend_from_slice(bytes);
+                }
+                self.outbox.drain(..bytes.len());
+            }
+        }
+    }
+
+    /// Waits until the hub has sent on all that came from here.
+    fn wait_until_used(&self) {
+        loop {
+            let Received { frames, runts, .. } = received(self.conn);
+            assert!(frames + runts <= self.used, "frames that were not sent");
+            if frames + runts == self.used {
+                return;
+            }
+            thread::yield_now();
+        }
+    }
+
+    /// Checks that what has come to the other end is what was due, in order.
+    fn check(&self, due: &[(&[u8], bool)]) {
+        let bytes = self.receive();
+        let come = decode(&bytes);
+        assert!(come.rest.is_empty(), "a part of a frame");
+        // How many of those that have come may be accounted for.
+        let mut counts = BTreeSet::from([0]);
+        for (frame, must) in due {
+            let is_it = |count: &&usize| come.frames.get(**count) == Some(frame);
+            let more: Vec<_> = counts.iter().filter(is_it).map(|count| count + 1).collect();
+            if *must {
+                counts.clear();
+            }
+            counts.extend(more);
+        }
+        assert!(counts.contains(&come.frames.len()), "not the frames that were due");
+    }
+
+    fn receive(&self) -> Vec<u8> {
+        match &self.end {
+            End::Peer(peer) => receive_all(peer),
+            End::Device(device) => {
+                let (mut all, mut room) = (Vec::new(), vec![0; 4 + FRAME_MAX]);
+                loop {
+                    let at = room.as_mut_ptr().cast();
+                    // SAFETY: there is room.
+                    let got = unsafe { receive::qnet_recv_packed(*device, at, room.len(), 0) };
+                    match usize::try_from(got) {
+                        Ok(got) => all.extend_from_slice(&room[..got]),
+                        Err(_) => assert_eq!(got, AGAIN),
+                    }
+                    if got < 0 {
+                        return all;
+                    }
+                }
+            }
+        }
+    }
+}
