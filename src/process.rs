@@ -5,7 +5,7 @@ use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
@@ -138,6 +138,16 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The same if nobody holds it. (After a panic `std` calls that an error, which holds the lock.)
+#[inline]
+fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
 /// A mutex for what one thread locks again and again: `std`'s may go to the same thread for ever,
 /// while others sleep for it.
 #[derive(Default)]
@@ -162,10 +172,7 @@ impl<T> Fair<T> {
             }
             std::thread::yield_now();
         }
-        match self.mutex.try_lock() {
-            Ok(guard) => guard,
-            Err(_) => self.sleep(),
-        }
+        try_lock(&self.mutex).unwrap_or_else(|| self.sleep())
     }
 
     #[cold]
@@ -207,19 +214,43 @@ const SPINS: u32 = 10;
 /// costs more than that.
 #[inline]
 pub fn lock_soon<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    match mutex.try_lock() {
-        Ok(guard) => guard,
-        Err(_) => lock_later(mutex),
-    }
+    try_lock(mutex).unwrap_or_else(|| lock_later(mutex))
 }
 
 #[cold]
 fn lock_later<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     for turn in 0..TRIES {
-        if let Ok(guard) = mutex.try_lock() {
+        if let Some(guard) = try_lock(mutex) {
             return guard;
         }
         if turn < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
     }
     lock(mutex)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Has a thread panic while it holds the lock.
+    fn poison<'a, T: Send + 'a>(lock: impl FnOnce() -> MutexGuard<'a, T> + Send) {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let _guard = lock();
+                panic!("a panic under a lock");
+            });
+            assert!(thread.join().is_err());
+        });
+    }
+
+    #[test]
+    fn locks_outlive_a_panic() {
+        let mutex = Mutex::new(1);
+        poison(|| lock(&mutex));
+        assert_eq!(*lock_soon(&mutex), 1);
+        assert_eq!(*lock(&mutex), 1);
+        let fair = Fair::new(2);
+        poison(|| fair.lock());
+        assert_eq!(*fair.lock(), 2);
+    }
 }
