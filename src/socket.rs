@@ -555,17 +555,21 @@ impl ListenSocket {
             match rustix::net::accept_with(&self.fd, CLOEXEC) {
                 Ok(fd) => return above_standard(Ok(fd)).map(Some),
                 Err(Errno::AGAIN) => return Ok(None),
-                Err(
-                    errno @ (Errno::MFILE
-                    | Errno::NFILE
-                    | Errno::NOBUFS
-                    | Errno::NOMEM
-                    | Errno::BADF
-                    | Errno::INVAL
-                    | Errno::NOTSOCK),
-                ) => return Err(Error::Os(errno)),
                 // A client that has gone, or a network error of its own: accept(2) says go on.
-                Err(_) => {}
+                Err(
+                    Errno::CONNABORTED
+                    | Errno::INTR
+                    | Errno::NETDOWN
+                    | Errno::PROTO
+                    | Errno::NOPROTOOPT
+                    | Errno::HOSTDOWN
+                    | Errno::NONET
+                    | Errno::HOSTUNREACH
+                    | Errno::OPNOTSUPP
+                    | Errno::NETUNREACH
+                    | Errno::TIMEDOUT,
+                ) => {}
+                Err(errno) => return Err(Error::Os(errno)),
             }
         }
     }
