@@ -458,6 +458,23 @@ static inline int open_adopted(const struct link_kind *kind, qnet_conn **conn)
     return pair[1];
 }
 
+static const struct link_kind link_kinds[] = {
+    { "tcp4 dialled", open_dialled, "tcp4", AF_INET, 0, 0, 0 },
+    { "tcp4 accepted", open_accepted, "tcp4", AF_INET, 0, 0, 0 },
+    { "tcp6 dialled", open_dialled, "tcp6", AF_INET6, 0, 0, 0 },
+    { "tcp6 accepted", open_accepted, "tcp6", AF_INET6, 0, 0, 0 },
+    { "tcp adopted", open_adopted, NULL, AF_INET, 0, 1, 0 },
+    { "tcp adopted, O_NONBLOCK", open_adopted, NULL, AF_INET, 0, 1, 1 },
+    { "unix path dialled", open_dialled, "unix", AF_UNIX, 0, 0, 0 },
+    { "unix path accepted", open_accepted, "unix", AF_UNIX, 0, 0, 0 },
+    { "unix abstract dialled", open_dialled, "unix", AF_UNIX, 1, 0, 0 },
+    { "unix abstract accepted", open_accepted, "unix", AF_UNIX, 1, 0, 0 },
+    { "socketpair_fd", open_socketpair_fd, NULL, AF_UNIX, 0, 0, 0 },
+    { "socketpair adopted", open_adopted, NULL, AF_UNIX, 0, 1, 0 },
+    { "socketpair adopted, O_NONBLOCK", open_adopted, NULL, AF_UNIX, 0, 1, 1 },
+};
+enum { LINK_KINDS = sizeof link_kinds / sizeof *link_kinds };
+
 /* The kind that the running test is about; see RUN_EACH. */
 static const struct link_kind *link_now;
 
@@ -476,29 +493,14 @@ static inline qnet_conn *link_open(int *fd)
 /* Runs a test once for every kind of connection, or only for those over TCP. */
 static inline void run_each(const char *name, void (*test)(void), int only_tcp)
 {
-    static const struct link_kind kinds[] = {
-        { "tcp4 dialled", open_dialled, "tcp4", AF_INET, 0, 0, 0 },
-        { "tcp4 accepted", open_accepted, "tcp4", AF_INET, 0, 0, 0 },
-        { "tcp6 dialled", open_dialled, "tcp6", AF_INET6, 0, 0, 0 },
-        { "tcp6 accepted", open_accepted, "tcp6", AF_INET6, 0, 0, 0 },
-        { "tcp adopted", open_adopted, NULL, AF_INET, 0, 1, 0 },
-        { "tcp adopted, O_NONBLOCK", open_adopted, NULL, AF_INET, 0, 1, 1 },
-        { "unix path dialled", open_dialled, "unix", AF_UNIX, 0, 0, 0 },
-        { "unix path accepted", open_accepted, "unix", AF_UNIX, 0, 0, 0 },
-        { "unix abstract dialled", open_dialled, "unix", AF_UNIX, 1, 0, 0 },
-        { "unix abstract accepted", open_accepted, "unix", AF_UNIX, 1, 0, 0 },
-        { "socketpair_fd", open_socketpair_fd, NULL, AF_UNIX, 0, 0, 0 },
-        { "socketpair adopted", open_adopted, NULL, AF_UNIX, 0, 1, 0 },
-        { "socketpair adopted, O_NONBLOCK", open_adopted, NULL, AF_UNIX, 0, 1, 1 },
-    };
     size_t i;
 
-    for (i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+    for (i = 0; i < LINK_KINDS; i++) {
         char full[120];
 
-        if (only_tcp && kinds[i].family == AF_UNIX)
+        if (only_tcp && link_kinds[i].family == AF_UNIX)
             continue;
-        link_now = &kinds[i];
+        link_now = &link_kinds[i];
         snprintf(full, sizeof full, "%s (%s)", name, link_now->name);
         run(full, test);
     }

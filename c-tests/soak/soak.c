@@ -1,0 +1,185 @@
+/*
+ * soak.c - endurance: connections of every kind live and end beside each other
+ * for a while, every frame numbered and checked; at the end nothing is left.
+ *
+ * The environment's SOAK_SECONDS says how long (60), SOAK_SEED by what chance,
+ * CHECK_ONLY=word which sorts of life alone.
+ * It plays twice: what is held after a quarter of the time, when all have
+ * closed, is what may be held at the end.
+ */
+#include <malloc.h>
+
+#include "hub.h"
+#include "messages.h"
+#include "streams.h"
+
+enum { WORKERS = 24 };
+
+static struct sort sorts[] = {
+    { "streams", stream_lives, 5, 0, 0, 0, 0, 0 },
+    { "echoes", echo_lives, 2, 0, 0, 0, 0, 0 },
+    { "links", link_lives, 2, 0, 0, 0, 0, 0 },
+    { "dialled again", redial_lives, 2, 0, 0, 0, 0, 0 },
+    { "messages", message_lives, 3, 0, 0, 0, 0, 0 },
+    { "visitors of a hub", visitor_lives, 3, 0, 0, 0, 0, 0 },
+    { "two on that hub", NULL, 0, 1, 0, 0, 0, 0 },
+};
+enum { SORTS = sizeof sorts / sizeof *sorts };
+
+struct worker {
+    struct sort *sort;
+    pthread_t thread;
+    unsigned chance;
+    long long began_ms; /* its life now */
+};
+
+static struct worker workers[WORKERS];
+static int worker_count, over;
+
+static int is_wanted(const struct sort *sort)
+{
+    const char *only = getenv("CHECK_ONLY");
+
+    return !only || strstr(sort->name, only) != NULL;
+}
+
+static void *working(void *argument)
+{
+    struct worker *worker = argument;
+
+    chance = worker->chance;
+    while (!get(&over)) {
+        __atomic_store_n(&worker->began_ms, raw_now_ms(), __ATOMIC_SEQ_CST);
+        worker->sort->live(worker->sort);
+        __atomic_add_fetch(&worker->sort->lives, 1, __ATOMIC_SEQ_CST);
+    }
+    __atomic_store_n(&worker->began_ms, 0, __ATOMIC_SEQ_CST);
+    return NULL;
+}
+
+/* A life takes a second or so. */
+static int all_live(void)
+{
+    long long began_ms, limit_ms = 12LL * patience_ms();
+    int i, live = 0;
+
+    for (i = 0; i < worker_count; i++) {
+        began_ms = __atomic_load_n(&workers[i].began_ms, __ATOMIC_SEQ_CST);
+        if (began_ms > 0 && raw_now_ms() - began_ms > limit_ms) {
+            fprintf(stderr, "no longer moves: %s\n", workers[i].sort->name);
+            abort();
+        }
+        live += began_ms > 0;
+    }
+    return live;
+}
+
+static void print_progress(int seconds)
+{
+    long long sent = 0, received = 0, lives = 0;
+    int i;
+
+    for (i = 0; i < SORTS; i++) {
+        sent += __atomic_load_n(&sorts[i].sent, __ATOMIC_SEQ_CST);
+        received += __atomic_load_n(&sorts[i].received, __ATOMIC_SEQ_CST);
+        lives += __atomic_load_n(&sorts[i].lives, __ATOMIC_SEQ_CST);
+    }
+    printf("%d s left: %lld lives, %lld frames sent, %lld received\n", seconds, lives, sent, received);
+    fflush(stdout);
+}
+
+static void play(int seconds)
+{
+    int i, j;
+
+    put(&over, 0);
+    worker_count = 0;
+    town_open();
+    for (i = 0; i < SORTS; i++)
+        for (j = 0; is_wanted(&sorts[i]) && j < sorts[i].workers; j++) {
+            struct worker *worker = &workers[worker_count++];
+
+            worker->sort = &sorts[i];
+            worker->chance = pick(1 << 20);
+            worker->began_ms = raw_now_ms();
+            start_thread(&worker->thread, working, worker);
+        }
+    for (; seconds > 0; seconds--) {
+        raw_sleep_ms(1000);
+        all_live();
+        if (seconds % 20 == 0)
+            print_progress(seconds);
+    }
+    put(&over, 1);
+    while (all_live() > 0)
+        raw_sleep_ms(10);
+    for (i = 0; i < worker_count; i++)
+        join_thread(workers[i].thread);
+    town_close(&sorts[SORTS - 1]);
+}
+
+/* Bytes of the heap that are in use, and bytes in memory. */
+static void measure(long long *used, long long *resident)
+{
+    FILE *file = fopen("/proc/self/statm", "r");
+    long pages;
+
+    malloc_trim(0);
+    *used = (long long)mallinfo2().uordblks + (long long)mallinfo2().hblkhd;
+    CHECK(file && fscanf(file, "%*d %ld", &pages) == 1);
+    *resident = pages * sysconf(_SC_PAGESIZE);
+    fclose(file);
+}
+
+static void print_table(void)
+{
+    int i;
+
+    printf("\n%-20s %10s %12s %12s %10s %10s\n", "", "lives", "sent", "received", "dropped", "lost");
+    for (i = 0; i < SORTS; i++) {
+        const struct sort *sort = &sorts[i];
+
+        printf("%-20s %10lld %12lld %12lld %10lld %10lld\n", sort->name, sort->lives, sort->sent,
+               sort->received, sort->dropped, sort->lost);
+        CHECK(!is_wanted(sort) || (sort->lives > 0 && sort->received > 0));
+    }
+    printf("(dropped: counted by the library; lost: with a connection that ended, or by the network.\n"
+           "What visitors hear is flooded, and so more than was said.)\n\n");
+}
+
+static int env_number(const char *name, int otherwise)
+{
+    const char *text = getenv(name);
+
+    return text && atoi(text) > 0 ? atoi(text) : otherwise;
+}
+
+int main(void)
+{
+    int seconds = env_number("SOAK_SECONDS", 60), seed = env_number("SOAK_SEED", (int)getpid());
+    long long used, used_before, resident, resident_before;
+    struct footprint before;
+
+    signal(SIGPIPE, SIG_DFL); /* it would end the process */
+    scratch_make();
+    printf("SOAK_SECONDS=%d SOAK_SEED=%d\n", seconds, seed);
+    chance = (unsigned)seed;
+    before = footprint_now();
+    play(1 + seconds / 4);
+    footprint_again(before);
+    measure(&used_before, &resident_before);
+    play(seconds - seconds / 4);
+    print_table();
+    footprint_again(before);
+    measure(&used, &resident);
+    printf("left: no descriptor, no thread; %lld KiB of heap were in use before and %lld KiB after,\n"
+           "%lld KiB and %lld KiB in memory\n", used_before >> 10, used >> 10, resident_before >> 10,
+           resident >> 10);
+    if (HAS_ROOM_FOR_ITSELF) {
+        CHECK(used - used_before < 512 << 10);
+        CHECK(resident - resident_before < 16 << 20);
+    }
+    scratch_remove();
+    printf("1 passed, 0 failed\n");
+    return 0;
+}
