@@ -19,15 +19,17 @@ static void *far_reading(void *argument)
 {
     static __thread uint8_t frame[QNET_FRAME_MAX + 1];
     struct far_side *side = argument;
-    long len = 1;
+    int is_stopped;
+    long len;
 
-    while (len > 0 || !get(&side->stop)) {
+    do {
+        is_stopped = get(&side->stop);
         len = far_recv_now(&side->far, frame, sizeof frame);
         if (len > 0)
             row_take(&side->in, frame, (size_t)len);
-        else
+        else if (!is_stopped)
             raw_readable(side->far.fd, 10);
-    }
+    } while (len > 0 || !is_stopped);
     return NULL;
 }
 
