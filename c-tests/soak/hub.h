@@ -142,8 +142,9 @@ static void town_open(void)
         device_open(devices[i], 1 + i);
         set_plain_patience(devices[i]->fd);
         CHECK_INT(qnet_hub_attach(town.hub, devices[i]->conn), QNET_OK);
-        start_thread(&town.threads[i], lives[i], NULL);
     }
+    for (i = 0; i < 3; i++)
+        start_thread(&town.threads[i], lives[i], NULL);
 }
 
 /* What the hearer missed was dropped for it, and counted. */
