@@ -1,13 +1,13 @@
 /*
  * faults.c - what the library makes of a system that fails, or does less than
- * it was asked, at any call. (SQLite is tested so.) Each scenario below runs once undisturbed,
- * with the library's system calls counted (faults/shim.c); then again for
- * every one of those calls and every fault that it can have, each in a process
- * of its own. Interrupted calls, short ones and ones that are to be repeated
- * are never seen by the caller. All others end in success or in a clear
- * error, lose no frame that is not counted or of a connection that has ended,
- * and leave nothing behind; and after that the same process can do the same
- * undisturbed.
+ * it was asked, at any call. (SQLite is tested so.) Each scenario below runs
+ * once undisturbed, with the library's system calls counted (faults/shim.c);
+ * then again for every one of those calls and every fault that it can have,
+ * each in a process of its own. Interrupted calls, short ones and ones that are
+ * to be repeated are never seen by the caller. All others end in success or in
+ * a clear error, lose no frame that is not counted or of a connection that has
+ * ended, and leave nothing behind; and after that the same process can do the
+ * same undisturbed.
  */
 #include <dlfcn.h>
 #include <limits.h>
