@@ -178,7 +178,7 @@ static void link_lives(struct sort *sort)
 /* ---- Dialled again and again ---- */
 
 struct server {
-    int listener, visits, stop;
+    int listener, visits, accepted, stop;
     struct row in; /* of all visits */
     unsigned chance;
     pthread_t thread;
@@ -189,15 +189,16 @@ static void *serving(void *argument)
     static __thread uint8_t frame[QNET_FRAME_MAX];
     struct server *server = argument;
     size_t len = 1;
-    int left, fd;
+    int left, is_last, fd;
 
     chance = server->chance;
-    while (server->visits-- > 0) {
+    while (get(&server->accepted) < server->visits) {
         fd = accept4(server->listener, NULL, NULL, SOCK_CLOEXEC);
         CHECK(fd >= 0);
         set_plain_patience(fd);
+        is_last = count_up(&server->accepted) == server->visits;
         left = (int)pick(300);
-        while ((server->visits == 0 || left-- > 0) &&
+        while ((is_last || left-- > 0) &&
                (len = plain_frame(fd, &server->stop, frame)) > 0)
             row_take(&server->in, frame, len);
         if (pick(3) == 0)
@@ -215,7 +216,6 @@ static void redial_lives(struct sort *sort)
     static const int64_t options[] = { QNET_OPT_RECONNECT_MS, 1 };
     const struct link_kind *kind;
     struct flow flow = flow_of_soak();
-    int visits = 2 + (int)pick(8);
     struct server server;
     struct place place;
     qnet_stats stats;
@@ -226,7 +226,7 @@ static void redial_lives(struct sort *sort)
     while (kind->open != open_dialled);
     memset(&server, 0, sizeof server);
     server.in = row_new(1);
-    server.visits = visits;
+    server.visits = 2 + (int)pick(8);
     server.chance = pick(1 << 20);
     pthread_mutex_lock(&opening);
     place_make(&place, kind);
@@ -234,7 +234,7 @@ static void redial_lives(struct sort *sort)
     server.listener = place_listen(&place);
     start_thread(&server.thread, serving, &server);
     CHECK_INT(qnet_dial_with(kind->network, place.text, options, 1, &conn), QNET_OK);
-    while (stats = stats_of(conn), stats.reconnects < (uint64_t)visits - 1) {
+    while (get(&server.accepted) < server.visits) {
         send_any_way(conn, &flow, 20);
         raw_sleep_ms(pick(2));
     }
