@@ -421,6 +421,7 @@ static void pairs_without_out(void)
     CHECK_INT(qnet_socketpair(&conn, NULL), QNET_ERR_INVALID);
     CHECK(conn == NULL);
     CHECK_INT(qnet_socketpair(NULL, NULL), QNET_ERR_INVALID);
+    CHECK_INT(qnet_socketpair(&conn, &conn), QNET_ERR_INVALID);
     CHECK_INT(qnet_socketpair_fd(NULL, &fd), QNET_ERR_INVALID);
     CHECK_INT(fd, -1);
     conn = (qnet_conn *)&conn;

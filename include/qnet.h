@@ -384,7 +384,8 @@ int qnet_dial_with(const char *network,
  *
  * @param a  One, and
  * @param b  the other; each to be closed with qnet_close(). Both NULL on failure.
- * @return QNET_OK; QNET_ERR_INVALID (a NULL), QNET_ERR_OS, QNET_ERR_INTERNAL.
+ * @return QNET_OK; QNET_ERR_INVALID (a NULL, or the same place twice), QNET_ERR_OS,
+ *         QNET_ERR_INTERNAL.
  */
 int qnet_socketpair(qnet_conn **a, qnet_conn **b);
 

@@ -94,7 +94,8 @@ fn chosen(pairs: &[[i64; 2]]) -> Result<Options> {
 ///
 /// @param a  One, and
 /// @param b  the other; each to be closed with qnet_close(). Both NULL on failure.
-/// @return QNET_OK; QNET_ERR_INVALID (a NULL), QNET_ERR_OS, QNET_ERR_INTERNAL.
+/// @return QNET_OK; QNET_ERR_INVALID (a NULL, or the same place twice), QNET_ERR_OS,
+///         QNET_ERR_INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_socketpair(
     a: *mut *mut qnet_conn,
@@ -108,6 +109,9 @@ pub unsafe extern "C-unwind" fn qnet_socketpair(
             || "make a socket pair".into(),
             || {
                 let (to_a, to_b) = (out(a, "a")?, out(b, "b")?);
+                if ptr::eq(to_a, to_b) {
+                    return Err(Error::invalid("one place for two connections"));
+                }
                 let (one, other) = conn::pair()?;
                 put(to_a, handle_of(one));
                 put(to_b, handle_of(other));
