@@ -87,8 +87,8 @@ describe()      # header description
         sed 's/\(.*\)@@\(.*\)/\2 { \1; };/' "$abi/symbols" |
         awk '{ nodes[$1] = nodes[$1] " " $3 } END { for (n in nodes) print n " {" nodes[n] " };" }' \
             >"$work/stub.map" &&
-        "${CC:-cc}" -std=c99 -g -fPIC -shared -Wl,-soname,libqnet.so.0 -I"$(dirname "$1")" \
-            -Wl,--version-script="$work/stub.map" -o "$work/libqnet.so.0" "$work/stub.c" &&
+        "${CC:-cc}" -std=c99 -g -fdebug-prefix-map="$work"=. -fPIC -shared -I"$(dirname "$1")" \
+            -Wl,-soname,libqnet.so.0 -Wl,--version-script="$work/stub.map" -o "$work/libqnet.so.0" "$work/stub.c" &&
         abidw --no-corpus-path --no-comp-dir-path --no-show-locs --out-file "$2" "$work/libqnet.so.0"
 }
 
