@@ -778,6 +778,47 @@ static void surplus(void)
     CHECK_INT(qnet_listener_set(site.listener, QNET_OPT_MAX_CONNS, PEERS_MOST), QNET_OK);
 }
 
+static int knocks;
+
+/* Comes and goes again and again where there is no room, until it is told to stop. */
+static void *knocking(void *is_over)
+{
+    while (!get(is_over)) {
+        vanish(0);
+        count_up(&knocks);
+    }
+    return NULL;
+}
+
+static void knockers(void)
+{
+    int count = rounds(site_kind->is_tcp ? 5000 : 30000), before = get(&knocks), is_over = 0, talked, i;
+    pthread_t threads[VANISHERS];
+
+    CHECK_INT(qnet_listener_set(site.listener, QNET_OPT_MAX_CONNS, good_and(0)), QNET_OK);
+    talked = get(&pair.rounds);
+    for (i = 0; i < VANISHERS; i++)
+        start_thread(&threads[i], knocking, &is_over);
+    EVENTUALLY(get(&knocks) >= before + count);
+    talked = get(&pair.rounds) - talked;
+    put(&is_over, 1);
+    for (i = 0; i < VANISHERS; i++)
+        join_thread(threads[i]);
+    if (site_kind->way == BY_HUB) /* the good ones have their turns among all that knock */
+        CHECK(talked >= count / 1500);
+    crowd.fds[0] = site_connect();
+    CHECK(raw_ended(crowd.fds[0])); /* and all who came before are gone, too */
+    CHECK(close(crowd.fds[0]) == 0);
+    check_held(0, 0);
+    CHECK_INT(qnet_listener_set(site.listener, QNET_OPT_MAX_CONNS, PEERS_MOST), QNET_OK);
+    newcomers_are_served();
+}
+
+static void no_room_for_those_who_knock(void)
+{
+    storms(knockers);
+}
+
 static void more_than_may_be(void)
 {
     storms(surplus);
@@ -1143,6 +1184,7 @@ int main(void)
     RUN_SITES(thousands_come_and_vanish);
     RUN_SITES(gone_before_they_were_accepted);
     RUN_SITES(more_than_may_be);
+    RUN_SITES(no_room_for_those_who_knock);
     RUN_SITES(half_closed);
     RUN_SITES(urgent_bytes);
     RUN_SITES(an_urgent_byte_alone);
