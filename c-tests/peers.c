@@ -295,6 +295,12 @@ static void pair_end(void)
     CHECK(close(pair.near) == 0);
 }
 
+/* Those who are no good. */
+static struct {
+    int fds[PEERS_MOST];
+    int count;
+} crowd;
+
 /* ---- What the process holds ---- */
 
 /* Before the storm. */
@@ -313,26 +319,27 @@ static long resident(void)
     return pages * sysconf(_SC_PAGESIZE);
 }
 
-/* While `peers` are connected, for which the library may hold `each` bytes. */
-static void check_held(int peers, long each)
-{
-    int threads = site_kind->way == BY_HANDLERS ? peers : 0;
-    long more = SLACK + peers * (PEER_COST + each) + threads * HANDLER_COST;
-    struct footprint now = footprint_now();
-    long grown = resident() - held.resident;
-
-    /* The peer's, the library's, and what a handler waits on; and some for what waits just now. */
-    CHECK(now.descriptors <= held.footprint.descriptors + 2 * peers + threads + 4);
-    CHECK(now.threads <= held.footprint.threads + threads + 1); /* and qnet-service */
-    if (HAS_ROOM_FOR_ITSELF && grown > more) /* a sanitizer's memory is its own affair */
-        CHECK_INT(grown, more);
-}
-
 static int footprint_is_within(struct footprint most)
 {
     struct footprint now = footprint_now();
 
     return now.descriptors <= most.descriptors && now.threads <= most.threads;
+}
+
+/* While `peers` of the crowd are connected, for which the library may hold `each` bytes. */
+static void check_held(int peers, long each)
+{
+    int threads = site_kind->way == BY_HANDLERS ? peers : 0;
+    long grown, most = SLACK + peers * (PEER_COST + each) + threads * HANDLER_COST;
+    struct footprint bound = held.footprint;
+
+    /* The crowd's own, the library's, what handlers wait on, and some for what waits just now. */
+    bound.descriptors += crowd.count + peers + threads + 4;
+    bound.threads += threads + 1; /* and qnet-service */
+    EVENTUALLY(footprint_is_within(bound)); /* who has just ended is gone then, too */
+    grown = resident() - held.resident;
+    if (HAS_ROOM_FOR_ITSELF && grown > most) /* a sanitizer's memory is its own affair */
+        CHECK_INT(grown, most);
 }
 
 /* A storm beside two good peers, after which nothing is left of either. */
@@ -370,11 +377,6 @@ static void storms(void (*storm)(void))
 }
 
 /* ---- A crowd ---- */
-
-static struct {
-    int fds[PEERS_MOST];
-    int count;
-} crowd;
 
 static const uint8_t nothing[2 * QNET_FRAME_MAX];
 
@@ -556,7 +558,7 @@ static void liars(void)
     pair_goes_on();
     CHECK_INT(guests_now(), good_and(count - at_once));
     CHECK_INT(ends_by(QNET_ERR_PROTOCOL), before + at_once);
-    check_held(count, 0);
+    check_held(count - at_once, 0);
     crowd_leaves();
     EVENTUALLY(ends_by(QNET_ERR_PROTOCOL) == before + count);
 }
@@ -768,12 +770,53 @@ static void surplus(void)
     EVENTUALLY(crowd_hung_up_on() == crowd.count - (MOST - good_and(0)));
     CHECK_INT(guests_now(), MOST);
     pair_goes_on();
-    check_held(MOST + crowd.count / 2, 0); /* most are descriptors of the peers alone */
+    check_held(MOST, 0);
     crowd_leaves();
     EVENTUALLY(guests_now() == good_and(0));
     crowd_comes(MOST - good_and(0)); /* there is room for as many as before */
     crowd_leaves();
     CHECK_INT(qnet_listener_set(site.listener, QNET_OPT_MAX_CONNS, PEERS_MOST), QNET_OK);
+}
+
+static int knocks;
+
+/* Comes and goes again and again where there is no room, until it is told to stop. */
+static void *knocking(void *is_over)
+{
+    while (!get(is_over)) {
+        vanish(0);
+        count_up(&knocks);
+    }
+    return NULL;
+}
+
+static void knockers(void)
+{
+    int count = rounds(site_kind->is_tcp ? 5000 : 30000), before = get(&knocks), is_over = 0, talked, i;
+    pthread_t threads[VANISHERS];
+
+    CHECK_INT(qnet_listener_set(site.listener, QNET_OPT_MAX_CONNS, good_and(0)), QNET_OK);
+    talked = get(&pair.rounds);
+    for (i = 0; i < VANISHERS; i++)
+        start_thread(&threads[i], knocking, &is_over);
+    EVENTUALLY(get(&knocks) >= before + count);
+    talked = get(&pair.rounds) - talked;
+    put(&is_over, 1);
+    for (i = 0; i < VANISHERS; i++)
+        join_thread(threads[i]);
+    if (site_kind->way == BY_HUB) /* the good ones have their turns among all that knock */
+        CHECK(talked >= count / 1500);
+    crowd.fds[0] = site_connect();
+    CHECK(raw_ended(crowd.fds[0])); /* and all who came before are gone, too */
+    CHECK(close(crowd.fds[0]) == 0);
+    check_held(0, 0);
+    CHECK_INT(qnet_listener_set(site.listener, QNET_OPT_MAX_CONNS, PEERS_MOST), QNET_OK);
+    newcomers_are_served();
+}
+
+static void no_room_for_those_who_knock(void)
+{
+    storms(knockers);
 }
 
 static void more_than_may_be(void)
@@ -798,7 +841,7 @@ static void half_closers(void)
         while (recv(crowd.fds[i], bytes, sizeof bytes, 0) > 0)
             ;
     pair_goes_on();
-    check_held(count, 0);
+    check_held(0, 0);
     crowd_leaves();
 }
 
@@ -1141,6 +1184,7 @@ int main(void)
     RUN_SITES(thousands_come_and_vanish);
     RUN_SITES(gone_before_they_were_accepted);
     RUN_SITES(more_than_may_be);
+    RUN_SITES(no_room_for_those_who_knock);
     RUN_SITES(half_closed);
     RUN_SITES(urgent_bytes);
     RUN_SITES(an_urgent_byte_alone);

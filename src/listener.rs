@@ -17,7 +17,7 @@ use crate::netdev;
 use crate::options::{self, Holder, Options};
 use crate::process::{lock, process};
 use crate::resolve::resolve;
-use crate::socket::{self, ListenSocket, Socket, SocketFile};
+use crate::socket::{self, BACKLOG, ListenSocket, Socket, SocketFile};
 use crate::wake::{Deadline, Wake};
 
 #[derive(Default)]
@@ -51,6 +51,13 @@ struct Open {
     wake: Wake,
     file: Mutex<Option<SocketFile>>,
     living: Arc<AtomicUsize>,
+}
+
+/// What became of a peer that wanted to connect.
+enum Visitor {
+    Admitted(Ref<Conn>),
+    TurnedAway,
+    Nobody,
 }
 
 impl Object for Listener {
@@ -109,6 +116,7 @@ impl Ref<Listener> {
     /// The next peer's connection.
     pub fn accept(self, timeout_ms: i32) -> Result<Ref<Conn>> {
         let mut deadline = None;
+        let mut turned_away = 0;
         loop {
             let state = match self.state() {
                 // It went while this call was waiting: that is an end, not a mistake.
@@ -120,24 +128,35 @@ impl Ref<Listener> {
                 None => *deadline.insert(Deadline::from_timeout(timeout_ms)?),
             };
             let open = state.open().clone();
-            let options = state.options.clone();
             drop(state);
             let epoch = open.wake.epoch();
-            let accepted = open.socket.accept();
-            if self.state().is_err() {
-                return Err(Error::Closed);
-            }
-            if let Some(fd) = accepted? {
-                match open.admit(fd, options) {
-                    Some(conn) => return conn,
-                    None => continue,
+            match self.next_visitor()? {
+                Visitor::Admitted(conn) => return Ok(conn),
+                // Whoever waited when the call was made has been dealt with after so many.
+                Visitor::TurnedAway if turned_away < BACKLOG => {
+                    turned_away += 1;
+                    continue;
                 }
+                Visitor::TurnedAway => turned_away = 0,
+                Visitor::Nobody => {}
             }
             if deadline.passed() {
                 return Err(deadline.error());
             }
             open.wake.wait_fd(epoch, open.socket.fd(), PollFlags::IN, deadline)?;
         }
+    }
+
+    /// Deals with one peer that waits, if any does.
+    fn next_visitor(self) -> Result<Visitor> {
+        let state = self.state().map_err(|_| Error::Closed)?;
+        let (open, options) = (state.open().clone(), state.options.clone());
+        drop(state);
+        let accepted = open.socket.accept();
+        if self.state().is_err() {
+            return Err(Error::Closed);
+        }
+        accepted?.map_or(Ok(Visitor::Nobody), |fd| open.admit(fd, options))
     }
 
     pub fn close(self) -> Result<()> {
@@ -204,7 +223,7 @@ impl Ref<Listener> {
     }
 }
 
-/// How many connections one turn accepts.
+/// How many peers one turn deals with.
 const ACCEPTED: usize = 16;
 
 /// Being served by a hub.
@@ -239,11 +258,12 @@ impl Ref<Listener> {
         state.watch(self.token, true);
         drop(state);
         for _ in 0..ACCEPTED {
-            match self.accept(0) {
+            match self.next_visitor() {
                 // Failing, the peer is hung up on: the hub is closed, or the system refuses.
-                Ok(conn) => drop(server.hub.adopt(conn)),
+                Ok(Visitor::Admitted(conn)) => drop(server.hub.adopt(conn)),
+                Ok(Visitor::TurnedAway) => {}
                 Err(Error::Os(_)) => return self.rest(runner),
-                Err(_) => return,
+                Ok(Visitor::Nobody) | Err(_) => return,
             }
         }
     }
@@ -286,10 +306,13 @@ impl State {
 }
 
 impl Open {
-    /// A connection of an accepted socket, or `None` for one too many, which is hung up on.
-    fn admit(&self, fd: OwnedFd, options: Options) -> Option<Result<Ref<Conn>>> {
-        let living = Living::one_of(&self.living, options.get(options::MAX_CONNS) as usize)?;
-        let socket = Socket::tuned(fd, options.buffers());
-        Some(socket.and_then(|socket| conn::open(socket, options, Some(living))))
+    /// A connection of an accepted socket. One too many is hung up on.
+    fn admit(&self, fd: OwnedFd, options: Options) -> Result<Visitor> {
+        let most = options.get(options::MAX_CONNS) as usize;
+        let Some(living) = Living::one_of(&self.living, most) else {
+            return Ok(Visitor::TurnedAway);
+        };
+        let socket = Socket::tuned(fd, options.buffers())?;
+        conn::open(socket, options, Some(living)).map(Visitor::Admitted)
     }
 }

@@ -29,7 +29,7 @@ use crate::process::lock;
 use crate::wake::{self, Deadline, Wake, Woken};
 
 /// Requests that may wait to be accepted; the system's own limit (`somaxconn`) is lower as a rule.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: i32 = 4096;
 
 /// The send buffer of a Unix socket: with the default one, the kernel's charge for each small write
 /// (768 bytes) leaves room for too few frames.
