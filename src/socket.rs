@@ -397,6 +397,20 @@ pub fn dial_tcp(
     buffers: Buffers,
     deadline: Deadline,
 ) -> Result<OwnedFd> {
+    let fd = connect_tcp(address, buffers, deadline)?;
+    // Where nobody listens on a port that the system gives to who connects, it may be this socket's
+    // own: TCP then connects it to itself, and nobody could listen there any more.
+    match (rustix::net::getsockname(&fd), rustix::net::getpeername(&fd)) {
+        (Ok(here), Ok(Some(there))) if here == there => Err(dial_error(Errno::CONNREFUSED)),
+        _ => Ok(fd),
+    }
+}
+
+fn connect_tcp(
+    address: std::net::SocketAddr,
+    buffers: Buffers,
+    deadline: Deadline,
+) -> Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = CLOEXEC | SocketFlags::NONBLOCK;
     let fd = above_standard(rustix::net::socket_with(family, SocketType::STREAM, flags, None))?;
