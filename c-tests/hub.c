@@ -1583,6 +1583,19 @@ static void *storming(void *argument)
     return NULL;
 }
 
+/* Whoever connected before has been accepted when this one's turn to be hung up on has come. */
+static void last_in_line(const char *place)
+{
+    char scratch[4096];
+    struct device last;
+
+    peer_join(&last, place, 9);
+    CHECK(shutdown(last.fd, SHUT_WR) == 0);
+    while (recv(last.fd, scratch, sizeof scratch, 0) > 0)
+        continue;
+    CHECK(close(last.fd) == 0);
+}
+
 static void storm_once(const struct service *service, int peers)
 {
     struct storm storms[4];
@@ -1597,6 +1610,7 @@ static void storm_once(const struct service *service, int peers)
     }
     for (i = 0; i < 4; i++)
         join_thread(storms[i].thread);
+    last_in_line(service->place);
     EVENTUALLY(ports_of(service->hub) == 1);
 }
 

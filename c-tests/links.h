@@ -19,13 +19,15 @@ static inline int patience_ms(void)
     return 10000 * check_slow();
 }
 
-/* Waits for `condition`, which must be free to be evaluated again; fails if it stays false. */
+/* Waits until `condition` is true; fails if it stays false. It must be free to be evaluated again. */
 #define EVENTUALLY(condition)                                                  \
     do {                                                                       \
-        long long until_ms_ = raw_now_ms() + patience_ms();                    \
-        while (!(condition) && raw_now_ms() < until_ms_)                       \
+        long long now_ms_, until_ms_ = raw_now_ms() + patience_ms();           \
+        while (now_ms_ = raw_now_ms(), !(condition)) {                         \
+            if (now_ms_ >= until_ms_)                                          \
+                check_fail(__FILE__, __LINE__, #condition);                    \
             raw_sleep_ms(1);                                                   \
-        CHECK(condition);                                                      \
+        }                                                                      \
     } while (0)
 
 static inline void *allocate(size_t bytes)
