@@ -4,21 +4,18 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, RecvFlags, sockopt};
 
 use crate::address::{self, Address, Family, Host, UnixName};
 use crate::conn::{self, Conn};
-use crate::descriptor::above_standard;
 use crate::error::{Error, Result};
 use crate::handle::Ref;
 use crate::message::{Messages, Multicast, Udp, UnixDgram};
 use crate::mmsg::set_option;
 use crate::options::Options;
 use crate::resolve::resolve;
-use crate::socket::{self, Socket};
+use crate::socket::{self, Socket, datagram_socket, family_of};
 use crate::wake::Deadline;
-
-const CLOEXEC: SocketFlags = SocketFlags::CLOEXEC;
 
 /// More datagrams than a new socket's buffer holds.
 const QUEUED: u32 = 4096;
@@ -67,7 +64,7 @@ fn udp(family: Family, local: &[u8], remote: &[u8]) -> Result<Socket> {
 }
 
 fn udp_between(local: SocketAddr, remote: SocketAddr) -> Result<Socket> {
-    let fd = inet_socket(&local)?;
+    let fd = datagram_socket(family_of(&local))?;
     rustix::net::bind(&fd, &local)?;
     rustix::net::connect(&fd, &remote)?;
     drop_what_came_before(&fd);
@@ -79,11 +76,6 @@ fn udp_between(local: SocketAddr, remote: SocketAddr) -> Result<Socket> {
 fn drop_what_came_before(fd: &OwnedFd) {
     let drop_one = |_: &u32| rustix::net::recv(fd, &mut [0u8; 1], RecvFlags::DONTWAIT).is_ok();
     (0..QUEUED).take_while(drop_one).for_each(drop);
-}
-
-fn inet_socket(like: &SocketAddr) -> Result<OwnedFd> {
-    let family = if like.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    above_standard(rustix::net::socket_with(family, SocketType::DGRAM, CLOEXEC, None))
 }
 
 fn addresses(
@@ -121,7 +113,7 @@ fn mcast(local: &[u8], group: &[u8]) -> Result<Socket> {
     };
     let interface = interface(local)?;
     let fd = member(group, interface)?;
-    let out = inet_socket(&group.into())?;
+    let out = datagram_socket(AddressFamily::INET)?;
     sockopt::set_ip_multicast_if(&out, &interface)?;
     // Others on this host are to hear it as well.
     sockopt::set_ip_multicast_loop(&out, true)?;
@@ -143,7 +135,7 @@ fn interface(address: &[u8]) -> Result<Ipv4Addr> {
 
 /// A socket that takes what is sent to a group.
 fn member(group: SocketAddrV4, interface: Ipv4Addr) -> Result<OwnedFd> {
-    let fd = inet_socket(&group.into())?;
+    let fd = datagram_socket(AddressFamily::INET)?;
     sockopt::set_socket_reuseaddr(&fd, true)?;
     // Not what others on this host have joined the group for, at other interfaces.
     set_option(fd.as_fd(), libc::IPPROTO_IP, libc::IP_MULTICAST_ALL, 0)?;

@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::event::{EventfdFlags, eventfd};
 
-use crate::descriptor::above_standard;
+use crate::descriptor::{Event, above_standard};
 use crate::error::{Error, Result};
 use crate::handle::{NONE, Token};
 use crate::process::{lock, process};
@@ -78,21 +77,19 @@ struct Shared {
 struct Poller {
     epoll: OwnedFd,
     /// Readable when there is something in `Shared` to see.
-    event: OwnedFd,
+    event: Event,
 }
 
 impl Poller {
     fn new() -> Result<Poller> {
-        let epoll = above_standard(epoll::create(CreateFlags::CLOEXEC))?;
-        let event = above_standard(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK))?;
+        let epoll = above_standard(epoll::create(CreateFlags::CLOEXEC)?)?;
+        let event = Event::new()?;
         epoll::add(&epoll, &event, EventData::new_u64(NONE), READABLE)?;
         Ok(Poller { epoll, event })
     }
 
     fn wake(&self) {
-        // It fails only where it is readable beyond measure.
-        let wake = || rustix::io::write(&self.event, &1u64.to_ne_bytes());
-        let _ = rustix::io::retry_on_intr(wake);
+        self.event.raise();
     }
 }
 
@@ -169,7 +166,7 @@ impl Loop {
             work.now = Instant::now();
             for event in &events {
                 match event.data.u64() {
-                    NONE => drain(&poller.event),
+                    NONE => _ = poller.event.lower(),
                     token => self.turn(token, event.flags, &mut work),
                 }
             }
@@ -225,11 +222,6 @@ impl Shared {
             poller.wake();
         }
     }
-}
-
-fn drain(event: &OwnedFd) {
-    // It is readable; if not, there is nothing to drain.
-    let _ = rustix::io::read(event, &mut [0; 8]);
 }
 
 /// What a loop works with, turn after turn.

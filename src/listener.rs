@@ -17,7 +17,8 @@ use crate::netdev;
 use crate::options::{self, Holder, Options};
 use crate::process::{lock, process};
 use crate::resolve::resolve;
-use crate::socket::{self, BACKLOG, ListenSocket, Socket, SocketFile};
+use crate::socket::{self, BACKLOG, ListenSocket, Socket};
+use crate::socket_file::SocketFile;
 use crate::wake::{Deadline, Wake};
 
 #[derive(Default)]

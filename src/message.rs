@@ -21,7 +21,8 @@ use crate::error::{Error, Result};
 use crate::frame::{self, PREFIX, Walk};
 use crate::mmsg::{self, FRONT, Inbox, MESSAGES, Message, Outbox, SEGMENTS, SLOT, Size, Wants};
 use crate::process::lock;
-use crate::socket::{self, Got, Lost, Read, SocketFile, Written};
+use crate::socket::{self, Got, Lost, Read, Written, datagram_socket};
+use crate::socket_file::{SocketFile, identity};
 use crate::tap;
 
 /// How many messages one call sends to a Unix socket: as a rule its queue has 10 at most
@@ -166,7 +167,7 @@ impl UnixDgram {
                 .with_sockaddr(|at, len| std::slice::from_raw_parts(at.cast(), len as usize).into())
         };
         let is_namesake = namesake.is_some();
-        let out = namesake.map_or_else(|| socket::unix_socket(SocketType::DGRAM), Ok)?;
+        let out = namesake.map_or_else(|| datagram_socket(AddressFamily::UNIX), Ok)?;
         let (is_direct, refusals) = (AtomicBool::new(false), AtomicU32::new(1));
         Ok(UnixDgram { remote, address, raw, out, is_namesake, is_direct, refusals, _file: file })
     }
@@ -178,10 +179,7 @@ impl UnixDgram {
             UnixName::Abstract(remote) => name.strip_prefix(b"\0") == Some(remote),
             UnixName::Path(remote) => {
                 let path = name.split(|&b| b == 0).next().unwrap_or_default();
-                let is_same_file = || {
-                    let file = socket::identity(path);
-                    file.is_some() && file == socket::identity(remote)
-                };
+                let is_same_file = || identity(path).is_ok_and(|file| identity(remote) == Ok(file));
                 path == remote || !path.is_empty() && is_same_file()
             }
         }

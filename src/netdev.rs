@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 use crate::address::{Address, UnixName};
 use crate::error::{Error, Result};
-use crate::socket::absolute;
+use crate::socket_file::absolute;
 
 /// Versions as numbers: 702 is 7.2.
 const OLDEST: i32 = 402;

@@ -198,7 +198,7 @@ impl State {
             redial.given = Given::Socket;
             return Ok(None);
         };
-        let follow = above_standard(epoll::create(CreateFlags::CLOEXEC))?;
+        let follow = above_standard(epoll::create(CreateFlags::CLOEXEC)?)?;
         // It stays in the set: being shut down it tells of the end.
         add(&follow, absent)?;
         if !Arc::ptr_eq(absent, &socket) {

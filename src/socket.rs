@@ -1,16 +1,14 @@
-//! Every system call on sockets and their files. No call here raises SIGPIPE, waits (a dial
+//! Every system call on sockets. No call here raises SIGPIPE, waits (a dial
 //! excepted), or leaves a descriptor open across `exec`.
 
-use std::ffi::OsStr;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::event::PollFlags;
-use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, Stat};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, FdFlags};
 use rustix::net::addr::SocketAddrArg;
 use rustix::net::sockopt;
@@ -26,6 +24,7 @@ use crate::frame;
 use crate::message::{Messages, Tap};
 use crate::options::Options;
 use crate::process::lock;
+use crate::socket_file::{SocketFile, take_name};
 use crate::wake::{self, Deadline, Wake, Woken};
 
 /// Requests that may wait to be accepted; the system's own limit (`somaxconn`) is lower as a rule.
@@ -41,10 +40,6 @@ const UDP_BUFFER: usize = 4 << 20;
 /// The longest that one `connect` of a Unix socket waits for room in the backlog. Finite, since a
 /// wait without an end is resumed after a signal handler with SA_RESTART.
 const CONNECT_SLICE: Duration = Duration::from_secs(3600);
-
-/// How long a listener waits for its turn at a directory, which somebody may have locked for long.
-const TURN_TRIES: u32 = 100;
-const TURN_PAUSE: Duration = Duration::from_millis(5);
 
 const CLOEXEC: SocketFlags = SocketFlags::CLOEXEC;
 
@@ -164,7 +159,7 @@ impl Socket {
 
     /// Stands for a socket while there is none: nothing ever comes, until it is shut down.
     pub fn absent(peer: Address) -> Result<Socket> {
-        Ok(Socket { peer, ..Socket::adopted(unix_socket(SocketType::DGRAM)?) })
+        Ok(Socket { peer, ..Socket::adopted(datagram_socket(AddressFamily::UNIX)?) })
     }
 
     pub fn fd(&self) -> BorrowedFd<'_> {
@@ -377,9 +372,26 @@ impl Buffers {
     }
 }
 
+pub fn family_of(address: &std::net::SocketAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
+}
+
+pub fn datagram_socket(family: AddressFamily) -> Result<OwnedFd> {
+    open_socket(family, SocketType::DGRAM, CLOEXEC)
+}
+
+/// One that does not block.
+fn stream_socket(family: AddressFamily) -> Result<OwnedFd> {
+    open_socket(family, SocketType::STREAM, CLOEXEC | SocketFlags::NONBLOCK)
+}
+
+fn open_socket(family: AddressFamily, kind: SocketType, flags: SocketFlags) -> Result<OwnedFd> {
+    above_standard(rustix::net::socket_with(family, kind, flags, None)?)
+}
+
 pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
     let (a, b) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, CLOEXEC, None)?;
-    Ok((above_standard(Ok(a))?, above_standard(Ok(b))?))
+    Ok((above_standard(a)?, above_standard(b)?))
 }
 
 /// Why a dial of one address failed.
@@ -411,9 +423,7 @@ fn connect_tcp(
     buffers: Buffers,
     deadline: Deadline,
 ) -> Result<OwnedFd> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = CLOEXEC | SocketFlags::NONBLOCK;
-    let fd = above_standard(rustix::net::socket_with(family, SocketType::STREAM, flags, None))?;
+    let fd = stream_socket(family_of(&address))?;
     buffers.apply(&fd)?;
     match rustix::net::connect(&fd, &address) {
         Err(Errno::INPROGRESS) => {}
@@ -436,7 +446,7 @@ fn connect_tcp(
 /// A `connect` that finds the backlog full cannot be polled for, so this one waits in the kernel.
 pub fn dial_unix(name: &UnixName, buffers: Buffers, deadline: Deadline) -> Result<OwnedFd> {
     let address = name.to_socket_address()?;
-    let fd = unix_socket(SocketType::STREAM)?;
+    let fd = open_socket(AddressFamily::UNIX, SocketType::STREAM, CLOEXEC)?;
     wake::prepare_to_wait();
     buffers.apply(&fd)?;
     loop {
@@ -567,7 +577,7 @@ impl ListenSocket {
                 return Ok(None);
             }
             match rustix::net::accept_with(&self.fd, CLOEXEC) {
-                Ok(fd) => return above_standard(Ok(fd)).map(Some),
+                Ok(fd) => return above_standard(fd).map(Some),
                 Err(Errno::AGAIN) => return Ok(None),
                 // A client that has gone, or a network error of its own: accept(2) says go on.
                 Err(
@@ -609,8 +619,7 @@ pub fn listen_tcp(addresses: &[std::net::SocketAddr], family: Family) -> Result<
 }
 
 fn listen_tcp_one(address: &std::net::SocketAddr, family: Family) -> Result<ListenSocket> {
-    let domain = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let fd = listen_socket(domain)?;
+    let fd = stream_socket(family_of(address))?;
     sockopt::set_socket_reuseaddr(&fd, true)?;
     if address.is_ipv6() {
         // The v6 wildcard of network `tcp` takes v4 as well.
@@ -618,11 +627,6 @@ fn listen_tcp_one(address: &std::net::SocketAddr, family: Family) -> Result<List
     }
     let address = bind_and_listen(&fd, address)?;
     Ok(ListenSocket::new(fd, address.into()))
-}
-
-fn listen_socket(domain: AddressFamily) -> Result<OwnedFd> {
-    let flags = CLOEXEC | SocketFlags::NONBLOCK;
-    above_standard(rustix::net::socket_with(domain, SocketType::STREAM, flags, None))
 }
 
 fn bind_and_listen(fd: &OwnedFd, address: &impl SocketAddrArg) -> Result<SocketAddrAny> {
@@ -634,7 +638,7 @@ fn bind_and_listen(fd: &OwnedFd, address: &impl SocketAddrArg) -> Result<SocketA
 /// Listens on a Unix address. For a path, the file's owner comes along; a dead socket's file in the
 /// way is replaced.
 pub fn listen_unix(name: &UnixName, mode: u32) -> Result<(ListenSocket, Option<SocketFile>)> {
-    let fd = listen_socket(AddressFamily::UNIX)?;
+    let fd = stream_socket(AddressFamily::UNIX)?;
     let file = take_name(&fd, name, mode, |address| {
         rustix::net::bind(&fd, address)?;
         Ok(rustix::net::listen(&fd, BACKLOG)?)
@@ -646,7 +650,7 @@ pub fn listen_unix(name: &UnixName, mode: u32) -> Result<(ListenSocket, Option<S
 /// A datagram socket at a Unix address, with its file as above; and where that is a path, another
 /// that has the same name and that nobody reaches, to send from.
 pub fn unixgram_at(name: &UnixName) -> Result<(OwnedFd, Option<OwnedFd>, Option<SocketFile>)> {
-    let fd = unix_socket(SocketType::DGRAM)?;
+    let fd = datagram_socket(AddressFamily::UNIX)?;
     tune(&fd);
     let mode = Options::default().unix_mode();
     let mut second = None;
@@ -661,7 +665,7 @@ pub fn unixgram_at(name: &UnixName) -> Result<(OwnedFd, Option<OwnedFd>, Option<
 
 /// A datagram socket that has a path as its name, at which there is no file any more.
 fn namesake(path: &[u8], address: &SocketAddrUnix) -> Result<OwnedFd> {
-    let fd = unix_socket(SocketType::DGRAM)?;
+    let fd = datagram_socket(AddressFamily::UNIX)?;
     tune(&fd);
     // Whoever finds the file in its short life is to be refused.
     rustix::net::shutdown(&fd, Shutdown::Read)?;
@@ -669,128 +673,4 @@ fn namesake(path: &[u8], address: &SocketAddrUnix) -> Result<OwnedFd> {
     rustix::net::bind(&fd, address)?;
     rustix::fs::unlink(path)?;
     Ok(fd)
-}
-
-pub fn unix_socket(kind: SocketType) -> Result<OwnedFd> {
-    above_standard(rustix::net::socket_with(AddressFamily::UNIX, kind, CLOEXEC, None))
-}
-
-/// Has `bind` give a socket its name. The file of a dead socket in the way is replaced.
-fn take_name(
-    fd: &OwnedFd,
-    name: &UnixName,
-    mode: u32,
-    bind: impl FnOnce(&SocketAddrUnix) -> Result<()>,
-) -> Result<Option<SocketFile>> {
-    let address = name.to_socket_address()?;
-    let UnixName::Path(path) = name else {
-        return bind(&address).map(|()| None);
-    };
-    // So that two who find the same dead file do not each replace the other's live one.
-    let _turn = lock_directory_of(path);
-    if is_dead_socket(path, name)? {
-        rustix::fs::unlink(&path[..])?;
-    }
-    // The file is never more open than asked: bind(2) takes the socket's mode, less the umask.
-    rustix::fs::fchmod(fd, Mode::from_raw_mode(mode))?;
-    let made = bind(&address).and_then(|()| SocketFile::of(path)).and_then(|file| {
-        file.set_mode(mode)?;
-        Ok(Some(file))
-    });
-    if made.is_err() && has_name(fd) {
-        // Bound, and then refused something else.
-        let _ = rustix::fs::unlink(&path[..]);
-    }
-    made
-}
-
-fn has_name(fd: &OwnedFd) -> bool {
-    rustix::net::getsockname(fd).is_ok_and(|any| !matches!(any.into(), Address::Unnamed))
-}
-
-fn lock_directory_of(path: &[u8]) -> Option<OwnedFd> {
-    let directory = match path.iter().rposition(|&b| b == b'/') {
-        Some(0) => &path[..1],
-        Some(end) => &path[..end],
-        None => b".",
-    };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    // Without the right to read it there is no turn to take.
-    let directory = rustix::fs::open(directory, flags, Mode::empty()).ok()?;
-    for _ in 0..TURN_TRIES {
-        match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => std::thread::sleep(TURN_PAUSE),
-            _ => break,
-        }
-    }
-    Some(directory)
-}
-
-/// Whether the file at `path` is a socket that nobody listens on.
-fn is_dead_socket(path: &[u8], name: &UnixName) -> Result<bool> {
-    let Ok(stat) = stat(path) else {
-        return Ok(false);
-    };
-    if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
-        return Err(Error::Busy("a file that is no socket is in the way"));
-    }
-    // Of another type than what it asks for, it disturbs nobody: a stream's connect would be
-    // accepted, and take a QEMU's only place.
-    let probe = unix_socket(SocketType::DGRAM)?;
-    Ok(rustix::net::connect(&probe, &name.to_socket_address()?) == Err(Errno::CONNREFUSED))
-}
-
-/// What tells a file from all others that there are now.
-pub fn identity(path: &[u8]) -> Option<(u64, u64)> {
-    stat(path).ok().map(|stat| (stat.st_dev, stat.st_ino))
-}
-
-/// A path whatever the working directory will be.
-pub fn absolute(path: &[u8]) -> Vec<u8> {
-    let absolute = std::path::absolute(OsStr::from_bytes(path));
-    absolute.map_or(path.to_vec(), |path| path.into_os_string().into_vec())
-}
-
-fn stat(path: &[u8]) -> rustix::io::Result<Stat> {
-    rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
-}
-
-/// The file of a Unix listener, removed with it if it is still the one that was made.
-#[derive(Debug)]
-pub struct SocketFile {
-    /// Absolute, since the working directory may change.
-    path: Vec<u8>,
-    identity: (u64, u64),
-}
-
-impl SocketFile {
-    fn of(path: &[u8]) -> Result<SocketFile> {
-        let stat = stat(path)?;
-        Ok(SocketFile { path: absolute(path), identity: (stat.st_dev, stat.st_ino) })
-    }
-
-    pub fn path(&self) -> &[u8] {
-        &self.path
-    }
-
-    fn is_ours(&self) -> bool {
-        identity(&self.path) == Some(self.identity)
-    }
-
-    pub fn set_mode(&self, mode: u32) -> Result<()> {
-        let stat = stat(&self.path)?;
-        if (stat.st_dev, stat.st_ino) != self.identity {
-            return Err(Error::Os(Errno::NOENT));
-        }
-        Ok(rustix::fs::chmod(&self.path[..], Mode::from_raw_mode(mode))?)
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if self.is_ours() {
-            // Nobody is left to tell when the directory refuses.
-            let _ = rustix::fs::unlink(&self.path[..]);
-        }
-    }
 }

@@ -31,7 +31,7 @@ struct Request {
 pub fn open(name: &[u8]) -> Result<Ref<Conn>> {
     let mut request = Request::of(name)?;
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let fd = above_standard(rustix::fs::open(c"/dev/net/tun", flags, Mode::empty()))?;
+    let fd = above_standard(rustix::fs::open(c"/dev/net/tun", flags, Mode::empty())?)?;
     request.flags = (libc::IFF_TAP | libc::IFF_NO_PI) as c_short;
     control(fd.as_fd(), libc::TUNSETIFF, &mut request).map_err(|error| match error {
         Error::Os(Errno::INVAL) => Error::invalid("no name of an interface, or not of a TAP"),

@@ -4,15 +4,15 @@
 //! changes is made when somebody first waits, and closed with its owner.
 
 use std::cell::Cell;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use smallvec::SmallVec;
 
-use crate::descriptor::above_standard;
+use crate::descriptor::Event;
 use crate::error::{Error, Result};
 use crate::process::lock;
 
@@ -122,7 +122,7 @@ pub struct Wake {
     /// waits sees the change.
     epoch: AtomicU32,
     waiting: AtomicU32,
-    event: OnceLock<OwnedFd>,
+    event: OnceLock<Event>,
     /// Whether the event is signalled; the last waiter to leave takes it back.
     raised: Mutex<bool>,
 }
@@ -143,8 +143,7 @@ impl Wake {
         if let Some(event) = self.event.get()
             && !*raised
         {
-            let raise = || rustix::io::write(event, &1u64.to_ne_bytes());
-            *raised = rustix::io::retry_on_intr(raise).is_ok();
+            *raised = event.raise();
         }
     }
 
@@ -209,8 +208,7 @@ impl Wake {
     fn enter(&self) {
         let _raised = lock(&self.raised);
         if self.event.get().is_none()
-            && let Ok(event) =
-                above_standard(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK))
+            && let Ok(event) = Event::new()
         {
             // Under the lock, so nobody else has set it.
             let _ = self.event.set(event);
@@ -224,7 +222,7 @@ impl Wake {
             && *raised
             && let Some(event) = self.event.get()
         {
-            *raised = rustix::io::read(event, &mut [0; 8]).is_err();
+            *raised = !event.lower();
         }
     }
 }
