@@ -2,6 +2,7 @@
  * conn.c - every kind of connection: how it opens, what it is made of, and
  * frames of every size over it, by every way to send and to receive.
  */
+#include "alone.h"
 #include "links.h"
 
 /* ---- Opening ---- */
@@ -526,6 +527,24 @@ static void dial_failures(void)
     CHECK(strstr(qnet_last_error(), address) != NULL);
 }
 
+/* Where the system gives out the very port that is dialled, TCP connects a socket to itself. */
+static void a_dial_does_not_meet_itself(void)
+{
+    FILE *range;
+    qnet_conn *conn;
+    int round;
+
+    if (!be_alone())
+        check_skip("no right to make a network namespace");
+    range = fopen("/proc/sys/net/ipv4/ip_local_port_range", "w");
+    if (!range || fputs("40001 40001", range) < 0 || fclose(range) != 0)
+        check_skip("no right to say which ports are given out");
+    for (round = 0; round < 20; round++) { /* nor keeps the port */
+        CHECK_INT(qnet_dial("tcp", "127.0.0.1:40001", &conn), QNET_ERR_REFUSED);
+        CHECK_INT(qnet_last_errno(), ECONNREFUSED);
+    }
+}
+
 /* Without a place for the handle nobody is dialled. */
 static void dial_without_out(void)
 {
@@ -556,6 +575,7 @@ int main(void)
     RUN(dials_this_host);
     RUN(dials_this_host_by_ipv6);
     RUN(dial_failures);
+    RUN(a_dial_does_not_meet_itself);
     RUN(dial_without_out);
     return check_done();
 }

@@ -7,12 +7,11 @@
  * Environment: RANDOM_CALLS=n makes so many calls; RANDOM_SEED=n seeds all of them (a failure tells
  * its own); RANDOM_TALLY=1 prints how often each function gave each code.
  */
-#include <net/if.h>
-#include <sched.h>
 #include <stdint.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include "alone.h"
 #include "footprint.h"
 #include "scratch.h"
 
@@ -1240,23 +1239,6 @@ static int number_of(const char *variable, int otherwise)
     return text ? atoi(text) : otherwise;
 }
 
-/* Where it may be, in a network of its own: TAPs and ports are nobody else's then. */
-static void be_alone(void)
-{
-    struct ifreq request;
-    int fd;
-
-    if (unshare(CLONE_NEWNET) != 0)
-        return;
-    fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    memset(&request, 0, sizeof request);
-    strcpy(request.ifr_name, "lo");
-    request.ifr_flags = IFF_UP;
-    CHECK(fd >= 0 && ioctl(fd, SIOCSIFFLAGS, &request) == 0);
-    close(fd);
-    namespaced = 1;
-}
-
 static void prepare(void)
 {
     struct sigaction action;
@@ -1322,7 +1304,7 @@ static void random_calls(void)
 
     alarm(0); /* keep_moving() sees whether it hangs */
     prepare();
-    be_alone();
+    namespaced = be_alone(); /* TAPs and ports are nobody else's then */
     before = footprint_now();
     for (i = 0; i < WORKERS; i++)
         start_thread(&workers[i], work, (void *)i);

@@ -413,7 +413,11 @@ pub fn dial_tcp(
     // Where nobody listens on a port that the system gives to who connects, it may be this socket's
     // own: TCP then connects it to itself, and nobody could listen there any more.
     match (rustix::net::getsockname(&fd), rustix::net::getpeername(&fd)) {
-        (Ok(here), Ok(Some(there))) if here == there => Err(dial_error(Errno::CONNREFUSED)),
+        (Ok(here), Ok(Some(there))) if here == there => {
+            // A reset frees the port at once.
+            sockopt::set_socket_linger(&fd, Some(Duration::ZERO))?;
+            Err(dial_error(Errno::CONNREFUSED))
+        }
         _ => Ok(fd),
     }
 }
