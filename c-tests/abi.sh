@@ -17,12 +17,6 @@ abi=$(cd ../abi && pwd)
 quick='conn listener info handle netdev tap hold hub link'
 export LC_ALL=C
 
-# Passes when there are no lines on standard input; else shows them.
-none()
-{
-    ! grep .
-}
-
 # Functions and data as name@@version; the version nodes themselves (A) are left out.
 exported()
 {

@@ -35,6 +35,9 @@ static int check_passed, check_failed, check_skipped;
 #define CHECK_INT(got, want)                                                   \
     check_int(__FILE__, __LINE__, #got, (long long)(got), (long long)(want))
 
+/* A set of codes. */
+#define MAY(code) (1u << -(code))
+
 static inline void check_fail(const char *file, int line, const char *what)
 {
     fprintf(stderr, "%s:%d: not so: %s (errno %s; qnet: %s)\n", file, line,
@@ -62,10 +65,17 @@ static inline void check_skip(const char *why)
     _exit(CHECK_SKIP);
 }
 
+/* The environment's number of that name, which is above 0. */
+static inline int check_number(const char *name, int otherwise)
+{
+    const char *text = getenv(name);
+
+    return text && atoi(text) > 0 ? atoi(text) : otherwise;
+}
+
 static inline int check_slow(void)
 {
-    const char *slow = getenv("CHECK_SLOW");
-    return slow && atoi(slow) > 0 ? atoi(slow) : 1;
+    return check_number("CHECK_SLOW", 1);
 }
 
 /* How often to repeat something that `n` times are good for at full speed. */
@@ -75,13 +85,19 @@ static inline int rounds(int n)
     return some > 0 ? some : 1;
 }
 
-static inline void run(const char *name, void (*test)(void))
+static inline int check_wants(const char *name)
 {
     const char *only = getenv("CHECK_ONLY");
+
+    return !only || strstr(name, only) != NULL;
+}
+
+static inline void run(const char *name, void (*test)(void))
+{
     int status;
     pid_t pid;
 
-    if (only && !strstr(name, only))
+    if (!check_wants(name))
         return;
     fflush(NULL);
     pid = fork();
@@ -110,6 +126,15 @@ static inline void run(const char *name, void (*test)(void))
     }
 }
 #define RUN(test) run(#test, test)
+
+/* The same test with something else each time. */
+static inline void run_with(const char *name, const char *with, void (*test)(void))
+{
+    char full[120];
+
+    snprintf(full, sizeof full, "%s (%s)", name, with);
+    run(full, test);
+}
 
 /* What main returns, after the counts that the runner adds up. */
 static inline int check_done(void)

@@ -261,12 +261,11 @@ static int go_half_inside_frame(int fd, qnet_conn *conn)
 /* A close with something unread is a reset, over TCP and over Unix sockets. */
 static int go_resetting(int fd, qnet_conn *conn)
 {
-    struct linger linger = { 1, 0 };
     uint8_t frame[60] = { 0 };
 
     CHECK_INT(qnet_send(conn, frame, sizeof frame), QNET_OK);
     CHECK(raw_readable(fd, patience_ms()));
-    CHECK(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger) == 0);
+    raw_reset_at_close(fd);
     return go(fd, conn);
 }
 

@@ -458,13 +458,10 @@ static inline void run_kinds(const char *name, void (*test)(void), int set)
     size_t i;
 
     for (i = 0; i < FAR_KINDS; i++) {
-        char full[120];
-
         if (!(far_kinds[i].set & set))
             continue;
         far_now = &far_kinds[i];
-        snprintf(full, sizeof full, "%s (%s)", name, far_now->name);
-        run(full, test);
+        run_with(name, far_now->name, test);
     }
 }
 #define RUN_KINDS(test, set) run_kinds(#test, test, set)

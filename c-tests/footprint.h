@@ -1,7 +1,7 @@
 /*
  * footprint.h - what this process holds for the library: open descriptors and
- * the library's threads, to see that ending leaves nothing of either behind.
- * And integers that several threads use.
+ * the library's threads, to see that ending leaves nothing of either behind;
+ * and its memory. And integers that several threads use.
  */
 #ifndef FOOTPRINT_H
 #define FOOTPRINT_H
@@ -76,6 +76,17 @@ static inline void footprint_again(struct footprint before)
     }
     CHECK_INT(now.descriptors, before.descriptors);
     CHECK_INT(now.threads, before.threads);
+}
+
+/* How much memory this process has in use. */
+static inline long resident_bytes(void)
+{
+    FILE *file = fopen("/proc/self/statm", "r");
+    long pages;
+
+    CHECK(file && fscanf(file, "%*d %ld", &pages) == 1);
+    fclose(file);
+    return pages * sysconf(_SC_PAGESIZE);
 }
 
 static inline int get(const int *number)

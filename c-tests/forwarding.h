@@ -159,9 +159,6 @@ static inline void inside_a_handler(int (*call)(void *argument), void *argument)
     CHECK(close(fd) == 0);
 }
 
-/* A set of codes. */
-#define MAY(code) (1u << -(code))
-
 static inline unsigned next_random(unsigned *state)
 {
     *state = *state * 1103515245u + 12345u;

@@ -498,13 +498,10 @@ static inline void run_each(const char *name, void (*test)(void), int only_tcp)
     size_t i;
 
     for (i = 0; i < LINK_KINDS; i++) {
-        char full[120];
-
         if (only_tcp && link_kinds[i].family == AF_UNIX)
             continue;
         link_now = &link_kinds[i];
-        snprintf(full, sizeof full, "%s (%s)", name, link_now->name);
-        run(full, test);
+        run_with(name, link_now->name, test);
     }
 }
 #define RUN_EACH(test) run_each(#test, test, 0)

@@ -604,11 +604,7 @@ static void full_descriptor_table(void)
 /* Resets instead of ending in order, as a process that was killed may. */
 static void reset(int fd)
 {
-    struct linger linger;
-
-    linger.l_onoff = 1;
-    linger.l_linger = 0;
-    CHECK(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger) == 0);
+    raw_reset_at_close(fd);
     close(fd);
 }
 

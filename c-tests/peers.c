@@ -309,16 +309,6 @@ static struct {
     long resident;
 } held;
 
-static long resident(void)
-{
-    FILE *file = fopen("/proc/self/statm", "r");
-    long pages;
-
-    CHECK(file && fscanf(file, "%*d %ld", &pages) == 1);
-    fclose(file);
-    return pages * sysconf(_SC_PAGESIZE);
-}
-
 static int footprint_is_within(struct footprint most)
 {
     struct footprint now = footprint_now();
@@ -337,7 +327,7 @@ static void check_held(int peers, long each)
     bound.descriptors += crowd.count + peers + threads + 4;
     bound.threads += threads + 1; /* and qnet-service */
     EVENTUALLY(footprint_is_within(bound)); /* who has just ended is gone then, too */
-    grown = resident() - held.resident;
+    grown = resident_bytes() - held.resident;
     if (HAS_ROOM_FOR_ITSELF && grown > most) /* a sanitizer's memory is its own affair */
         CHECK_INT(grown, most);
 }
@@ -347,7 +337,7 @@ static void storm_passes(void (*storm)(void), struct footprint calm)
 {
     pair_start();
     held.footprint = footprint_now();
-    held.resident = resident();
+    held.resident = resident_bytes();
     storm();
     pair_goes_on();
     pair_end();
@@ -368,10 +358,10 @@ static void storms(void (*storm)(void))
     EVENTUALLY(guests_now() == 0);
     calm = footprint_now();
     storm_passes(storm, calm);
-    after_first = resident();
+    after_first = resident_bytes();
     storm_passes(storm, calm);
     if (HAS_ROOM_FOR_ITSELF)
-        EVENTUALLY(resident() <= after_first + SLACK);
+        EVENTUALLY(resident_bytes() <= after_first + SLACK);
     site_close();
     footprint_again(before);
 }
@@ -690,7 +680,6 @@ enum { VANISHERS = 3 };
 
 static void vanish(int n)
 {
-    static const struct linger reset = { 1, 0 };
     int fd = site_connect();
 
     if (n % 3 == 1)
@@ -698,7 +687,7 @@ static void vanish(int n)
     if (n % 3 == 2)
         send(fd, "\0\0\0\16abcdefghijklmn", 18, MSG_NOSIGNAL);
     if (n % 2)
-        CHECK(setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset) == 0);
+        raw_reset_at_close(fd);
     if (n % 5 == 4)
         shutdown(fd, SHUT_RDWR);
     CHECK(close(fd) == 0);
@@ -1070,7 +1059,7 @@ static void check_junk(int is_hub)
     static const size_t lengths[] = { 0, 1, 13, QNET_FRAME_MAX + 1, 2 * QNET_FRAME_MAX };
     unsigned count = (unsigned)rounds(300), runts = 0, i;
     pthread_t threads[STRANGERS];
-    long before = resident();
+    long before = resident_bytes();
     struct far far;
     struct ear ear;
     qnet_conn *conn = far_open(&far);
@@ -1094,7 +1083,7 @@ static void check_junk(int is_hub)
     }
     CHECK_INT(stats_of(conn).rx_frames, count);
     CHECK_INT(stats_of(conn).rx_runts, runts);
-    CHECK(!HAS_ROOM_FOR_ITSELF || resident() <= before + BUFFERS);
+    CHECK(!HAS_ROOM_FOR_ITSELF || resident_bytes() <= before + BUFFERS);
     put(&strangers.is_over, 1);
     far_close(conn, &far);
     for (i = 0; i < STRANGERS; i++)
@@ -1155,13 +1144,10 @@ static void run_sites(const char *name, void (*test)(void), int only_unix)
     size_t i;
 
     for (i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        char full[120];
-
         if (only_unix && kinds[i].is_tcp)
             continue;
         site_kind = &kinds[i];
-        snprintf(full, sizeof full, "%s (%s)", name, site_kind->name);
-        run(full, test);
+        run_with(name, site_kind->name, test);
     }
 }
 #define RUN_SITES(test) run_sites(#test, test, 0)

@@ -754,14 +754,11 @@ static void run_kinds(const char *name, void (*test)(void), int set)
     int i;
 
     for (i = 0; i < NETDEV_KINDS; i++) {
-        char full[120];
-
         kind_now = &netdev_kinds[i];
         if (!(set & 1 << kind_now->how) &&
             !(set == THOSE_THAT_END && kind_now->type == SOCK_SEQPACKET))
             continue;
-        snprintf(full, sizeof full, "%s (%s)", name, kind_now->name);
-        run(full, test);
+        run_with(name, kind_now->name, test);
     }
 }
 #define RUN_KINDS(test, set) run_kinds(#test, test, set)

@@ -8,8 +8,7 @@
 
 enum { WORKERS = 4, LONGEST_SPIN = 3000, MOST_CALLS = 50 };
 
-/* A set of codes; QNET_OK stands for every result that is no error. */
-#define MAY(code) (1u << -(code))
+/* In a set of codes QNET_OK stands for every result that is no error. */
 enum {
     NO_ERROR = MAY(QNET_OK),
     STALE = MAY(QNET_ERR_HANDLE),

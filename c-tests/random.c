@@ -20,7 +20,6 @@ enum {
     BYTES = 200000, TICK_MS = 5, STALL_SECONDS = 40, DEEPEST = 3, CHILD_CALLS = 40
 };
 
-#define MAY(code) (1u << -(code))
 enum {
     FINE = MAY(QNET_OK), INVALID = MAY(QNET_ERR_INVALID), HANDLE = MAY(QNET_ERR_HANDLE),
     CLOSED = MAY(QNET_ERR_CLOSED), TIMEOUT = MAY(QNET_ERR_TIMEOUT), AGAIN = MAY(QNET_ERR_AGAIN),
@@ -902,7 +901,7 @@ static int play_hub_close(void)
 
 /* ---- The table ---- */
 
-/* The results that a function may have; symbols.sh sees that all functions are here. */
+/* The results that a function may have; abi.sh sees that all functions are here. */
 #define PLAY(name, may) { "qnet_" #name, play_##name, may }
 
 static const struct {
@@ -1232,13 +1231,6 @@ static void on_signal(int number)
     (void)number;
 }
 
-static int number_of(const char *variable, int otherwise)
-{
-    const char *text = getenv(variable);
-
-    return text ? atoi(text) : otherwise;
-}
-
 static void prepare(void)
 {
     struct sigaction action;
@@ -1246,8 +1238,8 @@ static void prepare(void)
     char name[8];
     int i;
 
-    seed = (unsigned)number_of("RANDOM_SEED", 1);
-    calls_wanted = number_of("RANDOM_CALLS", rounds(CALLS));
+    seed = (unsigned)check_number("RANDOM_SEED", 1);
+    calls_wanted = check_number("RANDOM_CALLS", rounds(CALLS));
     CHECK(chdir(scratch_directory) == 0); /* any address is a Unix socket's path, too */
     fprintf(stderr, "RANDOM_SEED=%u RANDOM_CALLS=%d\n", seed, calls_wanted);
     memset(&action, 0, sizeof action);

@@ -210,6 +210,14 @@ static inline int raw_readable(int fd, int ms)
     return poll(&poll_fd, 1, ms) == 1;
 }
 
+/* Has closing the socket be a reset, as by a process that was killed with bytes unread. */
+static inline void raw_reset_at_close(int fd)
+{
+    static const struct linger at_once = { 1, 0 };
+
+    CHECK(setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once) == 0);
+}
+
 /* Whether the stream has ended, waiting up to ten seconds for it. */
 static inline int raw_ended(int fd)
 {

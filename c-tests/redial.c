@@ -26,11 +26,8 @@ static void run_kinds(const char *name, void (*test)(void))
     size_t i;
 
     for (i = 0; i < sizeof peer_kinds / sizeof *peer_kinds; i++) {
-        char full[120];
-
         kind_now = &peer_kinds[i];
-        snprintf(full, sizeof full, "%s (%s)", name, kind_now->name);
-        run(full, test);
+        run_with(name, kind_now->name, test);
     }
     kind_now = &peer_kinds[0];
 }
@@ -108,9 +105,7 @@ static void peer_remove(struct peer *peer)
 /* Its connection ends by a reset; it listens on. */
 static void peer_resets(struct peer *peer)
 {
-    struct linger none = { 1, 0 };
-
-    CHECK(setsockopt(peer->fd, SOL_SOCKET, SO_LINGER, &none, sizeof none) == 0);
+    raw_reset_at_close(peer->fd);
     CHECK(close(peer->fd) == 0);
     peer->fd = -1;
 }

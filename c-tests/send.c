@@ -837,9 +837,7 @@ static void peer_half_closes(void)
 
 static void reset_by_closing(int fd)
 {
-    struct linger at_once = { 1, 0 };
-
-    CHECK(setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once) == 0);
+    raw_reset_at_close(fd);
     close(fd);
 }
 

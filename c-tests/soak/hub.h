@@ -168,6 +168,7 @@ static void town_close(struct sort *sort)
     device_close(&town.flooder);
     free(town.own_heard);
     add_up(sort, town.said, town.came, town.heard - town.came);
+    sort->lives++;
 }
 
 /* Comes, says and hears something, and goes. */

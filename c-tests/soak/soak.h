@@ -200,9 +200,7 @@ static inline void plain_join(struct plain *plain, int stop)
 
 static inline void reset_and_close(int fd)
 {
-    struct linger linger = { 1, 0 };
-
-    CHECK(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger) == 0);
+    raw_reset_at_close(fd);
     CHECK(close(fd) == 0);
 }
 
