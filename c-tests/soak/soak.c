@@ -11,6 +11,7 @@
 
 #include "hub.h"
 #include "messages.h"
+#include "polled.h"
 #include "streams.h"
 
 enum { WORKERS = 24 };
@@ -18,6 +19,7 @@ enum { WORKERS = 24 };
 static struct sort sorts[] = {
     { "streams", stream_lives, 5, 0, 0, 0, 0, 0 },
     { "echoes", echo_lives, 2, 0, 0, 0, 0, 0 },
+    { "several polled", polled_lives, 2, 0, 0, 0, 0, 0 },
     { "links", link_lives, 2, 0, 0, 0, 0, 0 },
     { "dialled again", redial_lives, 2, 0, 0, 0, 0, 0 },
     { "messages", message_lives, 3, 0, 0, 0, 0, 0 },
