@@ -500,6 +500,25 @@ static void a_broken_length_ends_its_port_alone(void)
     room_close(&room);
 }
 
+/* So it does where it was read before, behind a frame that was pulled. */
+static void a_broken_length_from_before(void)
+{
+    static const uint8_t wire[4 + 60 + 4] = { 0, 0, 0, 60, [64] = 0xff };
+    qnet_hub *hub;
+    int fd;
+    qnet_conn *liar = raw_pair(&fd);
+
+    raw_write(fd, wire, sizeof wire);
+    CHECK_INT(make_recv(liar), 60);
+    CHECK_INT(qnet_hub_new(&hub), QNET_OK);
+    CHECK_INT(qnet_hub_attach(hub, liar), QNET_OK);
+    CHECK_INT(qnet_wait(liar, patience_ms()), QNET_OK);
+    CHECK_INT(qnet_close_reason(liar), QNET_ERR_PROTOCOL);
+    CHECK_INT(qnet_hub_close(hub), QNET_OK);
+    CHECK_INT(qnet_close(liar), QNET_OK);
+    close(fd);
+}
+
 /* So it does with more behind it than any frame has. */
 static void much_behind_a_broken_length(void)
 {
@@ -2236,6 +2255,7 @@ int main(void)
     RUN(sends_go_past_the_hub);
     RUN(an_ended_connection_is_detached);
     RUN(a_broken_length_ends_its_port_alone);
+    RUN(a_broken_length_from_before);
     RUN(much_behind_a_broken_length);
     RUN(runts_are_skipped);
     RUN(a_slow_port_harms_nobody_else);

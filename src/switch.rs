@@ -286,8 +286,8 @@ impl Ref<Conn> {
     fn read_and_forward(self, state: &mut State, inside: &mut Inside, id: usize, work: &mut Work) {
         let counts = &self.slot.rx_counts;
         let Work { buffer, sorter, now } = work;
-        if state.rx.has_whole() {
-            // From before it was plugged in.
+        // From before it was plugged in: a length that no frame has is found here, too.
+        while state.rx.has_frame(counts) {
             let used = inside.forward(id, state.rx.unread(), counts, sorter, *now);
             state.rx.use_up(used);
         }
