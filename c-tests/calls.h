@@ -7,6 +7,13 @@
 
 #include "footprint.h"
 
+/* A different number at each call, the same ones in every run of a thread. */
+static inline unsigned next_random(unsigned *state)
+{
+    *state = *state * 1103515245u + 12345u;
+    return *state >> 16;
+}
+
 enum { FRAMES = 7 };
 
 /* Writes FRAMES frames from the plain socket's side. */

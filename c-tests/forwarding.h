@@ -159,12 +159,6 @@ static inline void inside_a_handler(int (*call)(void *argument), void *argument)
     CHECK(close(fd) == 0);
 }
 
-static inline unsigned next_random(unsigned *state)
-{
-    *state = *state * 1103515245u + 12345u;
-    return *state >> 16;
-}
-
 static inline void check_among(int result, unsigned codes)
 {
     CHECK(result <= 0 && (MAY(result) & codes) != 0);

@@ -24,13 +24,6 @@ static unsigned as_set(int result)
     return MAY(result > 0 ? QNET_OK : result);
 }
 
-/* A different number at each call, the same ones in every run of a thread. */
-static unsigned next_random(unsigned *state)
-{
-    *state = *state * 1103515245u + 12345u;
-    return *state >> 16;
-}
-
 /* Lets a little time pass, less than a time slice and not always the same. */
 static void spin(unsigned *state)
 {
@@ -414,6 +407,35 @@ static void close_against_waiting(void)
     struct op_set set = SET(waiting);
 
     race_each(set);
+}
+
+static void *receiving_one(void *argument)
+{
+    uint8_t frame[60];
+
+    return (void *)(intptr_t)qnet_recv(argument, frame, sizeof frame, -1);
+}
+
+/* Who takes the frame before it leaves it behind, and the other has nothing else to wait for. */
+static void a_broken_length_against_receiving(void)
+{
+    static const uint8_t wire[4 + 60 + 4] = { 0, 0, 0, 60, [64] = 0xff };
+    int i, fd;
+
+    for (i = 0; i < rounds(4000); i++) {
+        qnet_conn *conn = raw_pair(&fd);
+        pthread_t threads[2];
+        void *results[2];
+
+        start_thread(&threads[0], receiving_one, conn);
+        start_thread(&threads[1], receiving_one, conn);
+        raw_write(fd, wire, sizeof wire);
+        CHECK_INT(pthread_join(threads[0], &results[0]), 0);
+        CHECK_INT(pthread_join(threads[1], &results[1]), 0);
+        CHECK_INT((intptr_t)results[0] + (intptr_t)results[1], 60 + QNET_ERR_PROTOCOL);
+        CHECK_INT(qnet_close(conn), QNET_OK);
+        CHECK(close(fd) == 0);
+    }
 }
 
 static void close_against_set_handler(void)
@@ -863,6 +885,7 @@ int main(void)
     RUN(close_against_sending);
     RUN(close_against_receiving);
     RUN(close_against_waiting);
+    RUN(a_broken_length_against_receiving);
     RUN(close_against_set_handler);
     RUN(close_against_knowing);
     RUN(close_against_shutdown);

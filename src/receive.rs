@@ -171,8 +171,13 @@ impl Rx {
     }
 
     /// Whether a frame, of any length, is here whole.
-    pub fn has_whole(&self) -> bool {
+    fn has_whole(&self) -> bool {
         matches!(frame::front(self.unread()), Front::Whole(_))
+    }
+
+    /// Whether there is something to take without reading: a frame, or a length that none has.
+    fn has_more(&self) -> bool {
+        !matches!(frame::front(self.unread()), Front::Part(_))
     }
 
     /// Uses up the frame at the front.
@@ -322,10 +327,10 @@ impl State {
         self.handler.map(|_| Error::Busy("the connection has a handler"))
     }
 
-    /// Wakes others who wait for frames, if more was read since there were `reads` than was taken:
-    /// they cannot see it in the socket any more.
+    /// Wakes others who wait, if more was read since there were `reads` than was taken: they cannot
+    /// see it in the socket any more.
     fn share_since(&self, conn: &Conn, reads: u64) {
-        if conn.rx_counts.reads.get() != reads && self.rx.has_whole() {
+        if conn.rx_counts.reads.get() != reads && self.rx.has_more() {
             conn.changed(self);
         }
     }
