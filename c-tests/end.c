@@ -206,6 +206,28 @@ static void stays_ended(qnet_conn *conn, int mode, int reason)
     CHECK_INT(get(&late.calls), 0);
 }
 
+/* Read with the frames before it, it is known when those are taken, though nobody receives again. */
+static void a_broken_length_behind_what_was_pulled(void)
+{
+    static const uint8_t wire[2 * 64 + 4] = { 0, 0, 0, 60, [67] = 60, [128] = 0xff };
+    int way, i, fd;
+
+    for (way = 0; way < WAYS_TO_PULL; way++) {
+        qnet_conn *conn = raw_pair(&fd);
+        struct taker taker;
+
+        taker_start(&taker, conn, way, ignore_frame, NULL);
+        raw_write(fd, wire, sizeof wire);
+        for (i = 0; i < 2; i++)
+            if (taker_count(&taker) < 2)
+                CHECK(taker_pull(&taker, patience_ms()) > 0);
+        CHECK_INT(qnet_wait(conn, patience_ms()), QNET_OK);
+        CHECK_INT(qnet_close_reason(conn), QNET_ERR_PROTOCOL);
+        taker_close(&taker);
+        CHECK(close(fd) == 0);
+    }
+}
+
 static void is_stale(qnet_conn *conn)
 {
     CHECK_INT(qnet_close(conn), QNET_ERR_HANDLE);
@@ -1612,13 +1634,6 @@ static void *write_for_ever(void *argument)
     return NULL;
 }
 
-static void ignore_frame(void *user, const uint8_t *frame, size_t len)
-{
-    (void)user;
-    (void)frame;
-    (void)len;
-}
-
 /* A peer that never stops writing does not keep a connection from closing. */
 static void linger_bounds_a_talkative_peer(void)
 {
@@ -1676,6 +1691,7 @@ int main(void)
     RUN_EACH(peer_ends);
     RUN(frames_come_after_a_failed_send);
     RUN_EACH(this_side_ends);
+    RUN(a_broken_length_behind_what_was_pulled);
     RUN(number_stays_after_shutdown);
     RUN(loan_outlives_the_end);
     RUN(close_handler_set_after_the_end);

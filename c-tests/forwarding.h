@@ -111,13 +111,6 @@ static inline void check_told(const struct ending *ending, int reason)
     CHECK(get(&ending->thread) != this_thread());
 }
 
-static inline void ignore_frame(void *user, const uint8_t *frame, size_t len)
-{
-    (void)user;
-    (void)frame;
-    (void)len;
-}
-
 static inline void ignore_batch(void *user, const qnet_frame *frames, size_t count)
 {
     (void)user;

@@ -865,13 +865,6 @@ static void many_receivers(void)
 
 /* ---- qnet_poll ---- */
 
-static void ignore_frame(void *user, const uint8_t *frame, size_t len)
-{
-    (void)user;
-    (void)frame;
-    (void)len;
-}
-
 static void send_whole(qnet_conn *conn, int fd)
 {
     (void)conn;

@@ -175,11 +175,6 @@ impl Rx {
         matches!(frame::front(self.unread()), Front::Whole(_))
     }
 
-    /// Whether there is something to take without reading: a frame, or a length that none has.
-    fn has_more(&self) -> bool {
-        !matches!(frame::front(self.unread()), Front::Part(_))
-    }
-
     /// Uses up the frame at the front.
     fn consume(&mut self, frame_len: usize, counts: &RxCounts) {
         counts.frame(frame_len);
@@ -329,8 +324,10 @@ impl State {
 
     /// Wakes others who wait, if more was read since there were `reads` than was taken: they cannot
     /// see it in the socket any more.
-    fn share_since(&self, conn: &Conn, reads: u64) {
-        if conn.rx_counts.reads.get() != reads && self.rx.has_more() {
+    fn share_since(&mut self, conn: &Conn, reads: u64) {
+        // A length that no frame has is found here.
+        let is_more = self.rx.has_frame(&conn.rx_counts) || self.rx.has_found_end();
+        if is_more && conn.rx_counts.reads.get() != reads {
             conn.changed(self);
         }
     }
