@@ -241,6 +241,23 @@ static void a_close_handler_alone_is_called()
     CHECK_INT(calls, 1);
 }
 
+/* As of qnet_set_close_handler(): once, also where another handler was there when it ended. */
+static void close_handlers_set_after_the_end()
+{
+    auto [a, b] = qnet::conn::pair();
+    int calls = 0, reason = 0;
+
+    a.on_frame([](const std::uint8_t *, std::size_t) {});
+    b.reset();
+    CHECK(a.wait());
+    a.on_close([&](int why) { calls++; reason = why; });
+    CHECK_INT(calls, 1);
+    CHECK_INT(reason, QNET_ERR_CLOSED);
+    a.on_close([&](int) { calls++; });
+    a.reset();
+    CHECK_INT(calls, 1);
+}
+
 static void hubs_forward()
 {
     qnet::hub hub;
@@ -315,6 +332,7 @@ int main()
     RUN(reconnecting_is_told);
     RUN(closes_inside_its_handler);
     RUN(a_close_handler_alone_is_called);
+    RUN(close_handlers_set_after_the_end);
     RUN(hubs_forward);
     RUN(links_forward);
     RUN(datagrams_and_their_netdev);

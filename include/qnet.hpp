@@ -152,10 +152,19 @@ public:
     batch_function *add(batch_function f) { return add_to(batches_, std::move(f)); }
     state_function *add(state_function f) { return add_to(states_, std::move(f)); }
 
+    /* Set after the end, it runs now, as of qnet_set_close_handler(). */
     void on_close(close_function f)
     {
-        std::lock_guard<std::mutex> guard(mutex_);
-        closed_ = std::move(f);
+        std::optional<int> reason;
+        {
+            std::lock_guard<std::mutex> guard(mutex_);
+            if (f)
+                reason = std::exchange(untold_, std::nullopt);
+            if (!reason)
+                closed_ = std::move(f);
+        }
+        if (reason)
+            f(*reason);
     }
 
     static void frame_came(void *f, const std::uint8_t *data, std::size_t len)
@@ -182,6 +191,8 @@ public:
         {
             std::lock_guard<std::mutex> guard((*last)->mutex_);
             f = std::move((*last)->closed_);
+            if (!f)
+                (*last)->untold_ = reason;
         }
         if (f)
             f(reason);
@@ -200,6 +211,7 @@ private:
     std::list<batch_function> batches_;
     std::list<state_function> states_;
     close_function closed_;
+    std::optional<int> untold_; /* the reason, where the end found nobody to tell */
 };
 
 } // namespace detail
