@@ -349,6 +349,7 @@ typedef void (*qnet_state_handler)(void *user, int up);
  * @param network  "tcp", "tcp4", "tcp6" or "unix".
  * @param address  For TCP "host:port", "[v6]:port" or ":port" (this host); every address that a
  *                 name has is tried. For Unix sockets a path, or "@name" in the abstract namespace.
+ *                 Dialled again, a relative path begins at the working directory of that time.
  * @param out      The connection, to be closed with qnet_close(); NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (a NULL, an unknown network, a malformed address),
  *         QNET_ERR_REFUSED (nobody listens there, or no such socket file), QNET_ERR_RESOLVE,
@@ -438,7 +439,8 @@ int qnet_from_fd(int fd,
  *                 replaced. Multicast: the address of the interface, or NULL.
  * @param remote   Where to send. UDP: "host:port", "[v6]:port" or ":port" (this host); for "udp" v4
  *                 where there is a choice, for QEMU has no v6. Unix: as above, as the remote gave it
- *                 to the system. Multicast: the group, "230.0.0.1:1234".
+ *                 to the system; a relative path begins at the working directory of each
+ *                 send. Multicast: the group, "230.0.0.1:1234".
  * @param out      The connection, to be closed with qnet_close(); NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (a NULL, an unknown network, a malformed address),
  *         QNET_ERR_BUSY (somebody, or a file that is no socket, is at that local address),
@@ -750,7 +752,8 @@ int qnet_poll(qnet_conn *const *conns, uint8_t *ready, size_t count, int timeout
  * Poll it for reading only after a receive gave QNET_ERR_AGAIN, or a batch fewer than its count:
  * the library may hold frames that the descriptor knows nothing of (qnet_poll() does). When it can
  * be written to, a send that gave QNET_ERR_AGAIN may be tried again. Do not read, write or close
- * it; remove it from an epoll set before qnet_close().
+ * it; remove it from an epoll set before qnet_close(). Who waits for edges (EPOLLET) receives until
+ * QNET_ERR_AGAIN: a batch fewer than its count may have the end behind it.
  *
  * @return The descriptor; QNET_ERR_HANDLE, QNET_ERR_OS (there is none to follow the socket with),
  *         QNET_ERR_INTERNAL.

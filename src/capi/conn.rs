@@ -12,6 +12,7 @@ use crate::options::{Holder, Options};
 /// @param network  "tcp", "tcp4", "tcp6" or "unix".
 /// @param address  For TCP "host:port", "[v6]:port" or ":port" (this host); every address that a
 ///                 name has is tried. For Unix sockets a path, or "@name" in the abstract namespace.
+///                 Dialled again, a relative path begins at the working directory of that time.
 /// @param out      The connection, to be closed with qnet_close(); NULL on failure.
 /// @return QNET_OK; QNET_ERR_INVALID (a NULL, an unknown network, a malformed address),
 ///         QNET_ERR_REFUSED (nobody listens there, or no such socket file), QNET_ERR_RESOLVE,

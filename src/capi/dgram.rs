@@ -23,7 +23,8 @@ use crate::{dgram, tap};
 ///                 replaced. Multicast: the address of the interface, or NULL.
 /// @param remote   Where to send. UDP: "host:port", "[v6]:port" or ":port" (this host); for "udp" v4
 ///                 where there is a choice, for QEMU has no v6. Unix: as above, as the remote gave it
-///                 to the system. Multicast: the group, "230.0.0.1:1234".
+///                 to the system; a relative path begins at the working directory of each
+///                 send. Multicast: the group, "230.0.0.1:1234".
 /// @param out      The connection, to be closed with qnet_close(); NULL on failure.
 /// @return QNET_OK; QNET_ERR_INVALID (a NULL, an unknown network, a malformed address),
 ///         QNET_ERR_BUSY (somebody, or a file that is no socket, is at that local address),

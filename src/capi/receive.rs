@@ -222,7 +222,8 @@ pub unsafe extern "C-unwind" fn qnet_poll(
 /// Poll it for reading only after a receive gave QNET_ERR_AGAIN, or a batch fewer than its count:
 /// the library may hold frames that the descriptor knows nothing of (qnet_poll() does). When it can
 /// be written to, a send that gave QNET_ERR_AGAIN may be tried again. Do not read, write or close
-/// it; remove it from an epoll set before qnet_close().
+/// it; remove it from an epoll set before qnet_close(). Who waits for edges (EPOLLET) receives until
+/// QNET_ERR_AGAIN: a batch fewer than its count may have the end behind it.
 ///
 /// @return The descriptor; QNET_ERR_HANDLE, QNET_ERR_OS (there is none to follow the socket with),
 ///         QNET_ERR_INTERNAL.
