@@ -24,6 +24,14 @@ static inline void send_some(int fd)
     raw_send_flow(fd, &flow, FRAMES, 0);
 }
 
+/* Writes a frame of 60 bytes, and behind it a length that no frame has. */
+static inline void send_one_and_break(int fd)
+{
+    static const uint8_t wire[4 + 60 + 4] = { 0, 0, 0, 60, [64] = 0xff };
+
+    raw_write(fd, wire, sizeof wire);
+}
+
 static inline int make_send(qnet_conn *conn)
 {
     uint8_t frame[1514] = { 0 };
