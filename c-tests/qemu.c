@@ -435,14 +435,17 @@ static void many_frames_both_ways(void)
     bridge_end(&bridge);
 }
 
-/* QEMU's end is an end in order, for the pulled connection and for the handled one. */
+/*
+ * QEMU's end is an end, for the pulled connection and for the handled one: in order, or by a reset
+ * where it was killed before it had read everything.
+ */
 static void leaving_qemu_is_seen(void)
 {
     static const int signals[] = { SIGTERM, SIGKILL };
     struct bridge bridge;
     struct flow sent, seen[2];
     struct taker takers[2];
-    int i, s;
+    int i, s, end;
 
     for (s = 0; s < 2; s++) {
         bridge_start(&bridge, kind_now);
@@ -454,7 +457,9 @@ static void leaving_qemu_is_seen(void)
         qemu_end(&bridge.qemu, signals[s]);
         for (i = 0; i < 2; i++) {
             CHECK_INT(qnet_wait(bridge.port[i].conn, patience_ms()), QNET_OK);
-            CHECK_INT(taker_end(&takers[i]), QNET_ERR_CLOSED);
+            end = taker_end(&takers[i]);
+            if (signals[s] != SIGKILL || end != QNET_ERR_OS)
+                CHECK_INT(end, QNET_ERR_CLOSED);
             taker_close(&takers[i]);
         }
     }
