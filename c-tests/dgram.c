@@ -1895,9 +1895,9 @@ int main(void)
     RUN_KINDS(the_remote_comes_and_goes, UDP | NAMED);
     RUN_KINDS(nobody_there_while_receiving, UDP | NAMED);
     RUN_KINDS(a_pairs_end_goes, PAIR);
-    RUN_KINDS(nobody_reads, OF_UNIX);
+    RUN_KINDS(nobody_reads, NAMED | PAIR);
     RUN_KINDS(small_timeouts, OF_UNIX);
-    RUN_KINDS(nobody_reads_what_is_held_back, OF_UNIX);
+    RUN_KINDS(nobody_reads_what_is_held_back, NAMED | PAIR);
     RUN_KINDS(own_buffer_is_full, OF_UNIX);
     RUN_KINDS(own_buffer_is_too_small, OF_UNIX);
     RUN_KINDS(threads_send, EVERY_KIND);
@@ -1907,7 +1907,7 @@ int main(void)
     RUN_KINDS(linked_to_its_like, EVERY_KIND);
     RUN(all_kinds_on_a_hub);
     RUN_KINDS(too_long_for_a_port, UDP | GROUP);
-    RUN_KINDS(slow_port_of_a_hub, OF_UNIX);
+    RUN_KINDS(slow_port_of_a_hub, NAMED | PAIR);
     RUN_KINDS(patient_port_of_a_link, OF_UNIX);
     RUN_KINDS(absent_port_of_a_hub, UDP | NAMED | PAIR);
     RUN_KINDS(a_sequenced_peer_leaves, SEQUENCED);

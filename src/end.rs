@@ -119,13 +119,11 @@ impl Finish {
         true
     }
 
-    /// What the next turn waits for: room to write, the end of the peer's frame, or its silence.
-    fn wait(&self, is_writing: bool) -> Turn {
-        let mut events = PollFlags::empty();
-        let mut until = self.deadline;
-        if is_writing {
-            events |= PollFlags::OUT;
-        }
+    /// What the next turn waits for: `room` to write, the end of the peer's frame, or its silence.
+    fn wait(&self, room: Option<(PollFlags, Deadline)>) -> Turn {
+        let is_writing = room.is_some();
+        let (mut events, again) = room.unwrap_or((PollFlags::empty(), Deadline::Never));
+        let mut until = self.deadline.sooner(again);
         if let Some(position) = &self.draining {
             if !self.is_stopped {
                 events |= PollFlags::IN;
@@ -206,7 +204,7 @@ impl Ref<Conn> {
         let is_writing = tx.has_backlog();
         let is_draining = finish.drain(&socket, is_writing);
         if (is_writing || is_draining) && !finish.deadline.passed() {
-            return Some(finish.wait(is_writing));
+            return Some(finish.wait(is_writing.then(|| tx.room())));
         }
         tx.drop_backlog();
         drop(tx);

@@ -36,7 +36,7 @@ const VFKIT: &[u8] = b"VFKT";
 const UDP_V4_MAX: usize = 65_535 - 20 - 8;
 const UDP_V6_MAX: usize = 65_535 - 8;
 
-/// How often a message is tried that the error of another, or a lack of memory, stands against.
+/// How often a message is tried that the error of another stands against.
 const TRIES: u32 = 4;
 
 /// How many messages of UDP are remembered before it is asked what became of them: more than one call
@@ -305,7 +305,7 @@ impl Messages {
         }
     }
 
-    /// Whether the peer's leaving is seen.
+    /// Whether the peer's leaving is seen. Then one that does not read is waited for, as on a stream.
     pub fn ends(&self) -> bool {
         matches!(self, Messages::Sequenced)
     }
@@ -497,7 +497,8 @@ impl Messages {
                 tries += 1;
                 match self.judge(failed, &outbox, tries) {
                     Verdict::Full => {
-                        written.is_full = true;
+                        written.is_full = !self.ends();
+                        written.is_short = failed != Errno::AGAIN;
                         // What has just taken something is worth waiting for.
                         let is_hopeless = gives_up && written.calls == 0;
                         let lost = |written: Written| written.lose_all(outbox, frames);
@@ -559,14 +560,11 @@ impl Messages {
                 Verdict::Unsegmented
             }
             (_, Errno::MSGSIZE | Errno::INVAL) => Verdict::OneLost,
-            (_, Errno::NOBUFS | Errno::NOMEM) if tries < TRIES => {
-                std::thread::yield_now();
-                Verdict::Again
-            }
+            // Short of memory is no end of it: nothing was taken.
+            (Messages::Sequenced, _) => Verdict::Ended,
+            (_, Errno::NOBUFS | Errno::NOMEM) => Verdict::Full,
             // That of a message before.
             (Messages::Udp(_), _) if tries < TRIES => Verdict::Again,
-            (_, Errno::NOBUFS | Errno::NOMEM) => Verdict::OneLost,
-            (Messages::Sequenced, _) => Verdict::Ended,
             // Taken away; one that is only down gives EIO.
             (Messages::Tap(_), Errno::BADFD | Errno::BADF | Errno::NODEV) => Verdict::Ended,
             _ => Verdict::AllLost,
@@ -576,7 +574,7 @@ impl Messages {
 
 /// What is to be done after an error.
 enum Verdict {
-    /// Wait for room.
+    /// Wait for room, or for memory.
     Full,
     Again,
     /// The same in datagrams of one frame.

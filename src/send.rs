@@ -55,6 +55,9 @@ const COPIED: usize = 2 << 10;
 /// hold up its senders, who cannot know.
 const PATIENCE: Duration = Duration::from_millis(40);
 
+/// How long to wait where the system had no memory for a write: no descriptor tells when it has.
+const SHORTAGE: Duration = Duration::from_millis(5);
+
 /// The sending part of a connection.
 #[derive(Default)]
 pub struct Tx {
@@ -76,6 +79,8 @@ pub struct Tx {
     /// Whether frames are messages of their own: then since when the socket has taken none.
     has_messages: bool,
     full_since: Option<Instant>,
+    /// Whether it was memory that the last write lacked.
+    is_short: bool,
     /// How often nothing taken was left unwritten: a sender knows by it whether its own is through.
     emptied: u64,
     timeout_ms: i64,
@@ -700,11 +705,28 @@ impl Tx {
         since.map_or(Deadline::Never, |since| Deadline::At(since + PATIENCE))
     }
 
+    /// What to wait for before the next write, and how long at most.
+    pub fn room(&self) -> (PollFlags, Deadline) {
+        match self.is_short {
+            true => (PollFlags::empty(), Deadline::after(SHORTAGE)),
+            false => (PollFlags::OUT, Deadline::Never),
+        }
+    }
+
+    /// Whether the next write is due after a time, with nothing to tell of it.
+    pub fn waits_for_time(&self) -> bool {
+        self.is_short || self.full_since.is_some()
+    }
+
     /// Counts a write of `len` bytes; an error that the connection does not survive ends sending.
     /// Returns how many bytes it took.
     fn wrote(&mut self, written: rustix::io::Result<Written>, len: usize) -> Result<usize> {
+        self.is_short = match &written {
+            Ok(written) => written.is_short,
+            Err(errno) => matches!(*errno, Errno::NOMEM | Errno::NOBUFS),
+        };
         match written {
-            Ok(Written { bytes, calls, lost, is_full }) => {
+            Ok(Written { bytes, calls, lost, is_full, .. }) => {
                 self.writes += calls;
                 self.unheard.add(lost);
                 if calls > 0 || !is_full {
@@ -715,7 +737,7 @@ impl Tx {
                 }
                 Ok(bytes)
             }
-            Err(errno @ (Errno::NOMEM | Errno::NOBUFS)) => Err(Error::Os(errno)),
+            Err(errno) if self.is_short => Err(Error::Os(errno)),
             Err(errno) => {
                 let end = if errno == Errno::PIPE { Error::Closed } else { Error::Os(errno) };
                 if self.redials && self.end.is_none() {
@@ -1094,7 +1116,8 @@ impl Ref<Conn> {
         let due = tx.hold.due.filter(|due| *due > now && !tx.is_stuck);
         if due.is_none() && !tx.write_backlog() {
             tx.hold.look = None;
-            return Some((PollFlags::OUT, tx.patience()));
+            let (events, until) = tx.room();
+            return Some((events, until.sooner(tx.patience())));
         }
         // Its thread may append to a lane at any time, and tells nobody.
         let next = if tx.corked.is_some() { Some(now + ENTRUSTED) } else { tx.hold.next_look(now) };
@@ -1117,12 +1140,12 @@ impl Waiting {
         if deadline.passed() {
             return Err(deadline.error());
         }
-        let (socket, until) = (tx.socket().clone(), deadline.sooner(tx.patience()));
+        let (events, until) = tx.room();
+        let (socket, until) = (tx.socket().clone(), until.sooner(deadline).sooner(tx.patience()));
         drop(tx);
         // After a time-out the socket is tried once more: it may have room for a frame long before
         // it says so.
-        let fd = socket.fd_for(PollFlags::OUT);
-        socket.wake.wait_fd(epoch, fd, PollFlags::OUT, until).map(|_| ())
+        socket.wake.wait_fd(epoch, socket.fd_for(events), events, until).map(|_| ())
     }
 
     /// The handle went while this call was waiting: that is an end, not a mistake.

@@ -118,8 +118,10 @@ pub struct Written {
     /// How many system calls took something.
     pub calls: u64,
     pub lost: Lost,
-    /// Whether a socket of messages had no room for the next one.
+    /// Whether a socket of datagrams had no room for the next one, which is lost if that lasts.
     pub is_full: bool,
+    /// Whether it was the system that had no memory for it.
+    pub is_short: bool,
 }
 
 /// Frames that were taken and that nobody will receive, and their bytes.

@@ -102,9 +102,10 @@ pub struct Counts {
 /// A port, as the switch knows it.
 struct Outlet {
     conn: Ref<Conn>,
-    /// What the loop waits for, and of that, what of the socket's second descriptor.
+    /// What it waits for; and what the loop watches for that, of the socket and of its second
+    /// descriptor.
     interest: Interest,
-    second: Interest,
+    watched: (Interest, Interest),
     /// The pieces that are to be sent here this turn: a list in the sorter.
     first: usize,
     last: usize,
@@ -306,7 +307,8 @@ impl Inside {
             return Err(Error::Handle);
         }
         let (first, last) = (NO_PIECE, NO_PIECE);
-        let outlet = Outlet { conn, interest: NOTHING, second: NOTHING, first, last };
+        let watched = (NOTHING, NOTHING);
+        let outlet = Outlet { conn, interest: NOTHING, watched, first, last };
         let id = self.ports.insert(outlet);
         let watched = self.ports[id].watch(self.runner, interest);
         if watched.is_err() {
@@ -525,28 +527,25 @@ impl Outlet {
     fn watch(&mut self, runner: &Loop, interest: Interest) -> Result<()> {
         let tx = self.conn.tx()?;
         let socket = tx.socket();
-        if interest.contains(WRITABLE) && socket.has_messages() {
+        if interest.contains(WRITABLE) && tx.waits_for_time() {
             // What finds no room for long is lost, and nothing else may happen until then.
             runner.rest(self.conn.token);
         }
-        let Some(fd) = socket.second_fd() else {
-            if self.interest != interest {
-                runner.watch(socket.fd(), self.conn.token, self.interest, interest)?;
-                self.interest = interest;
-            }
-            return Ok(());
-        };
+        let (room, _) = tx.room();
+        let watched = if room.is_empty() { interest - WRITABLE } else { interest };
         // Which of the two tells of room may have changed since.
-        let is_apart = interest.contains(WRITABLE) && socket.room_apart().is_some();
+        let is_apart = watched.contains(WRITABLE) && socket.room_apart().is_some();
         let second = if is_apart { WRITABLE } else { NOTHING };
-        let (before, after) = (self.interest - self.second, interest - second);
-        if before != after {
-            runner.watch(socket.fd(), self.conn.token, before, after)?;
+        let first = watched - second;
+        if self.watched.0 != first {
+            runner.watch(socket.fd(), self.conn.token, self.watched.0, first)?;
+            self.watched.0 = first;
         }
-        if self.second != second {
-            runner.watch(fd, self.conn.token, self.second, second)?;
+        if let Some(fd) = socket.second_fd().filter(|_| self.watched.1 != second) {
+            runner.watch(fd, self.conn.token, self.watched.1, second)?;
+            self.watched.1 = second;
         }
-        (self.interest, self.second) = (interest, second);
+        self.interest = interest;
         Ok(())
     }
 
