@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 
 #include "faults/shim.h"
-#include "forwarding.h"
+#include "macs.h"
 
 /* A wait for a busy thread may be a thousand calls, all alike: these many of each function count. */
 enum { FEW = 5, MANY = 12, AT_ONCE = 8, MOST_SITES = 40 };
@@ -994,7 +994,145 @@ static void each_call_suffers(void)
     CHECK_INT(failures, 0);
 }
 
-/* ---- Two tests more ---- */
+/* ---- A few tests more ---- */
+
+/* The system has no memory for any write for a while, though sockets have room: that is waited out, by
+ * nobody that is busy with it. */
+enum { SHORT_MS = 300, SHORT_MOST = 1000 };
+
+static void shortage_begins(enum shim_call call)
+{
+    struct shim_plan plan = { call, 0, INT_MAX, ENOBUFS };
+
+    shim_begin(&plan);
+}
+
+static void shortage_ends(enum shim_call call)
+{
+    int tried = shim_count(call);
+
+    shim_begin(NULL);
+    CHECK(tried > 0 && tried < SHORT_MOST);
+}
+
+/* A connection that has written a part of a frame, of which the peer has read what came. */
+static qnet_conn *with_half_a_frame(int *fd, uint8_t *wire, size_t *begun)
+{
+    static uint8_t frame[60000];
+    qnet_conn *conn = raw_pair(fd);
+    ssize_t n;
+
+    CHECK_INT(qnet_set(conn, QNET_OPT_SNDBUF, 10000), QNET_OK);
+    frame_make(frame, sizeof frame, 1);
+    CHECK_INT(qnet_set(conn, QNET_OPT_SEND_TIMEOUT_MS, 0), QNET_OK);
+    CHECK_INT(qnet_send(conn, frame, sizeof frame), QNET_OK);
+    shortage_begins(CALL_send);
+    for (*begun = 0; (n = recv(*fd, wire + *begun, 70000, MSG_DONTWAIT)) > 0;)
+        *begun += (size_t)n;
+    return conn;
+}
+
+static void the_rest_comes(int fd, uint8_t *wire, size_t begun)
+{
+    CHECK(recv(fd, wire + begun, RAW_PREFIX + 60000 - begun, MSG_WAITALL) ==
+          (ssize_t)(RAW_PREFIX + 60000 - begun));
+    CHECK_INT(frame_number(wire + RAW_PREFIX, 60000), 1);
+}
+
+static void short_of_memory_to_flush(void)
+{
+    static uint8_t wire[70000 + RAW_PREFIX];
+    size_t begun;
+    int fd;
+    qnet_conn *conn = with_half_a_frame(&fd, wire, &begun);
+
+    CHECK_INT(qnet_set(conn, QNET_OPT_SEND_TIMEOUT_MS, SHORT_MS), QNET_OK);
+    CHECK_INT(qnet_flush(conn), QNET_ERR_TIMEOUT);
+    shortage_ends(CALL_send);
+    the_rest_comes(fd, wire, begun);
+    CHECK_INT(qnet_close(conn), QNET_OK);
+    CHECK(close(fd) == 0);
+}
+
+/* The library's own thread has nothing else to do. */
+static void short_of_memory_afterwards(void)
+{
+    static uint8_t wire[70000 + RAW_PREFIX];
+    size_t begun;
+    int fd;
+    qnet_conn *conn = with_half_a_frame(&fd, wire, &begun);
+
+    raw_sleep_ms(SHORT_MS);
+    shortage_ends(CALL_send);
+    the_rest_comes(fd, wire, begun);
+    CHECK_INT(qnet_close(conn), QNET_OK);
+    CHECK(close(fd) == 0);
+}
+
+static void short_of_memory_to_close(void)
+{
+    static uint8_t wire[70000 + RAW_PREFIX];
+    size_t begun;
+    int fd;
+    qnet_conn *conn = with_half_a_frame(&fd, wire, &begun);
+
+    CHECK_INT(qnet_set(conn, QNET_OPT_LINGER_MS, SHORT_MS), QNET_OK);
+    CHECK_INT(qnet_close(conn), QNET_OK);
+    shortage_ends(CALL_send);
+    CHECK(close(fd) == 0);
+}
+
+/* On a hub, and with a link, where the loop waits. */
+static void short_of_memory_to_forward(void)
+{
+    struct device a, b;
+    qnet_hub *hub;
+    int round;
+
+    for (round = 0; round < 2; round++) {
+        device_open(&a, 1);
+        device_open(&b, 2);
+        if (round == 0) {
+            CHECK_INT(qnet_hub_new(&hub), QNET_OK);
+            CHECK_INT(qnet_hub_attach(hub, a.conn), QNET_OK);
+            CHECK_INT(qnet_hub_attach(hub, b.conn), QNET_OK);
+        } else {
+            CHECK_INT(qnet_link(a.conn, b.conn), QNET_OK);
+        }
+        shortage_begins(CALL_send);
+        device_says(&a, EVERYBODY, 600);
+        raw_sleep_ms(SHORT_MS);
+        CHECK(shim_count(CALL_epoll_wait) < SHORT_MOST);
+        shortage_ends(CALL_send);
+        device_hears(&b, &a, EVERYBODY);
+        if (round == 0)
+            CHECK_INT(qnet_hub_close(hub), QNET_OK);
+        device_close(&a);
+        device_close(&b);
+    }
+}
+
+/* A datagram is lost when that lasts, and counted; of SEQPACKET nothing was taken. */
+static void short_of_memory_for_a_message(void)
+{
+    static const int types[] = { SOCK_DGRAM, SOCK_SEQPACKET };
+    uint8_t frame[60] = { 0 };
+    qnet_conn *conn;
+    int plain[2], i;
+
+    for (i = 0; i < 2; i++) {
+        CHECK(socketpair(AF_UNIX, types[i] | SOCK_CLOEXEC, 0, plain) == 0);
+        CHECK_INT(qnet_from_fd(plain[0], &conn), QNET_OK);
+        shortage_begins(CALL_sendmmsg);
+        CHECK_INT(qnet_send(conn, frame, sizeof frame), i == 0 ? QNET_OK : QNET_ERR_OS);
+        shortage_ends(CALL_sendmmsg);
+        CHECK_INT(stats_of(conn).tx_dropped, i == 0);
+        CHECK_INT(qnet_send(conn, frame, sizeof frame), QNET_OK);
+        CHECK_INT(recv(plain[1], frame, sizeof frame, 0), sizeof frame);
+        CHECK_INT(qnet_close(conn), QNET_OK);
+        CHECK(close(plain[1]) == 0);
+    }
+}
 
 /* Reads and writes that each do a few bytes, whatever was asked, for every number of them. */
 static void short_of_every_size(void)
@@ -1092,6 +1230,11 @@ int main(void)
                 run(name, each_call_suffers);
         }
     }
+    RUN(short_of_memory_to_flush);
+    RUN(short_of_memory_afterwards);
+    RUN(short_of_memory_to_close);
+    RUN(short_of_memory_to_forward);
+    RUN(short_of_memory_for_a_message);
     RUN(short_of_every_size);
     RUN(every_import_is_known);
     return check_done();
