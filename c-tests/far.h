@@ -18,7 +18,7 @@ enum {
     NAMED = 2,      /* a Unix socket with a name: peers come and go */
     GROUP = 4,      /* multicast */
     PAIR = 8,       /* one end of a datagram pair */
-    SEQUENCED = 16, /* the same, whose peer's leaving is seen */
+    SEQUENCED = 16, /* SEQPACKET: the peer's leaving is seen */
     OF_UNIX = NAMED | PAIR | SEQUENCED,
     DATAGRAMS = UDP | NAMED | GROUP | PAIR,
     EVERY_KIND = DATAGRAMS | SEQUENCED,
@@ -252,6 +252,71 @@ static inline qnet_conn *far_open_pair(const struct far_kind *kind, struct far *
     return conn;
 }
 
+/* A plain SEQPACKET socket that listens at a path or name. */
+static inline int far_listens(const char *name)
+{
+    struct sockaddr_un address;
+    socklen_t len = raw_unix_address(name, &address);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+    CHECK(fd >= 0);
+    CHECK(bind(fd, (struct sockaddr *)&address, len) == 0);
+    CHECK(listen(fd, 8) == 0);
+    return fd;
+}
+
+static inline int far_accepts(int listener)
+{
+    int fd;
+
+    CHECK(raw_readable(listener, patience_ms()));
+    fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    CHECK(fd >= 0);
+    far_buffers(fd);
+    return fd;
+}
+
+static inline int far_connects(const char *name)
+{
+    struct sockaddr_un address;
+    socklen_t len = raw_unix_address(name, &address);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+    CHECK(fd >= 0);
+    CHECK(connect(fd, (struct sockaddr *)&address, len) == 0);
+    far_buffers(fd);
+    return fd;
+}
+
+static inline qnet_conn *far_open_dialled(const struct far_kind *kind, struct far *far)
+{
+    qnet_conn *conn = NULL;
+    int listener;
+
+    far_init(far, -1);
+    far_names(kind, far);
+    listener = far_listens(far->far_text);
+    CHECK_INT(qnet_dial("unixpacket", far->far_text, &conn), QNET_OK);
+    far->fd = far->out = far_accepts(listener);
+    CHECK(close(listener) == 0);
+    return conn;
+}
+
+static inline qnet_conn *far_open_accepted(const struct far_kind *kind, struct far *far)
+{
+    qnet_listener *listener;
+    qnet_conn *conn = NULL;
+
+    far_init(far, -1);
+    far_names(kind, far);
+    far->far_text[0] = '\0';
+    CHECK_INT(qnet_listen("unixpacket", far->near_text, &listener), QNET_OK);
+    far->fd = far->out = far_connects(far->near_text);
+    CHECK_INT(qnet_accept(listener, patience_ms(), &conn), QNET_OK);
+    CHECK_INT(qnet_listener_close(listener), QNET_OK);
+    return conn;
+}
+
 static const struct far_kind far_kinds[] = {
     { "udp", UDP, far_open_udp, "udp", AF_INET, 0, UDP_V4_MAX },
     { "udp6", UDP, far_open_udp, "udp6", AF_INET6, 0, UDP_V6_MAX },
@@ -261,6 +326,8 @@ static const struct far_kind far_kinds[] = {
     { "mcast", GROUP, far_open_group, NULL, AF_INET, 0, UDP_V4_MAX },
     { "pair", PAIR, far_open_pair, NULL, AF_UNIX, SOCK_DGRAM, QNET_FRAME_MAX },
     { "seqpacket", SEQUENCED, far_open_pair, NULL, AF_UNIX, SOCK_SEQPACKET, QNET_FRAME_MAX },
+    { "unixpacket dialled", SEQUENCED, far_open_dialled, NULL, AF_UNIX, 0, QNET_FRAME_MAX },
+    { "unixpacket accepted", SEQUENCED, far_open_accepted, NULL, AF_UNIX, 1, QNET_FRAME_MAX },
 };
 enum { FAR_KINDS = sizeof far_kinds / sizeof *far_kinds };
 

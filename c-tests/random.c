@@ -208,7 +208,7 @@ static int made(enum kind kind, int result, void *handle)
 static const char *any_network(void)
 {
     static const char *const networks[] = {
-        "tcp", "tcp4", "tcp6", "unix", "unix", "udp", "udp4", "udp6", "unixgram", "mcast", "", "ip"
+        "tcp", "tcp4", "tcp6", "unix", "unixpacket", "udp", "udp4", "udp6", "unixgram", "mcast", "", "ip"
     };
     return one_in(32) ? NULL : networks[below(sizeof networks / sizeof *networks)];
 }
@@ -248,7 +248,7 @@ static const char *network_for(const char *address, int datagrams)
     if (!address || one_in(8))
         return any_network();
     if (address[0] == '@' || address[0] == '/')
-        return datagrams ? "unixgram" : "unix";
+        return datagrams ? "unixgram" : one_in(2) ? "unix" : "unixpacket";
     return datagrams ? "udp" : "tcp";
 }
 

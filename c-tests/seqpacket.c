@@ -1,6 +1,7 @@
 /*
  * seqpacket.c - SEQPACKET: messages as of datagrams, and waiting as on a stream. Whoever
- * sends waits for a peer that does not read, however long, and nothing is lost.
+ * sends waits for a peer that does not read, however long, and nothing is lost. And its
+ * listeners and dials (network unixpacket), which are as those of streams.
  */
 #include "far.h"
 
@@ -232,6 +233,233 @@ static void a_hubs_queue_waits(void)
     far_close(conn, &far);
 }
 
+/* ---- By path ---- */
+
+static qnet_listener *listens_at(const char *name)
+{
+    qnet_listener *listener = NULL;
+
+    CHECK_INT(qnet_listen("unixpacket", name, &listener), QNET_OK);
+    CHECK(listener != NULL);
+    return listener;
+}
+
+/* A frame from one to another. */
+static void passes(qnet_conn *from, qnet_conn *to)
+{
+    uint8_t frame[77], got[100];
+    static unsigned number;
+
+    frame_make(frame, sizeof frame, ++number);
+    CHECK_INT(qnet_send(from, frame, sizeof frame), QNET_OK);
+    CHECK_INT(qnet_recv(to, got, sizeof got, patience_ms()), sizeof frame);
+    CHECK_INT(frame_number(got, sizeof frame), number);
+}
+
+static void check_text(const char *text, int len, const char *want)
+{
+    CHECK_INT(len, strlen(want));
+    CHECK(strcmp(text, want) == 0);
+}
+
+/* Both ends the library's, at a path and at an abstract name; and with options of a dial. */
+static void dialled_and_accepted(void)
+{
+    static const int64_t options[] = { QNET_OPT_SNDBUF, 100000, QNET_OPT_DIAL_TIMEOUT_MS, 10000 };
+    int abstract;
+
+    for (abstract = 0; abstract < 2; abstract++) {
+        const char *name = abstract ? scratch_abstract("two") : scratch_path("two.sock");
+        qnet_listener *listener = listens_at(name);
+        qnet_conn *dialled = NULL, *accepted = NULL;
+        char text[160];
+
+        CHECK_INT(qnet_dial_with("unixpacket", name, options, 2, &dialled), QNET_OK);
+        CHECK_INT(qnet_accept(listener, patience_ms(), &accepted), QNET_OK);
+        passes(dialled, accepted);
+        passes(accepted, dialled);
+        check_text(text, qnet_listener_addr(listener, text, sizeof text), name);
+        check_text(text, qnet_peer_addr(dialled, text, sizeof text), name);
+        check_text(text, qnet_local_addr(accepted, text, sizeof text), name);
+        CHECK_INT(qnet_close(dialled), QNET_OK);
+        CHECK_INT(qnet_wait(accepted, patience_ms()), QNET_OK);
+        CHECK_INT(qnet_close(accepted), QNET_OK);
+        CHECK_INT(qnet_listener_close(listener), QNET_OK);
+    }
+}
+
+static void check_mode(const char *path, mode_t mode)
+{
+    struct stat stat;
+
+    CHECK(lstat(path, &stat) == 0);
+    CHECK(S_ISSOCK(stat.st_mode));
+    CHECK_INT(stat.st_mode & 07777, mode);
+}
+
+static void the_file_has_its_mode_and_goes(void)
+{
+    const char *path = scratch_path("mode.sock");
+    qnet_listener *listener = listens_at(path);
+    struct stat stat;
+    int64_t mode = 0;
+
+    check_mode(path, 0600);
+    CHECK_INT(qnet_listener_set(listener, QNET_OPT_UNIX_MODE, 0660), QNET_OK);
+    check_mode(path, 0660);
+    CHECK_INT(qnet_listener_get(listener, QNET_OPT_UNIX_MODE, &mode), QNET_OK);
+    CHECK_INT(mode, 0660);
+    CHECK_INT(qnet_listener_close(listener), QNET_OK);
+    CHECK(lstat(path, &stat) < 0 && errno == ENOENT);
+}
+
+/* A dead socket's file of either type is replaced; a living socket notices nothing. */
+static void dead_files_are_replaced(void)
+{
+    static const int types[] = { SOCK_SEQPACKET, SOCK_STREAM };
+    const char *path = scratch_path("dead.sock");
+    struct sockaddr_un address;
+    socklen_t len = raw_unix_address(path, &address);
+    qnet_listener *listener = NULL;
+    int i, fd;
+
+    for (i = 0; i < 2; i++) {
+        fd = socket(AF_UNIX, types[i] | SOCK_CLOEXEC, 0);
+        CHECK(bind(fd, (struct sockaddr *)&address, len) == 0);
+        CHECK(listen(fd, 8) == 0);
+        CHECK_INT(qnet_listen("unixpacket", path, &listener), QNET_ERR_BUSY);
+        CHECK(listener == NULL);
+        CHECK(!raw_readable(fd, 0));
+        CHECK(close(fd) == 0);
+        listener = listens_at(path);
+        CHECK_INT(qnet_listener_close(listener), QNET_OK);
+    }
+    listener = listens_at(path);
+    CHECK_INT(qnet_listen("unixpacket", path, &listener), QNET_ERR_BUSY);
+    CHECK_INT(qnet_listen("unix", path, &listener), QNET_ERR_BUSY);
+}
+
+/* Nobody, a file of nobody's, and a stream. */
+static void dials_in_vain(void)
+{
+    const char *path = scratch_path("vain.sock");
+    qnet_listener *stream;
+    qnet_conn *conn = NULL;
+
+    CHECK_INT(qnet_dial("unixpacket", path, &conn), QNET_ERR_REFUSED);
+    CHECK(strstr(qnet_last_error(), "dial unixpacket /") == qnet_last_error());
+    CHECK(close(far_listens(path)) == 0);
+    CHECK_INT(qnet_dial("unixpacket", path, &conn), QNET_ERR_REFUSED);
+    CHECK(unlink(path) == 0);
+    CHECK_INT(qnet_dial("unixpacket", "", &conn), QNET_ERR_INVALID);
+    CHECK_INT(qnet_dial("unixpackets", path, &conn), QNET_ERR_INVALID);
+    CHECK(strstr(qnet_last_error(), "unixpacket)") != NULL);
+    CHECK_INT(qnet_listen("unix", path, &stream), QNET_OK);
+    CHECK_INT(qnet_dial("unixpacket", path, &conn), QNET_ERR_OS);
+    CHECK_INT(qnet_last_errno(), EPROTOTYPE);
+    CHECK(conn == NULL);
+    CHECK_INT(qnet_listener_close(stream), QNET_OK);
+}
+
+/* No QEMU joins one by its path. */
+static void no_netdev(void)
+{
+    qnet_listener *listener = listens_at(scratch_path("netdev.sock"));
+    char text[300] = "";
+
+    CHECK_INT(qnet_listener_netdev(listener, "n", 1000, text, sizeof text), QNET_ERR_UNSUPPORTED);
+    CHECK(strstr(qnet_last_error(), "SEQPACKET") != NULL);
+    CHECK_INT(qnet_listener_netdev(listener, "1", 1000, text, sizeof text), QNET_ERR_INVALID);
+    CHECK_INT(qnet_listener_close(listener), QNET_OK);
+}
+
+static void an_adopted_listener(void)
+{
+    const char *path = scratch_path("adopted.sock");
+    int fd = far_listens(path), far;
+    qnet_listener *listener = NULL;
+    qnet_conn *conn = NULL;
+    uint8_t frame[60] = { 0 };
+
+    CHECK_INT(qnet_listener_from_fd(fd, &listener), QNET_OK);
+    far = far_connects(path);
+    CHECK_INT(qnet_accept(listener, patience_ms(), &conn), QNET_OK);
+    CHECK_INT(qnet_send(conn, frame, sizeof frame), QNET_OK);
+    CHECK_INT(recv(far, frame, sizeof frame, 0), sizeof frame); /* without a prefix */
+    CHECK_INT(qnet_close(conn), QNET_OK);
+    CHECK(close(far) == 0);
+    CHECK_INT(qnet_listener_close(listener), QNET_OK);
+    CHECK(unlink(path) == 0); /* it was not the library's */
+}
+
+/* Whom a hub serves. */
+static void served_by_a_hub(void)
+{
+    const char *path = scratch_path("hub.sock");
+    qnet_listener *listener = listens_at(path);
+    struct far a, b;
+    struct word word = { 0 };
+    qnet_hub *hub;
+
+    CHECK_INT(qnet_hub_new(&hub), QNET_OK);
+    CHECK_INT(qnet_hub_serve(hub, listener), QNET_OK);
+    far_init(&a, far_connects(path));
+    far_init(&b, far_connects(path));
+    EVENTUALLY(ports_of(hub) == 2);
+    word.from = 1;
+    word.to = EVERYBODY;
+    word.len = 600;
+    for (word.number = 0; word.number < 100; word.number++) {
+        far_says(word.number % 2 ? &a : &b, word);
+        CHECK_INT(far_hears(word.number % 2 ? &b : &a).number, word.number);
+    }
+    far_leaves(&a);
+    EVENTUALLY(ports_of(hub) == 1);
+    CHECK_INT(qnet_hub_close(hub), QNET_OK);
+    far_leaves(&b);
+}
+
+/* A peer that is not there yet, comes, leaves, and comes again. */
+static void dialled_again(void)
+{
+    static const int64_t options[] = { QNET_OPT_RECONNECT_MS, 1, QNET_OPT_MAX_FRAME, QNET_FRAME_MAX };
+    const char *path = scratch_path("again.sock");
+    qnet_conn *conn = NULL;
+    uint64_t before = 0;
+    int round, way;
+
+    CHECK_INT(qnet_dial_with("unixpacket", path, options, 2, &conn), QNET_OK);
+    for (round = 0; round < 6; round++) {
+        struct flow sent = flow_of_all_sizes(), seen = sent, back = sent, heard = sent;
+        struct taker taker;
+        struct far far;
+        int listener;
+
+        /* The first to meet the end need not wait for anything either. */
+        CHECK_INT(qnet_set(conn, QNET_OPT_SEND_TIMEOUT_MS, 0), QNET_OK);
+        CHECK_INT(flow_send(&sent, conn, round % WAYS_TO_SEND, ALL_SIZES), ALL_SIZES);
+        CHECK_INT(qnet_set(conn, QNET_OPT_SEND_TIMEOUT_MS, -1), QNET_OK);
+        EVENTUALLY(stats_of(conn).tx_dropped == before + ALL_SIZES);
+        listener = far_listens(path);
+        far_init(&far, far_accepts(listener));
+        EVENTUALLY(stats_of(conn).reconnects == (uint64_t)round + 1);
+        CHECK(close(listener) == 0);
+        CHECK(unlink(path) == 0);
+        before = stats_of(conn).tx_dropped;
+        for (seen = sent, way = 0; way < WAYS_TO_SEND; way++) {
+            CHECK_INT(flow_send(&sent, conn, way, ALL_SIZES), ALL_SIZES);
+            far_take_until(&far, &seen, sent.next);
+        }
+        far_send_flow(&far, &back, ALL_SIZES);
+        taker_start(&taker, conn, BY_RECV, flow_each, &heard);
+        taker_want(&taker, ALL_SIZES);
+        CHECK_INT(qnet_set_close_handler(conn, NULL, NULL), QNET_OK);
+        CHECK_INT(stats_of(conn).tx_dropped, before);
+        far_leaves(&far);
+    }
+    CHECK_INT(qnet_close(conn), QNET_OK);
+}
+
 int main(void)
 {
     scratch_make();
@@ -243,6 +471,14 @@ int main(void)
     RUN_KINDS(a_handler_waits, SEQUENCED);
     RUN_KINDS(a_link_waits, SEQUENCED);
     RUN_KINDS(a_hubs_queue_waits, SEQUENCED);
+    RUN(dialled_and_accepted);
+    RUN(the_file_has_its_mode_and_goes);
+    RUN(dead_files_are_replaced);
+    RUN(dials_in_vain);
+    RUN(no_netdev);
+    RUN(an_adopted_listener);
+    RUN(served_by_a_hub);
+    RUN(dialled_again);
     scratch_remove();
     return check_done();
 }

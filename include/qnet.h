@@ -344,16 +344,18 @@ typedef void (*qnet_state_handler)(void *user, int up);
 /* ---- Connecting (conn) ------------------------------------------------------------ */
 
 /**
- * Connects to a listening QEMU, or to anything else that speaks its framing.
+ * Connects to a listening QEMU, or to anything else that speaks its framing; or to a SEQPACKET
+ * socket, on which each message is a frame (gvproxy's `-listen-bess`).
  *
- * @param network  "tcp", "tcp4", "tcp6" or "unix".
+ * @param network  "tcp", "tcp4", "tcp6", "unix", or "unixpacket" (SEQPACKET, otherwise as "unix").
  * @param address  For TCP "host:port", "[v6]:port" or ":port" (this host); every address that a
  *                 name has is tried. For Unix sockets a path, or "@name" in the abstract namespace.
  *                 Dialled again, a relative path begins at the working directory of that time.
  * @param out      The connection, to be closed with qnet_close(); NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (a NULL, an unknown network, a malformed address),
  *         QNET_ERR_REFUSED (nobody listens there, or no such socket file), QNET_ERR_RESOLVE,
- *         QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *         QNET_ERR_INTERRUPTED, QNET_ERR_OS (EPROTOTYPE: a stream listens where SEQPACKET was asked
+ *         for, or the reverse), QNET_ERR_INTERNAL.
  *
  * Waits as long as the system does; qnet_dial_with() can bound it. Only a name that is no digits
  * needs a thread, for its look-up. Any thread may call it.
@@ -403,7 +405,8 @@ int qnet_socketpair_fd(qnet_conn **out, int *peer_fd);
 
 /**
  * Makes a connection of a connected socket, or of an open TAP. A stream socket carries QEMU's framing;
- * on a datagram or SEQPACKET socket, as on a TAP, each message is a frame.
+ * on a datagram or SEQPACKET socket, as on a TAP, each message is a frame. With SEQPACKET nothing is
+ * lost: a sender waits for a peer that does not read, as on a stream.
  *
  * @param fd   The descriptor: the library's from success on, still the caller's on failure. Its
  *             O_NONBLOCK is left alone; FD_CLOEXEC is set.
@@ -492,7 +495,8 @@ int qnet_netdev(qnet_conn *conn,
 /**
  * Listens for peers: a QEMU with `-netdev stream,server=off` or `-netdev socket,connect=`.
  *
- * @param network  "tcp", "tcp4", "tcp6" or "unix".
+ * @param network  "tcp", "tcp4", "tcp6", "unix", or "unixpacket" (SEQPACKET: each message is a frame;
+ *                 otherwise as "unix").
  * @param address  For TCP "host:port", "[v6]:port" or ":port" (every interface); port 0 lets the
  *                 system choose, and qnet_listener_addr() tells. For Unix sockets a path, or
  *                 "@name" in the abstract namespace. A path's file gets mode 0600
@@ -502,7 +506,9 @@ int qnet_netdev(qnet_conn *conn,
  *         socket is in the way), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED (in a name's look-up),
  *         QNET_ERR_OS, QNET_ERR_INTERNAL.
  */
-int qnet_listen(const char *network, const char *address, qnet_listener **out);
+int qnet_listen(const char *network,
+                const char *address,
+                qnet_listener **out);
 
 /**
  * Waits for a peer and makes a connection of it.
@@ -518,13 +524,13 @@ int qnet_listen(const char *network, const char *address, qnet_listener **out);
 int qnet_accept(qnet_listener *listener, int timeout_ms, qnet_conn **out);
 
 /**
- * Makes a listener of a listening stream socket (socket activation).
+ * Makes a listener of a listening stream or SEQPACKET socket (socket activation).
  *
  * @param fd   The socket: the library's from success on, still the caller's on failure. Its
  *             O_NONBLOCK and its file are left alone; FD_CLOEXEC is set.
  * @param out  The listener; NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (not an open descriptor, no socket, one that does not listen,
- *         a NULL), QNET_ERR_UNSUPPORTED (not a stream socket), QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *         a NULL), QNET_ERR_UNSUPPORTED (a socket of another kind), QNET_ERR_OS, QNET_ERR_INTERNAL.
  */
 int qnet_listener_from_fd(int fd, qnet_listener **out);
 
@@ -550,8 +556,8 @@ int qnet_listener_addr(qnet_listener *listener, char *buf, size_t cap);
  * @param cap           As for qnet_listener_addr().
  * @return The length of the whole text in bytes, without the NUL; QNET_ERR_HANDLE,
  *         QNET_ERR_INVALID (buf or id is NULL, no id, no version), QNET_ERR_UNSUPPORTED (what that
- *         version cannot do: before 7.2 a Unix socket or a v6 address; before 4.2 anything),
- *         QNET_ERR_INTERNAL.
+ *         version cannot do: before 7.2 a Unix socket or a v6 address; before 4.2 anything; and for
+ *         any version a SEQPACKET listener), QNET_ERR_INTERNAL.
  */
 int qnet_listener_netdev(qnet_listener *listener,
                          const char *id,

@@ -21,8 +21,14 @@ pub enum Family {
 /// Where to dial or listen.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Target {
-    Tcp { family: Family, host: Host, port: u16 },
+    Tcp {
+        family: Family,
+        host: Host,
+        port: u16,
+    },
     Unix(UnixName),
+    /// SEQPACKET: each message is a frame.
+    UnixPacket(UnixName),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -43,11 +49,13 @@ impl Target {
     pub fn parse(network: &[u8], address: &[u8]) -> Result<Target> {
         let family = match network {
             b"unix" => return UnixName::parse(address).map(Target::Unix),
+            b"unixpacket" => return UnixName::parse(address).map(Target::UnixPacket),
             b"tcp" => Family::Any,
             b"tcp4" => Family::V4,
             b"tcp6" => Family::V6,
             _ => {
-                return Err(Error::invalid("unknown network (they are tcp, tcp4, tcp6 and unix)"));
+                let networks = "unknown network (they are tcp, tcp4, tcp6, unix and unixpacket)";
+                return Err(Error::invalid(networks));
             }
         };
         let (host, port) = parse_inet(family, address)?;
@@ -314,6 +322,8 @@ mod tests {
         let unix = |address: &[u8]| Target::parse(b"unix", address);
         assert_eq!(unix(b"/x"), Ok(Target::Unix(UnixName::Path(b"/x".to_vec()))));
         assert_eq!(unix(b"@x"), Ok(Target::Unix(UnixName::Abstract(b"x".to_vec()))));
+        let packet = Target::parse(b"unixpacket", b"/x");
+        assert_eq!(packet, Ok(Target::UnixPacket(UnixName::Path(b"/x".to_vec()))));
         assert!(unix(&[b'x'; 107]).is_ok());
         for bad in [&b""[..], b"@", &[b'x'; 108]] {
             assert!(matches!(unix(bad), Err(Error::Invalid(_))));

@@ -12,6 +12,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use rustix::net::SocketType;
+
 use crate::address::{Family, Host, Target};
 use crate::callback::{self, CloseCall, CloseHandler, Doing};
 use crate::end::Finish;
@@ -412,7 +414,10 @@ pub fn dial(network: &[u8], address: &[u8], options: Options) -> Result<Ref<Conn
 /// A socket that is connected to a target.
 pub fn connect(target: &Target, buffers: Buffers, deadline: Deadline) -> Result<OwnedFd> {
     match target {
-        Target::Unix(name) => socket::dial_unix(name, buffers, deadline),
+        Target::Unix(name) => socket::dial_unix(name, SocketType::STREAM, buffers, deadline),
+        Target::UnixPacket(name) => {
+            socket::dial_unix(name, SocketType::SEQPACKET, buffers, deadline)
+        }
         Target::Tcp { family, host, port } => dial_tcp(*family, host, *port, buffers, deadline),
     }
 }

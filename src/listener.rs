@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::event::PollFlags;
+use rustix::net::SocketType;
 
 use crate::address::{Address, Host, Target, UnixName};
 use crate::conn::{self, Conn, Living};
@@ -67,8 +68,10 @@ impl Object for Listener {
 
 /// Listens on an address.
 pub fn listen(network: &[u8], address: &[u8]) -> Result<Ref<Listener>> {
+    let mode = Options::default().unix_mode();
     let (socket, file) = match Target::parse(network, address)? {
-        Target::Unix(name) => socket::listen_unix(&name, Options::default().unix_mode())?,
+        Target::Unix(name) => socket::listen_unix(&name, SocketType::STREAM, mode)?,
+        Target::UnixPacket(name) => socket::listen_unix(&name, SocketType::SEQPACKET, mode)?,
         Target::Tcp { family, host, port } => {
             let addresses = match host {
                 Host::Name(name) => resolve(&name, port, family, Deadline::Never)?,
@@ -198,7 +201,11 @@ impl Ref<Listener> {
         let absolute = lock(&open.file).as_ref().map(|file| file.path().to_vec());
         let unix = |path| Address::Unix(UnixName::Path(path));
         let at = absolute.map_or(socket.address.clone(), unix);
-        netdev::connecting(&at, socket.takes_v4(), id, version)
+        let argument = netdev::connecting(&at, socket.takes_v4(), id, version)?;
+        if socket.has_messages() {
+            return Err(Error::Unsupported("a QEMU connects to no SEQPACKET socket"));
+        }
+        Ok(argument)
     }
 
     pub fn set(self, option: i32, value: i64) -> Result<()> {

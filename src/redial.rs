@@ -138,7 +138,7 @@ pub fn open(target: Target, dialled: Result<OwnedFd>, options: Options) -> Resul
 /// Where a target is, as far as that is known without asking.
 fn address_of(target: &Target) -> Address {
     match target {
-        Target::Unix(name) => Address::Unix(name.clone()),
+        Target::Unix(name) | Target::UnixPacket(name) => Address::Unix(name.clone()),
         Target::Tcp { family, host, port } => host
             .digits(*family, *port, Ipv6Addr::LOCALHOST, Ipv4Addr::LOCALHOST)
             .first()

@@ -76,7 +76,8 @@ pub struct Tx {
     corked: Option<Corked>,
     /// Whether the socket did not take all that was last tried.
     is_stuck: bool,
-    /// Whether frames are messages of their own: then since when the socket has taken none.
+    /// Whether frames are messages of their own; and of datagrams, since when the socket has taken
+    /// none.
     has_messages: bool,
     full_since: Option<Instant>,
     /// Whether it was memory that the last write lacked.
@@ -304,8 +305,8 @@ fn piece_of(socket: &Socket) -> usize {
 
 impl Tx {
     pub fn new(token: Token, socket: Arc<Socket>, options: &Options) -> Tx {
-        let (piece, has_messages) = (piece_of(&socket), socket.has_messages());
-        let mut tx = Tx { token, socket: Some(socket), has_messages, piece, ..Tx::default() };
+        let mut tx = Tx { token, ..Tx::default() };
+        tx.use_socket(socket);
         tx.configure(options);
         tx
     }
@@ -379,13 +380,18 @@ impl Tx {
         self.end = None;
         self.lost = Some(Error::Closed);
         self.write_backlog();
-        self.socket = Some(absent);
+        self.use_socket(absent);
     }
 
     /// Goes on with another peer.
     pub fn come_up(&mut self, socket: Arc<Socket>) {
         self.lost = None;
+        self.use_socket(socket);
+    }
+
+    fn use_socket(&mut self, socket: Arc<Socket>) {
         self.piece = piece_of(&socket);
+        self.has_messages = socket.has_messages();
         self.socket = Some(socket);
     }
 
@@ -585,10 +591,12 @@ impl Tx {
         first: &Wire<'_>,
         is_last: bool,
     ) -> Result<usize> {
-        if self.has_messages && self.padded == 0 {
+        if self.has_messages && self.padded == 0 && !self.is_lost() {
             let written = self.socket().write_each(self.fitting(frames), self.gives_up());
             let written = self.wrote(written, 0)?;
-            return Ok(self.take(frames, written));
+            if !self.is_lost() {
+                return Ok(self.take(frames, written));
+            }
         }
         if is_last || first.len() > self.piece {
             let written = self.write_one(first);

@@ -139,14 +139,19 @@ impl Lost {
 }
 
 impl Socket {
-    /// A socket that is new here: tuned, then with the buffers that the caller has chosen.
+    /// A socket that is new here, dialled or accepted: tuned, then with the buffers that the caller
+    /// has chosen.
     pub fn tuned(fd: OwnedFd, buffers: Buffers) -> Result<Socket> {
-        let socket = Socket::adopted(fd);
+        let medium = match sockopt::socket_type(&fd)? {
+            SocketType::SEQPACKET => Messages::Sequenced.into(),
+            _ => Medium::Stream,
+        };
+        let socket = Socket::of(fd, medium);
         socket.set_buffers(buffers)?;
         Ok(socket)
     }
 
-    /// The same without a choice, where nothing can fail.
+    /// One of a stream without a choice, where nothing can fail.
     pub fn adopted(fd: OwnedFd) -> Socket {
         Socket::of(fd, Medium::Stream)
     }
@@ -383,8 +388,8 @@ pub fn datagram_socket(family: AddressFamily) -> Result<OwnedFd> {
 }
 
 /// One that does not block.
-fn stream_socket(family: AddressFamily) -> Result<OwnedFd> {
-    open_socket(family, SocketType::STREAM, CLOEXEC | SocketFlags::NONBLOCK)
+fn nonblocking_socket(family: AddressFamily, kind: SocketType) -> Result<OwnedFd> {
+    open_socket(family, kind, CLOEXEC | SocketFlags::NONBLOCK)
 }
 
 fn open_socket(family: AddressFamily, kind: SocketType, flags: SocketFlags) -> Result<OwnedFd> {
@@ -429,7 +434,7 @@ fn connect_tcp(
     buffers: Buffers,
     deadline: Deadline,
 ) -> Result<OwnedFd> {
-    let fd = stream_socket(family_of(&address))?;
+    let fd = nonblocking_socket(family_of(&address), SocketType::STREAM)?;
     buffers.apply(&fd)?;
     match rustix::net::connect(&fd, &address) {
         Err(Errno::INPROGRESS) => {}
@@ -450,9 +455,14 @@ fn connect_tcp(
 }
 
 /// A `connect` that finds the backlog full cannot be polled for, so this one waits in the kernel.
-pub fn dial_unix(name: &UnixName, buffers: Buffers, deadline: Deadline) -> Result<OwnedFd> {
+pub fn dial_unix(
+    name: &UnixName,
+    kind: SocketType,
+    buffers: Buffers,
+    deadline: Deadline,
+) -> Result<OwnedFd> {
     let address = name.to_socket_address()?;
-    let fd = open_socket(AddressFamily::UNIX, SocketType::STREAM, CLOEXEC)?;
+    let fd = open_socket(AddressFamily::UNIX, kind, CLOEXEC)?;
     wake::prepare_to_wait();
     buffers.apply(&fd)?;
     loop {
@@ -486,13 +496,13 @@ fn check_connected(fd: BorrowedFd<'_>) -> Result<()> {
 
 fn check_listening(fd: BorrowedFd<'_>) -> Result<()> {
     match type_of(fd) {
-        Ok(SocketType::STREAM) => {}
+        Ok(SocketType::STREAM | SocketType::SEQPACKET) => {}
         Err(Error::Os(Errno::NOTSOCK)) => {
             return Err(Error::invalid("the descriptor is no socket"));
         }
         kind => {
             kind?;
-            return Err(Error::Unsupported("the descriptor is no stream socket"));
+            return Err(Error::Unsupported("the descriptor is no stream or SEQPACKET socket"));
         }
     }
     if !sockopt::socket_acceptconn(fd)? {
@@ -563,6 +573,11 @@ impl ListenSocket {
         self.fd.as_fd()
     }
 
+    /// Whether its peers send messages, each of which is a frame.
+    pub fn has_messages(&self) -> bool {
+        type_of(self.fd()) == Ok(SocketType::SEQPACKET)
+    }
+
     /// Whether v4 peers reach it though its address is a v6 one.
     pub fn takes_v4(&self) -> bool {
         sockopt::ipv6_v6only(&self.fd) == Ok(false)
@@ -625,7 +640,7 @@ pub fn listen_tcp(addresses: &[std::net::SocketAddr], family: Family) -> Result<
 }
 
 fn listen_tcp_one(address: &std::net::SocketAddr, family: Family) -> Result<ListenSocket> {
-    let fd = stream_socket(family_of(address))?;
+    let fd = nonblocking_socket(family_of(address), SocketType::STREAM)?;
     sockopt::set_socket_reuseaddr(&fd, true)?;
     if address.is_ipv6() {
         // The v6 wildcard of network `tcp` takes v4 as well.
@@ -643,8 +658,12 @@ fn bind_and_listen(fd: &OwnedFd, address: &impl SocketAddrArg) -> Result<SocketA
 
 /// Listens on a Unix address. For a path, the file's owner comes along; a dead socket's file in the
 /// way is replaced.
-pub fn listen_unix(name: &UnixName, mode: u32) -> Result<(ListenSocket, Option<SocketFile>)> {
-    let fd = stream_socket(AddressFamily::UNIX)?;
+pub fn listen_unix(
+    name: &UnixName,
+    kind: SocketType,
+    mode: u32,
+) -> Result<(ListenSocket, Option<SocketFile>)> {
+    let fd = nonblocking_socket(AddressFamily::UNIX, kind)?;
     let file = take_name(&fd, name, mode, |address| {
         rustix::net::bind(&fd, address)?;
         Ok(rustix::net::listen(&fd, BACKLOG)?)

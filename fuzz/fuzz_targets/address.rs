@@ -24,7 +24,7 @@ fuzz_target!(|data: &[u8]| {
                 listen(&network, &address);
             }
         }
-        Ok(Target::Unix(name)) => {
+        Ok(Target::Unix(name) | Target::UnixPacket(name)) => {
             check_name(&name, &address);
             if let UnixName::Abstract(_) = name {
                 listen(&network, &address);
@@ -103,7 +103,7 @@ fn listen(network: &CStr, address: &CStr) {
 /// What a socket tells of its address is what was written, but for a port that the system chose.
 fn check_told(network: &CStr, address: &CStr, told: &[u8]) {
     match network.to_bytes() {
-        b"unix" | b"unixgram" => assert_eq!(told, address.to_bytes()),
+        b"unix" | b"unixpacket" | b"unixgram" => assert_eq!(told, address.to_bytes()),
         _ => {
             let ip = |text: &[u8]| parse_inet(Family::Any, text).map(|(host, _)| host);
             let (told, written) = (ip(told).expect("an address"), ip(address.to_bytes()));

@@ -7,16 +7,18 @@ use crate::conn;
 use crate::error::{Error, Result};
 use crate::options::{Holder, Options};
 
-/// Connects to a listening QEMU, or to anything else that speaks its framing.
+/// Connects to a listening QEMU, or to anything else that speaks its framing; or to a SEQPACKET
+/// socket, on which each message is a frame (gvproxy's `-listen-bess`).
 ///
-/// @param network  "tcp", "tcp4", "tcp6" or "unix".
+/// @param network  "tcp", "tcp4", "tcp6", "unix", or "unixpacket" (SEQPACKET, otherwise as "unix").
 /// @param address  For TCP "host:port", "[v6]:port" or ":port" (this host); every address that a
 ///                 name has is tried. For Unix sockets a path, or "@name" in the abstract namespace.
 ///                 Dialled again, a relative path begins at the working directory of that time.
 /// @param out      The connection, to be closed with qnet_close(); NULL on failure.
 /// @return QNET_OK; QNET_ERR_INVALID (a NULL, an unknown network, a malformed address),
 ///         QNET_ERR_REFUSED (nobody listens there, or no such socket file), QNET_ERR_RESOLVE,
-///         QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
+///         QNET_ERR_INTERRUPTED, QNET_ERR_OS (EPROTOTYPE: a stream listens where SEQPACKET was asked
+///         for, or the reverse), QNET_ERR_INTERNAL.
 ///
 /// Waits as long as the system does; qnet_dial_with() can bound it. Only a name that is no digits
 /// needs a thread, for its look-up. Any thread may call it.
@@ -152,7 +154,8 @@ pub unsafe extern "C-unwind" fn qnet_socketpair_fd(
 }
 
 /// Makes a connection of a connected socket, or of an open TAP. A stream socket carries QEMU's framing;
-/// on a datagram or SEQPACKET socket, as on a TAP, each message is a frame.
+/// on a datagram or SEQPACKET socket, as on a TAP, each message is a frame. With SEQPACKET nothing is
+/// lost: a sender waits for a peer that does not read, as on a stream.
 ///
 /// @param fd   The descriptor: the library's from success on, still the caller's on failure. Its
 ///             O_NONBLOCK is left alone; FD_CLOEXEC is set.

@@ -13,7 +13,8 @@ fn handle_of_listener(listener: Ref<Listener>) -> *mut qnet_listener {
 
 /// Listens for peers: a QEMU with `-netdev stream,server=off` or `-netdev socket,connect=`.
 ///
-/// @param network  "tcp", "tcp4", "tcp6" or "unix".
+/// @param network  "tcp", "tcp4", "tcp6", "unix", or "unixpacket" (SEQPACKET: each message is a frame;
+///                 otherwise as "unix").
 /// @param address  For TCP "host:port", "[v6]:port" or ":port" (every interface); port 0 lets the
 ///                 system choose, and qnet_listener_addr() tells. For Unix sockets a path, or
 ///                 "@name" in the abstract namespace. A path's file gets mode 0600
@@ -70,13 +71,13 @@ pub unsafe extern "C-unwind" fn qnet_accept(
     }
 }
 
-/// Makes a listener of a listening stream socket (socket activation).
+/// Makes a listener of a listening stream or SEQPACKET socket (socket activation).
 ///
 /// @param fd   The socket: the library's from success on, still the caller's on failure. Its
 ///             O_NONBLOCK and its file are left alone; FD_CLOEXEC is set.
 /// @param out  The listener; NULL on failure.
 /// @return QNET_OK; QNET_ERR_INVALID (not an open descriptor, no socket, one that does not listen,
-///         a NULL), QNET_ERR_UNSUPPORTED (not a stream socket), QNET_ERR_OS, QNET_ERR_INTERNAL.
+///         a NULL), QNET_ERR_UNSUPPORTED (a socket of another kind), QNET_ERR_OS, QNET_ERR_INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_listener_from_fd(
     fd: c_int,
@@ -126,8 +127,8 @@ pub unsafe extern "C-unwind" fn qnet_listener_addr(
 /// @param cap           As for qnet_listener_addr().
 /// @return The length of the whole text in bytes, without the NUL; QNET_ERR_HANDLE,
 ///         QNET_ERR_INVALID (buf or id is NULL, no id, no version), QNET_ERR_UNSUPPORTED (what that
-///         version cannot do: before 7.2 a Unix socket or a v6 address; before 4.2 anything),
-///         QNET_ERR_INTERNAL.
+///         version cannot do: before 7.2 a Unix socket or a v6 address; before 4.2 anything; and for
+///         any version a SEQPACKET listener), QNET_ERR_INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_listener_netdev(
     listener: *mut qnet_listener,
