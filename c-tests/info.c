@@ -50,16 +50,18 @@ static void constants(void)
         { QNET_OPT_RCVBUF, 8 },           { QNET_OPT_RECONNECT_MS, 9 },
         { QNET_OPT_DIAL_TIMEOUT_MS, 10 }, { QNET_OPT_MAX_CONNS, 11 },
         { QNET_OPT_WAIT, 12 },            { QNET_OPT_UNIX_MODE, 13 },
+        { QNET_OPT_RELEARN, 17 },
         { QNET_FRAME_MAX, 69632 },
     };
     size_t i;
 
     for (i = 0; i < sizeof table / sizeof *table; i++)
         CHECK_INT(table[i].got, table[i].want);
-    CHECK_INT(sizeof(qnet_stats), 9 * sizeof(uint64_t));
+    CHECK_INT(sizeof(qnet_stats), 10 * sizeof(uint64_t));
     CHECK_INT(offsetof(qnet_stats, rx_frames), 0);
     CHECK_INT(offsetof(qnet_stats, tx_frames), 4 * sizeof(uint64_t));
     CHECK_INT(offsetof(qnet_stats, reconnects), 8 * sizeof(uint64_t));
+    CHECK_INT(offsetof(qnet_stats, rx_foreign), 9 * sizeof(uint64_t));
     CHECK_INT(sizeof(qnet_frame), 2 * sizeof(void *));
 }
 

@@ -2,7 +2,7 @@
  * netdev.c - the -netdev arguments with which QEMUs of all versions join a
  * listener, or a datagram connection.
  */
-#include "raw.h"
+#include "links.h"
 #include "scratch.h"
 
 enum { TEXT = 512 };
@@ -299,6 +299,60 @@ static void unixgram(void)
     close_conn(conn);
 }
 
+/* Where the remote is whoever sends: before anybody has, and afterwards. */
+static void from_whoever_sends(void)
+{
+    static const char *const locals[] = { "127.0.0.1:0", "0.0.0.0:0" };
+    struct sockaddr_in address = { .sin_family = AF_INET };
+    socklen_t len;
+    size_t i;
+
+    for (i = 0; i < 2; i++) {
+        qnet_conn *conn = dgram_at("udp", locals[i], NULL);
+        int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        char text[TEXT], before[TEXT], with[TEXT];
+        uint8_t frame[60] = { 0 };
+
+        check_every_version(conn, "socket,id=n0,udp=127.0.0.1:%s,localaddr=0.0.0.0:0",
+                            "dgram,id=n0,local.type=inet,local.host=0.0.0.0,local.port=0,"
+                            "remote.type=inet,remote.host=127.0.0.1,remote.port=%s",
+                            port_of_conn(conn));
+        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        address.sin_port = htons((unsigned short)atoi(port_of_conn(conn)));
+        CHECK(connect(fd, (struct sockaddr *)&address, sizeof address) == 0);
+        CHECK(send(fd, frame, sizeof frame, 0) == sizeof frame);
+        CHECK_INT(qnet_recv(conn, text, sizeof text, patience_ms()), sizeof frame);
+        len = sizeof address;
+        CHECK(getsockname(fd, (struct sockaddr *)&address, &len) == 0);
+        snprintf(before, sizeof before, "socket,id=n0,udp=127.0.0.1:%%s,localaddr=127.0.0.1:%d",
+                 ntohs(address.sin_port));
+        snprintf(with, sizeof with,
+                 "dgram,id=n0,local.type=inet,local.host=127.0.0.1,local.port=%d,"
+                 "remote.type=inet,remote.host=127.0.0.1,remote.port=%%s", ntohs(address.sin_port));
+        check_every_version(conn, before, with, port_of_conn(conn));
+        CHECK(close(fd) == 0);
+        close_conn(conn);
+    }
+}
+
+static void from_whoever_sends_to_a_path(void)
+{
+    char want[TEXT], text[TEXT];
+    qnet_conn *conn = dgram_at("unixgram", scratch_path("near"), NULL);
+    qnet_conn *far = dgram_at("unixgram", scratch_path("far"), scratch_path("near"));
+    uint8_t frame[60] = { 0 };
+
+    check_every_version(conn, NULL, NULL, NULL);
+    CHECK_INT(qnet_send(far, frame, sizeof frame), QNET_OK);
+    CHECK_INT(qnet_recv(conn, text, sizeof text, patience_ms()), sizeof frame);
+    snprintf(want, sizeof want,
+             "dgram,id=n0,local.type=unix,local.path=%s/far,remote.type=unix,remote.path=%s/near",
+             scratch_directory, scratch_directory);
+    check_every_version(conn, NULL, want, "");
+    close_conn(conn);
+    close_conn(far);
+}
+
 static void unixgram_relative_paths(void)
 {
     char want[TEXT];
@@ -393,6 +447,8 @@ int main(void)
     RUN(udp_adopted);
     RUN(multicast);
     RUN(unixgram);
+    RUN(from_whoever_sends);
+    RUN(from_whoever_sends_to_a_path);
     RUN(unixgram_relative_paths);
     RUN(without_a_netdev);
     RUN(streams_have_no_dgram_netdev);

@@ -747,6 +747,36 @@ static void qemus_talk_through_a_hub(void)
     qemus_talk(kind_of("dgram fd, seqpacket"), kind_of("dgram, multicast"));
 }
 
+/* One whose address this side learns from its first frame. */
+static void qemu_names_itself(void)
+{
+    static const int versions[] = { THIS, BEFORE_STREAM };
+    size_t i;
+
+    for (i = 0; i < 2; i++) {
+        struct port asking;
+        struct qemu qemu;
+        char text[TEXT];
+        qnet_conn *conn;
+
+        need(versions[i] == THIS ? "dgram" : "socket");
+        CHECK_INT(qnet_dgram("udp", ":0", NULL, &conn), QNET_OK);
+        qemu_init(&qemu);
+        port_prepare(&asking, &netdev_kinds[INHERITED_KIND], &qemu);
+        qemu_netdev_of_conn(&qemu, conn, versions[i] == THIS ? qemu_version : versions[i]);
+        qemu_start(&qemu);
+        port_join(&asking, &qemu);
+        CHECK_INT(qnet_peer_addr(conn, text, sizeof text), 0);
+        pass_marker(asking.conn, conn);
+        CHECK(qnet_peer_addr(conn, text, sizeof text) > 0);
+        pass_marker(conn, asking.conn);
+        CHECK_INT(stats_of(conn).rx_foreign, 0);
+        CHECK_INT(qnet_close(asking.conn), QNET_OK);
+        CHECK_INT(qnet_close(conn), QNET_OK);
+        qemu_end(&qemu, SIGTERM);
+    }
+}
+
 /* Sets of kinds. */
 enum { DIALLED_ONES = 1 << DIALLED, ACCEPTED_ONES = 1 << ACCEPTED,
        DATAGRAM_ONES = 1 << DATAGRAMS, GROUPS = 1 << GROUP,
@@ -782,6 +812,7 @@ int main(void)
     RUN_KINDS(router_answers, EVERY_KIND);
     RUN_KINDS(qemu_comes_back, DATAGRAM_ONES | GROUPS);
     RUN(qemus_talk_through_a_hub);
+    RUN(qemu_names_itself);
     scratch_remove();
     return check_done();
 }

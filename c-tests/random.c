@@ -428,7 +428,7 @@ static int play_dgram(void)
     int result, group = one_in(16);
 
     result = group ? qnet_dgram("mcast", "127.0.0.1", "230.0.0.1:1234", to_out)
-                   : qnet_dgram(network_for(local, 1), local, remote, to_out);
+                   : qnet_dgram(network_for(local, 1), local, one_in(4) ? NULL : remote, to_out);
     return MADE(CONN, result, out);
 }
 

@@ -16,6 +16,7 @@ use rustix::net::SocketType;
 
 use crate::address::{Family, Host, Target};
 use crate::callback::{self, CloseCall, CloseHandler, Doing};
+use crate::dgram;
 use crate::end::Finish;
 use crate::error::{Error, Result};
 use crate::frame::Run;
@@ -124,6 +125,7 @@ pub struct RxCounts {
     pub bytes: Counter,
     pub runts: Counter,
     pub reads: Counter,
+    pub foreign: Counter,
 }
 
 #[derive(Default)]
@@ -146,7 +148,7 @@ impl Counter {
 
 impl RxCounts {
     fn clear(&self) {
-        for counter in [&self.frames, &self.bytes, &self.runts, &self.reads] {
+        for counter in [&self.frames, &self.bytes, &self.runts, &self.reads, &self.foreign] {
             counter.clear();
         }
     }
@@ -191,6 +193,9 @@ pub struct qnet_stats {
     pub tx_writes: u64,
     /// How often the connection came up by being dialled again.
     pub reconnects: u64,
+    /// Messages that came from others than the remote of a qnet_dgram(), and were skipped. (An adopted
+    /// socket's are kept from it, and not counted.)
+    pub rx_foreign: u64,
 }
 
 impl Object for Conn {
@@ -210,7 +215,11 @@ impl State {
 
     /// As what it has options.
     fn holder(&self) -> Holder {
-        if self.redial.is_some() { Holder::Dialled } else { Holder::Conn }
+        match &self.socket {
+            _ if self.redial.is_some() => Holder::Dialled,
+            Some(socket) if socket.sender().is_some() => Holder::ToSender,
+            _ => Holder::Conn,
+        }
     }
 
     /// Whether the slot still stands for the connection of that token.
@@ -339,7 +348,8 @@ impl Ref<Conn> {
 
     /// What it is connected to, for messages.
     pub fn describe(self) -> String {
-        self.state().map_or_else(|_| "a connection".into(), |state| state.socket().peer.to_string())
+        self.state()
+            .map_or_else(|_| "a connection".into(), |state| state.socket().peer().to_string())
     }
 
     /// Gives the handle back if that is the library's to do and nothing of the connection goes on.
@@ -493,13 +503,13 @@ impl Ref<Conn> {
     }
 
     pub fn peer_addr(self) -> Result<Vec<u8>> {
-        Ok(self.state()?.socket().peer.to_bytes())
+        Ok(self.state()?.socket().peer().to_bytes())
     }
 
     /// The `-netdev` argument with which a QEMU of that version is the other end.
     pub fn netdev(self, id: &[u8], version: i32) -> Result<Vec<u8>> {
         let socket = self.state()?.socket().clone();
-        netdev::datagrams(&socket.local, &socket.peer, id, version)
+        netdev::datagrams(&dgram::local_towards(&socket), &socket.peer(), id, version)
     }
 
     pub fn fd(self) -> Result<RawFd> {
@@ -518,6 +528,7 @@ impl Ref<Conn> {
             rx_bytes: rx.bytes.get(),
             rx_runts: rx.runts.get(),
             rx_reads: rx.reads.get(),
+            rx_foreign: rx.foreign.get() + state.socket().kept_away(),
             reconnects: state.redial.as_ref().map_or(0, |redial| redial.reconnects()),
             ..qnet_stats::default()
         };
@@ -535,6 +546,10 @@ impl Ref<Conn> {
         match option {
             options::SNDBUF => state.socket().set_send_buffer(value as usize)?,
             options::RCVBUF => state.socket().set_receive_buffer(value as usize)?,
+            options::RELEARN => {
+                let remote = state.socket().sender();
+                remote.expect("it has the option").set_relearning(value != 0);
+            }
             _ => {
                 self.slot.tx_of_own().configure(&changed);
                 self.slot.hint(&changed);

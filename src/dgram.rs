@@ -4,30 +4,31 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, sockopt};
+use rustix::net::{AddressFamily, sockopt};
 
 use crate::address::{self, Address, Family, Host, UnixName};
 use crate::conn::{self, Conn};
 use crate::error::{Error, Result};
 use crate::handle::Ref;
-use crate::message::{Messages, Multicast, Udp, UnixDgram};
-use crate::mmsg::set_option;
+use crate::message::{Messages, Multicast, Udp, UdpPeer, UnixDgram};
+use crate::mmsg::{set_option, take_nothing};
 use crate::options::Options;
+use crate::remote::{Name, Remote, Strangers};
 use crate::resolve::resolve;
 use crate::socket::{self, Socket, datagram_socket, family_of};
 use crate::wake::Deadline;
 
-/// More datagrams than a new socket's buffer holds.
-const QUEUED: u32 = 4096;
-
-/// Makes a connection that takes datagrams at `local`, and sends them to `remote`.
-pub fn open(network: &[u8], local: &[u8], remote: &[u8]) -> Result<Ref<Conn>> {
+/// Makes a connection that takes datagrams at `local`, and sends them to `remote`, or to whoever sends
+/// first.
+pub fn open(network: &[u8], local: &[u8], remote: Option<&[u8]>) -> Result<Ref<Conn>> {
     let socket = match network {
         b"udp" => udp(Family::Any, local, remote)?,
         b"udp4" => udp(Family::V4, local, remote)?,
         b"udp6" => udp(Family::V6, local, remote)?,
-        b"unixgram" => unixgram(UnixName::parse(local)?, UnixName::parse(remote)?)?,
-        b"mcast" => mcast(local, remote)?,
+        b"unixgram" => unixgram(UnixName::parse(local)?, remote.map(UnixName::parse).transpose()?)?,
+        b"mcast" => {
+            mcast(local, remote.ok_or_else(|| Error::invalid("remote, the group, is NULL"))?)?
+        }
         _ => {
             let networks = "unknown network (they are udp, udp4, udp6, unixgram and mcast)";
             return Err(Error::invalid(networks));
@@ -36,26 +37,31 @@ pub fn open(network: &[u8], local: &[u8], remote: &[u8]) -> Result<Ref<Conn>> {
     conn::open(socket, Options::default(), None)
 }
 
-fn udp(family: Family, local: &[u8], remote: &[u8]) -> Result<Socket> {
+fn udp(family: Family, local: &[u8], remote: Option<&[u8]>) -> Result<Socket> {
     let (local, local_port) = address::parse_inet(family, local)?;
-    let (remote, remote_port) = address::parse_inet(family, remote)?;
+    let remote = remote.map(|remote| address::parse_inet(family, remote)).transpose()?;
+    let any = (Ipv6Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
+    let mut failed = Error::invalid("one address is v4, the other v6");
+    let Some((remote, remote_port)) = remote else {
+        for local in v4_first(addresses(&local, local_port, family, any.0, any.1)?) {
+            match udp_at(local, None) {
+                Err(error) if is_not_here(&error) => failed = error,
+                made => return made,
+            }
+        }
+        return Err(failed);
+    };
     if remote_port == 0 {
         return Err(Error::invalid("malformed address: a remote without a port"));
     }
-    let mut remotes =
+    let remotes =
         addresses(&remote, remote_port, family, Ipv6Addr::LOCALHOST, Ipv4Addr::LOCALHOST)?;
-    // QEMU has no v6.
-    remotes.sort_by_key(SocketAddr::is_ipv6);
-    let any = (Ipv6Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
     let locals = addresses(&local, local_port, family, any.0, any.1)?;
-    let mut failed = Error::invalid("one address is v4, the other v6");
-    for remote in remotes {
+    for remote in v4_first(remotes) {
         let is_like = |local: &&SocketAddr| local.is_ipv4() == remote.is_ipv4();
         for local in locals.iter().filter(is_like) {
-            match udp_between(*local, remote) {
-                Err(
-                    error @ Error::Os(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL | Errno::NETUNREACH),
-                ) => failed = error,
+            match udp_at(*local, Some(remote)) {
+                Err(error) if is_not_here(&error) => failed = error,
                 made => return made,
             }
         }
@@ -63,19 +69,64 @@ fn udp(family: Family, local: &[u8], remote: &[u8]) -> Result<Socket> {
     Err(failed)
 }
 
-fn udp_between(local: SocketAddr, remote: SocketAddr) -> Result<Socket> {
+/// QEMU has no v6.
+fn v4_first(mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    addresses.sort_by_key(SocketAddr::is_ipv6);
+    addresses
+}
+
+/// Whether another address may do.
+fn is_not_here(error: &Error) -> bool {
+    matches!(error, Error::Os(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL | Errno::NETUNREACH))
+}
+
+fn udp_at(local: SocketAddr, remote: Option<SocketAddr>) -> Result<Socket> {
     let fd = datagram_socket(family_of(&local))?;
-    rustix::net::bind(&fd, &local)?;
-    rustix::net::connect(&fd, &remote)?;
-    drop_what_came_before(&fd);
-    let messages = Messages::Udp(Udp::over(fd.as_fd(), remote.is_ipv4()));
+    let peer = match remote {
+        Some(remote) => UdpPeer::Given(connect(&fd, local, remote)?),
+        None => {
+            if local.is_ipv6() {
+                sockopt::set_ipv6_v6only(&fd, true)?;
+            }
+            rustix::net::bind(&fd, &local)?;
+            UdpPeer::Sender(Box::new(Remote::new(None)))
+        }
+    };
+    let messages = Messages::Udp(Udp::over(fd.as_fd(), local.is_ipv4(), peer));
     Ok(Socket::of(fd, messages.into()))
 }
 
-/// What came before the socket was connected may be a stranger's.
-fn drop_what_came_before(fd: &OwnedFd) {
-    let drop_one = |_: &u32| rustix::net::recv(fd, &mut [0u8; 1], RecvFlags::DONTWAIT).is_ok();
-    (0..QUEUED).take_while(drop_one).for_each(drop);
+/// Connects a socket at `local`.
+fn connect(fd: &OwnedFd, local: SocketAddr, remote: SocketAddr) -> Result<Strangers> {
+    // What comes before it is connected may be a stranger's.
+    take_nothing(fd.as_fd(), true)?;
+    rustix::net::bind(fd, &local)?;
+    let strangers = Strangers::beside(fd)?;
+    rustix::net::connect(fd, &remote)?;
+    take_nothing(fd.as_fd(), false)?;
+    Ok(strangers)
+}
+
+/// Where the remote of a connection, or one on this host that there may be, finds it.
+pub fn local_towards(socket: &Socket) -> Address {
+    let Address::Udp(SocketAddr::V4(mut local)) = socket.local else {
+        return socket.local.clone();
+    };
+    if local.ip().is_unspecified() {
+        let source = match socket.peer() {
+            Address::Udp(peer) => source_towards(peer).ok(),
+            _ => None,
+        };
+        local.set_ip(source.unwrap_or(Ipv4Addr::LOCALHOST));
+    }
+    Address::Udp(local.into())
+}
+
+/// By which of its addresses this host sends there.
+fn source_towards(remote: SocketAddr) -> Result<Ipv4Addr> {
+    let probe = datagram_socket(AddressFamily::INET)?;
+    rustix::net::connect(&probe, &remote)?;
+    Ok(*SocketAddrV4::try_from(rustix::net::getsockname(&probe)?)?.ip())
 }
 
 fn addresses(
@@ -91,15 +142,17 @@ fn addresses(
     }
 }
 
-fn unixgram(local: UnixName, remote: UnixName) -> Result<Socket> {
-    if local == remote {
+fn unixgram(local: UnixName, remote: Option<UnixName>) -> Result<Socket> {
+    if Some(&local) == remote.as_ref() {
         return Err(Error::invalid("local and remote are the same"));
     }
+    let given = match &remote {
+        Some(remote) => Name::of_address(&remote.to_socket_address()?),
+        None => None,
+    };
     let (fd, namesake, file) = socket::unixgram_at(&local)?;
-    let messages = Messages::Unix(UnixDgram::new(remote.clone(), namesake, file)?);
-    let mut socket = Socket::of(fd, messages.into());
-    socket.peer = Address::Unix(remote);
-    Ok(socket)
+    let messages = Messages::Unix(UnixDgram::new(Box::new(Remote::new(given)), namesake, file)?);
+    Ok(Socket::of(fd, messages.into()).towards(remote.map_or(Address::Unnamed, Address::Unix)))
 }
 
 /// Joins a group, at the interface that has the address `local`, or where the system chooses.
@@ -121,8 +174,8 @@ fn mcast(local: &[u8], group: &[u8]) -> Result<Socket> {
     let source = SocketAddr::try_from(rustix::net::getsockname(&out)?)?;
     let messages = Messages::Multicast(Multicast::new(out, source));
     let mut socket = Socket::of(fd, messages.into());
-    (socket.local, socket.peer) = (Address::Udp(source), Address::Udp(group.into()));
-    Ok(socket)
+    socket.local = Address::Udp(source);
+    Ok(socket.towards(Address::Udp(group.into())))
 }
 
 fn interface(address: &[u8]) -> Result<Ipv4Addr> {

@@ -38,6 +38,7 @@ mod options;
 mod process;
 mod receive;
 mod redial;
+mod remote;
 mod resolve;
 mod send;
 mod service;

@@ -13,16 +13,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use rustix::event::PollFlags;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::net::addr::SocketAddrArg;
-use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketAddrAny, SocketType, sockopt};
 
-use crate::address::UnixName;
 use crate::error::{Error, Result};
 use crate::frame::{self, PREFIX, Walk};
 use crate::mmsg::{self, FRONT, Inbox, MESSAGES, Message, Outbox, SEGMENTS, SLOT, Size, Wants};
 use crate::process::lock;
+use crate::remote::{Name, Remote, Strangers};
 use crate::socket::{self, Got, Lost, Read, Written, datagram_socket};
-use crate::socket_file::{SocketFile, identity};
+use crate::socket_file::SocketFile;
 use crate::tap;
 
 /// How many messages one call sends to a Unix socket: as a rule its queue has 10 at most
@@ -55,13 +54,25 @@ pub enum Messages {
     Tap(Tap),
 }
 
-/// A UDP socket with a peer: the kernel keeps strangers' datagrams from it.
+/// A UDP socket.
 pub struct Udp {
     is_v4: bool,
+    peer: UdpPeer,
     /// Up to what length frames are left to the kernel to make datagrams of. Relaxed, as all here:
     /// one thread sends at a time.
     segment_max: AtomicUsize,
     sent: Mutex<Sent>,
+}
+
+/// Whom a UDP socket sends to and hears.
+pub enum UdpPeer {
+    /// To whom somebody else has connected it: the kernel keeps strangers' datagrams from it.
+    Adopted,
+    /// To whom it is connected, which is less work than a name with each message. What comes from
+    /// others goes to a socket of theirs.
+    Given(Strangers),
+    /// Whoever sends; the socket is not connected.
+    Sender(Box<Remote>),
 }
 
 /// What became of UDP messages after they were sent.
@@ -73,19 +84,19 @@ struct Sent {
     refused: Lost,
 }
 
-/// A Unix datagram socket that knows its remote by name. It is not connected: it would stay with a
+/// A Unix datagram socket at a name. It is not connected: it would stay with a
 /// remote that has gone, and the next one of that name could not send to it. But its second socket
 /// is, once there is much to send: the kernel looks up a path for as long as it sends a frame.
 pub struct UnixDgram {
-    remote: UnixName,
-    address: SocketAddrUnix,
-    /// The same as the kernel wants it.
-    raw: Box<[u8]>,
+    remote: Box<Remote>,
     /// Connected to the remote, to learn when that has room again; and if `is_namesake`, to send from.
     out: OwnedFd,
     /// Whether `out` has the same name, which the remote is to see.
     is_namesake: bool,
-    /// Whether messages go through `out`. Relaxed, as what follows: one thread sends at a time.
+    /// How often the remote had changed when a message was last sent. Relaxed, as what follows: one
+    /// thread sends at a time.
+    turn: AtomicU32,
+    /// Whether messages go through `out`.
     is_direct: AtomicBool,
     /// How often in a row a message found no room.
     refusals: AtomicU32,
@@ -108,7 +119,7 @@ pub struct Tap {
 }
 
 impl Udp {
-    pub fn over(fd: BorrowedFd<'_>, is_v4: bool) -> Udp {
+    pub fn over(fd: BorrowedFd<'_>, is_v4: bool, peer: UdpPeer) -> Udp {
         // Without the ones refusals are not counted (a v6 socket may have a v4 peer), without the
         // other each datagram is a message.
         let _ = mmsg::set_option(fd, libc::IPPROTO_IP, libc::IP_RECVERR, 1);
@@ -118,6 +129,7 @@ impl Udp {
         let is_cut = mmsg::set_option(fd, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
         Udp {
             is_v4,
+            peer,
             segment_max: AtomicUsize::new(if is_cut { frame::MAX } else { 0 }),
             sent: Mutex::default(),
         }
@@ -125,9 +137,13 @@ impl Udp {
 
     /// Sends messages from the front. Returns how many were.
     fn send(&self, fd: BorrowedFd<'_>, outbox: &Outbox<'_>) -> rustix::io::Result<usize> {
+        let to = match &self.peer {
+            UdpPeer::Sender(remote) => Some(remote.now().0.ok_or(Errno::DESTADDRREQ)?),
+            _ => None,
+        };
         // Meanwhile nobody else counts: what is refused at once is not yet among the recent ones.
         let mut sent = lock(&self.sent);
-        let count = outbox.send(fd, &[]);
+        let count = outbox.send(fd, to.as_ref().map_or(&[], Name::bytes));
         sent.recent.extend(outbox.sizes().take(count.unwrap_or(0)));
         if count != Ok(outbox.len()) || sent.recent.len() > RECENT {
             // It stopped at an error that it may not have told.
@@ -156,33 +172,22 @@ impl Sent {
 
 impl UnixDgram {
     pub fn new(
-        remote: UnixName,
+        remote: Box<Remote>,
         namesake: Option<OwnedFd>,
         file: Option<SocketFile>,
     ) -> Result<UnixDgram> {
-        let address = remote.to_socket_address()?;
-        // SAFETY: that many bytes are there, for the call.
-        let raw = unsafe {
-            address
-                .with_sockaddr(|at, len| std::slice::from_raw_parts(at.cast(), len as usize).into())
-        };
         let is_namesake = namesake.is_some();
         let out = namesake.map_or_else(|| datagram_socket(AddressFamily::UNIX), Ok)?;
-        let (is_direct, refusals) = (AtomicBool::new(false), AtomicU32::new(1));
-        Ok(UnixDgram { remote, address, raw, out, is_namesake, is_direct, refusals, _file: file })
+        let (turn, is_direct, refusals) = Default::default();
+        let unix = UnixDgram { remote, out, is_namesake, turn, is_direct, refusals, _file: file };
+        unix.start_over();
+        Ok(unix)
     }
 
-    /// Whether that is the remote: by its name, or another one of the same file.
-    fn is_remote(&self, sender: &[u8]) -> bool {
-        let name = sender.get(size_of::<libc::sa_family_t>()..).unwrap_or_default();
-        match &self.remote {
-            UnixName::Abstract(remote) => name.strip_prefix(b"\0") == Some(remote),
-            UnixName::Path(remote) => {
-                let path = name.split(|&b| b == 0).next().unwrap_or_default();
-                let is_same_file = || identity(path).is_ok_and(|file| identity(remote) == Ok(file));
-                path == remote || !path.is_empty() && is_same_file()
-            }
-        }
+    /// Nothing is known of the remote's room.
+    fn start_over(&self) {
+        self.set_direct(false);
+        self.refusals.store(1, Ordering::Relaxed);
     }
 
     fn is_direct(&self) -> bool {
@@ -203,9 +208,14 @@ impl UnixDgram {
 
     /// Sends messages from the front. Returns how many were.
     fn send(&self, fd: BorrowedFd<'_>, outbox: &Outbox<'_>) -> rustix::io::Result<usize> {
+        let (remote, turn) = self.remote.now();
+        let remote = remote.ok_or(Errno::DESTADDRREQ)?;
+        if self.turn.swap(turn, Ordering::Relaxed) != turn {
+            self.start_over();
+        }
         let count = match self.is_direct() {
             true => outbox.send(self.out.as_fd(), &[])?,
-            false => outbox.send(fd, &self.raw)?,
+            false => outbox.send(fd, remote.bytes())?,
         };
         self.refusals.store(0, Ordering::Relaxed);
         Ok(count)
@@ -220,8 +230,11 @@ impl UnixDgram {
         }
         // It fails where the remote has gone, or takes from the first socket alone: then only what
         // this one has sent stands against more.
-        let connected = rustix::net::connect(&self.out, &self.address);
-        self.set_direct(self.is_namesake && connected.is_ok());
+        if let (Some(remote), turn) = self.remote.now() {
+            let connected = rustix::net::connect(&self.out, &remote);
+            let is_it = turn == self.turn.load(Ordering::Relaxed);
+            self.set_direct(self.is_namesake && connected.is_ok() && is_it);
+        }
     }
 }
 
@@ -290,8 +303,12 @@ impl Messages {
         match (sockopt::socket_domain(fd)?, kind) {
             (AddressFamily::UNIX, SocketType::DGRAM) => Ok(Messages::Paired),
             (AddressFamily::UNIX, SocketType::SEQPACKET) => Ok(Messages::Sequenced),
-            (AddressFamily::INET, SocketType::DGRAM) => Ok(Messages::Udp(Udp::over(fd, true))),
-            (AddressFamily::INET6, SocketType::DGRAM) => Ok(Messages::Udp(Udp::over(fd, false))),
+            (AddressFamily::INET, SocketType::DGRAM) => {
+                Ok(Messages::Udp(Udp::over(fd, true, UdpPeer::Adopted)))
+            }
+            (AddressFamily::INET6, SocketType::DGRAM) => {
+                Ok(Messages::Udp(Udp::over(fd, false, UdpPeer::Adopted)))
+            }
             _ => Err(Error::Unsupported("the descriptor is a socket of another kind")),
         }
     }
@@ -308,6 +325,23 @@ impl Messages {
     /// Whether the peer's leaving is seen. Then one that does not read is waited for, as on a stream.
     pub fn ends(&self) -> bool {
         matches!(self, Messages::Sequenced)
+    }
+
+    /// Whom it sends to and hears, where the kernel does not know.
+    pub fn remote(&self) -> Option<&Remote> {
+        match self {
+            Messages::Udp(Udp { peer: UdpPeer::Sender(remote), .. }) => Some(remote),
+            Messages::Unix(unix) => Some(&unix.remote),
+            _ => None,
+        }
+    }
+
+    /// How many messages from strangers the kernel has kept from it.
+    pub fn kept_away(&self) -> u64 {
+        match self {
+            Messages::Udp(Udp { peer: UdpPeer::Given(strangers), .. }) => strangers.count(),
+            _ => 0,
+        }
     }
 
     /// What was refused after it had been sent.
@@ -339,10 +373,9 @@ impl Messages {
     }
 
     fn wants(&self) -> Wants {
-        match self {
-            Messages::Unix(_) | Messages::Multicast(_) => Wants::Names,
-            Messages::Udp(_) => Wants::Segments,
-            _ => Wants::Nothing,
+        Wants {
+            names: self.remote().is_some() || matches!(self, Messages::Multicast(_)),
+            segments: matches!(self, Messages::Udp(_)),
         }
     }
 
@@ -379,7 +412,8 @@ impl Messages {
             Err(Errno::AGAIN | Errno::INTR) => return Ok(Read::Empty),
             Err(errno) => return self.failed_read(fd, errno),
         };
-        let mut got = Got { bytes: 0, calls: 1, is_full: false };
+        let mut got = Got { calls: 1, ..Got::default() };
+        let mut hearing = self.remote().map(Remote::hearing);
         for at in 0..count {
             let message = inbox.message(at);
             let start = at * SLOT + FRONT;
@@ -387,7 +421,9 @@ impl Messages {
             if message.len == 0 && self.ends() && is_last() && self.has_ended(fd) {
                 return Ok(if got.bytes == 0 { Read::End } else { Read::Bytes(got) });
             }
-            if self.takes(&message, &room[start..start + message.len]) {
+            if hearing.as_mut().is_some_and(|hearing| !hearing.admits(message.sender)) {
+                got.foreign += message.len.div_ceil(message.step()).max(1) as u64;
+            } else if self.takes(&message, &room[start..start + message.len]) {
                 got.bytes = unpack(room, start, &message, got.bytes);
             }
         }
@@ -408,9 +444,8 @@ impl Messages {
     /// Whether a message is to be delivered.
     fn takes(&self, message: &Message<'_>, bytes: &[MaybeUninit<u8>]) -> bool {
         match self {
-            Messages::Unix(unix) => unix.is_remote(message.sender) && !is_vfkits(bytes),
             Messages::Multicast(group) => !group.is_own(message.sender),
-            Messages::Paired => !is_vfkits(bytes),
+            Messages::Unix(_) | Messages::Paired => !is_vfkits(bytes),
             _ => true,
         }
     }
@@ -435,7 +470,7 @@ fn unpack(
     message: &Message<'_>,
     mut to: usize,
 ) -> usize {
-    let step = message.segment.unwrap_or(message.len).max(1);
+    let step = message.step();
     // One that is longer than any frame counts as a runt does.
     let is_odd = message.is_cut || message.len.div_ceil(step) > SEGMENTS;
     let len = if is_odd { 0 } else { message.len };
@@ -548,6 +583,8 @@ impl Messages {
             }
             (_, Errno::AGAIN) => Verdict::Full,
             (_, Errno::INTR) => Verdict::Again,
+            // Nobody has sent yet who could be the remote.
+            (_, Errno::DESTADDRREQ) => Verdict::AllLost,
             // Another may have the remote's name now.
             (Messages::Unix(unix), _) if unix.is_direct() => {
                 unix.set_direct(false);

@@ -81,16 +81,13 @@ impl Inbox {
             let mut header = NO_MESSAGE;
             header.msg_hdr.msg_iov = piece;
             header.msg_hdr.msg_iovlen = 1;
-            match wants {
-                Wants::Nothing => {}
-                Wants::Names => {
-                    header.msg_hdr.msg_name = self.names[at].as_mut_ptr().cast();
-                    header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as _;
-                }
-                Wants::Segments => {
-                    header.msg_hdr.msg_control = self.controls[at].as_mut_ptr().cast();
-                    header.msg_hdr.msg_controllen = size_of::<Control>() as _;
-                }
+            if wants.names {
+                header.msg_hdr.msg_name = self.names[at].as_mut_ptr().cast();
+                header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as _;
+            }
+            if wants.segments {
+                header.msg_hdr.msg_control = self.controls[at].as_mut_ptr().cast();
+                header.msg_hdr.msg_controllen = size_of::<Control>() as _;
             }
             self.headers.push(header);
         }
@@ -114,11 +111,11 @@ impl Inbox {
 
 /// What is to be told of each message beside its bytes.
 #[derive(Clone, Copy)]
-pub enum Wants {
-    Nothing,
-    Names,
+pub struct Wants {
+    /// Who has sent it.
+    pub names: bool,
     /// Of what length the datagrams are that the kernel has put together.
-    Segments,
+    pub segments: bool,
 }
 
 /// One message that was received.
@@ -130,6 +127,13 @@ pub struct Message<'a> {
     pub segment: Option<usize>,
     /// The bytes of its sender's `struct sockaddr`; none where that was not asked for, or has no name.
     pub sender: &'a [u8],
+}
+
+impl Message<'_> {
+    /// How long each frame in it is but the last.
+    pub fn step(&self) -> usize {
+        self.segment.unwrap_or(self.len).max(1)
+    }
 }
 
 fn sender_of(header: &libc::msghdr) -> &[u8] {
@@ -177,6 +181,33 @@ pub fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> rust
     // SAFETY: the value lives for the call.
     returned(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.cast(), len) })
         .map(|_| ())
+}
+
+/// Has a socket take no message, which the kernel then counts; or take them again.
+pub fn take_nothing(fd: BorrowedFd<'_>, whether: bool) -> rustix::io::Result<()> {
+    if !whether {
+        return set_option(fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, 0);
+    }
+    // Of each message, keep 0 bytes.
+    let mut nothing = libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 };
+    let program = libc::sock_fprog { len: 1, filter: &raw mut nothing };
+    let (program, len) = (&raw const program, size_of_val(&program) as u32);
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER);
+    // SAFETY: the program and its one instruction live for the call.
+    returned(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, program.cast(), len) })
+        .map(|_| ())
+}
+
+/// How many messages a socket did not take.
+pub fn not_taken(fd: BorrowedFd<'_>) -> rustix::io::Result<u32> {
+    // `SK_MEMINFO_DROPS`, of linux/sock_diag.h.
+    const DROPS: usize = 8;
+    let mut counts = [0u32; DROPS + 1];
+    let mut len = size_of_val(&counts) as libc::socklen_t;
+    let (level, name, room) = (libc::SOL_SOCKET, libc::SO_MEMINFO, counts.as_mut_ptr());
+    // SAFETY: there is room for as many bytes as is told.
+    returned(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, room.cast(), &raw mut len) })?;
+    Ok(counts[DROPS])
 }
 
 /// Takes an error out of a socket's queue (ip(7), `IP_RECVERR`). Returns whether another host, or

@@ -49,9 +49,12 @@ pub fn datagrams(local: &Address, remote: &Address, id: &[u8], version: i32) -> 
         (Address::Udp(SocketAddr::V4(local)), Address::Udp(SocketAddr::V4(remote))) => {
             Ok(inet_datagrams(*local, *remote, id, version))
         }
-        (Address::Udp(_), Address::Udp(_)) => {
-            Err(Error::Unsupported("QEMU has no datagrams over v6"))
+        // Not told yet from where it sends: from a port that its system chooses.
+        (Address::Udp(SocketAddr::V4(local)), Address::Unnamed) => {
+            let anywhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+            Ok(inet_datagrams(*local, anywhere, id, version))
         }
+        (Address::Udp(_), _) => Err(Error::Unsupported("QEMU has no datagrams over v6")),
         (Address::Unix(UnixName::Path(_)), Address::Unix(UnixName::Path(_)))
             if version < STREAM =>
         {
@@ -67,7 +70,7 @@ pub fn datagrams(local: &Address, remote: &Address, id: &[u8], version: i32) -> 
         (Address::Unix(_), Address::Unix(_)) => {
             Err(Error::Unsupported("QEMU has no datagrams over abstract names"))
         }
-        _ => Err(Error::Unsupported("the connection is no datagram connection with addresses")),
+        _ => Err(Error::Unsupported("the connection has no two addresses of datagrams")),
     }
 }
 

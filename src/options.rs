@@ -47,6 +47,9 @@ pub enum qnet_option {
     QNET_OPT_WAIT = 12,
     /// Of a listener that made a socket file: the file's mode. Default 0600.
     QNET_OPT_UNIX_MODE = 13,
+    /// Of a connection of qnet_dgram() without a remote: 1: whoever sends takes the place of the one
+    /// who did before. Default 0: who sends first is the remote for good.
+    QNET_OPT_RELEARN = 17,
     /// Of a hub: how long it knows behind which port a device is, after its last frame, in s: from 1.
     /// Default 300.
     QNET_OPT_MAC_AGE_S = 20,
@@ -70,6 +73,7 @@ pub const DIAL_TIMEOUT_MS: i32 = qnet_option::QNET_OPT_DIAL_TIMEOUT_MS as i32;
 pub const MAX_CONNS: i32 = qnet_option::QNET_OPT_MAX_CONNS as i32;
 pub const WAIT: i32 = qnet_option::QNET_OPT_WAIT as i32;
 pub const UNIX_MODE: i32 = qnet_option::QNET_OPT_UNIX_MODE as i32;
+pub const RELEARN: i32 = qnet_option::QNET_OPT_RELEARN as i32;
 pub const MAC_AGE_S: i32 = qnet_option::QNET_OPT_MAC_AGE_S as i32;
 pub const MAC_MAX: i32 = qnet_option::QNET_OPT_MAC_MAX as i32;
 pub const QUEUE_BYTES: i32 = qnet_option::QNET_OPT_QUEUE_BYTES as i32;
@@ -78,6 +82,8 @@ pub const QUEUE_BYTES: i32 = qnet_option::QNET_OPT_QUEUE_BYTES as i32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
     Conn,
+    /// A connection of datagrams whose remote is whoever sends.
+    ToSender,
     /// A connection that was dialled, and
     Dialled,
     /// one that is about to be.
@@ -96,7 +102,9 @@ struct Rule {
 }
 
 const FOREVER: i64 = i32::MAX as i64;
-const EVERY: &[Holder] = &[Holder::Conn, Holder::Dialled, Holder::Dial, Holder::Listener];
+const EVERY: &[Holder] =
+    &[Holder::Conn, Holder::ToSender, Holder::Dialled, Holder::Dial, Holder::Listener];
+const TO_SENDER: &[Holder] = &[Holder::ToSender];
 const DIALLED: &[Holder] = &[Holder::Dialled, Holder::Dial];
 const DIAL: &[Holder] = &[Holder::Dial];
 const LISTENER: &[Holder] = &[Holder::Listener];
@@ -106,7 +114,7 @@ const fn rule(option: i32, default: i64, min: i64, max: i64, holders: &'static [
     Rule { option, default, min, max, holders }
 }
 
-const RULES: [Rule; 16] = [
+const RULES: [Rule; 17] = [
     rule(SEND_TIMEOUT_MS, -1, -1, FOREVER, EVERY),
     rule(TX_USECS, 0, 0, 1_000_000, EVERY),
     rule(CORK, 1, 0, 1, EVERY),
@@ -121,6 +129,7 @@ const RULES: [Rule; 16] = [
     rule(MAX_CONNS, 1024, 1, FOREVER, LISTENER),
     rule(WAIT, 1, 0, 1, EVERY),
     rule(UNIX_MODE, 0o600, 0, 0o777, LISTENER),
+    rule(RELEARN, 0, 0, 1, TO_SENDER),
     rule(MAC_AGE_S, 300, 1, FOREVER, HUB),
     rule(MAC_MAX, 8192, 1, 1 << 20, HUB),
     rule(QUEUE_BYTES, 1 << 20, 0, FOREVER, HUB),
@@ -132,7 +141,7 @@ fn index(option: i32) -> Option<usize> {
 }
 
 fn find(option: i32, holder: Holder) -> Result<&'static Rule> {
-    if !matches!(option, SEND_TIMEOUT_MS..=UNIX_MODE | MAC_AGE_S..=QUEUE_BYTES) {
+    if !matches!(option, SEND_TIMEOUT_MS..=UNIX_MODE | RELEARN | MAC_AGE_S..=QUEUE_BYTES) {
         return Err(Error::invalid(format!("unknown option {option}")));
     }
     index(option)
@@ -250,7 +259,8 @@ mod tests {
         for unknown in [i32::MIN, -1, 0, 14, 19, 23, i32::MAX] {
             assert!(matches!(options.set(unknown, 1, Holder::Conn), Err(Error::Invalid(_))));
         }
-        for misplaced in [RECONNECT_MS, DIAL_TIMEOUT_MS, MAX_CONNS, UNIX_MODE, 20, 21, 22] {
+        for misplaced in [RECONNECT_MS, DIAL_TIMEOUT_MS, MAX_CONNS, UNIX_MODE, RELEARN, 20, 21, 22]
+        {
             let set = options.set(misplaced, 1, Holder::Conn);
             assert!(matches!(set, Err(Error::Unsupported(_))));
         }

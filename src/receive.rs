@@ -206,6 +206,7 @@ impl Rx {
 
     fn has_read(&mut self, got: &Got, counts: &RxCounts) {
         counts.reads.add(got.calls);
+        counts.foreign.add(got.foreign);
         self.looks = if got.bytes >= STREAM { LOOKS } else { 0 };
         if got.bytes > SMALL {
             self.busy = Some(Instant::now());

@@ -310,7 +310,7 @@ impl Ref<Conn> {
     /// Readies the connection for options that say whether it is dialled again. Where it is down,
     /// and is not any more, it ends.
     pub fn set_redialling(self, state: &mut State, options: &Options) -> Result<()> {
-        let peer = state.socket().peer.clone();
+        let peer = state.socket().peer();
         let is_open = state.ended.is_none();
         let Some(redial) = &mut state.redial else {
             return Ok(());

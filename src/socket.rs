@@ -24,6 +24,7 @@ use crate::frame;
 use crate::message::{Messages, Tap};
 use crate::options::Options;
 use crate::process::lock;
+use crate::remote::Remote;
 use crate::socket_file::{SocketFile, take_name};
 use crate::wake::{self, Deadline, Wake, Woken};
 
@@ -49,7 +50,8 @@ pub struct Socket {
     medium: Medium,
     pub wake: Wake,
     pub local: Address,
-    pub peer: Address,
+    /// As it was when the socket was made.
+    given_peer: Address,
 }
 
 /// What frames are in: a stream of bytes, or messages of their own.
@@ -108,6 +110,8 @@ pub struct Got {
     pub calls: u64,
     /// Whether there was no room for more.
     pub is_full: bool,
+    /// How many messages there were from others than the remote.
+    pub foreign: u64,
 }
 
 /// What one write did.
@@ -161,12 +165,33 @@ impl Socket {
         let local = rustix::net::getsockname(&fd).ok();
         let peer = rustix::net::getpeername(&fd).ok().flatten();
         let [local, peer] = [local, peer].map(|any| medium.address(any));
-        Socket { fd, medium, wake: Wake::default(), local, peer }
+        Socket { fd, medium, wake: Wake::default(), local, given_peer: peer }
     }
 
     /// Stands for a socket while there is none: nothing ever comes, until it is shut down.
     pub fn absent(peer: Address) -> Result<Socket> {
-        Ok(Socket { peer, ..Socket::adopted(datagram_socket(AddressFamily::UNIX)?) })
+        Ok(Socket::adopted(datagram_socket(AddressFamily::UNIX)?).towards(peer))
+    }
+
+    /// The same with a peer that the system does not know.
+    pub fn towards(self, peer: Address) -> Socket {
+        Socket { given_peer: peer, ..self }
+    }
+
+    /// Whom it sends to: nobody yet, where it is who sends first.
+    pub fn peer(&self) -> Address {
+        let learned = self.sender().and_then(Remote::learned);
+        learned.unwrap_or_else(|| self.given_peer.clone())
+    }
+
+    /// The remote, where it is whoever sends.
+    pub fn sender(&self) -> Option<&Remote> {
+        self.messages().and_then(Messages::remote).filter(|remote| remote.is_sender())
+    }
+
+    /// How many messages from strangers the kernel has kept from it.
+    pub fn kept_away(&self) -> u64 {
+        self.messages().map_or(0, Messages::kept_away)
     }
 
     pub fn fd(&self) -> BorrowedFd<'_> {
@@ -239,7 +264,9 @@ impl Socket {
         let most = room.len();
         match rustix::net::recv(&self.fd, room, flags).map(|(_, bytes)| bytes) {
             Ok(0) => Ok(Read::End),
-            Ok(bytes) => Ok(Read::Bytes(Got { bytes, calls: 1, is_full: bytes == most })),
+            Ok(bytes) => {
+                Ok(Read::Bytes(Got { bytes, calls: 1, is_full: bytes == most, foreign: 0 }))
+            }
             Err(Errno::AGAIN | Errno::INTR) => Ok(Read::Empty),
             Err(errno) => Err(Error::Os(errno)),
         }

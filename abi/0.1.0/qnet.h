@@ -107,6 +107,11 @@ typedef enum qnet_option {
      */
     QNET_OPT_UNIX_MODE = 13,
     /**
+     * Of a connection of qnet_dgram() without a remote: 1: whoever sends takes the place of the one
+     * who did before. Default 0: who sends first is the remote for good.
+     */
+    QNET_OPT_RELEARN = 17,
+    /**
      * Of a hub: how long it knows behind which port a device is, after its last frame, in s: from 1.
      * Default 300.
      */
@@ -283,6 +288,11 @@ typedef struct qnet_stats {
      * How often the connection came up by being dialled again.
      */
     uint64_t reconnects;
+    /**
+     * Messages that came from others than the remote of a qnet_dgram(), and were skipped. (An adopted
+     * socket's are kept from it, and not counted.)
+     */
+    uint64_t rx_foreign;
 } qnet_stats;
 
 /**
@@ -344,16 +354,18 @@ typedef void (*qnet_state_handler)(void *user, int up);
 /* ---- Connecting (conn) ------------------------------------------------------------ */
 
 /**
- * Connects to a listening QEMU, or to anything else that speaks its framing.
+ * Connects to a listening QEMU, or to anything else that speaks its framing; or to a SEQPACKET
+ * socket, on which each message is a frame (gvproxy's `-listen-bess`).
  *
- * @param network  "tcp", "tcp4", "tcp6" or "unix".
+ * @param network  "tcp", "tcp4", "tcp6", "unix", or "unixpacket" (SEQPACKET, otherwise as "unix").
  * @param address  For TCP "host:port", "[v6]:port" or ":port" (this host); every address that a
  *                 name has is tried. For Unix sockets a path, or "@name" in the abstract namespace.
  *                 Dialled again, a relative path begins at the working directory of that time.
  * @param out      The connection, to be closed with qnet_close(); NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (a NULL, an unknown network, a malformed address),
  *         QNET_ERR_REFUSED (nobody listens there, or no such socket file), QNET_ERR_RESOLVE,
- *         QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *         QNET_ERR_INTERRUPTED, QNET_ERR_OS (EPROTOTYPE: a stream listens where SEQPACKET was asked
+ *         for, or the reverse), QNET_ERR_INTERNAL.
  *
  * Waits as long as the system does; qnet_dial_with() can bound it. Only a name that is no digits
  * needs a thread, for its look-up. Any thread may call it.
@@ -403,7 +415,8 @@ int qnet_socketpair_fd(qnet_conn **out, int *peer_fd);
 
 /**
  * Makes a connection of a connected socket, or of an open TAP. A stream socket carries QEMU's framing;
- * on a datagram or SEQPACKET socket, as on a TAP, each message is a frame.
+ * on a datagram or SEQPACKET socket, as on a TAP, each message is a frame. With SEQPACKET nothing is
+ * lost: a sender waits for a peer that does not read, as on a stream.
  *
  * @param fd   The descriptor: the library's from success on, still the caller's on failure. Its
  *             O_NONBLOCK is left alone; FD_CLOEXEC is set.
@@ -428,9 +441,14 @@ int qnet_from_fd(int fd,
  * that is there and does not read holds up a sender for 40 ms, then frames are lost until it reads; a
  * sender with QNET_OPT_SEND_TIMEOUT_MS 0 gets QNET_ERR_AGAIN until then, and of a Unix remote's room
  * the descriptor of qnet_fd() tells nothing: it tries again after a while.
- * What does not come from the remote is not delivered; nor is a member's own multicast, nor the
- * `VFKT` that vfkit begins with. Datagrams that are shorter or longer than any frame count as
- * rx_runts.
+ * What does not come from the remote is not delivered, and counted in rx_foreign; nor is a member's own
+ * multicast delivered, nor the `VFKT` that vfkit begins with. Datagrams that are shorter or longer
+ * than any frame count as rx_runts.
+ *
+ * Without a remote it is whoever sends first, were it no frame: what is sent before is lost, and
+ * counted in tx_dropped; qnet_peer_addr() tells "" until then, and who it is from then on. With
+ * QNET_OPT_RELEARN 1 a later sender takes its place. (It is learned when what it has sent is
+ * read: by a receive, a handler, a hub or a link.)
  *
  * @param network  "udp", "udp4" or "udp6"; "unixgram"; or "mcast" (IPv4 multicast).
  * @param local    Where to receive. UDP: "host:port", "[v6]:port" or ":port" (every interface); port
@@ -440,9 +458,9 @@ int qnet_from_fd(int fd,
  * @param remote   Where to send. UDP: "host:port", "[v6]:port" or ":port" (this host); for "udp" v4
  *                 where there is a choice, for QEMU has no v6. Unix: as above, as the remote gave it
  *                 to the system; a relative path begins at the working directory of each
- *                 send. Multicast: the group, "230.0.0.1:1234".
+ *                 send. NULL: whoever sends first. Multicast: the group, "230.0.0.1:1234".
  * @param out      The connection, to be closed with qnet_close(); NULL on failure.
- * @return QNET_OK; QNET_ERR_INVALID (a NULL, an unknown network, a malformed address),
+ * @return QNET_OK; QNET_ERR_INVALID (another NULL, an unknown network, a malformed address),
  *         QNET_ERR_BUSY (somebody, or a file that is no socket, is at that local address),
  *         QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
  *
@@ -469,7 +487,9 @@ int qnet_tap(const char *name,
              qnet_conn **out);
 
 /**
- * Tells the `-netdev` argument with which a QEMU joins a datagram connection.
+ * Tells the `-netdev` argument with which a QEMU joins a datagram connection. Where the remote is
+ * whoever sends, and nobody has sent yet, that QEMU is on this host, with a port that its system chooses;
+ * for Unix sockets there is no such argument.
  *
  * @param conn          One of qnet_dgram().
  * @param id            The netdev's id: a letter, then letters, digits, '-', '.' and '_'.
@@ -479,7 +499,8 @@ int qnet_tap(const char *name,
  * @return The argument's length without the NUL, which may be more than there was room for;
  *         QNET_ERR_HANDLE, QNET_ERR_INVALID (a NULL, a malformed id, no such version),
  *         QNET_ERR_UNSUPPORTED (another kind of connection, or not for that QEMU: Unix sockets before
- *         7.2; abstract names and v6 for any), QNET_ERR_INTERNAL.
+ *         7.2; abstract names, v6 and a Unix remote that is not known yet for any),
+ *         QNET_ERR_INTERNAL.
  */
 int qnet_netdev(qnet_conn *conn,
                 const char *id,
@@ -492,7 +513,8 @@ int qnet_netdev(qnet_conn *conn,
 /**
  * Listens for peers: a QEMU with `-netdev stream,server=off` or `-netdev socket,connect=`.
  *
- * @param network  "tcp", "tcp4", "tcp6" or "unix".
+ * @param network  "tcp", "tcp4", "tcp6", "unix", or "unixpacket" (SEQPACKET: each message is a frame;
+ *                 otherwise as "unix").
  * @param address  For TCP "host:port", "[v6]:port" or ":port" (every interface); port 0 lets the
  *                 system choose, and qnet_listener_addr() tells. For Unix sockets a path, or
  *                 "@name" in the abstract namespace. A path's file gets mode 0600
@@ -502,7 +524,9 @@ int qnet_netdev(qnet_conn *conn,
  *         socket is in the way), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED (in a name's look-up),
  *         QNET_ERR_OS, QNET_ERR_INTERNAL.
  */
-int qnet_listen(const char *network, const char *address, qnet_listener **out);
+int qnet_listen(const char *network,
+                const char *address,
+                qnet_listener **out);
 
 /**
  * Waits for a peer and makes a connection of it.
@@ -518,13 +542,13 @@ int qnet_listen(const char *network, const char *address, qnet_listener **out);
 int qnet_accept(qnet_listener *listener, int timeout_ms, qnet_conn **out);
 
 /**
- * Makes a listener of a listening stream socket (socket activation).
+ * Makes a listener of a listening stream or SEQPACKET socket (socket activation).
  *
  * @param fd   The socket: the library's from success on, still the caller's on failure. Its
  *             O_NONBLOCK and its file are left alone; FD_CLOEXEC is set.
  * @param out  The listener; NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (not an open descriptor, no socket, one that does not listen,
- *         a NULL), QNET_ERR_UNSUPPORTED (not a stream socket), QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *         a NULL), QNET_ERR_UNSUPPORTED (a socket of another kind), QNET_ERR_OS, QNET_ERR_INTERNAL.
  */
 int qnet_listener_from_fd(int fd, qnet_listener **out);
 
@@ -550,8 +574,8 @@ int qnet_listener_addr(qnet_listener *listener, char *buf, size_t cap);
  * @param cap           As for qnet_listener_addr().
  * @return The length of the whole text in bytes, without the NUL; QNET_ERR_HANDLE,
  *         QNET_ERR_INVALID (buf or id is NULL, no id, no version), QNET_ERR_UNSUPPORTED (what that
- *         version cannot do: before 7.2 a Unix socket or a v6 address; before 4.2 anything),
- *         QNET_ERR_INTERNAL.
+ *         version cannot do: before 7.2 a Unix socket or a v6 address; before 4.2 anything; and for
+ *         any version a SEQPACKET listener), QNET_ERR_INTERNAL.
  */
 int qnet_listener_netdev(qnet_listener *listener,
                          const char *id,
@@ -878,7 +902,8 @@ int qnet_local_addr(qnet_conn *conn, char *buf, size_t cap);
 
 /**
  * Tells the address of the peer's end, as it was when the connection was made; while one that is
- * dialled again is down, the address that is dialled, or nothing where that is a name.
+ * dialled again is down, the address that is dialled, or nothing where that is a name. Of a
+ * qnet_dgram() without a remote, who sent first (QNET_OPT_RELEARN 1: last), or nothing.
  *
  * @param buf  As for qnet_local_addr().
  * @param cap  As for qnet_local_addr().

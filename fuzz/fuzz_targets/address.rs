@@ -1,7 +1,8 @@
 //! Networks and addresses of every kind. Nothing is dialled or looked up: what is malformed is given to
 //! the C functions, which refuse it; of the rest, what stays on this host.
 //!
-//! An input is lines: the network; an address; and the remote's address, where it is for datagrams.
+//! An input is lines: the network; an address; and the remote's address, where it is for datagrams. Those
+//! are opened without a remote as well.
 
 #![no_main]
 
@@ -129,49 +130,72 @@ fn check_datagrams(network: &CStr, local: &CStr, remote: &CStr) {
         // A group that can be joined would be.
         b"mcast" => match parse_inet(Family::V4, remote.to_bytes()) {
             Ok((Host::Digits(IpAddr::V4(ip), _), 1..)) if ip.is_multicast() => return,
-            _ => return assert_eq!(open(network, local, remote), INVALID),
+            _ => return check_refused(network, local, remote),
         },
-        _ => return assert_eq!(open(network, local, remote), INVALID),
+        _ => return check_refused(network, local, remote),
     };
-    match [local, remote].map(|text| parse_inet(family, text.to_bytes())) {
-        [Ok((host, port)), Ok((to, to_port))] => {
-            check_host(family, &host, port, local);
+    let Ok((host, port)) = parse_inet(family, local.to_bytes()) else {
+        return check_refused(network, local, remote);
+    };
+    check_host(family, &host, port, local);
+    let may_open = is_here(family, &host) && port == 0;
+    if may_open {
+        open(network, local, None);
+    }
+    match parse_inet(family, remote.to_bytes()) {
+        Ok((to, to_port)) => {
             check_host(family, &to, to_port, remote);
-            if is_here(family, &host) && is_here(family, &to) && port == 0 {
-                open(network, local, remote);
+            if may_open && is_here(family, &to) {
+                open(network, local, Some(remote));
             }
         }
-        _ => assert_eq!(open(network, local, remote), INVALID),
+        Err(_) => assert_eq!(open(network, local, Some(remote)), INVALID),
     }
 }
 
+/// Refused with the remote, and without one.
+fn check_refused(network: &CStr, local: &CStr, remote: &CStr) {
+    assert_eq!(open(network, local, Some(remote)), INVALID);
+    assert_eq!(open(network, local, None), INVALID);
+}
+
 fn check_unixgram(local: &CStr, remote: &CStr) {
-    match [local, remote].map(|text| UnixName::parse(text.to_bytes())) {
-        [Ok(here), Ok(there)] => {
-            check_name(&here, local);
+    let Ok(here) = UnixName::parse(local.to_bytes()) else {
+        return check_refused(c"unixgram", local, remote);
+    };
+    check_name(&here, local);
+    let may_open = matches!(here, UnixName::Abstract(_));
+    if may_open {
+        open(c"unixgram", local, None);
+    }
+    match UnixName::parse(remote.to_bytes()) {
+        Ok(there) if here != there => {
             check_name(&there, remote);
-            if here == there {
-                assert_eq!(open(c"unixgram", local, remote), INVALID);
-            } else if let UnixName::Abstract(_) = here {
-                open(c"unixgram", local, remote);
+            if may_open {
+                open(c"unixgram", local, Some(remote));
             }
         }
-        _ => assert_eq!(open(c"unixgram", local, remote), INVALID),
+        _ => assert_eq!(open(c"unixgram", local, Some(remote)), INVALID),
     }
 }
 
 /// Opens a datagram connection, which tells the addresses that were written. Returns how it went.
-fn open(network: &CStr, local: &CStr, remote: &CStr) -> c_int {
+fn open(network: &CStr, local: &CStr, remote: Option<&CStr>) -> c_int {
     let mut made = ptr::null_mut();
-    let [network_at, local_at, remote_at] = [network, local, remote].map(CStr::as_ptr);
-    // SAFETY: the strings end with NUL, and there is room for a handle.
+    let [network_at, local_at] = [network, local].map(CStr::as_ptr);
+    let remote_at = remote.map_or(ptr::null(), CStr::as_ptr);
+    // SAFETY: the strings end with NUL, or are NULL, and there is room for a handle.
     let code = unsafe { dgram::qnet_dgram(network_at, local_at, remote_at, &mut made) };
     assert_eq!(code == OK, !made.is_null());
     if code == OK {
         // SAFETY: there is as much room as is told.
         unsafe {
             check_told(network, local, &text(|buf, cap| info::qnet_local_addr(made, buf, cap)));
-            check_told(network, remote, &text(|buf, cap| info::qnet_peer_addr(made, buf, cap)));
+            let peer = text(|buf, cap| info::qnet_peer_addr(made, buf, cap));
+            match remote {
+                Some(remote) => check_told(network, remote, &peer),
+                None => assert!(peer.is_empty()),
+            }
             assert_eq!(end::qnet_close(made), OK);
         }
     }

@@ -12,9 +12,14 @@ use crate::{dgram, tap};
 /// that is there and does not read holds up a sender for 40 ms, then frames are lost until it reads; a
 /// sender with QNET_OPT_SEND_TIMEOUT_MS 0 gets QNET_ERR_AGAIN until then, and of a Unix remote's room
 /// the descriptor of qnet_fd() tells nothing: it tries again after a while.
-/// What does not come from the remote is not delivered; nor is a member's own multicast, nor the
-/// `VFKT` that vfkit begins with. Datagrams that are shorter or longer than any frame count as
-/// rx_runts.
+/// What does not come from the remote is not delivered, and counted in rx_foreign; nor is a member's own
+/// multicast delivered, nor the `VFKT` that vfkit begins with. Datagrams that are shorter or longer
+/// than any frame count as rx_runts.
+///
+/// Without a remote it is whoever sends first, were it no frame: what is sent before is lost, and
+/// counted in tx_dropped; qnet_peer_addr() tells "" until then, and who it is from then on. With
+/// QNET_OPT_RELEARN 1 a later sender takes its place. (It is learned when what it has sent is
+/// read: by a receive, a handler, a hub or a link.)
 ///
 /// @param network  "udp", "udp4" or "udp6"; "unixgram"; or "mcast" (IPv4 multicast).
 /// @param local    Where to receive. UDP: "host:port", "[v6]:port" or ":port" (every interface); port
@@ -24,9 +29,9 @@ use crate::{dgram, tap};
 /// @param remote   Where to send. UDP: "host:port", "[v6]:port" or ":port" (this host); for "udp" v4
 ///                 where there is a choice, for QEMU has no v6. Unix: as above, as the remote gave it
 ///                 to the system; a relative path begins at the working directory of each
-///                 send. Multicast: the group, "230.0.0.1:1234".
+///                 send. NULL: whoever sends first. Multicast: the group, "230.0.0.1:1234".
 /// @param out      The connection, to be closed with qnet_close(); NULL on failure.
-/// @return QNET_OK; QNET_ERR_INVALID (a NULL, an unknown network, a malformed address),
+/// @return QNET_OK; QNET_ERR_INVALID (another NULL, an unknown network, a malformed address),
 ///         QNET_ERR_BUSY (somebody, or a file that is no socket, is at that local address),
 ///         QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
 ///
@@ -51,7 +56,11 @@ pub unsafe extern "C-unwind" fn qnet_dgram(
                     b"mcast" if local.is_null() => b"",
                     _ => string(local, "local")?,
                 };
-                put(to, handle_of(dgram::open(network, local, string(remote, "remote")?)?));
+                let remote = match remote.is_null() {
+                    true => None,
+                    false => Some(string(remote, "remote")?),
+                };
+                put(to, handle_of(dgram::open(network, local, remote)?));
                 Ok(OK)
             },
         )
@@ -86,7 +95,9 @@ pub unsafe extern "C-unwind" fn qnet_tap(name: *const c_char, out: *mut *mut qne
     }
 }
 
-/// Tells the `-netdev` argument with which a QEMU joins a datagram connection.
+/// Tells the `-netdev` argument with which a QEMU joins a datagram connection. Where the remote is
+/// whoever sends, and nobody has sent yet, that QEMU is on this host, with a port that its system chooses;
+/// for Unix sockets there is no such argument.
 ///
 /// @param conn          One of qnet_dgram().
 /// @param id            The netdev's id: a letter, then letters, digits, '-', '.' and '_'.
@@ -96,7 +107,8 @@ pub unsafe extern "C-unwind" fn qnet_tap(name: *const c_char, out: *mut *mut qne
 /// @return The argument's length without the NUL, which may be more than there was room for;
 ///         QNET_ERR_HANDLE, QNET_ERR_INVALID (a NULL, a malformed id, no such version),
 ///         QNET_ERR_UNSUPPORTED (another kind of connection, or not for that QEMU: Unix sockets before
-///         7.2; abstract names and v6 for any), QNET_ERR_INTERNAL.
+///         7.2; abstract names, v6 and a Unix remote that is not known yet for any),
+///         QNET_ERR_INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_netdev(
     conn: *mut qnet_conn,

@@ -53,7 +53,8 @@ pub unsafe extern "C-unwind" fn qnet_local_addr(
 }
 
 /// Tells the address of the peer's end, as it was when the connection was made; while one that is
-/// dialled again is down, the address that is dialled, or nothing where that is a name.
+/// dialled again is down, the address that is dialled, or nothing where that is a name. Of a
+/// qnet_dgram() without a remote, who sent first (QNET_OPT_RELEARN 1: last), or nothing.
 ///
 /// @param buf  As for qnet_local_addr().
 /// @param cap  As for qnet_local_addr().
