@@ -238,6 +238,9 @@ impl Cork {
     }
 
     fn check_clock(&self) {
+        if self.process.get() != process().number() {
+            return;
+        }
         self.returned.set(self.returned.get() + 1);
         if cycles().wrapping_sub(self.since.get()) > HELD_MAX {
             release();
@@ -320,6 +323,13 @@ pub fn with_lane<R>(conn: Ref<Conn>, f: impl FnOnce(&mut Writer) -> R) -> Option
     };
     // The list is gone at the thread's very end.
     HELD.try_with(lane).ok().flatten()
+}
+
+/// This thread goes on in a forked child: what it held is the parent's, which writes it.
+pub fn forget() {
+    with(Cork::close);
+    wake::before_waiting(None);
+    let _ = HELD.try_with(|held| held.borrow_mut().lanes.clear());
 }
 
 /// Writes everything that this thread holds.

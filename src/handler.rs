@@ -134,18 +134,18 @@ pub fn run(conn: Ref<Conn>, process: &'static Process) {
     loop {
         match guarded(conn, || conn.next_step()).unwrap_or(Step::Stop) {
             Step::Deliver { handler, bytes, len } => {
-                callback::enter(conn, Doing::Frames);
                 // SAFETY: while `delivering` is set, which only this thread takes back, nobody
                 // moves, writes or frees these bytes of the connection's buffer.
                 let bytes = unsafe { std::slice::from_raw_parts(bytes, len) };
-                cork::with(|cork| {
-                    cork.begin(process);
-                    deliver(conn.slot, process, cork, handler, bytes);
+                let is_same = callback::run(conn, Doing::Frames, || {
+                    cork::with(|cork| {
+                        cork.begin(process);
+                        deliver(conn.slot, process, cork, handler, bytes);
+                    });
                 });
-                if !process.is_current() {
-                    return; // forked inside the handler: all this is the parent's
+                if !is_same {
+                    return;
                 }
-                callback::leave();
                 guarded(conn, || {
                     cork::release();
                     cork::with(Cork::close);
@@ -153,16 +153,15 @@ pub fn run(conn: Ref<Conn>, process: &'static Process) {
                 });
             }
             Step::Close { handler, code } => {
-                callback::enter(conn, Doing::OwnClose);
-                if let Some(handler) = handler {
-                    // SAFETY: the promise made with the handler.
-                    unsafe { (handler.call)(handler.user.0, code) };
+                let is_same = callback::run(conn, Doing::OwnClose, || {
+                    if let Some(handler) = handler {
+                        // SAFETY: the promise made with the handler.
+                        unsafe { (handler.call)(handler.user.0, code) };
+                    }
+                });
+                if is_same {
+                    guarded(conn, || conn.closed());
                 }
-                if !process.is_current() {
-                    return;
-                }
-                callback::leave();
-                guarded(conn, || conn.closed());
                 return;
             }
             Step::Stop => return,
