@@ -3,6 +3,8 @@
  * handler, or coalesced for a time. Whatever is done meanwhile, all of them
  * arrive, whole, in order and without a further call.
  */
+#include <sys/resource.h>
+
 #include "links.h"
 
 enum { QUEUED = 50, WHEN = 10, NEVER = -1, HURRIED = 300 };
@@ -1228,6 +1230,78 @@ static void cork_switched_while_coalescing(void)
     check_sent(scene->target, 3 * QUEUED);
 }
 
+/* ---- What rests meanwhile ---- */
+
+enum { RESTING_MS = 400, STUCK = 100, STUCK_LIMIT = 40 };
+
+static long long processor_ms(void)
+{
+    struct timespec time;
+
+    CHECK(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time) == 0);
+    return (long long)time.tv_sec * 1000 + time.tv_nsec / 1000000;
+}
+
+/* While only the peer or time is waited for, next to nothing runs. */
+static void rests(void)
+{
+    long long before = processor_ms();
+
+    raw_sleep_ms(RESTING_MS);
+    CHECK(processor_ms() - before < RESTING_MS / 5);
+}
+
+/* What is held for a second, for a peer that has left, meets its end then and not before. */
+static void coalescing_peer_leaves(void)
+{
+    struct flow flow = flow_of_one_size(&short_frame);
+    int fd;
+    qnet_conn *conn = coalescing(&fd, 1000000);
+    qnet_stats stats;
+
+    CHECK_INT(flow_send(&flow, conn, 0, 5), 5);
+    close(fd);
+    rests();
+    EVENTUALLY((stats = stats_of(conn), stats.tx_frames + stats.tx_dropped) == 5);
+    CHECK_INT(flow_send(&flow, conn, 0, 1), QNET_ERR_CLOSED);
+    CHECK_INT(qnet_close(conn), QNET_OK);
+}
+
+/* Fills a connection until something of it is the library's to write. */
+static void stick(qnet_conn *conn, struct flow *flow)
+{
+    CHECK_INT(qnet_set(conn, QNET_OPT_SNDBUF, 1), QNET_OK);
+    CHECK_INT(qnet_set(conn, QNET_OPT_SEND_TIMEOUT_MS, 0), QNET_OK);
+    while (flow_send(flow, conn, 0, 1) == 1)
+        CHECK(flow->next < 1000);
+}
+
+/* A limit on descriptors below what is waited for already: all is written, and nothing spins. */
+static void stuck_above_the_limit(void)
+{
+    static const struct rlimit low = { STUCK_LIMIT, STUCK_LIMIT };
+    struct flow flows[STUCK], got;
+    qnet_conn *conns[STUCK];
+    int fds[STUCK], i;
+
+    for (i = 0; i < STUCK; i++) {
+        conns[i] = raw_pair(&fds[i]);
+        flows[i] = flow_of_one_size(&too_long_to_hold);
+        stick(conns[i], &flows[i]);
+    }
+    CHECK(setrlimit(RLIMIT_NOFILE, &low) == 0);
+    for (i = 0; i < STUCK; i++) {
+        got = flow_of_one_size(&too_long_to_hold);
+        raw_take_until(fds[i], &got, flows[i].next);
+        if (i == 0)
+            rests();
+    }
+    for (i = 0; i < STUCK; i++) {
+        check_sent(conns[i], flows[i].next);
+        CHECK_INT(qnet_close(conns[i]), QNET_OK);
+    }
+}
+
 int main(void)
 {
     RUN(corked_writes);
@@ -1262,5 +1336,7 @@ int main(void)
     RUN(coalescing_closed_unread);
     RUN(corked_and_coalesced);
     RUN(cork_switched_while_coalescing);
+    RUN(coalescing_peer_leaves);
+    RUN(stuck_above_the_limit);
     return check_done();
 }

@@ -173,7 +173,9 @@ impl CloseCall {
     #[must_use]
     pub fn run(self) -> bool {
         // SAFETY: the promise made when it was set.
-        run(self.conn, self.doing, || unsafe { (self.handler.call)(self.handler.user.0, self.code) })
+        run(self.conn, self.doing, || unsafe {
+            (self.handler.call)(self.handler.user.0, self.code)
+        })
     }
 
     /// Says that it has returned.

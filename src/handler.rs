@@ -268,7 +268,7 @@ impl Ref<Conn> {
                 continue;
             }
             if !state.rx.fill(&socket, &self.slot.rx_counts) {
-                // A signal or a lack of memory only makes it look again.
+                // What it fails for only makes it look again.
                 let _ = self.wait_readable(state, &socket, epoch, Deadline::Never);
             }
         }

@@ -518,7 +518,7 @@ impl Ref<Conn> {
         let socket = state.socket().clone();
         let epoch = socket.wake.epoch();
         drop(state);
-        // Failing is being short of memory: look again.
+        // What it fails for only makes it look again.
         let _ = socket.wake.wait_fds(epoch, PollFds::new(), due);
         None
     }
