@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
 
 use crate::conn::Conn;
-use crate::cork::{self, Cork};
+use crate::cork;
 use crate::handle::Ref;
 use crate::process::{self, Process};
 
@@ -109,7 +109,7 @@ thread_local! {
 impl Drop for Calls {
     /// The thread ends; what still runs on it was ended from inside.
     fn drop(&mut self) {
-        cork::with(Cork::close);
+        cork::close();
         while let Some(running) = self.0.pop() {
             if running.process.is_current() {
                 running.conn.callback_died(running.doing);
@@ -135,7 +135,7 @@ pub fn run(conn: Ref<Conn>, doing: Doing, call: impl FnOnce()) -> bool {
     with_calls(|calls| calls.pop());
     let is_same = process.is_current();
     if !is_same {
-        cork::forget();
+        cork::close();
     }
     is_same
 }

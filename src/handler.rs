@@ -147,8 +147,7 @@ pub fn run(conn: Ref<Conn>, process: &'static Process) {
                     return;
                 }
                 guarded(conn, || {
-                    cork::release();
-                    cork::with(Cork::close);
+                    cork::close();
                     conn.delivered();
                 });
             }
@@ -209,7 +208,6 @@ fn deliver(conn: &Conn, process: &'static Process, cork: &Cork, handler: Handler
                 cork.open(next.is_some());
                 // SAFETY: the promise made with the handler; the frame lives for the call.
                 unsafe { call(user, frame.as_ptr(), frame.len()) };
-                cork.check();
             }
         }
         HandlerFn::Batch(call) => {
@@ -227,7 +225,6 @@ fn deliver(conn: &Conn, process: &'static Process, cork: &Cork, handler: Handler
                 cork.open(matches!(frame::front(&bytes[at..]), Front::Whole(_)));
                 // SAFETY: as above, for every frame of the array.
                 unsafe { call(user, frames.as_ptr(), run.frames) };
-                cork.check();
             }
         }
     }
