@@ -3,6 +3,10 @@
  * handler, or coalesced for a time. Whatever is done meanwhile, all of them
  * arrive, whole, in order and without a further call.
  */
+#include <dirent.h>
+#include <semaphore.h>
+#include <sys/resource.h>
+
 #include "links.h"
 
 enum { QUEUED = 50, WHEN = 10, NEVER = -1, HURRIED = 300 };
@@ -509,38 +513,32 @@ static void waits_inside(void)
 
 /* ---- A slow handler ---- */
 
-static void send_and_sleep(void *user, const uint8_t *frame, size_t len)
+/* In each call what was sent in it, or in the one before, goes out, however long that takes. */
+static void send_and_wait(void *user, const uint8_t *frame, size_t len)
 {
     struct scene *scene = user;
 
-    CHECK(bytes_waiting(scene->target_fd) >= (int)scene->sent);
     send_on(scene, frame, len);
-    raw_sleep_ms(5);
+    EVENTUALLY(bytes_waiting(scene->target_fd) >= (int)scene->sent);
     poke(&scene->calls, scene->calls + 1);
 }
 
-static void sleep_and_send(void *user, const uint8_t *frame, size_t len)
+static void wait_and_send(void *user, const uint8_t *frame, size_t len)
 {
     struct scene *scene = user;
-    size_t last = scene->calls > 0 ? RAW_PREFIX + len : 0;
-
-    CHECK(bytes_waiting(scene->target_fd) >= (int)(scene->sent - last));
-    raw_sleep_ms(5);
+    EVENTUALLY(bytes_waiting(scene->target_fd) >= (int)scene->sent);
     send_on(scene, frame, len);
     poke(&scene->calls, scene->calls + 1);
 }
 
-/* The first return more than a millisecond after a frame was held ends its holding. */
-/* Fast for long enough that nobody looks at the clock any more, then slow. */
-static void hurry_then_sleep(void *user, const uint8_t *frame, size_t len)
+/* Fast at first, for many frames that are written together, then slow. */
+static void hurry_then_wait(void *user, const uint8_t *frame, size_t len)
 {
     struct scene *scene = user;
 
+    send_on(scene, frame, len);
     if (scene->calls >= HURRIED)
         EVENTUALLY(bytes_waiting(scene->target_fd) >= (int)scene->sent);
-    send_on(scene, frame, len);
-    if (scene->calls >= HURRIED)
-        raw_sleep_ms(5);
     poke(&scene->calls, scene->calls + 1);
 }
 
@@ -549,14 +547,14 @@ static void fast_handler_that_gets_slow(void)
     struct scene *scene = scene_make();
     unsigned count = HURRIED + 20;
 
-    scene_start(scene, hurry_then_sleep, count, &short_frame);
+    scene_start(scene, hurry_then_wait, count, &short_frame);
     EVENTUALLY(peek(&scene->calls) == (int)count);
     take_all(scene->target_fd, &short_frame, count, 0);
 }
 
 static void slow_handlers(void)
 {
-    static const qnet_handler handlers[] = { send_and_sleep, sleep_and_send };
+    static const qnet_handler handlers[] = { send_and_wait, wait_and_send };
     size_t i;
 
     for (i = 0; i < 2; i++) {
@@ -568,9 +566,71 @@ static void slow_handlers(void)
     }
 }
 
+/* ---- A reply that the next call waits for ---- */
+
+struct dialogue {
+    qnet_conn *conn;
+    int fd;
+    int calls;
+    sem_t heard;
+};
+
+static void reply_then_wait(struct dialogue *dialogue, const uint8_t *frame, size_t len)
+{
+    if (dialogue->calls++ % 2 == 0)
+        CHECK_INT(qnet_send(dialogue->conn, frame, len), QNET_OK);
+    else
+        while (sem_wait(&dialogue->heard) != 0)
+            CHECK(errno == EINTR);
+}
+
+static void on_question(void *user, const uint8_t *frame, size_t len)
+{
+    reply_then_wait(user, frame, len);
+}
+
+static void on_questions(void *user, const qnet_frame *frames, size_t count)
+{
+    size_t i;
+
+    for (i = 0; i < count; i++)
+        reply_then_wait(user, frames[i].data, frames[i].len);
+}
+
+/* What one call sends arrives while the next call, which may wait for that, is not over. */
+static void reply_before_the_next_call_is_over(void)
+{
+    int batch, i, count = rounds(200);
+
+    for (batch = 0; batch < 2; batch++) {
+        struct dialogue *dialogue = allocate(sizeof *dialogue);
+        struct flow flow = flow_of_one_size(&short_frame), got = flow;
+
+        dialogue->conn = raw_pair(&dialogue->fd);
+        dialogue->calls = 0;
+        CHECK(sem_init(&dialogue->heard, 0, 0) == 0);
+        raw_send_flow(dialogue->fd, &flow, 2 * (unsigned)count + 1, 0);
+        if (batch)
+            CHECK_INT(qnet_set_batch_handler(dialogue->conn, on_questions, dialogue), QNET_OK);
+        else
+            CHECK_INT(qnet_set_handler(dialogue->conn, on_question, dialogue), QNET_OK);
+        for (i = 0; i < count; i++) {
+            take(dialogue->fd, &got, 2 * (unsigned)i + 1);
+            CHECK_INT(sem_post(&dialogue->heard), 0);
+            got.next++;
+        }
+        take(dialogue->fd, &got, 2 * (unsigned)count + 1);
+        CHECK_INT(qnet_close(dialogue->conn), QNET_OK);
+        close(dialogue->fd);
+        CHECK(sem_destroy(&dialogue->heard) == 0);
+        free(dialogue);
+    }
+}
+
 /* ---- Other targets and other ways to send ---- */
 
-enum { TARGETS = 5 };
+/* More than a thread holds something for at a time. */
+enum { TARGETS = 40 };
 
 struct fan {
     qnet_conn *targets[TARGETS];
@@ -1228,6 +1288,154 @@ static void cork_switched_while_coalescing(void)
     check_sent(scene->target, 3 * QUEUED);
 }
 
+/* ---- What rests meanwhile ---- */
+
+enum { RESTING_MS = 400, STUCK = 100, STUCK_LIMIT = 40 };
+
+static long long processor_ms(void)
+{
+    struct timespec time;
+
+    CHECK(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time) == 0);
+    return (long long)time.tv_sec * 1000 + time.tv_nsec / 1000000;
+}
+
+/* How often the library's own thread has gone to sleep; 0 where there is none. */
+static long service_wakings(void)
+{
+    char path[300], line[100];
+    struct dirent *entry;
+    long wakings = 0, some;
+    DIR *tasks = opendir("/proc/self/task");
+
+    CHECK(tasks != NULL);
+    while ((entry = readdir(tasks)) != NULL) {
+        FILE *status;
+        int is_service = 0;
+
+        snprintf(path, sizeof path, "/proc/self/task/%s/status", entry->d_name);
+        status = entry->d_name[0] != '.' ? fopen(path, "r") : NULL;
+        while (status && fgets(line, sizeof line, status)) {
+            is_service |= strcmp(line, "Name:\tqnet-service\n") == 0;
+            if (is_service && sscanf(line, "voluntary_ctxt_switches: %ld", &some) == 1)
+                wakings += some;
+        }
+        if (status)
+            fclose(status);
+    }
+    closedir(tasks);
+    return wakings;
+}
+
+/* While only the peer or time is waited for, next to nothing runs. */
+static void rests(void)
+{
+    long long before = processor_ms();
+
+    raw_sleep_ms(RESTING_MS);
+    CHECK(processor_ms() - before < RESTING_MS / 5);
+}
+
+/* What is held for a second, for a peer that has left, meets its end then and not before. */
+static void coalescing_peer_leaves(void)
+{
+    struct flow flow = flow_of_one_size(&short_frame);
+    int fd;
+    qnet_conn *conn = coalescing(&fd, 1000000);
+    qnet_stats stats;
+
+    CHECK_INT(flow_send(&flow, conn, 0, 5), 5);
+    close(fd);
+    rests();
+    EVENTUALLY((stats = stats_of(conn), stats.tx_frames + stats.tx_dropped) == 5);
+    CHECK_INT(flow_send(&flow, conn, 0, 1), QNET_ERR_CLOSED);
+    CHECK_INT(qnet_close(conn), QNET_OK);
+}
+
+/* A handler that goes on for long after many sends, to a peer that is there or has left. */
+static void handler_that_blocks(void)
+{
+    int leaves;
+
+    for (leaves = 0; leaves < 2; leaves++) {
+        struct scene *scene = scene_make();
+        long wakings;
+
+        scene->may_fail = leaves;
+        scene->when = QUEUED - 2;
+        scene->act = act_pause;
+        scene_start(scene, on_frame, QUEUED, &short_frame);
+        EVENTUALLY(peek(&scene->is_acting));
+        if (leaves)
+            close(scene->target_fd);
+        else
+            EVENTUALLY(bytes_waiting(scene->target_fd) >= (int)scene->sent);
+        wakings = service_wakings();
+        rests();
+        CHECK(service_wakings() - wakings < RESTING_MS / 20);
+        poke(&scene->may_go_on, 1);
+        EVENTUALLY(peek(&scene->calls) == QUEUED);
+        if (!leaves)
+            take_all(scene->target_fd, &short_frame, QUEUED, 0);
+    }
+}
+
+/* While frames are held again and again, the library's thread looks about once in a millisecond. */
+static void steady_relay(void)
+{
+    struct scene *scene = scene_make();
+    struct flow flow = flow_of_one_size(&short_frame), got = flow;
+    long wakings;
+    long long began;
+
+    CHECK_INT(qnet_set_handler(scene->source, on_frame, scene), QNET_OK);
+    began = raw_now_ms();
+    wakings = service_wakings();
+    while (raw_now_ms() - began < RESTING_MS) {
+        raw_send_flow(scene->source_fd, &flow, 10, 0);
+        take(scene->target_fd, &got, flow.next);
+    }
+    CHECK(service_wakings() - wakings < 4 * (raw_now_ms() - began));
+    wakings = service_wakings();
+    rests();
+    CHECK(service_wakings() - wakings < RESTING_MS / 20);
+}
+
+/* Fills a connection until something of it is the library's to write. */
+static void stick(qnet_conn *conn, struct flow *flow)
+{
+    CHECK_INT(qnet_set(conn, QNET_OPT_SNDBUF, 1), QNET_OK);
+    CHECK_INT(qnet_set(conn, QNET_OPT_SEND_TIMEOUT_MS, 0), QNET_OK);
+    while (flow_send(flow, conn, 0, 1) == 1)
+        CHECK(flow->next < 1000);
+}
+
+/* A limit on descriptors below what is waited for already: all is written, and nothing spins. */
+static void stuck_above_the_limit(void)
+{
+    static const struct rlimit low = { STUCK_LIMIT, STUCK_LIMIT };
+    struct flow flows[STUCK], got;
+    qnet_conn *conns[STUCK];
+    int fds[STUCK], i;
+
+    for (i = 0; i < STUCK; i++) {
+        conns[i] = raw_pair(&fds[i]);
+        flows[i] = flow_of_one_size(&too_long_to_hold);
+        stick(conns[i], &flows[i]);
+    }
+    CHECK(setrlimit(RLIMIT_NOFILE, &low) == 0);
+    for (i = 0; i < STUCK; i++) {
+        got = flow_of_one_size(&too_long_to_hold);
+        raw_take_until(fds[i], &got, flows[i].next);
+        if (i == 0)
+            rests();
+    }
+    for (i = 0; i < STUCK; i++) {
+        check_sent(conns[i], flows[i].next);
+        CHECK_INT(qnet_close(conns[i]), QNET_OK);
+    }
+}
+
 int main(void)
 {
     RUN(corked_writes);
@@ -1239,6 +1447,7 @@ int main(void)
     RUN(waits_inside);
     RUN(slow_handlers);
     RUN(fast_handler_that_gets_slow);
+    RUN(reply_before_the_next_call_is_over);
     RUN(several_targets);
     RUN(echo);
     RUN(mixed_ways);
@@ -1262,5 +1471,9 @@ int main(void)
     RUN(coalescing_closed_unread);
     RUN(corked_and_coalesced);
     RUN(cork_switched_while_coalescing);
+    RUN(handler_that_blocks);
+    RUN(steady_relay);
+    RUN(coalescing_peer_leaves);
+    RUN(stuck_above_the_limit);
     return check_done();
 }

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
 
 use crate::conn::Conn;
-use crate::cork::{self, Cork};
+use crate::cork;
 use crate::handle::Ref;
 use crate::process::{self, Process};
 
@@ -109,7 +109,7 @@ thread_local! {
 impl Drop for Calls {
     /// The thread ends; what still runs on it was ended from inside.
     fn drop(&mut self) {
-        cork::with(Cork::close);
+        cork::close();
         while let Some(running) = self.0.pop() {
             if running.process.is_current() {
                 running.conn.callback_died(running.doing);
@@ -123,14 +123,21 @@ fn with_calls<R>(f: impl FnOnce(&mut Vec<Running>) -> R) -> Option<R> {
     CALLS.try_with(|calls| f(&mut calls.borrow_mut().0)).ok()
 }
 
-/// Says that a callback begins; `leave` must follow when it returns.
-pub fn enter(conn: Ref<Conn>, doing: Doing) {
+/// Every callback runs in here: `call` calls one function of the caller's, or the frame handler again
+/// and again. It must hold nothing with a destructor. Returns whether this process is still the one
+/// that it was: in a child forked inside, all that the library had is the parent's, memory and
+/// descriptors, and nobody may touch it any more, be it to lock, to write or to tell somebody.
+#[must_use]
+pub fn run(conn: Ref<Conn>, doing: Doing, call: impl FnOnce()) -> bool {
     let process = process::process();
     with_calls(|calls| calls.push(Running { conn, process, doing }));
-}
-
-pub fn leave() {
+    call();
     with_calls(|calls| calls.pop());
+    let is_same = process.is_current();
+    if !is_same {
+        cork::close();
+    }
+    is_same
 }
 
 /// Whether this thread is inside a callback of any kind, where no call waits for another.
@@ -161,14 +168,18 @@ fn any_of(conn: Ref<Conn>, is: impl Fn(Doing) -> bool) -> bool {
 }
 
 impl CloseCall {
-    /// Says that the call begins, on this thread of the caller's.
-    pub fn enter(self) {
-        enter(self.conn, self.doing);
+    /// Calls it on this thread of the caller's. Returns as `run` does; where that is true, `returned`
+    /// must follow.
+    #[must_use]
+    pub fn run(self) -> bool {
+        // SAFETY: the promise made when it was set.
+        run(self.conn, self.doing, || unsafe {
+            (self.handler.call)(self.handler.user.0, self.code)
+        })
     }
 
     /// Says that it has returned.
-    pub fn leave(self) {
-        leave();
+    pub fn returned(self) {
         if self.doing != Doing::LateClose {
             self.conn.close_handler_returned();
         }

@@ -125,9 +125,8 @@ impl Finish {
         let (mut events, again) = room.unwrap_or((PollFlags::empty(), Deadline::Never));
         let mut until = self.deadline.sooner(again);
         if let Some(position) = &self.draining {
-            if !self.is_stopped {
-                events |= PollFlags::IN;
-            }
+            // One that can write no more may still leave.
+            events |= if self.is_stopped { PollFlags::HUP } else { PollFlags::IN };
             if let Some(heard) = self.heard
                 && !is_writing
                 && (self.is_stopped || !position.inside_frame())

@@ -134,35 +134,33 @@ pub fn run(conn: Ref<Conn>, process: &'static Process) {
     loop {
         match guarded(conn, || conn.next_step()).unwrap_or(Step::Stop) {
             Step::Deliver { handler, bytes, len } => {
-                callback::enter(conn, Doing::Frames);
                 // SAFETY: while `delivering` is set, which only this thread takes back, nobody
                 // moves, writes or frees these bytes of the connection's buffer.
                 let bytes = unsafe { std::slice::from_raw_parts(bytes, len) };
-                cork::with(|cork| {
-                    cork.begin(process);
-                    deliver(conn.slot, process, cork, handler, bytes);
+                let is_same = callback::run(conn, Doing::Frames, || {
+                    cork::with(|cork| {
+                        cork.begin(process);
+                        deliver(conn.slot, process, cork, handler, bytes);
+                    });
                 });
-                if !process.is_current() {
-                    return; // forked inside the handler: all this is the parent's
+                if !is_same {
+                    return;
                 }
-                callback::leave();
                 guarded(conn, || {
-                    cork::release();
-                    cork::with(Cork::close);
+                    cork::close();
                     conn.delivered();
                 });
             }
             Step::Close { handler, code } => {
-                callback::enter(conn, Doing::OwnClose);
-                if let Some(handler) = handler {
-                    // SAFETY: the promise made with the handler.
-                    unsafe { (handler.call)(handler.user.0, code) };
+                let is_same = callback::run(conn, Doing::OwnClose, || {
+                    if let Some(handler) = handler {
+                        // SAFETY: the promise made with the handler.
+                        unsafe { (handler.call)(handler.user.0, code) };
+                    }
+                });
+                if is_same {
+                    guarded(conn, || conn.closed());
                 }
-                if !process.is_current() {
-                    return;
-                }
-                callback::leave();
-                guarded(conn, || conn.closed());
                 return;
             }
             Step::Stop => return,
@@ -210,7 +208,6 @@ fn deliver(conn: &Conn, process: &'static Process, cork: &Cork, handler: Handler
                 cork.open(next.is_some());
                 // SAFETY: the promise made with the handler; the frame lives for the call.
                 unsafe { call(user, frame.as_ptr(), frame.len()) };
-                cork.check();
             }
         }
         HandlerFn::Batch(call) => {
@@ -228,7 +225,6 @@ fn deliver(conn: &Conn, process: &'static Process, cork: &Cork, handler: Handler
                 cork.open(matches!(frame::front(&bytes[at..]), Front::Whole(_)));
                 // SAFETY: as above, for every frame of the array.
                 unsafe { call(user, frames.as_ptr(), run.frames) };
-                cork.check();
             }
         }
     }
@@ -269,7 +265,7 @@ impl Ref<Conn> {
                 continue;
             }
             if !state.rx.fill(&socket, &self.slot.rx_counts) {
-                // A signal or a lack of memory only makes it look again.
+                // What it fails for only makes it look again.
                 let _ = self.wait_readable(state, &socket, epoch, Deadline::Never);
             }
         }

@@ -10,7 +10,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
 use crate::conn::Conn;
-use crate::cork::Lanes;
 use crate::forward::Loops;
 use crate::handle::Table;
 use crate::hub::Hub;
@@ -29,7 +28,6 @@ pub struct Process {
     pub service: Service,
     pub loops: Loops,
     pub gather: Gather,
-    pub lanes: Lanes,
     number: u32,
     /// The parent's, kept where a leak checker finds it.
     #[allow(dead_code)]
@@ -60,12 +58,6 @@ pub fn process() -> &'static Process {
 }
 
 impl Process {
-    /// Tells it from its parent and its children.
-    #[inline]
-    pub fn number(&self) -> u32 {
-        self.number
-    }
-
     /// Whether it is still this process's: not so in a child forked inside a callback.
     #[inline]
     pub fn is_current(&self) -> bool {

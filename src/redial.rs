@@ -413,13 +413,13 @@ fn start(conn: Ref<Conn>) -> Result<()> {
 /// The thread. Nothing with a destructor lives here across a callback, which may unwind past.
 fn run(conn: Ref<Conn>, process: &'static Process) {
     while let Some(Step::Tell { handler, up }) = guarded(conn, || conn.next_redial_step()) {
-        callback::enter(conn, Doing::State);
-        // SAFETY: the promise made with the handler.
-        unsafe { (handler.call)(handler.user.0, up.into()) };
-        if !process.is_current() {
-            return; // forked inside the handler: all this is the parent's
+        let is_same = callback::run(conn, Doing::State, || {
+            // SAFETY: the promise made with the handler.
+            unsafe { (handler.call)(handler.user.0, up.into()) };
+        });
+        if !is_same {
+            return;
         }
-        callback::leave();
         if guarded(conn, || conn.told()) == Some(true) {
             handler::run(conn, process);
             return;
@@ -518,7 +518,7 @@ impl Ref<Conn> {
         let socket = state.socket().clone();
         let epoch = socket.wake.epoch();
         drop(state);
-        // Failing is being short of memory: look again.
+        // What it fails for only makes it look again.
         let _ = socket.wake.wait_fds(epoch, PollFds::new(), due);
         None
     }

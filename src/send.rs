@@ -4,8 +4,8 @@
 //! rest first: its sender, which waits; another sender; or the library's own thread, once nobody
 //! waits. So no lock is held while a thread waits, and threads never mix their bytes.
 //!
-//! A frame that is held back for others to join it waits in the same place, or in its thread's lane
-//! (`cork`). What is in the backlog was always taken before what is in the lane.
+//! A frame that is held back for others to join it waits in the same place, as one does that was
+//! forwarded to a full socket: whatever was taken and is not written lies in one queue.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -18,14 +18,13 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 
 use crate::conn::{Conn, qnet_stats};
-use crate::cork::{self, Lane, Writer};
+use crate::cork::{self, Cork};
 use crate::error::{Error, Result};
 use crate::frame::{self, PREFIX, Walk};
 use crate::handle::{Ref, Token};
 use crate::memory::Memory;
 use crate::options::{self, Options};
 use crate::process::{Pool, process};
-use crate::service::IDLE;
 use crate::socket::{Lost, Socket, Written};
 use crate::wake::Deadline;
 
@@ -42,8 +41,9 @@ const TCP_PIECE: usize = 128 << 10;
 /// The size of a gathering buffer: any frame has room.
 const BUFFER: usize = TCP_PIECE;
 
-/// How long what a handler's thread holds is left to it before the service thread writes it.
-const ENTRUSTED: Duration = Duration::from_micros(800);
+/// How long a handler's sends are held at most: a little less than the millisecond promised, for the
+/// service thread has to wake up.
+const CORKED: Duration = Duration::from_micros(900);
 
 /// How many gathering buffers are kept for later: as much as waits for a port of a hub at most.
 const KEPT: usize = 8;
@@ -70,10 +70,8 @@ pub struct Tx {
     redials: bool,
     /// Why what is written goes nowhere, until the connection has been: the peer has left.
     lost: Option<Error>,
-    backlog: Backlog,
-    /// What comes behind the backlog; there only while the socket is stuck.
-    queue: VecDeque<Backlog>,
-    corked: Option<Corked>,
+    /// What was taken and is not written. No chunk is empty.
+    queue: VecDeque<Chunk>,
     /// Whether the socket did not take all that was last tried.
     is_stuck: bool,
     /// Whether frames are messages of their own; and of datagrams, since when the socket has taken
@@ -100,52 +98,32 @@ pub struct Tx {
     unheard: Lost,
 }
 
-/// What was taken and is not yet written: a frame that the socket has taken a part of, frames held
-/// back for others to join them, or forwarded ones that found the socket full.
-#[derive(Default)]
-struct Backlog {
-    /// Empty, or a gathering buffer, of which `len` bytes are used.
+/// Frames in wire format, one behind another.
+struct Chunk {
+    /// A gathering buffer, of which `len` bytes are used.
     buffer: Memory,
     len: usize,
     frames: usize,
     progress: Progress,
 }
 
-impl Backlog {
-    fn is_empty(&self) -> bool {
-        self.len == 0
+impl Chunk {
+    fn new() -> Chunk {
+        let buffer = process().gather.take();
+        Chunk { buffer, len: 0, frames: 0, progress: Progress::default() }
     }
 
     fn give_back(self) {
-        if !self.buffer.is_empty() {
-            process().gather.give_back(self.buffer);
-        }
+        process().gather.give_back(self.buffer);
     }
 
     /// Appends a frame for which there is room.
     #[inline]
     fn push(&mut self, wire: &Wire<'_>) {
-        if self.buffer.is_empty() {
-            self.buffer = process().gather.take();
-        }
         let end = self.len + wire.len();
         wire.copy_to(&mut self.buffer[self.len..end]);
         self.len = end;
         self.frames += 1;
-    }
-}
-
-/// What a thread holds back by itself.
-struct Corked {
-    lane: Arc<Lane>,
-    progress: Progress,
-    /// Whether its thread has left it: when all is written, it goes.
-    is_left: bool,
-}
-
-impl Corked {
-    fn is_empty(&self) -> bool {
-        self.progress.written == self.lane.contents().0.len()
     }
 }
 
@@ -178,21 +156,42 @@ impl Progress {
 struct Hold {
     /// How long others may join (`QNET_OPT_TX_USECS`).
     time: Duration,
-    /// When the last send was not held back: one that comes long after it is alone, and goes at once.
+    /// When the last send came that began to be held, or was alone: one that comes long after it is
+    /// alone, and goes at once.
     last: Option<Instant>,
     /// When what is held is to be written by the service thread, if nobody does it before.
     due: Option<Instant>,
-    /// When the service thread looks next, if it does.
+    /// The shortest time that a frame of what is held may be, and so the longest that `due` is away.
+    within: Duration,
+    /// When the service thread looks next, if it does; and whether anything was held since it did.
     look: Option<Instant>,
+    was_used: bool,
 }
 
 impl Hold {
-    /// When to look again though nothing is held: a steady sender will soon have something held, and
-    /// to wake the thread, or start one, costs it more than the thread's looking.
-    fn next_look(&self, now: Instant) -> Option<Instant> {
-        let time = if self.time.is_zero() { ENTRUSTED } else { self.time };
-        let last = self.last.filter(|last| now - *last < time.max(IDLE))?;
-        Some(if now - last < time { now + time } else { last + time.max(IDLE) })
+    /// Whether a frame that may be held for `time` may join what is held, and changes nothing.
+    #[inline]
+    fn is_joined(&self, time: Duration) -> bool {
+        self.due.is_some() && self.within <= time
+    }
+
+    /// A frame is held that may be for `time`.
+    fn begin(&mut self, time: Duration) {
+        if self.is_joined(time) {
+            return;
+        }
+        let due = Instant::now() + time;
+        self.within = self.due.map_or(time, |_| time.min(self.within));
+        self.due = Some(self.due.map_or(due, |before| before.min(due)));
+        self.was_used = true;
+    }
+
+    /// The service thread has looked: when it does so next. A steady sender will soon have something
+    /// held, and to wake the thread costs it more than the thread's looking.
+    fn next_look(&mut self, now: Instant) -> Option<Instant> {
+        let was_used = std::mem::take(&mut self.was_used);
+        self.look = self.due.or(was_used.then(|| now + self.within));
+        self.look
     }
 }
 
@@ -321,7 +320,6 @@ impl Tx {
         if !self.redials {
             self.end = self.end.take().or_else(|| self.lost.clone());
         }
-        self.shut_lane();
     }
 
     pub fn add_to(&self, stats: &mut qnet_stats) {
@@ -340,19 +338,11 @@ impl Tx {
 
     /// No send is taken any more; what was taken is still written.
     pub fn end(&mut self, reason: Error) {
-        self.shut_lane();
         self.end = Some(reason);
     }
 
-    /// The next send that would be held back looks here first.
-    fn shut_lane(&self) {
-        if let Some(corked) = &self.corked {
-            corked.lane.shut();
-        }
-    }
-
     pub fn has_backlog(&self) -> bool {
-        !self.backlog.is_empty() || self.corked.as_ref().is_some_and(|corked| !corked.is_empty())
+        !self.queue.is_empty()
     }
 
     /// How reading the stream must take its end: a reset that a write met is no end in order.
@@ -397,27 +387,12 @@ impl Tx {
 
     /// Gives up what is not written.
     pub fn drop_backlog(&mut self) {
-        for backlog in self.queue.drain(..).chain([std::mem::take(&mut self.backlog)]) {
-            self.dropped += (backlog.frames - backlog.progress.frames) as u64;
-            backlog.give_back();
+        for chunk in std::mem::take(&mut self.queue) {
+            self.dropped += (chunk.frames - chunk.progress.frames) as u64;
+            chunk.give_back();
         }
-        self.queue = VecDeque::new();
         self.is_stuck = false;
         self.hold.due = None;
-        if let Some(mut corked) = self.corked.take() {
-            let (bytes, frames) = corked.lane.contents();
-            self.dropped += (frames - corked.progress.frames) as u64;
-            corked.progress = Progress { written: bytes.len(), whole: bytes.len(), frames };
-            self.keep_corked(corked);
-        }
-    }
-
-    fn keep_corked(&mut self, corked: Corked) {
-        if !corked.is_left || !corked.is_empty() {
-            self.corked = Some(corked);
-        } else {
-            process().lanes.give_back(Writer::of(corked.lane));
-        }
     }
 
     /// Writes what it can of what is not written. Returns whether that was all. An error is the end
@@ -433,42 +408,24 @@ impl Tx {
     }
 
     fn try_backlog(&mut self) -> Result<bool> {
-        while !self.backlog.is_empty() {
-            let mut backlog = std::mem::take(&mut self.backlog);
-            let bytes = &backlog.buffer[..backlog.len];
-            let is_all = self.write_frames(bytes, backlog.frames, &mut backlog.progress);
+        while let Some(mut chunk) = self.queue.pop_front() {
+            let is_all = self.write_chunk(&mut chunk);
             if !matches!(is_all, Ok(true)) {
-                self.backlog = backlog;
+                self.queue.push_front(chunk);
                 return is_all;
             }
-            backlog.give_back();
-            self.backlog = self.queue.pop_front().unwrap_or_default();
-            self.hold.due = None;
+            chunk.give_back();
         }
-        if let Some(mut corked) = self.corked.take() {
-            let (bytes, frames) = corked.lane.contents();
-            let is_all = self.write_frames(bytes, frames, &mut corked.progress);
-            self.keep_corked(corked);
-            if !is_all? {
-                return Ok(false);
-            }
-            self.hold.due = None;
-        }
+        self.hold.due = None;
         self.emptied += 1;
         Ok(true)
     }
 
-    /// Writes on in `bytes`, which hold `frames` frames. Returns whether all is written.
-    fn write_frames(
-        &mut self,
-        bytes: &[u8],
-        frames: usize,
-        progress: &mut Progress,
-    ) -> Result<bool> {
+    /// Writes on in a chunk. Returns whether all of it is written.
+    fn write_chunk(&mut self, chunk: &mut Chunk) -> Result<bool> {
+        let Chunk { buffer, len, frames, progress } = chunk;
+        let bytes = &buffer[..*len];
         let unwritten = &bytes[progress.written..];
-        if unwritten.is_empty() {
-            return Ok(true);
-        }
         let written = self.write(&[IoSlice::new(unwritten)]);
         let n = match self.wrote(written, unwritten.len()) {
             // Short of memory for now: what was taken stays.
@@ -476,7 +433,7 @@ impl Tx {
             written => written?,
         };
         let (whole, before) = (progress.whole, progress.frames);
-        progress.advance(bytes, frames, n);
+        progress.advance(bytes, *frames, n);
         self.count(progress.frames - before, progress.whole - whole);
         self.is_stuck = n < unwritten.len();
         Ok(!self.is_stuck)
@@ -496,45 +453,48 @@ impl Tx {
         if wire.len() > HOLD {
             return Ok(Held::Not);
         }
-        if self.corks
-            && let Some(held) = cork::with_lane(conn, |writer| self.cork(writer, wire))
-        {
-            return held;
-        }
-        if !self.coalesces() {
+        let time = if self.corks_for(conn) {
+            CORKED
+        } else if self.coalesces() {
+            self.hold.time
+        } else {
             return Ok(Held::Not);
-        }
-        // What is in a lane may be of the same thread, and comes first.
-        let is_corked = self.corked.as_ref().is_some_and(|corked| !corked.is_empty());
-        let is_full = self.backlog.len + wire.len() > HOLD;
-        if (is_corked || is_full) && !self.make_way()? {
+        };
+        if !self.has_room_to_hold(wire.len()) && !self.make_way()? {
             return Ok(Held::Full);
         }
-        if self.hold.due.is_none() {
-            self.hold.due = Some(Instant::now() + self.hold.time);
-        }
-        self.backlog.push(wire);
+        self.hold.begin(time);
+        self.push(wire);
         Ok(Held::Taken)
     }
 
-    /// Holds a frame back in this thread's own lane.
-    fn cork(&mut self, writer: &mut Writer, wire: &Wire<'_>) -> Result<Held> {
-        let is_own = |corked: &Corked| Arc::ptr_eq(&corked.lane, writer.lane());
-        let goes_on = self.corked.as_ref().is_some_and(is_own) && writer.has_room(wire.len());
-        if !goes_on {
-            if !self.make_way()? {
-                return Ok(Held::Full);
+    /// Whether a send of this thread is held back until its handler's frames are used up: then the
+    /// thread has the connection in its list. Where no more frames are to come it may join others.
+    fn corks_for(&self, conn: Ref<Conn>) -> bool {
+        let is_held = self.hold.due.is_some();
+        let corks = |cork: &Cork| {
+            cork.is_open() && cork.list(conn) || is_held && cork.find(conn.token).is_some()
+        };
+        self.corks && cork::with(corks)
+    }
+
+    /// Whether so much may join what is held; nothing else is in the queue.
+    #[inline]
+    fn has_room_to_hold(&self, wire_len: usize) -> bool {
+        self.queue.back().is_none_or(|chunk| chunk.len + wire_len <= HOLD)
+    }
+
+    /// Appends a frame to what is not written.
+    #[inline]
+    fn push(&mut self, wire: &Wire<'_>) {
+        match self.queue.back_mut() {
+            Some(chunk) if chunk.len + wire.len() <= BUFFER => chunk.push(wire),
+            _ => {
+                let mut chunk = Chunk::new();
+                chunk.push(wire);
+                self.queue.push_back(chunk);
             }
-            if self.corked.as_ref().is_some_and(|corked| !is_own(corked)) {
-                return Ok(Held::Not); // another thread is holding something back
-            }
-            writer.start_over();
-            let (lane, progress) = (writer.lane().clone(), Progress::default());
-            self.corked = Some(Corked { lane, progress, is_left: false });
         }
-        writer.open(self.padded.max(frame::MIN), self.max_frame);
-        writer.append(wire);
-        Ok(Held::Taken)
     }
 
     /// Whether a send now is one of many: another came, or was held, less than the time ago.
@@ -552,17 +512,16 @@ impl Tx {
 
     /// Holds a frame back beside others that are, if nothing but a copy is needed.
     #[inline]
-    fn join(&mut self, frame: &[u8]) -> bool {
-        let joins = self.hold.due.is_some()
-            && self.corked.is_none()
-            && !self.is_stuck
-            && self.end.is_none()
-            && self.fits(frame)
-            && self.backlog.len + PREFIX + frame.len() <= HOLD;
-        if joins {
-            self.backlog.push(&self.wrap(frame));
+    fn join(&mut self, frame: &[u8], is_corked: bool) -> bool {
+        let time = if is_corked { CORKED } else { self.hold.time };
+        let may_join = self.hold.is_joined(time) && (self.corks || !is_corked);
+        if !may_join || self.is_stuck || self.end.is_some() || !self.fits(frame) {
+            return false;
         }
-        joins
+        let wire = self.wrap(frame);
+        // There is a chunk, since something is held.
+        let chunk = self.queue.back_mut().filter(|chunk| chunk.len + wire.len() <= HOLD);
+        chunk.map(|chunk| chunk.push(&wire)).is_some()
     }
 
     /// Takes what it can of `frames` at once, which then begins with the first frame not taken.
@@ -777,8 +736,8 @@ impl Tx {
             let wire = wire.expect("as many frames as were written");
             taken += 1;
             if written < wire.len() {
-                self.backlog.push(&wire);
-                self.backlog.progress.written = written;
+                self.push(&wire);
+                self.queue[0].progress.written = written;
                 self.is_stuck = true;
                 break;
             }
@@ -870,26 +829,9 @@ impl Tx {
         if self.end.is_some() {
             return 0;
         }
-        // Where the socket has cut a frame the lane was written before: what its thread has appended
-        // since is behind that frame.
-        if cut == 0 {
-            self.take_over_lane();
-        }
         let count = self.push_all(bytes, cut, limit);
-        self.is_stuck = !self.backlog.is_empty();
+        self.is_stuck = self.has_backlog();
         count
-    }
-
-    /// What a thread holds back was taken before, but would be written after what is queued now.
-    fn take_over_lane(&mut self) {
-        let Some(mut corked) = self.corked.take() else {
-            return;
-        };
-        let (bytes, frames) = corked.lane.contents();
-        let Progress { written, whole, .. } = corked.progress;
-        self.push_all(&bytes[whole..], written - whole, usize::MAX);
-        corked.progress = Progress { written: bytes.len(), whole: bytes.len(), frames };
-        self.keep_corked(corked);
     }
 
     /// Appends frames in wire format, until `limit` bytes are unwritten; `cut` bytes of the first
@@ -905,25 +847,17 @@ impl Tx {
             }
             queued += wire.len();
             count += 1;
-            let last = self.queue.back_mut().unwrap_or(&mut self.backlog);
-            if last.len + wire.len() <= BUFFER {
-                last.push(&wire);
-            } else {
-                let mut next = Backlog::default();
-                next.push(&wire);
-                self.queue.push_back(next);
-            }
+            self.push(&wire);
         }
         if cut > 0 {
-            self.backlog.progress.written = cut;
+            self.queue[0].progress.written = cut;
         }
         count
     }
 
     /// Bytes that are not written.
     fn queued(&self) -> usize {
-        let behind: usize = self.queue.iter().map(|backlog| backlog.len).sum();
-        self.backlog.len - self.backlog.progress.written + behind
+        self.queue.iter().map(|chunk| chunk.len - chunk.progress.written).sum()
     }
 
     /// The same as `pass` for frames that may be too long for this connection, or have to be padded:
@@ -977,15 +911,24 @@ impl Gather {
 /// whether it did.
 #[inline]
 pub fn join(token: Token, frame: &[u8]) -> bool {
-    cork::join(token, frame) || process().conns.get(token).is_ok_and(|conn| conn.coalesce(frame))
+    match cork::with(|cork| cork.find(token)) {
+        Some(conn) => conn.tx().is_ok_and(|mut tx| tx.join(frame, true)),
+        None => coalesce(token, frame),
+    }
+}
+
+#[inline(never)]
+fn coalesce(token: Token, frame: &[u8]) -> bool {
+    let Ok(conn) = process().conns.get(token) else {
+        return false;
+    };
+    // What may be corked has to be listed first.
+    conn.slot.coalesces.load(Ordering::Relaxed)
+        && !cork::with(Cork::is_open)
+        && conn.tx().is_ok_and(|mut tx| tx.join(frame, false))
 }
 
 impl Ref<Conn> {
-    /// Holds a frame back beside others that are held for some time.
-    fn coalesce(self, frame: &[u8]) -> bool {
-        self.slot.coalesces.load(Ordering::Relaxed) && self.tx().is_ok_and(|mut tx| tx.join(frame))
-    }
-
     /// Sends frames in order, each waiting as one alone would. Returns how many were taken; an
     /// error only if the first was not.
     pub fn send_all<'a>(self, mut frames: impl Frames<'a>) -> Result<usize> {
@@ -1054,19 +997,6 @@ impl Ref<Conn> {
         is_watched
     }
 
-    /// Has the service thread write what the handler's thread holds, unless that does so soon.
-    pub fn entrust(self) -> bool {
-        let Ok(mut tx) = self.tx() else {
-            return true;
-        };
-        if tx.hold.due.is_none() && tx.has_backlog() {
-            let now = Instant::now();
-            tx.hold.last = Some(now);
-            tx.hold.due = Some(now + ENTRUSTED);
-        }
-        self.have_watched(tx)
-    }
-
     /// Waits, as a send would, until nothing taken is unwritten.
     pub fn flush(self) -> Result<()> {
         let mut waiting = Waiting::default();
@@ -1091,24 +1021,11 @@ impl Ref<Conn> {
         Err(failed)
     }
 
-    /// Writes what this thread held back in a lane, and leaves the lane. Returns whether it is not
-    /// used any more: what the socket does not take is the service thread's.
-    pub fn uncork(self, lane: &Arc<Lane>) -> bool {
-        let Ok(mut tx) = self.tx() else {
-            return true;
-        };
-        if !tx.corked.as_ref().is_some_and(|corked| Arc::ptr_eq(&corked.lane, lane)) {
-            return true;
+    /// Writes what is held. What the socket does not take is the service thread's.
+    pub fn uncork(self) {
+        if self.tx().is_ok_and(|mut tx| !tx.write_backlog()) {
+            process().service.watch(self);
         }
-        tx.write_backlog();
-        let Some(mut corked) = tx.corked.take().filter(|corked| !corked.is_empty()) else {
-            return true;
-        };
-        corked.is_left = true;
-        tx.corked = Some(corked);
-        drop(tx);
-        process().service.watch(self);
-        false
     }
 
     /// Leaves what is unwritten to the library's own thread, since no further call is needed for it.
@@ -1121,16 +1038,13 @@ impl Ref<Conn> {
     /// The service thread's turn at sending: what it is to wait for, if anything.
     pub fn write_due(self, tx: &mut Tx) -> Option<(PollFlags, Deadline)> {
         let now = Instant::now();
-        let due = tx.hold.due.filter(|due| *due > now && !tx.is_stuck);
-        if due.is_none() && !tx.write_backlog() {
+        let is_early = !tx.is_stuck && tx.hold.due.is_some_and(|due| due > now);
+        if !is_early && !tx.write_backlog() {
             tx.hold.look = None;
             let (events, until) = tx.room();
             return Some((events, until.sooner(tx.patience())));
         }
-        // Its thread may append to a lane at any time, and tells nobody.
-        let next = if tx.corked.is_some() { Some(now + ENTRUSTED) } else { tx.hold.next_look(now) };
-        tx.hold.look = due.or(next);
-        tx.hold.look.map(|look| (PollFlags::empty(), Deadline::At(look)))
+        tx.hold.next_look(now).map(|look| (PollFlags::empty(), Deadline::At(look)))
     }
 }
 

@@ -4,14 +4,14 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::PollFlags;
 
 use crate::conn::Conn;
 use crate::handle::Ref;
 use crate::process::lock;
 use crate::socket::Socket;
 use crate::thread;
-use crate::wake::{Deadline, Wake};
+use crate::wake::{Deadline, Wake, poll_fd};
 
 /// How long the thread stays when there is nothing to do: to start another costs more.
 pub const IDLE: Duration = Duration::from_millis(20);
@@ -98,9 +98,8 @@ impl Service {
         }
         drop(watched);
         let fds = turn.waits.iter();
-        let fds =
-            fds.map(|(socket, events)| PollFd::from_borrowed_fd(socket.fd_for(*events), *events));
-        // Failing is being short of memory: take the next turn at once.
+        let fds = fds.filter_map(|(socket, events)| poll_fd(socket.fd_for(*events), *events));
+        // It fails for nothing that lasts.
         let _ = wake.wait_fds(epoch, fds.collect(), until);
         true
     }

@@ -10,13 +10,14 @@ use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use smallvec::SmallVec;
 
 use crate::descriptor::Event;
 use crate::error::{Error, Result};
 use crate::process::lock;
 
-/// How long to poll at a time where no event descriptor could be had (EMFILE).
+/// How long to poll at a time where no event descriptor could be had (EMFILE), or poll is refused.
 const BLIND: Duration = Duration::from_millis(10);
 
 /// How long a call may wait.
@@ -155,13 +156,7 @@ impl Wake {
         events: PollFlags,
         deadline: Deadline,
     ) -> Result<Woken> {
-        self.wait(epoch, deadline, |event, deadline| {
-            let fd = PollFd::from_borrowed_fd(fd, events);
-            match event {
-                Some(event) => poll_until(&mut [fd, event], deadline),
-                None => poll_until(&mut [fd], deadline),
-            }
-        })
+        self.wait_fds(epoch, poll_fd(fd, events).into_iter().collect(), deadline)
     }
 
     /// The same for any number of descriptors.
@@ -171,38 +166,26 @@ impl Wake {
         mut fds: PollFds<'a>,
         deadline: Deadline,
     ) -> Result<Woken> {
-        self.wait(epoch, deadline, |event, deadline| {
-            fds.extend(event);
-            poll_until(&mut fds, deadline)
-        })
+        prepare_to_wait();
+        self.enter();
+        let woken = match self.event.get() {
+            _ if self.epoch() != epoch => Ok(Woken::Something),
+            Some(event) => {
+                fds.push(PollFd::new(event, PollFlags::IN));
+                poll_until(&mut fds, deadline)
+            }
+            None => poll_blindly(&mut fds, deadline),
+        };
+        self.leave();
+        woken
     }
 
     /// Waits for a change alone, whatever signals come.
     pub fn wait_change(&self, epoch: u32) {
         while self.epoch() == epoch {
-            // Failing is being interrupted, or short of memory: look again.
+            // Failing is being interrupted: look again.
             let _ = self.wait_fds(epoch, PollFds::new(), Deadline::Never);
         }
-    }
-
-    fn wait<'a>(
-        &'a self,
-        epoch: u32,
-        deadline: Deadline,
-        poll: impl FnOnce(Option<PollFd<'a>>, Deadline) -> Result<Woken>,
-    ) -> Result<Woken> {
-        prepare_to_wait();
-        self.enter();
-        let woken = match self.event.get() {
-            _ if self.epoch() != epoch => Ok(Woken::Something),
-            Some(event) => poll(Some(PollFd::new(event, PollFlags::IN)), deadline),
-            None => match poll(None, deadline.sooner(Deadline::after(BLIND))) {
-                Ok(Woken::TimedOut) if !deadline.passed() => Ok(Woken::Something),
-                woken => woken,
-            },
-        };
-        self.leave();
-        woken
     }
 
     fn enter(&self) {
@@ -227,9 +210,27 @@ impl Wake {
     }
 }
 
+/// What to poll a descriptor for: nothing at all where no event matters, for a peer's leaving would
+/// be told all the same, again and again.
+pub fn poll_fd(fd: BorrowedFd<'_>, events: PollFlags) -> Option<PollFd<'_>> {
+    (!events.is_empty()).then(|| PollFd::from_borrowed_fd(fd, events))
+}
+
 fn poll_until(fds: &mut [PollFd<'_>], deadline: Deadline) -> Result<Woken> {
-    match poll(fds, deadline.timespec().as_ref())? {
-        0 => Ok(Woken::TimedOut),
+    match poll(fds, deadline.timespec().as_ref()) {
+        Ok(0) => Ok(Woken::TimedOut),
+        Ok(_) => Ok(Woken::Something),
+        Err(Errno::INTR) => Err(Error::Interrupted),
+        // Short of memory, or more descriptors than RLIMIT_NOFILE, which may have been lowered.
+        Err(_) => poll_blindly(&mut [], deadline),
+    }
+}
+
+/// The same where not everything can be polled for: soon all is looked at again.
+fn poll_blindly(fds: &mut [PollFd<'_>], deadline: Deadline) -> Result<Woken> {
+    let soon = deadline.sooner(Deadline::after(BLIND));
+    match poll(fds, soon.timespec().as_ref())? {
+        0 if deadline.passed() => Ok(Woken::TimedOut),
         _ => Ok(Woken::Something),
     }
 }

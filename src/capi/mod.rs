@@ -178,10 +178,9 @@ fn run_due_close_call(conn: *mut qnet_conn) {
 
 /// Calls a close handler on this thread, outside every panic boundary.
 fn run_close_call(call: CloseCall) {
-    guard(|_| (), || call.enter());
-    // SAFETY: the promise made when it was set.
-    unsafe { (call.handler.call)(call.handler.user.0, call.code) };
-    guard(|_| (), || call.leave());
+    if call.run() {
+        guard(|_| (), || call.returned());
+    }
 }
 
 /// The thread's last failure. No destructor, so that it is there to the thread's last moment.
