@@ -417,6 +417,75 @@ static void nothing_but_runts(void)
 }
 
 /* ---- One frame at a time ---- */
+/* A connection that can hold so many short writes unread, and the plain socket at its other end. */
+static qnet_conn *open_deep(int kind, int *fd)
+{
+    int pair[2], bytes = 32 << 20;
+    qnet_conn *conn = NULL;
+
+    CHECK(socketpair(AF_UNIX, kind | SOCK_CLOEXEC, 0, pair) == 0);
+    CHECK_INT(qnet_from_fd(pair[0], &conn), QNET_OK);
+    if (setsockopt(pair[1], SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes) != 0)
+        CHECK(setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes) == 0);
+    *fd = pair[1];
+    return conn;
+}
+
+/* Fills it with more runts than any few reads give, and a frame of 64 bytes behind them. */
+static void send_many_runts(int fd, int kind)
+{
+    static uint8_t runts[4 << 20];
+    struct flow flow = flow_of_one_size(&short_frame);
+    uint8_t frame[64];
+    int i;
+
+    if (kind == SOCK_STREAM) {
+        if (send(fd, runts, sizeof runts, MSG_DONTWAIT) != sizeof runts)
+            check_skip("no socket may hold 4 MiB here");
+        raw_send_flow(fd, &flow, 1, 0);
+        return;
+    }
+    for (i = 0; i < 4000; i++)
+        if (send(fd, runts, 1, MSG_DONTWAIT) != 1)
+            check_skip("no socket may hold 4000 messages here");
+    frame_make(frame, sizeof frame, 0);
+    raw_write(fd, frame, sizeof frame);
+}
+
+/*
+ * An edge tells of all that came before it: a receive that gives AGAIN has left
+ * nothing of that behind, however many runts there were; nor has a poll.
+ */
+static void one_edge_before_many_runts(void)
+{
+    static const int kinds[] = { SOCK_STREAM, SOCK_SEQPACKET };
+    struct epoll_event event = { EPOLLIN | EPOLLET, { NULL } };
+    int i, way, fd;
+
+    for (i = 0; i < 2; i++)
+        for (way = 0; way <= WAYS_TO_PULL; way++) {
+            struct flow expected = flow_of_one_size(&short_frame);
+            struct taker taker;
+            uint8_t ready;
+            int set = epoll_create1(EPOLL_CLOEXEC);
+            qnet_conn *conn = open_deep(kinds[i], &fd);
+
+            taker_start(&taker, conn, way % WAYS_TO_PULL, flow_each, &expected);
+            CHECK(epoll_ctl(set, EPOLL_CTL_ADD, qnet_fd(conn), &event) == 0);
+            CHECK_INT(epoll_wait(set, &event, 1, 0), 0);
+            send_many_runts(fd, kinds[i]);
+            CHECK_INT(epoll_wait(set, &event, 1, 0), 1);
+            if (way == WAYS_TO_PULL)
+                CHECK_INT(qnet_poll(&conn, &ready, 1, 0), 1);
+            CHECK_INT(taker_pull(&taker, 0), 1);
+            CHECK_INT(taker_pull(&taker, 0), QNET_ERR_AGAIN);
+            taker_close(&taker);
+            close(fd);
+            close(set);
+            event.events = EPOLLIN | EPOLLET;
+        }
+}
+
 
 /* A buffer too small keeps the frame; asking for its length does too. */
 static void buffer_too_small(void)
@@ -2077,3 +2146,4 @@ int main(void)
     RUN_EACH(epoll_loop);
     return check_done();
 }
+    RUN(one_edge_before_many_runts);

@@ -51,8 +51,8 @@ impl Sizes {
 /// How long a large buffer is kept for a connection that is quiet.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// How many reads one call makes before it looks at its time and its signals again.
-const READS: usize = 16;
+/// How many reads one call makes, at least, before it looks at its time and its signals again.
+const READS: u32 = 16;
 
 /// How often to look again before waiting, where a large read came last: a sender that is about to
 /// write more is spared waking this thread, which costs it as much as the write. Some microseconds.
@@ -76,6 +76,27 @@ pub struct Rx {
     /// to a handler that pulls from its own connection. Boxed, since both are rare.
     kept: Option<Box<Buffer>>,
     set_aside: Option<Box<Buffer>>,
+    /// How many bytes were ever read.
+    total: u64,
+}
+
+/// How far one call reads on though nothing comes of it: past what its socket holds after [`READS`].
+/// Who waits for edges is told of what comes later, and of nothing else.
+#[derive(Default)]
+struct Reading {
+    reads: u32,
+    /// The total to read past.
+    until: Option<u64>,
+}
+
+impl Reading {
+    /// Whether to read again, where `total` bytes have been.
+    fn goes_on(&mut self, socket: &Socket, total: u64) -> bool {
+        self.reads += 1;
+        // Past it by one read, which may be the end.
+        self.reads <= READS
+            || total <= *self.until.get_or_insert_with(|| total.saturating_add(socket.held()))
+    }
     found: Option<Found>,
 }
 
@@ -205,6 +226,7 @@ impl Rx {
     }
 
     fn has_read(&mut self, got: &Got, counts: &RxCounts) {
+        self.total += got.bytes as u64;
         counts.reads.add(got.calls);
         self.looks = if got.bytes >= STREAM { LOOKS } else { 0 };
         if got.bytes > SMALL {
@@ -345,7 +367,8 @@ impl Ref<Conn> {
         let socket = state.socket().clone();
         let counts = &self.slot.rx_counts;
         let reads = counts.reads.get();
-        for _ in 0..READS {
+        let mut reading = Reading::default();
+        loop {
             if state.rx.front(counts).is_some() {
                 state.share_since(self.slot, reads);
                 return true;
@@ -354,11 +377,10 @@ impl Ref<Conn> {
                 // Only a receive reports it.
                 return !state.redials() || self.meet_end(state, end).is_some();
             }
-            if !state.rx.fill(&socket, counts) {
+            if !reading.goes_on(&socket, state.rx.total) || !state.rx.fill(&socket, counts) {
                 return false;
             }
         }
-        false
     }
 
     /// The next frame's bytes into `buf`. With an empty one, its length alone, and it is kept.
@@ -469,7 +491,8 @@ impl Ref<Conn> {
     ) -> Result<Option<R>> {
         let counts = &self.slot.rx_counts;
         let reads = counts.reads.get();
-        for _ in 0..READS {
+        let mut reading = Reading::default();
+        loop {
             if let Some(taken) = take(&mut state.rx, socket, counts)? {
                 state.share_since(self.slot, reads);
                 return Ok(Some(taken));
@@ -477,11 +500,10 @@ impl Ref<Conn> {
             if let Some(end) = state.rx.end() {
                 return self.meet_end(state, end).map_or(Ok(None), Err);
             }
-            if !state.rx.fill(socket, counts) {
-                break;
+            if !reading.goes_on(socket, state.rx.total) || !state.rx.fill(socket, counts) {
+                return Ok(None);
             }
         }
-        Ok(None)
     }
 
     /// Waits for bytes or a change after `epoch`, which was read before the socket was; a large

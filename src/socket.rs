@@ -215,6 +215,15 @@ impl Socket {
         self.receive(room, RecvFlags::DONTWAIT)
     }
 
+    /// How many bytes are there to be read: of a stream. What waits in messages is not known, but
+    /// to give them takes their sender longer than to read them.
+    pub fn held(&self) -> u64 {
+        match self.medium {
+            Medium::Stream => rustix::io::ioctl_fionread(&self.fd).unwrap_or(0),
+            Medium::Messages(_) => u64::MAX,
+        }
+    }
+
     /// What a read would give, which it takes nothing of; where it might be the end.
     pub fn peek(&self) -> Result<Read> {
         if !self.ends() {
