@@ -2068,6 +2068,139 @@ static void epoll_loop(void)
     for (i = 0; i < MEMBERS; i++) {
         int fd;
         qnet_conn *conn = link_open(&fd);
+/* A handler that is to pull what comes behind its first frame, and the plain socket at the other end. */
+struct heir {
+    struct taker taker;
+    int fd, done;
+};
+
+static void *write_later(void *argument)
+{
+    struct heir *heir = argument;
+    struct flow flow = flow_of_small_frames();
+
+    raw_sleep_ms(30);
+    flow.next = 3;
+    raw_send_flow(heir->fd, &flow, 1, 0);
+    return NULL;
+}
+
+static void poll_and_pull_inside(void *user, const uint8_t *frame, size_t len)
+{
+    struct heir *heir = user;
+    qnet_conn *conn = heir->taker.conn;
+    uint8_t buffer[2000], ready = 0;
+    pthread_t writer;
+
+    taker_frame(&heir->taker, frame, len);
+    remove_handler(conn);
+    CHECK_INT(qnet_poll(&conn, &ready, 1, -1), 1);
+    CHECK_INT(ready, 1);
+    taker_want(&heir->taker, 3);
+    CHECK_INT(qnet_poll(&conn, &ready, 1, 0), 0);
+    CHECK_INT(qnet_recv(conn, buffer, sizeof buffer, 0), QNET_ERR_AGAIN);
+    start_thread(&writer, write_later, heir);
+    if (heir->taker.way == BY_RECV) {
+        CHECK_INT(qnet_poll(&conn, &ready, 1, -1), 1);
+        CHECK_INT(ready, 1);
+    }
+    taker_want(&heir->taker, 4);
+    join_thread(writer);
+    __atomic_store_n(&heir->done, 1, __ATOMIC_SEQ_CST);
+}
+
+/* In a handler that has taken itself away, polls and receives see what is there, and what comes. */
+static void handler_polls_on_its_own(void)
+{
+    int way;
+
+    for (way = 0; way < WAYS_TO_PULL; way++) {
+        struct flow flow = flow_of_small_frames(), expected = flow;
+        struct heir heir;
+        qnet_conn *conn = link_open(&heir.fd);
+
+        heir.done = 0;
+        taker_start(&heir.taker, conn, way, flow_each, &expected);
+        raw_send_flow(heir.fd, &flow, 3, 0);
+        CHECK_INT(qnet_set_handler(conn, poll_and_pull_inside, &heir), QNET_OK);
+        EVENTUALLY(__atomic_load_n(&heir.done, __ATOMIC_SEQ_CST));
+        taker_close(&heir.taker);
+        close(heir.fd);
+    }
+}
+
+/* A frame handler and a close handler that wait to be let go, and who takes the first away. */
+struct held_up {
+    qnet_conn *conn;
+    int in_frame, frame_may_go, in_close, close_may_go, is_removed;
+};
+
+static int held_field(int *field)
+{
+    return __atomic_load_n(field, __ATOMIC_SEQ_CST);
+}
+
+static void set_held(int *field)
+{
+    __atomic_store_n(field, 1, __ATOMIC_SEQ_CST);
+}
+
+static void held_frame(void *user, const uint8_t *frame, size_t len)
+{
+    struct held_up *held = user;
+
+    (void)frame;
+    (void)len;
+    set_held(&held->in_frame);
+    EVENTUALLY(held_field(&held->frame_may_go));
+}
+
+static void held_close(void *user, int reason)
+{
+    struct held_up *held = user;
+
+    CHECK_INT(reason, QNET_ERR_CLOSED);
+    set_held(&held->in_close);
+    EVENTUALLY(held_field(&held->close_may_go));
+}
+
+static void *remove_held(void *argument)
+{
+    struct held_up *held = argument;
+
+    CHECK_INT(qnet_set_handler(held->conn, NULL, NULL), QNET_OK);
+    set_held(&held->is_removed);
+    return NULL;
+}
+
+/* Taking a frame handler away waits for that one, and not for the close handler behind it. */
+static void removing_waits_for_frames_alone(void)
+{
+    struct flow flow = flow_of_small_frames();
+    struct held_up held;
+    pthread_t remover;
+    int fd;
+
+    memset(&held, 0, sizeof held);
+    held.conn = raw_pair(&fd);
+    CHECK_INT(qnet_set_close_handler(held.conn, held_close, &held), QNET_OK);
+    CHECK_INT(qnet_set_handler(held.conn, held_frame, &held), QNET_OK);
+    raw_send_flow(fd, &flow, 1, 0);
+    EVENTUALLY(held_field(&held.in_frame));
+    start_thread(&remover, remove_held, &held);
+    /* It is taken away, and its call still runs. */
+    EVENTUALLY(qnet_recv(held.conn, NULL, 0, 0) == QNET_ERR_AGAIN);
+    CHECK_INT(qnet_shutdown(held.conn), QNET_OK);
+    CHECK(!held_field(&held.is_removed));
+    set_held(&held.frame_may_go);
+    EVENTUALLY(held_field(&held.in_close));
+    EVENTUALLY(held_field(&held.is_removed));
+    set_held(&held.close_may_go);
+    join_thread(remover);
+    CHECK_INT(qnet_close(held.conn), QNET_OK);
+    close(fd);
+}
+
 
         members[i].expected = flow_of_small_frames();
         taker_start(&members[i].taker, conn, i % WAYS_TO_PULL, flow_each, &members[i].expected);
@@ -2147,3 +2280,5 @@ int main(void)
     return check_done();
 }
     RUN(one_edge_before_many_runts);
+    RUN_EACH(handler_polls_on_its_own);
+    RUN(removing_waits_for_frames_alone);

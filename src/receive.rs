@@ -361,7 +361,7 @@ impl Ref<Conn> {
         if state.refuses_receive().is_some() {
             return true;
         }
-        if state.delivering {
+        if !self.has_turn(state) {
             return false;
         }
         let socket = state.socket().clone();
@@ -474,12 +474,18 @@ impl Ref<Conn> {
     /// Whether the frames are this caller's to take: not while a handler that was taken away still
     /// runs on another thread, whose frames come first.
     fn has_turn(self, state: &mut State) -> bool {
-        let own = callback::delivers(self);
-        if own {
+        if self.is_behind_handler(state) {
+            return false;
+        }
+        if state.delivering {
             let sizes = Sizes::of(state.socket());
             state.rx.set_aside(self.slot.delivered.load(Ordering::Relaxed), sizes);
         }
-        own || !state.delivering
+        true
+    }
+
+    fn is_behind_handler(self, state: &State) -> bool {
+        state.delivering && !callback::delivers(self)
     }
 
     /// Reads until `take` has what it wants, or nothing more is there now.
@@ -515,7 +521,7 @@ impl Ref<Conn> {
         epoch: u32,
         deadline: Deadline,
     ) -> Result<()> {
-        if state.delivering {
+        if self.is_behind_handler(&state) {
             drop(state);
             return socket.wake.wait_fds(epoch, PollFds::new(), deadline).map(|_| ());
         }
