@@ -4,6 +4,7 @@
  */
 #include <sched.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 
 #include "links.h"
 
@@ -416,7 +417,6 @@ static void nothing_but_runts(void)
     }
 }
 
-/* ---- One frame at a time ---- */
 /* A connection that can hold so many short writes unread, and the plain socket at its other end. */
 static qnet_conn *open_deep(int kind, int *fd)
 {
@@ -486,6 +486,7 @@ static void one_edge_before_many_runts(void)
         }
 }
 
+/* ---- One frame at a time ---- */
 
 /* A buffer too small keeps the frame; asking for its length does too. */
 static void buffer_too_small(void)
@@ -1376,6 +1377,79 @@ static void poll_many(void)
     }
 }
 
+/* One who polls, and how often it was woken meanwhile. */
+struct sleeper {
+    qnet_conn **conns;
+    int count, asleep;
+    long wakings;
+};
+
+static long wakings_of_this_thread(void)
+{
+    struct rusage usage;
+
+    CHECK(getrusage(RUSAGE_THREAD, &usage) == 0);
+    return usage.ru_nvcsw;
+}
+
+static void *sleep_until_ready(void *argument)
+{
+    struct sleeper *sleeper = argument;
+    uint8_t *ready = allocate((size_t)sleeper->count);
+    long before = wakings_of_this_thread();
+
+    __atomic_store_n(&sleeper->asleep, 1, __ATOMIC_SEQ_CST);
+    CHECK_INT(qnet_poll(sleeper->conns, ready, (size_t)sleeper->count, -1), 1);
+    sleeper->wakings = wakings_of_this_thread() - before;
+    free(ready);
+    return NULL;
+}
+
+/* Two frames in one write: to receive the first tells those who wait of the other. */
+static void pull_two(qnet_conn *conn, int fd)
+{
+    uint8_t two[2 * (RAW_PREFIX + 20)] = { 0 };
+    int i;
+
+    for (i = 0; i < 2; i++)
+        raw_put_length(two + i * (RAW_PREFIX + 20), 20);
+    raw_write(fd, two, sizeof two);
+    for (i = 0; i < 2; i++)
+        CHECK_INT(qnet_recv(conn, two, sizeof two, -1), 20);
+}
+
+/* A poll sleeps while other connections than its own have traffic. */
+static void poll_sleeps_beside_others(void)
+{
+    enum { IDLE = 500 };
+    static qnet_conn *conns[IDLE];
+    static int fds[IDLE];
+    struct rlimit limit = { 4096, 4096 };
+    struct sleeper sleeper = { conns, IDLE, 0, 0 };
+    int busy_fd, i, turns = rounds(30000);
+    pthread_t thread;
+    qnet_conn *busy;
+
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+        check_skip("4096 descriptors are not to be had");
+    busy = raw_pair(&busy_fd);
+    for (i = 0; i < IDLE; i++)
+        conns[i] = raw_pair(&fds[i]);
+    start_thread(&thread, sleep_until_ready, &sleeper);
+    EVENTUALLY(__atomic_load_n(&sleeper.asleep, __ATOMIC_SEQ_CST));
+    for (i = 0; i < turns; i++)
+        pull_two(busy, busy_fd);
+    send_whole(conns[IDLE / 2], fds[IDLE / 2]);
+    join_thread(thread);
+    CHECK(sleeper.wakings <= 20);
+    CHECK_INT(qnet_close(busy), QNET_OK);
+    close(busy_fd);
+    for (i = 0; i < IDLE; i++) {
+        CHECK_INT(qnet_close(conns[i]), QNET_OK);
+        close(fds[i]);
+    }
+}
+
 /* ---- Handlers ---- */
 
 static void remove_handler(qnet_conn *conn)
@@ -1994,80 +2068,6 @@ static void pull_beside_a_removed_handler(void)
     }
 }
 
-/* ---- qnet_fd ---- */
-
-/* The same number for as long as the handle lives, whatever happens to the connection. */
-static void descriptor_stays(void)
-{
-    struct flow flow = flow_of_small_frames(), expected = flow;
-    struct taker taker;
-    int fd;
-    qnet_conn *conn = link_open(&fd);
-    int number = qnet_fd(conn);
-
-    CHECK(number >= 0);
-    raw_send_flow(fd, &flow, 2, 0);
-    taker_start(&taker, conn, BY_RECV, flow_each, &expected);
-    taker_want(&taker, 2);
-    CHECK_INT(qnet_fd(conn), number);
-    CHECK_INT(qnet_set_handler(conn, taker_frame, &taker), QNET_OK);
-    CHECK_INT(qnet_fd(conn), number);
-    remove_handler(conn);
-    CHECK_INT(qnet_fd(conn), number);
-    close(fd);
-    CHECK_INT(taker_end(&taker), QNET_ERR_CLOSED);
-    CHECK_INT(qnet_fd(conn), number);
-    CHECK_INT(qnet_shutdown(conn), QNET_OK);
-    CHECK_INT(qnet_wait(conn, -1), 0);
-    CHECK_INT(qnet_fd(conn), number);
-    CHECK(fcntl(number, F_GETFD) >= 0);
-    taker_close(&taker);
-    CHECK_INT(qnet_fd(conn), QNET_ERR_HANDLE);
-}
-
-/* One connection of an epoll loop. */
-struct member {
-    struct taker taker;
-    struct flow expected;
-    struct raw_job writer;
-    int ended;
-};
-
-/* Takes what is there; returns 1 at the end. */
-static int member_ready(struct member *member)
-{
-    int result;
-
-    do
-        result = taker_pull(&member->taker, 0);
-    while (result > 0 && (member->taker.way != BY_RECV_BATCH || result == 8));
-    if (result > 0 || result == QNET_ERR_AGAIN)
-        return 0;
-    CHECK_INT(result, QNET_ERR_CLOSED);
-    return 1;
-}
-
-static void *write_and_leave(void *argument)
-{
-    struct raw_job *job = argument;
-
-    random_writes(job);
-    close(job->fd);
-    return NULL;
-}
-
-/* Many connections in one epoll loop, without any thread of the library's. */
-static void epoll_loop(void)
-{
-    enum { MEMBERS = 12 };
-    unsigned count = 50 + (unsigned)rounds(300);
-    struct member *members = allocate(MEMBERS * sizeof *members);
-    struct epoll_event event;
-    int set = epoll_create1(EPOLL_CLOEXEC), left = MEMBERS, i;
-
-    for (i = 0; i < MEMBERS; i++) {
-        int fd;
-        qnet_conn *conn = link_open(&fd);
 /* A handler that is to pull what comes behind its first frame, and the plain socket at the other end. */
 struct heir {
     struct taker taker;
@@ -2201,6 +2201,80 @@ static void removing_waits_for_frames_alone(void)
     close(fd);
 }
 
+/* ---- qnet_fd ---- */
+
+/* The same number for as long as the handle lives, whatever happens to the connection. */
+static void descriptor_stays(void)
+{
+    struct flow flow = flow_of_small_frames(), expected = flow;
+    struct taker taker;
+    int fd;
+    qnet_conn *conn = link_open(&fd);
+    int number = qnet_fd(conn);
+
+    CHECK(number >= 0);
+    raw_send_flow(fd, &flow, 2, 0);
+    taker_start(&taker, conn, BY_RECV, flow_each, &expected);
+    taker_want(&taker, 2);
+    CHECK_INT(qnet_fd(conn), number);
+    CHECK_INT(qnet_set_handler(conn, taker_frame, &taker), QNET_OK);
+    CHECK_INT(qnet_fd(conn), number);
+    remove_handler(conn);
+    CHECK_INT(qnet_fd(conn), number);
+    close(fd);
+    CHECK_INT(taker_end(&taker), QNET_ERR_CLOSED);
+    CHECK_INT(qnet_fd(conn), number);
+    CHECK_INT(qnet_shutdown(conn), QNET_OK);
+    CHECK_INT(qnet_wait(conn, -1), 0);
+    CHECK_INT(qnet_fd(conn), number);
+    CHECK(fcntl(number, F_GETFD) >= 0);
+    taker_close(&taker);
+    CHECK_INT(qnet_fd(conn), QNET_ERR_HANDLE);
+}
+
+/* One connection of an epoll loop. */
+struct member {
+    struct taker taker;
+    struct flow expected;
+    struct raw_job writer;
+    int ended;
+};
+
+/* Takes what is there; returns 1 at the end. */
+static int member_ready(struct member *member)
+{
+    int result;
+
+    do
+        result = taker_pull(&member->taker, 0);
+    while (result > 0 && (member->taker.way != BY_RECV_BATCH || result == 8));
+    if (result > 0 || result == QNET_ERR_AGAIN)
+        return 0;
+    CHECK_INT(result, QNET_ERR_CLOSED);
+    return 1;
+}
+
+static void *write_and_leave(void *argument)
+{
+    struct raw_job *job = argument;
+
+    random_writes(job);
+    close(job->fd);
+    return NULL;
+}
+
+/* Many connections in one epoll loop, without any thread of the library's. */
+static void epoll_loop(void)
+{
+    enum { MEMBERS = 12 };
+    unsigned count = 50 + (unsigned)rounds(300);
+    struct member *members = allocate(MEMBERS * sizeof *members);
+    struct epoll_event event;
+    int set = epoll_create1(EPOLL_CLOEXEC), left = MEMBERS, i;
+
+    for (i = 0; i < MEMBERS; i++) {
+        int fd;
+        qnet_conn *conn = link_open(&fd);
 
         members[i].expected = flow_of_small_frames();
         taker_start(&members[i].taker, conn, i % WAYS_TO_PULL, flow_each, &members[i].expected);
@@ -2242,6 +2316,7 @@ int main(void)
     RUN(a_broken_length_is_found_at_once);
     RUN(runts_are_skipped);
     RUN(nothing_but_runts);
+    RUN(one_edge_before_many_runts);
     RUN(buffer_too_small);
     RUN(buffer_beyond_the_frame);
     RUN_EACH(timeouts);
@@ -2262,6 +2337,7 @@ int main(void)
     RUN(poll_beside_a_poll);
     RUN(receive_beside_a_receive);
     RUN(poll_many);
+    RUN(poll_sleeps_beside_others);
     RUN_EACH(handled_is_busy);
     RUN_EACH(handler_takes_over);
     RUN(no_handler_to_remove);
@@ -2275,10 +2351,9 @@ int main(void)
     RUN_EACH(handler_pulls_on_its_own);
     RUN_EACH(handlers_have_their_own_threads);
     RUN_EACH(pull_beside_a_removed_handler);
+    RUN_EACH(handler_polls_on_its_own);
+    RUN(removing_waits_for_frames_alone);
     RUN_EACH(descriptor_stays);
     RUN_EACH(epoll_loop);
     return check_done();
 }
-    RUN(one_edge_before_many_runts);
-    RUN_EACH(handler_polls_on_its_own);
-    RUN(removing_waits_for_frames_alone);

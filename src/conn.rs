@@ -12,6 +12,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use smallvec::SmallVec;
+
 use crate::address::{Family, Host, Target};
 use crate::callback::{self, CloseCall, CloseHandler, Doing};
 use crate::end::Finish;
@@ -27,7 +29,7 @@ use crate::resolve::resolve;
 use crate::send::Tx;
 use crate::socket::{self, Buffers, Medium, Socket};
 use crate::switch::Port;
-use crate::wake::Deadline;
+use crate::wake::{Deadline, Wake};
 
 #[derive(Default)]
 pub struct Conn {
@@ -81,6 +83,8 @@ pub struct State {
     pub is_hubs: bool,
     /// The listener's count of its living connections.
     living: Option<Living>,
+    /// Who waits for it, perhaps among others.
+    pub pollers: SmallVec<[Arc<Wake>; 1]>,
 }
 
 /// How far the close handler is, set or not.
@@ -261,7 +265,7 @@ impl Conn {
         if let Some(socket) = &state.socket {
             socket.wake.raise();
         }
-        process().pollers.raise();
+        state.pollers.iter().for_each(|wake| wake.raise());
     }
 
     /// Takes back what was lent to a delivery, which is over.

@@ -15,7 +15,6 @@ use crate::forward::Loops;
 use crate::handle::Table;
 use crate::hub::Hub;
 use crate::listener::Listener;
-use crate::receive::Pollers;
 use crate::send::Gather;
 use crate::service::Service;
 
@@ -25,7 +24,6 @@ pub struct Process {
     pub conns: Table<Conn>,
     pub listeners: Table<Listener>,
     pub hubs: Table<Hub>,
-    pub pollers: Pollers,
     pub service: Service,
     pub loops: Loops,
     pub gather: Gather,

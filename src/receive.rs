@@ -1,8 +1,8 @@
 //! Receiving: large reads into one buffer, frames used where they lie; and the callers that pull.
 
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
@@ -14,7 +14,6 @@ use crate::frame::{self, Front, PREFIX, Run};
 use crate::handle::Ref;
 use crate::memory::{Memory, as_room};
 use crate::mmsg::{MESSAGES, SLOT};
-use crate::process::{lock, process};
 use crate::socket::{Got, Read, Socket};
 use crate::switch::PLUGGED;
 use crate::wake::{Deadline, PollFds, Wake, Woken};
@@ -76,6 +75,7 @@ pub struct Rx {
     /// to a handler that pulls from its own connection. Boxed, since both are rare.
     kept: Option<Box<Buffer>>,
     set_aside: Option<Box<Buffer>>,
+    found: Option<Found>,
     /// How many bytes were ever read.
     total: u64,
 }
@@ -97,7 +97,6 @@ impl Reading {
         self.reads <= READS
             || total <= *self.until.get_or_insert_with(|| total.saturating_add(socket.held()))
     }
-    found: Option<Found>,
 }
 
 /// What reading met behind the last byte.
@@ -226,8 +225,8 @@ impl Rx {
     }
 
     fn has_read(&mut self, got: &Got, counts: &RxCounts) {
-        self.total += got.bytes as u64;
         counts.reads.add(got.calls);
+        self.total += got.bytes as u64;
         self.looks = if got.bytes >= STREAM { LOOKS } else { 0 };
         if got.bytes > SMALL {
             self.busy = Some(Instant::now());
@@ -702,40 +701,53 @@ fn too_small(cap: usize, len: usize) -> Error {
     Error::FrameSize(format!("a buffer of {cap} bytes for {len}"))
 }
 
-/// Who waits in [`poll`]: any connection may be among theirs, so each change wakes them all. They
-/// are few, and changes rare.
-#[derive(Default)]
-pub struct Pollers {
-    wakes: Mutex<Vec<Arc<Wake>>>,
-    /// Their number. A poller is counted before it looks at any connection, so whoever changes one
-    /// after that look, under the connection's lock, sees it; Relaxed, the lock orders it.
-    count: AtomicUsize,
-}
-
-impl Pollers {
-    pub fn raise(&self) {
-        if self.count.load(Ordering::Relaxed) > 0 {
-            lock(&self.wakes).iter().for_each(|wake| wake.raise());
-        }
-    }
-
-    fn enter(&self) -> Poller<'_> {
-        let wake = Arc::new(Wake::default());
-        lock(&self.wakes).push(wake.clone());
-        self.count.fetch_add(1, Ordering::Relaxed);
-        Poller { pollers: self, wake }
-    }
-}
-
+/// One call of [`poll`] that waits: its connections know it, and wake it; no others do.
 struct Poller<'a> {
-    pollers: &'a Pollers,
+    conns: &'a [Result<Ref<Conn>>],
     wake: Arc<Wake>,
+    is_known: bool,
+    /// Those to wait on.
+    sockets: Vec<Arc<Socket>>,
+}
+
+impl<'a> Poller<'a> {
+    fn of(conns: &'a [Result<Ref<Conn>>]) -> Poller<'a> {
+        let (wake, sockets) = (Arc::default(), Vec::with_capacity(conns.len()));
+        Poller { conns, wake, is_known: false, sockets }
+    }
+
+    /// Looks at every connection. In each it is known from the first look on, so that it misses no
+    /// change.
+    fn look(&mut self, ready: &mut [u8]) -> usize {
+        let is_new = !std::mem::replace(&mut self.is_known, true);
+        scan(self.conns, ready, |conn, state| {
+            if is_new {
+                state.pollers.push(self.wake.clone());
+            }
+            // While a handler that was taken away still runs, only its return matters.
+            if !conn.is_behind_handler(state) {
+                self.sockets.push(state.socket().clone());
+            }
+        })
+    }
+
+    fn wait(&mut self, epoch: u32, deadline: Deadline) -> Result<()> {
+        let fds = self.sockets.iter();
+        let fds = fds.map(|socket| PollFd::from_borrowed_fd(socket.fd(), PollFlags::IN));
+        let woken = self.wake.wait_fds(epoch, fds.collect(), deadline);
+        // Nobody is to wait for this one's next look to have a socket closed.
+        self.sockets.clear();
+        woken.map(|_| ())
+    }
 }
 
 impl Drop for Poller<'_> {
     fn drop(&mut self) {
-        self.pollers.count.fetch_sub(1, Ordering::Relaxed);
-        lock(&self.pollers.wakes).retain(|wake| !Arc::ptr_eq(wake, &self.wake));
+        for conn in self.conns.iter().flatten().filter(|_| self.is_known) {
+            // The slot may be another connection's, which does not know it.
+            let mut state = conn.slot.state_of_own();
+            state.pollers.retain(|wake| !Arc::ptr_eq(wake, &self.wake));
+        }
     }
 }
 
@@ -743,32 +755,39 @@ impl Drop for Poller<'_> {
 /// error. Returns how many are ready, 0 when the time has passed.
 pub fn poll(conns: &[Result<Ref<Conn>>], ready: &mut [u8], timeout_ms: i32) -> Result<usize> {
     let deadline = Deadline::from_timeout(timeout_ms)?;
-    let found = scan(conns, ready);
+    let found = scan(conns, ready, |_, _| {});
     if found > 0 || deadline == Deadline::Now {
         return Ok(found);
     }
-    let poller = process().pollers.enter();
+    let mut poller = Poller::of(conns);
     loop {
         let epoch = poller.wake.epoch();
-        let found = scan(conns, ready);
+        let found = poller.look(ready);
         if found > 0 || deadline.passed() {
             return Ok(found);
         }
-        let socket_of = |conn: &Result<Ref<Conn>>| {
-            let state = conn.as_ref().ok()?.state().ok()?;
-            // While a handler that was taken away still runs, only its return matters.
-            (!state.delivering).then(|| state.socket().clone())
-        };
-        let sockets: Vec<Arc<Socket>> = conns.iter().filter_map(socket_of).collect();
-        let fds = sockets.iter().map(|socket| PollFd::from_borrowed_fd(socket.fd(), PollFlags::IN));
-        poller.wake.wait_fds(epoch, fds.collect(), deadline)?;
+        poller.wait(epoch, deadline)?;
     }
 }
 
-fn scan(conns: &[Result<Ref<Conn>>], ready: &mut [u8]) -> usize {
-    let is_ready = |conn: &Result<Ref<Conn>>| match conn.as_ref().map(|conn| (conn, conn.state())) {
-        Ok((conn, Ok(mut state))) => conn.is_ready(&mut state),
-        _ => true,
+/// Looks which are ready, and hands the others to `wait_for`. Returns how many are.
+fn scan(
+    conns: &[Result<Ref<Conn>>],
+    ready: &mut [u8],
+    mut wait_for: impl FnMut(Ref<Conn>, &mut State),
+) -> usize {
+    let mut is_ready = |conn: &Result<Ref<Conn>>| {
+        let Ok(conn) = conn else {
+            return true;
+        };
+        let Ok(mut state) = conn.state() else {
+            return true;
+        };
+        let is_ready = conn.is_ready(&mut state);
+        if !is_ready {
+            wait_for(*conn, &mut state);
+        }
+        is_ready
     };
     for (conn, ready) in conns.iter().zip(ready.iter_mut()) {
         *ready = is_ready(conn).into();

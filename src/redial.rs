@@ -290,7 +290,7 @@ impl Ref<Conn> {
             None => in_tx(),
         }
         state.replace_socket(socket).wake.raise();
-        process().pollers.raise();
+        self.slot.changed(state);
     }
 
     /// The service thread's look at a connection of which a write has met the end: where nobody
