@@ -105,10 +105,10 @@ impl Redial {
         self.reconnects
     }
 
-    /// The handle is gone.
-    pub fn close(&mut self) {
-        self.absent = None;
+    /// The handle is gone. Returns the socket that stood for none.
+    pub fn close(&mut self) -> Option<Arc<Socket>> {
         self.given = Given::None;
+        self.absent.take()
     }
 }
 

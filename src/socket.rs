@@ -25,7 +25,7 @@ use crate::message::{Messages, Tap};
 use crate::options::Options;
 use crate::process::lock;
 use crate::socket_file::{SocketFile, take_name};
-use crate::wake::{self, Deadline, Wake, Woken};
+use crate::wake::{self, Deadline, Departure, Last, Wake, Woken};
 
 /// Requests that may wait to be accepted; the system's own limit (`somaxconn`) is lower as a rule.
 pub const BACKLOG: i32 = 4096;
@@ -50,6 +50,8 @@ pub struct Socket {
     pub wake: Wake,
     pub local: Address,
     pub peer: Address,
+    /// Tells that all of it is closed, its file gone.
+    last: Last,
 }
 
 /// What frames are in: a stream of bytes, or messages of their own.
@@ -154,7 +156,7 @@ impl Socket {
         let local = rustix::net::getsockname(&fd).ok();
         let peer = rustix::net::getpeername(&fd).ok().flatten();
         let [local, peer] = [local, peer].map(|any| medium.address(any));
-        Socket { fd, medium, wake: Wake::default(), local, peer }
+        Socket { fd, medium, wake: Wake::default(), local, peer, last: Last::default() }
     }
 
     /// Stands for a socket while there is none: nothing ever comes, until it is shut down.
@@ -164,6 +166,11 @@ impl Socket {
 
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// What to wait by, without holding it, until it is closed.
+    pub fn departure(&self) -> Departure {
+        self.last.departure()
     }
 
     pub fn is_unix(&self) -> bool {
