@@ -714,7 +714,10 @@ int qnet_recv(qnet_conn *conn,
  *
  * @param frames      Filled with frames whose bytes the library lends, until the next receive on
  *                    the connection by any thread, a change of how it is received from, or its
- *                    close; not until its end or qnet_poll().
+ *                    close; not until its end or qnet_poll(). Until then they keep the memory
+ *                    that they were read into: up to 16 KiB of frames as much, with a time-out of 0
+ *                    and when fewer than count were there; else 128 KiB, of messages 68 KiB each at
+ *                    most. What is not lent costs an idle connection 16 KiB at most.
  * @param count       How many there is room for, at least 1.
  * @param timeout_ms  How long to wait for the first: -1 without an end, 0 not at all.
  * @return How many were received; else as qnet_recv().

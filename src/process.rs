@@ -15,6 +15,7 @@ use crate::forward::Loops;
 use crate::handle::Table;
 use crate::hub::Hub;
 use crate::listener::Listener;
+use crate::receive::Rooms;
 use crate::send::Gather;
 use crate::service::Service;
 
@@ -27,6 +28,7 @@ pub struct Process {
     pub service: Service,
     pub loops: Loops,
     pub gather: Gather,
+    pub rooms: Rooms,
     pub lanes: Lanes,
     number: u32,
     /// The parent's, kept where a leak checker finds it.

@@ -1,6 +1,7 @@
 //! Receiving: large reads into one buffer, frames used where they lie; and the callers that pull.
 
 use std::mem::MaybeUninit;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
@@ -14,13 +15,18 @@ use crate::frame::{self, Front, PREFIX, Run};
 use crate::handle::Ref;
 use crate::memory::{Memory, as_room};
 use crate::mmsg::{MESSAGES, SLOT};
+use crate::process::{Pool, process};
+use crate::send::BUFFER;
 use crate::socket::{Got, Read, Socket};
 use crate::switch::PLUGGED;
 use crate::wake::{Deadline, PollFds, Wake, Woken};
 
 /// A buffer for a trickle of frames, and one for a stream of them.
 const SMALL: usize = 4 << 10;
-const LARGE: usize = 128 << 10;
+const LARGE: usize = BUFFER;
+
+/// The most that stays in use for a connection from which nothing comes.
+const RESTING: usize = 16 << 10;
 
 /// The same in bytes for what a socket gives: with messages it is reserved, and mostly not touched.
 struct Sizes {
@@ -31,10 +37,13 @@ struct Sizes {
 }
 
 const STREAM_SIZES: Sizes = Sizes { small: SMALL, large: LARGE, least: SMALL };
-const MESSAGE_SIZES: Sizes = Sizes { small: 2 * SLOT, large: MESSAGES * SLOT, least: SLOT };
+const MESSAGE_SIZES: Sizes = Sizes { small: 2 * SLOT, large: ROOM, least: SLOT };
+
+/// Room for as many messages as one read gives.
+const ROOM: usize = MESSAGES * SLOT;
 
 /// The room that a loop has for reads of any socket.
-pub const LOOP_ROOM: usize = MESSAGES * SLOT;
+pub const LOOP_ROOM: usize = ROOM;
 
 /// How much of it is for reads of this one, the front of a frame included.
 pub fn loop_room(socket: &Socket) -> usize {
@@ -47,7 +56,7 @@ impl Sizes {
     }
 }
 
-/// How long a large buffer is kept for a connection that is quiet.
+/// How long who waits for a connection that is quiet keeps a large buffer for it.
 const QUIET: Duration = Duration::from_millis(100);
 
 /// How many reads one call makes, at least, before it looks at its time and its signals again.
@@ -105,14 +114,63 @@ enum Found {
     Failed(Error),
 }
 
+/// A buffer's memory. Large ones are no connection's own: they go from one to the next.
+#[derive(Default)]
+struct Room(Memory);
+
+/// The large ones that messages are read into. One is given back by each thread that reads, as a
+/// rule, and what was touched of it stays in use.
+pub type Rooms = Pool<Memory, 2>;
+
+impl Room {
+    fn of(bytes: usize) -> Room {
+        Room(match bytes {
+            LARGE => process().gather.take(),
+            ROOM => process().rooms.take().unwrap_or_else(|| Memory::of(ROOM)),
+            _ => Memory::of(bytes),
+        })
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let memory = std::mem::take(&mut self.0);
+        match memory.len() {
+            LARGE => process().gather.give_back(memory),
+            ROOM => process().rooms.give_back(memory),
+            _ => {}
+        }
+    }
+}
+
+impl Deref for Room {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for Room {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
 #[derive(Default)]
 struct Buffer {
-    memory: Memory,
+    memory: Room,
     /// Where what is not yet used begins, and where what was received ends.
     start: usize,
     end: usize,
     /// Whether the last read filled it.
     filled: bool,
+    /// Whether the last read that gave something gave more than a trickle.
+    is_stream: bool,
+    /// Whether any of its reads did.
+    is_touched: bool,
 }
 
 impl Buffer {
@@ -121,7 +179,7 @@ impl Buffer {
     }
 
     fn with_capacity(capacity: usize, bytes: &[u8]) -> Buffer {
-        let mut memory = Memory::of(capacity);
+        let mut memory = Room::of(capacity);
         memory[..bytes.len()].copy_from_slice(bytes);
         Buffer { memory, end: bytes.len(), ..Buffer::default() }
     }
@@ -132,7 +190,8 @@ impl Buffer {
 
     /// What capacity the next read should have, `missing` bytes of a frame at least.
     fn wanted(&self, missing: usize, sizes: &Sizes) -> usize {
-        let small = !self.filled && self.unread().len() + missing <= sizes.small;
+        let is_trickle = !self.filled && !self.is_stream;
+        let small = is_trickle && self.unread().len() + missing <= sizes.small;
         if small { sizes.small } else { sizes.large }
     }
 
@@ -207,7 +266,7 @@ impl Rx {
             return false;
         }
         self.make_room(Sizes::of(socket));
-        let Buffer { memory, end, filled, .. } = &mut self.buffer;
+        let Buffer { memory, end, filled, is_stream, is_touched, .. } = &mut self.buffer;
         match socket.read(as_room(&mut memory[*end..])) {
             Ok(Read::Empty) => {
                 *filled = false;
@@ -216,6 +275,8 @@ impl Rx {
             Ok(Read::Bytes(got)) => {
                 *end += got.bytes;
                 *filled = got.is_full;
+                *is_stream = got.bytes > SMALL;
+                *is_touched |= *is_stream;
                 self.has_read(&got, counts);
             }
             Ok(Read::End) => self.found = Some(Found::End),
@@ -268,15 +329,23 @@ impl Rx {
         self.kept = None;
     }
 
-    /// Gives memory back that a quiet connection does not need.
-    fn settle(&mut self, sizes: &Sizes) {
-        if !self.lent && self.unread().len() <= sizes.small && self.is_large(sizes) {
-            self.buffer = Buffer::with_capacity(sizes.small, self.unread());
+    /// Gives memory back that is not needed while nothing comes: not what is lent, nor what is
+    /// unread, which then may lie elsewhere. Returns whether it did.
+    fn settle(&mut self, sizes: &Sizes) -> bool {
+        let settles = !self.lent && self.unread().len() <= RESTING && self.is_large(sizes);
+        if settles {
+            let is_stream = self.buffer.is_stream;
+            self.buffer = match self.unread() {
+                [] => Buffer::default(),
+                bytes => Buffer::with_capacity(bytes.len().max(SMALL), bytes),
+            };
+            self.buffer.is_stream = is_stream;
         }
+        settles
     }
 
     fn is_large(&self, sizes: &Sizes) -> bool {
-        self.buffer.capacity() > sizes.small
+        self.buffer.capacity() > sizes.small || self.buffer.is_touched
     }
 
     /// How the stream ended, once every whole frame before that has been used.
@@ -377,6 +446,7 @@ impl Ref<Conn> {
                 return !state.redials() || self.meet_end(state, end).is_some();
             }
             if !reading.goes_on(&socket, state.rx.total) || !state.rx.fill(&socket, counts) {
+                state.rx.settle(Sizes::of(&socket));
                 return false;
             }
         }
@@ -414,9 +484,13 @@ impl Ref<Conn> {
                 return Ok(None);
             }
             loop {
-                let n = rx.lend(count, &mut lend);
+                let mut n = rx.lend(count, &mut lend);
                 // Reading on moves what is here, and it is lent again from the start.
                 if n.frames == count || !rx.buffer.filled || !rx.fill_behind(socket, counts) {
+                    // Who does not wait here may be long in coming back.
+                    if timeout_ms == 0 && n.frames < count && rx.settle(Sizes::of(socket)) {
+                        n = rx.lend(count, &mut lend);
+                    }
                     rx.take_lent(&n, counts);
                     return Ok((n.frames > 0).then_some(n.frames));
                 }
@@ -457,13 +531,17 @@ impl Ref<Conn> {
             }
             let socket = state.socket().clone();
             let epoch = socket.wake.epoch();
-            if self.has_turn(&mut state) {
+            let has_turn = self.has_turn(&mut state);
+            if has_turn {
                 state.rx.end_loans();
                 if let Some(taken) = self.pull(&mut state, &socket, &mut take)? {
                     return Ok(taken);
                 }
             }
             if deadline.passed() {
+                if has_turn {
+                    state.rx.settle(Sizes::of(&socket));
+                }
                 return Err(deadline.error());
             }
             self.wait_readable(state, &socket, epoch, deadline)?;
@@ -626,9 +704,9 @@ impl Rx {
         None
     }
 
-    /// Keeps the front of a frame. Memory for it is kept as long as a stream is read.
+    /// Keeps the front of a frame.
     pub fn keep(&mut self, rest: &[u8], counts: &RxCounts) {
-        if rest.is_empty() && self.looks == 0 {
+        if rest.is_empty() {
             self.buffer = Buffer::default();
         } else {
             self.buffer.replace(rest);
