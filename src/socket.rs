@@ -222,12 +222,17 @@ impl Socket {
         self.receive(room, RecvFlags::DONTWAIT)
     }
 
-    /// How many bytes are there to be read: of a stream. What waits in messages is not known, but
-    /// to give them takes their sender longer than to read them.
+    /// How many bytes in wire format there may be to read, at most.
     pub fn held(&self) -> u64 {
         match self.medium {
             Medium::Stream => rustix::io::ioctl_fionread(&self.fd).unwrap_or(0),
-            Medium::Messages(_) => u64::MAX,
+            // Not known; but to send each takes its sender longer than to read it.
+            Medium::Messages(_) if self.is_unix() => u64::MAX,
+            // The kernel counts more for each than it has bytes, but may have made one of many.
+            Medium::Messages(_) => {
+                let bytes = sockopt::socket_recv_buffer_size(&self.fd).unwrap_or(0);
+                (bytes * (1 + frame::PREFIX)) as u64
+            }
         }
     }
 
