@@ -9,13 +9,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
+use crate::buffer::Rooms;
 use crate::conn::Conn;
 use crate::cork::Lanes;
 use crate::forward::Loops;
 use crate::handle::Table;
 use crate::hub::Hub;
 use crate::listener::Listener;
-use crate::receive::Rooms;
 use crate::send::Gather;
 use crate::service::Service;
 

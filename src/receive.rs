@@ -1,60 +1,22 @@
 //! Receiving: large reads into one buffer, frames used where they lie; and the callers that pull.
 
 use std::mem::MaybeUninit;
-use std::ops::{Deref, DerefMut};
+use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::PollFlags;
 
+use crate::buffer::{Buffer, LARGE, RESTING, SMALL, Sizes};
 use crate::callback;
 use crate::conn::{Conn, RxCounts, State};
 use crate::error::{Error, Result};
 use crate::frame::{self, Front, PREFIX, Run};
 use crate::handle::Ref;
-use crate::memory::{Memory, as_room};
-use crate::mmsg::{MESSAGES, SLOT};
-use crate::process::{Pool, process};
-use crate::send::BUFFER;
+use crate::memory::as_room;
 use crate::socket::{Got, Read, Socket};
 use crate::switch::PLUGGED;
-use crate::wake::{Deadline, PollFds, Wake, Woken};
-
-/// A buffer for a trickle of frames, and one for a stream of them.
-const SMALL: usize = 4 << 10;
-const LARGE: usize = BUFFER;
-
-/// The most that stays in use for a connection from which nothing comes.
-const RESTING: usize = 16 << 10;
-
-/// The same in bytes for what a socket gives: with messages it is reserved, and mostly not touched.
-struct Sizes {
-    small: usize,
-    large: usize,
-    /// The least that is worth a read.
-    least: usize,
-}
-
-const STREAM_SIZES: Sizes = Sizes { small: SMALL, large: LARGE, least: SMALL };
-const MESSAGE_SIZES: Sizes = Sizes { small: 2 * SLOT, large: ROOM, least: SLOT };
-
-/// Room for as many messages as one read gives.
-const ROOM: usize = MESSAGES * SLOT;
-
-/// The room that a loop has for reads of any socket.
-pub const LOOP_ROOM: usize = ROOM;
-
-/// How much of it is for reads of this one, the front of a frame included.
-pub fn loop_room(socket: &Socket) -> usize {
-    if socket.has_messages() { LOOP_ROOM } else { PREFIX + frame::MAX + LARGE }
-}
-
-impl Sizes {
-    fn of(socket: &Socket) -> &'static Sizes {
-        if socket.has_messages() { &MESSAGE_SIZES } else { &STREAM_SIZES }
-    }
-}
+use crate::wake::{Deadline, PollFds, Woken};
 
 /// How long who waits for a connection that is quiet keeps a large buffer for it.
 const QUIET: Duration = Duration::from_millis(100);
@@ -114,108 +76,6 @@ enum Found {
     Failed(Error),
 }
 
-/// A buffer's memory. Large ones are no connection's own: they go from one to the next.
-#[derive(Default)]
-struct Room(Memory);
-
-/// The large ones that messages are read into. One is given back by each thread that reads, as a
-/// rule, and what was touched of it stays in use.
-pub type Rooms = Pool<Memory, 2>;
-
-impl Room {
-    fn of(bytes: usize) -> Room {
-        Room(match bytes {
-            LARGE => process().gather.take(),
-            ROOM => process().rooms.take().unwrap_or_else(|| Memory::of(ROOM)),
-            _ => Memory::of(bytes),
-        })
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        let memory = std::mem::take(&mut self.0);
-        match memory.len() {
-            LARGE => process().gather.give_back(memory),
-            ROOM => process().rooms.give_back(memory),
-            _ => {}
-        }
-    }
-}
-
-impl Deref for Room {
-    type Target = [u8];
-
-    #[inline]
-    fn deref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl DerefMut for Room {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.0
-    }
-}
-
-#[derive(Default)]
-struct Buffer {
-    memory: Room,
-    /// Where what is not yet used begins, and where what was received ends.
-    start: usize,
-    end: usize,
-    /// Whether the last read filled it.
-    filled: bool,
-    /// Whether the last read that gave something gave more than a trickle.
-    is_stream: bool,
-    /// Whether any of its reads did.
-    is_touched: bool,
-}
-
-impl Buffer {
-    fn unread(&self) -> &[u8] {
-        &self.memory[self.start..self.end]
-    }
-
-    fn with_capacity(capacity: usize, bytes: &[u8]) -> Buffer {
-        let mut memory = Room::of(capacity);
-        memory[..bytes.len()].copy_from_slice(bytes);
-        Buffer { memory, end: bytes.len(), ..Buffer::default() }
-    }
-
-    fn capacity(&self) -> usize {
-        self.memory.len()
-    }
-
-    /// What capacity the next read should have, `missing` bytes of a frame at least.
-    fn wanted(&self, missing: usize, sizes: &Sizes) -> usize {
-        let is_trickle = !self.filled && !self.is_stream;
-        let small = is_trickle && self.unread().len() + missing <= sizes.small;
-        if small { sizes.small } else { sizes.large }
-    }
-
-    /// Holds the front of a frame in place of what was here. Of what is behind a length that no frame
-    /// has, which may be any number of bytes, nothing is needed.
-    fn replace(&mut self, bytes: &[u8]) {
-        let bytes = &bytes[..bytes.len().min(PREFIX + frame::MAX)];
-        if bytes.len() > self.capacity() {
-            let capacity = if bytes.len() <= SMALL { SMALL } else { LARGE };
-            *self = Buffer::with_capacity(capacity, bytes);
-        } else {
-            self.memory[..bytes.len()].copy_from_slice(bytes);
-            (self.start, self.end) = (0, bytes.len());
-        }
-    }
-
-    /// Moves what is unread to the front.
-    fn compact(&mut self) {
-        self.memory.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
-    }
-}
-
 impl Rx {
     /// The bytes received and not yet used: whole frames, then perhaps a part of one.
     pub fn unread(&self) -> &[u8] {
@@ -265,6 +125,7 @@ impl Rx {
         if self.found.is_some() {
             return false;
         }
+        let goes_on = self.buffer.filled;
         self.make_room(Sizes::of(socket));
         let Buffer { memory, end, filled, is_stream, is_touched, .. } = &mut self.buffer;
         match socket.read(as_room(&mut memory[*end..])) {
@@ -275,7 +136,7 @@ impl Rx {
             Ok(Read::Bytes(got)) => {
                 *end += got.bytes;
                 *filled = got.is_full;
-                *is_stream = got.bytes > SMALL;
+                *is_stream = goes_on || got.bytes > SMALL;
                 *is_touched |= *is_stream;
                 self.has_read(&got, counts);
             }
@@ -561,7 +422,7 @@ impl Ref<Conn> {
         true
     }
 
-    fn is_behind_handler(self, state: &State) -> bool {
+    pub fn is_behind_handler(self, state: &State) -> bool {
         state.delivering && !callback::delivers(self)
     }
 
@@ -777,98 +638,4 @@ fn drop_runts(bytes: &mut [u8]) -> usize {
 
 fn too_small(cap: usize, len: usize) -> Error {
     Error::FrameSize(format!("a buffer of {cap} bytes for {len}"))
-}
-
-/// One call of [`poll`] that waits: its connections know it, and wake it; no others do.
-struct Poller<'a> {
-    conns: &'a [Result<Ref<Conn>>],
-    wake: Arc<Wake>,
-    is_known: bool,
-    /// Those to wait on.
-    sockets: Vec<Arc<Socket>>,
-}
-
-impl<'a> Poller<'a> {
-    fn of(conns: &'a [Result<Ref<Conn>>]) -> Poller<'a> {
-        let (wake, sockets) = (Arc::default(), Vec::with_capacity(conns.len()));
-        Poller { conns, wake, is_known: false, sockets }
-    }
-
-    /// Looks at every connection. In each it is known from the first look on, so that it misses no
-    /// change.
-    fn look(&mut self, ready: &mut [u8]) -> usize {
-        let is_new = !std::mem::replace(&mut self.is_known, true);
-        scan(self.conns, ready, |conn, state| {
-            if is_new {
-                state.pollers.push(self.wake.clone());
-            }
-            // While a handler that was taken away still runs, only its return matters.
-            if !conn.is_behind_handler(state) {
-                self.sockets.push(state.socket().clone());
-            }
-        })
-    }
-
-    fn wait(&mut self, epoch: u32, deadline: Deadline) -> Result<()> {
-        let fds = self.sockets.iter();
-        let fds = fds.map(|socket| PollFd::from_borrowed_fd(socket.fd(), PollFlags::IN));
-        let woken = self.wake.wait_fds(epoch, fds.collect(), deadline);
-        // Nobody is to wait for this one's next look to have a socket closed.
-        self.sockets.clear();
-        woken.map(|_| ())
-    }
-}
-
-impl Drop for Poller<'_> {
-    fn drop(&mut self) {
-        for conn in self.conns.iter().flatten().filter(|_| self.is_known) {
-            // The slot may be another connection's, which does not know it.
-            let mut state = conn.slot.state_of_own();
-            state.pollers.retain(|wake| !Arc::ptr_eq(wake, &self.wake));
-        }
-    }
-}
-
-/// Waits until one of `conns` has something to give; an entry that is no live handle has its
-/// error. Returns how many are ready, 0 when the time has passed.
-pub fn poll(conns: &[Result<Ref<Conn>>], ready: &mut [u8], timeout_ms: i32) -> Result<usize> {
-    let deadline = Deadline::from_timeout(timeout_ms)?;
-    let found = scan(conns, ready, |_, _| {});
-    if found > 0 || deadline == Deadline::Now {
-        return Ok(found);
-    }
-    let mut poller = Poller::of(conns);
-    loop {
-        let epoch = poller.wake.epoch();
-        let found = poller.look(ready);
-        if found > 0 || deadline.passed() {
-            return Ok(found);
-        }
-        poller.wait(epoch, deadline)?;
-    }
-}
-
-/// Looks which are ready, and hands the others to `wait_for`. Returns how many are.
-fn scan(
-    conns: &[Result<Ref<Conn>>],
-    ready: &mut [u8],
-    mut wait_for: impl FnMut(Ref<Conn>, &mut State),
-) -> usize {
-    let mut is_ready = |conn: &Result<Ref<Conn>>| {
-        let Ok(conn) = conn else {
-            return true;
-        };
-        let Ok(mut state) = conn.state() else {
-            return true;
-        };
-        let is_ready = conn.is_ready(&mut state);
-        if !is_ready {
-            wait_for(*conn, &mut state);
-        }
-        is_ready
-    };
-    for (conn, ready) in conns.iter().zip(ready.iter_mut()) {
-        *ready = is_ready(conn).into();
-    }
-    ready.iter().filter(|&&ready| ready != 0).count()
 }

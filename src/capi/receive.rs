@@ -5,8 +5,8 @@ use super::{OK, call, on_conn, on_conn_to_its_end, out, qnet_conn, run_close_cal
 use crate::callback::{CloseHandler, Handler, HandlerFn, qnet_frame};
 use crate::error::{Error, Result};
 use crate::frame;
+use crate::poll;
 use crate::process::process;
-use crate::receive;
 
 /// Called with one frame. It may call anything in the library, on its own connection too; it must
 /// not throw or longjmp out. It may end its thread (pthread_exit): the connection then has no
@@ -213,7 +213,7 @@ pub unsafe extern "C-unwind" fn qnet_poll(
             };
             let table = &process().conns;
             let conns: Vec<_> = conns.iter().map(|conn| table.get(conn.addr() as u64)).collect();
-            receive::poll(&conns, ready, timeout_ms).map(|n| n as c_int)
+            poll::poll(&conns, ready, timeout_ms).map(|n| n as c_int)
         },
     )
 }
