@@ -78,6 +78,13 @@ static inline void footprint_again(struct footprint before)
     CHECK_INT(now.threads, before.threads);
 }
 
+/* Whether memory is the program's own: a sanitizer's is its own affair. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { HAS_ROOM_FOR_ITSELF = 0 };
+#else
+enum { HAS_ROOM_FOR_ITSELF = 1 };
+#endif
+
 /* How much memory this process has in use. */
 static inline long resident_bytes(void)
 {

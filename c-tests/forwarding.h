@@ -172,12 +172,6 @@ static inline void allow_descriptors(unsigned count)
         check_skip("not so many descriptors are allowed here");
 }
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { HAS_ROOM_FOR_ITSELF = 0 };
-#else
-enum { HAS_ROOM_FOR_ITSELF = 1 };
-#endif
-
 /* Leaves the process no room for another thread's stack; what the limit was. */
 static inline struct rlimit allow_no_stack(void)
 {

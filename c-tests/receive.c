@@ -4,6 +4,7 @@
  */
 #include <sched.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 
 #include "links.h"
 
@@ -414,6 +415,116 @@ static void nothing_but_runts(void)
         taker_close(&taker);
         close(fd);
     }
+}
+
+/* Sockets that can hold very much unread. */
+struct deep {
+    int family, kind;
+};
+
+/* Two sockets that are each other's peer. */
+static void deep_pair(struct deep deep, int pair[2])
+{
+    struct sockaddr_in address;
+    socklen_t len = sizeof address;
+    int i;
+
+    if (deep.family == AF_UNIX) {
+        CHECK(socketpair(AF_UNIX, deep.kind | SOCK_CLOEXEC, 0, pair) == 0);
+        return;
+    }
+    for (i = 0; i < 2; i++) {
+        memset(&address, 0, sizeof address);
+        address.sin_family = AF_INET;
+        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        pair[i] = socket(AF_INET, deep.kind | SOCK_CLOEXEC, 0);
+        CHECK(bind(pair[i], (struct sockaddr *)&address, sizeof address) == 0);
+    }
+    for (i = 0; i < 2; i++) {
+        CHECK(getsockname(pair[!i], (struct sockaddr *)&address, &len) == 0);
+        CHECK(connect(pair[i], (struct sockaddr *)&address, len) == 0);
+    }
+}
+
+/* A connection of one of them, and the other. */
+static qnet_conn *deep_open(struct deep deep, int *fd)
+{
+    int pair[2], bytes = 32 << 20;
+    qnet_conn *conn = NULL;
+
+    deep_pair(deep, pair);
+    CHECK_INT(qnet_from_fd(pair[0], &conn), QNET_OK);
+    if (setsockopt(pair[1], SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes) != 0)
+        CHECK(setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes) == 0);
+    *fd = pair[1];
+    return conn;
+}
+
+enum { DEEP_BYTES = 4 << 20, DEEP_MESSAGES = 4000 };
+
+/* Fills it with more runts than a few reads give, and a frame of 64 bytes behind them. */
+static void deep_fill(struct deep deep, int fd)
+{
+    static uint8_t runts[DEEP_BYTES];
+    struct flow flow = flow_of_one_size(&short_frame);
+    uint8_t frame[64];
+    int i;
+
+    if (deep.kind == SOCK_STREAM) {
+        if (send(fd, runts, sizeof runts, MSG_DONTWAIT) != sizeof runts)
+            check_skip("no socket may hold so many bytes here");
+        raw_send_flow(fd, &flow, 1, 0);
+        return;
+    }
+    for (i = 0; i < DEEP_MESSAGES; i++)
+        if (send(fd, runts, 1, MSG_DONTWAIT) != 1)
+            check_skip("no socket may hold so many messages here");
+    frame_make(frame, sizeof frame, 0);
+    raw_write(fd, frame, sizeof frame);
+}
+
+/* One edge, and one receive or a poll before it. */
+static void check_one_edge(struct deep deep, int way)
+{
+    struct flow expected = flow_of_one_size(&short_frame);
+    struct epoll_event event = { EPOLLIN | EPOLLET, { NULL } };
+    int fd, set = epoll_create1(EPOLL_CLOEXEC);
+    qnet_conn *conn = deep_open(deep, &fd);
+    struct taker taker;
+    uint8_t ready;
+
+    taker_start(&taker, conn, way % WAYS_TO_PULL, flow_each, &expected);
+    CHECK(epoll_ctl(set, EPOLL_CTL_ADD, qnet_fd(conn), &event) == 0);
+    CHECK_INT(epoll_wait(set, &event, 1, 0), 0);
+    deep_fill(deep, fd);
+    CHECK_INT(epoll_wait(set, &event, 1, 0), 1);
+    if (way == WAYS_TO_PULL)
+        CHECK_INT(qnet_poll(&conn, &ready, 1, 0), 1);
+    if (taker_pull(&taker, 0) != 1) {
+        if (deep.family == AF_INET && stats_of(conn).rx_runts < DEEP_MESSAGES && !bytes_waiting(qnet_fd(conn)))
+            check_skip("UDP has lost some");
+        CHECK_INT(taker_count(&taker), 1);
+    }
+    CHECK_INT(taker_pull(&taker, 0), QNET_ERR_AGAIN);
+    taker_close(&taker);
+    close(fd);
+    close(set);
+}
+
+/*
+ * An edge tells of all that came before it: a receive that gives AGAIN has left
+ * nothing of that behind, however many runts there were; nor has a poll.
+ */
+static void one_edge_before_many_runts(void)
+{
+    static const struct deep deep[] = {
+        { AF_UNIX, SOCK_STREAM }, { AF_UNIX, SOCK_SEQPACKET }, { AF_INET, SOCK_DGRAM },
+    };
+    int i, way;
+
+    for (i = 0; i < 3; i++)
+        for (way = 0; way <= WAYS_TO_PULL; way++)
+            check_one_edge(deep[i], way);
 }
 
 /* ---- One frame at a time ---- */
@@ -1307,6 +1418,79 @@ static void poll_many(void)
     }
 }
 
+/* One who polls, and how often it was woken meanwhile. */
+struct sleeper {
+    qnet_conn **conns;
+    int count, asleep;
+    long wakings;
+};
+
+static long wakings_of_this_thread(void)
+{
+    struct rusage usage;
+
+    CHECK(getrusage(RUSAGE_THREAD, &usage) == 0);
+    return usage.ru_nvcsw;
+}
+
+static void *sleep_until_ready(void *argument)
+{
+    struct sleeper *sleeper = argument;
+    uint8_t *ready = allocate((size_t)sleeper->count);
+    long before = wakings_of_this_thread();
+
+    __atomic_store_n(&sleeper->asleep, 1, __ATOMIC_SEQ_CST);
+    CHECK_INT(qnet_poll(sleeper->conns, ready, (size_t)sleeper->count, -1), 1);
+    sleeper->wakings = wakings_of_this_thread() - before;
+    free(ready);
+    return NULL;
+}
+
+/* Two frames in one write: to receive the first tells those who wait of the other. */
+static void pull_two(qnet_conn *conn, int fd)
+{
+    uint8_t two[2 * (RAW_PREFIX + 20)] = { 0 };
+    int i;
+
+    for (i = 0; i < 2; i++)
+        raw_put_length(two + i * (RAW_PREFIX + 20), 20);
+    raw_write(fd, two, sizeof two);
+    for (i = 0; i < 2; i++)
+        CHECK_INT(qnet_recv(conn, two, sizeof two, -1), 20);
+}
+
+/* A poll sleeps while other connections than its own have traffic. */
+static void poll_sleeps_beside_others(void)
+{
+    enum { IDLE = 500 };
+    static qnet_conn *conns[IDLE];
+    static int fds[IDLE];
+    struct rlimit limit = { 4096, 4096 };
+    struct sleeper sleeper = { conns, IDLE, 0, 0 };
+    int busy_fd, i, turns = rounds(30000);
+    pthread_t thread;
+    qnet_conn *busy;
+
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+        check_skip("4096 descriptors are not to be had");
+    busy = raw_pair(&busy_fd);
+    for (i = 0; i < IDLE; i++)
+        conns[i] = raw_pair(&fds[i]);
+    start_thread(&thread, sleep_until_ready, &sleeper);
+    EVENTUALLY(__atomic_load_n(&sleeper.asleep, __ATOMIC_SEQ_CST));
+    for (i = 0; i < turns; i++)
+        pull_two(busy, busy_fd);
+    send_whole(conns[IDLE / 2], fds[IDLE / 2]);
+    join_thread(thread);
+    CHECK(sleeper.wakings <= 20);
+    CHECK_INT(qnet_close(busy), QNET_OK);
+    close(busy_fd);
+    for (i = 0; i < IDLE; i++) {
+        CHECK_INT(qnet_close(conns[i]), QNET_OK);
+        close(fds[i]);
+    }
+}
+
 /* ---- Handlers ---- */
 
 static void remove_handler(qnet_conn *conn)
@@ -1925,6 +2109,139 @@ static void pull_beside_a_removed_handler(void)
     }
 }
 
+/* A handler that is to pull what comes behind its first frame, and the plain socket at the other end. */
+struct heir {
+    struct taker taker;
+    int fd, done;
+};
+
+static void *write_later(void *argument)
+{
+    struct heir *heir = argument;
+    struct flow flow = flow_of_small_frames();
+
+    raw_sleep_ms(30);
+    flow.next = 3;
+    raw_send_flow(heir->fd, &flow, 1, 0);
+    return NULL;
+}
+
+static void poll_and_pull_inside(void *user, const uint8_t *frame, size_t len)
+{
+    struct heir *heir = user;
+    qnet_conn *conn = heir->taker.conn;
+    uint8_t buffer[2000], ready = 0;
+    pthread_t writer;
+
+    taker_frame(&heir->taker, frame, len);
+    remove_handler(conn);
+    CHECK_INT(qnet_poll(&conn, &ready, 1, -1), 1);
+    CHECK_INT(ready, 1);
+    taker_want(&heir->taker, 3);
+    CHECK_INT(qnet_poll(&conn, &ready, 1, 0), 0);
+    CHECK_INT(qnet_recv(conn, buffer, sizeof buffer, 0), QNET_ERR_AGAIN);
+    start_thread(&writer, write_later, heir);
+    if (heir->taker.way == BY_RECV) {
+        CHECK_INT(qnet_poll(&conn, &ready, 1, -1), 1);
+        CHECK_INT(ready, 1);
+    }
+    taker_want(&heir->taker, 4);
+    join_thread(writer);
+    __atomic_store_n(&heir->done, 1, __ATOMIC_SEQ_CST);
+}
+
+/* In a handler that has taken itself away, polls and receives see what is there, and what comes. */
+static void handler_polls_on_its_own(void)
+{
+    int way;
+
+    for (way = 0; way < WAYS_TO_PULL; way++) {
+        struct flow flow = flow_of_small_frames(), expected = flow;
+        struct heir heir;
+        qnet_conn *conn = link_open(&heir.fd);
+
+        heir.done = 0;
+        taker_start(&heir.taker, conn, way, flow_each, &expected);
+        raw_send_flow(heir.fd, &flow, 3, 0);
+        CHECK_INT(qnet_set_handler(conn, poll_and_pull_inside, &heir), QNET_OK);
+        EVENTUALLY(__atomic_load_n(&heir.done, __ATOMIC_SEQ_CST));
+        taker_close(&heir.taker);
+        close(heir.fd);
+    }
+}
+
+/* A frame handler and a close handler that wait to be let go, and who takes the first away. */
+struct held_up {
+    qnet_conn *conn;
+    int in_frame, frame_may_go, in_close, close_may_go, is_removed;
+};
+
+static int held_field(int *field)
+{
+    return __atomic_load_n(field, __ATOMIC_SEQ_CST);
+}
+
+static void set_held(int *field)
+{
+    __atomic_store_n(field, 1, __ATOMIC_SEQ_CST);
+}
+
+static void held_frame(void *user, const uint8_t *frame, size_t len)
+{
+    struct held_up *held = user;
+
+    (void)frame;
+    (void)len;
+    set_held(&held->in_frame);
+    EVENTUALLY(held_field(&held->frame_may_go));
+}
+
+static void held_close(void *user, int reason)
+{
+    struct held_up *held = user;
+
+    CHECK_INT(reason, QNET_ERR_CLOSED);
+    set_held(&held->in_close);
+    EVENTUALLY(held_field(&held->close_may_go));
+}
+
+static void *remove_held(void *argument)
+{
+    struct held_up *held = argument;
+
+    CHECK_INT(qnet_set_handler(held->conn, NULL, NULL), QNET_OK);
+    set_held(&held->is_removed);
+    return NULL;
+}
+
+/* Taking a frame handler away waits for that one, and not for the close handler behind it. */
+static void removing_waits_for_frames_alone(void)
+{
+    struct flow flow = flow_of_small_frames();
+    struct held_up held;
+    pthread_t remover;
+    int fd;
+
+    memset(&held, 0, sizeof held);
+    held.conn = raw_pair(&fd);
+    CHECK_INT(qnet_set_close_handler(held.conn, held_close, &held), QNET_OK);
+    CHECK_INT(qnet_set_handler(held.conn, held_frame, &held), QNET_OK);
+    raw_send_flow(fd, &flow, 1, 0);
+    EVENTUALLY(held_field(&held.in_frame));
+    start_thread(&remover, remove_held, &held);
+    /* It is taken away, and its call still runs. */
+    EVENTUALLY(qnet_recv(held.conn, NULL, 0, 0) == QNET_ERR_AGAIN);
+    CHECK_INT(qnet_shutdown(held.conn), QNET_OK);
+    CHECK(!held_field(&held.is_removed));
+    set_held(&held.frame_may_go);
+    EVENTUALLY(held_field(&held.in_close));
+    EVENTUALLY(held_field(&held.is_removed));
+    set_held(&held.close_may_go);
+    join_thread(remover);
+    CHECK_INT(qnet_close(held.conn), QNET_OK);
+    close(fd);
+}
+
 /* ---- qnet_fd ---- */
 
 /* The same number for as long as the handle lives, whatever happens to the connection. */
@@ -2040,6 +2357,7 @@ int main(void)
     RUN(a_broken_length_is_found_at_once);
     RUN(runts_are_skipped);
     RUN(nothing_but_runts);
+    RUN(one_edge_before_many_runts);
     RUN(buffer_too_small);
     RUN(buffer_beyond_the_frame);
     RUN_EACH(timeouts);
@@ -2060,6 +2378,7 @@ int main(void)
     RUN(poll_beside_a_poll);
     RUN(receive_beside_a_receive);
     RUN(poll_many);
+    RUN(poll_sleeps_beside_others);
     RUN_EACH(handled_is_busy);
     RUN_EACH(handler_takes_over);
     RUN(no_handler_to_remove);
@@ -2073,6 +2392,8 @@ int main(void)
     RUN_EACH(handler_pulls_on_its_own);
     RUN_EACH(handlers_have_their_own_threads);
     RUN_EACH(pull_beside_a_removed_handler);
+    RUN_EACH(handler_polls_on_its_own);
+    RUN(removing_waits_for_frames_alone);
     RUN_EACH(descriptor_stays);
     RUN_EACH(epoll_loop);
     return check_done();

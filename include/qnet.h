@@ -592,7 +592,8 @@ int qnet_listener_fd(qnet_listener *listener);
 
 /**
  * Ends a listener: wakes every qnet_accept() with QNET_ERR_CLOSED, removes the socket file that it
- * made, and gives the handle back. Its connections live on.
+ * made, and gives the handle back. Its connections live on. When it returns the descriptor is
+ * closed, as after qnet_close().
  *
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
  */
@@ -737,7 +738,10 @@ int qnet_recv(qnet_conn *conn,
  *
  * @param frames      Filled with frames whose bytes the library lends, until the next receive on
  *                    the connection by any thread, a change of how it is received from, or its
- *                    close; not until its end or qnet_poll().
+ *                    close; not until its end or qnet_poll(). Until then they keep the memory
+ *                    that they were read into: up to 16 KiB of frames as much, with a time-out of 0
+ *                    and when fewer than count were there; else 128 KiB, of messages 68 KiB each at
+ *                    most. What is not lent costs an idle connection 16 KiB at most.
  * @param count       How many there is room for, at least 1.
  * @param timeout_ms  How long to wait for the first: -1 without an end, 0 not at all.
  * @return How many were received; else as qnet_recv().
@@ -829,6 +833,9 @@ int qnet_shutdown(qnet_conn *conn);
  * that its netdev works for the next connection; both within QNET_OPT_LINGER_MS, and no time at all
  * when there is nothing. Returns when no handler of the connection is running and its close handler
  * has returned; inside a handler of any kind, or with QNET_OPT_WAIT 0, without waiting for them.
+ * In every case its descriptor is closed then, whoever was waiting on it, and its socket file gone:
+ * the address can be used again at once. (A thread that the host has stopped in a call on the
+ * connection, or that has jumped out of one, is waited for for 10 s at most.)
  *
  * @return QNET_OK; QNET_ERR_HANDLE (of two closes at once the second gets it immediately),
  *         QNET_ERR_INTERNAL.
@@ -1119,8 +1126,9 @@ int qnet_hub_get_stats(qnet_hub *hub, qnet_hub_stats *out, size_t size);
  * it served, and ends what qnet_hub_port() made. Handles given out by that, and attached by the
  * caller, stay the caller's to close.
  *
- * Served connections are closed as by qnet_close(), all at a time; inside a handler of any kind
- * without waiting for their close handlers.
+ * Served connections are closed as by qnet_close(), all at a time; inside a handler of any kind, or
+ * where they have QNET_OPT_WAIT 0, without waiting for their close handlers, in which their handles
+ * are stale then. When it returns the descriptors of all that it closed are closed.
  *
  * @return QNET_OK; QNET_ERR_HANDLE (of two closes at once the second gets it immediately),
  *         QNET_ERR_INTERNAL.

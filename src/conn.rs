@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::net::SocketType;
+use smallvec::SmallVec;
 
 use crate::address::{Family, Host, Target};
 use crate::callback::{self, CloseCall, CloseHandler, Doing};
@@ -30,7 +31,7 @@ use crate::resolve::resolve;
 use crate::send::Tx;
 use crate::socket::{self, Buffers, Medium, Socket};
 use crate::switch::Port;
-use crate::wake::Deadline;
+use crate::wake::{Deadline, Departure, Wake};
 
 #[derive(Default)]
 pub struct Conn {
@@ -58,6 +59,8 @@ pub struct State {
     pub closing: bool,
     /// There while open.
     socket: Option<Arc<Socket>>,
+    /// The one before it, which may not be closed yet.
+    replaced: Option<Departure>,
     /// What a connection that was dialled needs to be dialled again.
     pub redial: Option<Box<Redial>>,
     pub options: Options,
@@ -84,6 +87,18 @@ pub struct State {
     pub is_hubs: bool,
     /// The listener's count of its living connections.
     living: Option<Living>,
+    /// Who waits for it, perhaps among others.
+    pub pollers: SmallVec<[Arc<Wake>; 1]>,
+}
+
+/// What a connection was made of: closed, once all who wait on it have left.
+pub struct Released(SmallVec<[Departure; 3]>);
+
+impl Released {
+    /// Waits for that.
+    pub fn wait(&self) {
+        self.0.iter().for_each(Departure::wait);
+    }
 }
 
 /// How far the close handler is, set or not.
@@ -210,7 +225,25 @@ impl State {
 
     /// Gives it another socket. Returns the one before.
     pub fn replace_socket(&mut self, socket: Arc<Socket>) -> Arc<Socket> {
-        self.socket.replace(socket).expect("an open connection has a socket")
+        let before = self.socket.replace(socket).expect("an open connection has a socket");
+        self.replaced = Some(before.departure());
+        before
+    }
+
+    /// Lets go of the sockets of a connection that is closed, whose sending part has none any more,
+    /// and of what its descriptor was known by.
+    fn let_go(&mut self) -> Released {
+        let absent = self.redial.as_mut().and_then(|redial| redial.close());
+        let sockets = [self.socket.take(), absent];
+        let shared = sockets.iter().flatten().filter(|socket| Arc::strong_count(socket) > 1);
+        let replaced = self.replaced.take().filter(|replaced| !replaced.is_over());
+        let left = shared.map(|socket| socket.departure()).chain(replaced);
+        let released = Released(left.collect());
+        if !released.0.is_empty() {
+            // All others who wait have been woken.
+            process().service.look();
+        }
+        released
     }
 
     /// As what it has options.
@@ -272,7 +305,7 @@ impl Conn {
         if let Some(socket) = &state.socket {
             socket.wake.raise();
         }
-        process().pollers.raise();
+        state.pollers.iter().for_each(|wake| wake.raise());
     }
 
     /// Takes back what was lent to a delivery, which is over.
@@ -370,18 +403,21 @@ impl Ref<Conn> {
 
     /// Takes the handle's part of the connection away; what is left is its thread's, if it has one.
     pub fn discard(self) {
+        self.release();
+    }
+
+    /// The same, for who waits until all of it is closed.
+    pub fn release(self) -> Released {
         let mut state = self.slot.state.lock();
         let mut tx = lock(&self.slot.tx);
         state.open = false;
         self.slot.changed(&state);
-        state.socket = None;
-        state.living = None;
-        if let Some(redial) = &mut state.redial {
-            redial.close();
-        }
         *tx = Tx::default();
         drop(tx);
+        state.living = None;
+        let released = state.let_go();
         self.slot.free_if_unused(state);
+        released
     }
 }
 

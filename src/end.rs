@@ -220,19 +220,39 @@ impl Ref<Conn> {
         Ok(())
     }
 
-    /// Waits, as closing would, for what still runs of a connection that the library gives back, and
-    /// which has ended.
-    pub fn wait_until_given_back(self) {
+    /// Closes a connection that the library gives back, and which has ended: waits, as closing would,
+    /// for what still runs of it, and until its descriptor is closed.
+    pub fn close_own(self) {
+        let departure = match self.state() {
+            Ok(state) if state.is_hubs => state.socket().departure(),
+            _ => return,
+        };
+        if self.wait_until_given_back() {
+            departure.wait();
+        }
+    }
+
+    /// Returns whether it is: not where that is left to others.
+    fn wait_until_given_back(self) -> bool {
         loop {
             self.give_back_if_over();
-            let Ok(state) = self.state() else {
-                return;
+            let Ok(mut state) = self.state() else {
+                return true;
             };
             let waits = state.options.wait() && !callback::inside();
             // Where nobody is to call the close handler, who closes the connection does.
             let is_called = !matches!(state.close_phase, ClosePhase::Pending | ClosePhase::Done);
-            if !state.is_hubs || state.finish.is_none() && !(waits && is_called) {
-                return;
+            if !state.is_hubs || state.finish.is_none() && !is_called {
+                return false;
+            }
+            if state.finish.is_none() && !waits {
+                // The thread that calls it goes on without the handle, once there is one.
+                let is_ours = !state.lacks_thread() && !std::mem::replace(&mut state.closing, true);
+                drop(state);
+                if is_ours {
+                    self.discard();
+                }
+                return is_ours;
             }
             let socket = state.socket().clone();
             let epoch = socket.wake.epoch();

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
+use crate::buffer::LOOP_ROOM;
 use crate::descriptor::{Event, above_standard};
 use crate::error::{Error, Result};
 use crate::handle::{NONE, Token};
 use crate::process::{lock, process};
-use crate::receive::LOOP_ROOM;
 use crate::service::IDLE;
 use crate::switch::Sorter;
 use crate::thread;

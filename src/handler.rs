@@ -71,12 +71,12 @@ impl Ref<Conn> {
     }
 
     /// Waits until the handler before is not running, and its thread is gone where it was taken
-    /// away.
+    /// away; but not for a close handler, which that thread goes on with where the connection ends.
     fn wait_for_handler(self, mut state: MutexGuard<'_, State>) {
         let deliveries = state.deliveries;
         let is_before = |state: &State| {
             state.delivering && state.deliveries == deliveries
-                || state.thread && state.handler.is_none()
+                || state.thread && state.handler.is_none() && state.ended.is_none()
         };
         while state.is_of(self.token) && is_before(&state) {
             let socket = state.socket().clone();

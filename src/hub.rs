@@ -187,7 +187,7 @@ impl Ref<Hub> {
         let ports = switch.lock().close();
         ports.iter().for_each(|conn| conn.leave_closed_hub(&switch));
         // Those that left before may still be in their close handlers.
-        own.iter().chain(&ports).for_each(|conn| conn.wait_until_given_back());
+        own.iter().chain(&ports).for_each(|conn| conn.close_own());
         Ok(())
     }
 }

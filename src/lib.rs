@@ -3,9 +3,9 @@
 //! QEMU's socket netdevs carry Ethernet frames over plain sockets; here is their other end. What a
 //! C program sees is in [`capi`] and `include/qnet.h`; below it is a library that C has no part in.
 //! `handle` and `process` hold the objects; `conn`, `listener` and `hub` are the objects; `send`,
-//! `cork`, `receive`, `handler`, `end` and `redial` are what is done with a connection. `link` and
+//! `cork`, `receive`, `poll`, `handler`, `end` and `redial` are what is done with a connection. `link` and
 //! `hub` plug connections into a `switch`, whose `table` learns, and which a loop of `forward` runs.
-//! `frame`, `memory`, `address`, `netdev`, `descriptor`, `socket`, `socket_file`, `wake` and `thread`
+//! `frame`, `buffer`, `memory`, `address`, `netdev`, `descriptor`, `socket`, `socket_file`, `wake` and `thread`
 //! know of none of that.
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
@@ -15,6 +15,7 @@ compile_error!("libqnet is for 64-bit Linux");
 mod address;
 #[cfg(fuzzing)] // parsing alone, for fuzz/
 pub mod address;
+mod buffer;
 mod callback;
 pub mod capi;
 mod conn;
@@ -35,6 +36,7 @@ mod message;
 mod mmsg;
 mod netdev;
 mod options;
+mod poll;
 mod process;
 mod receive;
 mod redial;

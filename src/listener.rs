@@ -20,7 +20,7 @@ use crate::process::{lock, process};
 use crate::resolve::resolve;
 use crate::socket::{self, BACKLOG, ListenSocket, Socket};
 use crate::socket_file::SocketFile;
-use crate::wake::{Deadline, Wake};
+use crate::wake::{Deadline, Last, Wake};
 
 #[derive(Default)]
 pub struct Listener {
@@ -53,6 +53,7 @@ struct Open {
     wake: Wake,
     file: Mutex<Option<SocketFile>>,
     living: Arc<AtomicUsize>,
+    last: Last,
 }
 
 /// What became of a peer that wanted to connect.
@@ -101,7 +102,8 @@ fn open_in(
     file: Option<SocketFile>,
 ) -> Ref<Listener> {
     let file = Mutex::new(file);
-    let open = Open { socket, wake: Wake::default(), file, living: Arc::default() };
+    let (wake, last) = (Wake::default(), Last::default());
+    let open = Open { socket, wake, file, living: Arc::default(), last };
     let open = Some(Arc::new(open));
     *lock(&listener.slot.state) = State { token: listener.token, open, ..State::default() };
     listener
@@ -173,11 +175,13 @@ impl Ref<Listener> {
         }
         *state = State { token: NONE, ..State::default() };
         drop(state);
-        // Now, whoever may still hold the socket for a moment.
         drop(lock(&open.file).take());
         open.socket.refuse();
         open.wake.raise();
         process().listeners.give_back(self.token);
+        let departure = open.last.departure();
+        drop(open);
+        departure.wait();
         Ok(())
     }
 

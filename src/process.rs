@@ -9,12 +9,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
+use crate::buffer::Rooms;
 use crate::conn::Conn;
 use crate::forward::Loops;
 use crate::handle::Table;
 use crate::hub::Hub;
 use crate::listener::Listener;
-use crate::receive::Pollers;
 use crate::send::Gather;
 use crate::service::Service;
 
@@ -24,10 +24,10 @@ pub struct Process {
     pub conns: Table<Conn>,
     pub listeners: Table<Listener>,
     pub hubs: Table<Hub>,
-    pub pollers: Pollers,
     pub service: Service,
     pub loops: Loops,
     pub gather: Gather,
+    pub rooms: Rooms,
     number: u32,
     /// The parent's, kept where a leak checker finds it.
     #[allow(dead_code)]

@@ -1,58 +1,28 @@
 //! Receiving: large reads into one buffer, frames used where they lie; and the callers that pull.
 
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::MutexGuard;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::PollFlags;
 
+use crate::buffer::{Buffer, LARGE, RESTING, SMALL, Sizes};
 use crate::callback;
 use crate::conn::{Conn, RxCounts, State};
 use crate::error::{Error, Result};
 use crate::frame::{self, Front, PREFIX, Run};
 use crate::handle::Ref;
-use crate::memory::{Memory, as_room};
-use crate::mmsg::{MESSAGES, SLOT};
-use crate::process::{lock, process};
+use crate::memory::as_room;
 use crate::socket::{Got, Read, Socket};
 use crate::switch::PLUGGED;
-use crate::wake::{Deadline, PollFds, Wake, Woken};
+use crate::wake::{Deadline, PollFds, Woken};
 
-/// A buffer for a trickle of frames, and one for a stream of them.
-const SMALL: usize = 4 << 10;
-const LARGE: usize = 128 << 10;
-
-/// The same in bytes for what a socket gives: with messages it is reserved, and mostly not touched.
-struct Sizes {
-    small: usize,
-    large: usize,
-    /// The least that is worth a read.
-    least: usize,
-}
-
-const STREAM_SIZES: Sizes = Sizes { small: SMALL, large: LARGE, least: SMALL };
-const MESSAGE_SIZES: Sizes = Sizes { small: 2 * SLOT, large: MESSAGES * SLOT, least: SLOT };
-
-/// The room that a loop has for reads of any socket.
-pub const LOOP_ROOM: usize = MESSAGES * SLOT;
-
-/// How much of it is for reads of this one, the front of a frame included.
-pub fn loop_room(socket: &Socket) -> usize {
-    if socket.has_messages() { LOOP_ROOM } else { PREFIX + frame::MAX + LARGE }
-}
-
-impl Sizes {
-    fn of(socket: &Socket) -> &'static Sizes {
-        if socket.has_messages() { &MESSAGE_SIZES } else { &STREAM_SIZES }
-    }
-}
-
-/// How long a large buffer is kept for a connection that is quiet.
+/// How long who waits for a connection that is quiet keeps a large buffer for it.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// How many reads one call makes before it looks at its time and its signals again.
-const READS: usize = 16;
+/// How many reads one call makes, at least, before it looks at its time and its signals again.
+const READS: u32 = 16;
 
 /// How often to look again before waiting, where a large read came last: a sender that is about to
 /// write more is spared waking this thread, which costs it as much as the write. Some microseconds.
@@ -77,64 +47,33 @@ pub struct Rx {
     kept: Option<Box<Buffer>>,
     set_aside: Option<Box<Buffer>>,
     found: Option<Found>,
+    /// How many bytes were ever read.
+    total: u64,
+}
+
+/// How far one call reads on though nothing comes of it: past what its socket holds after [`READS`].
+/// Who waits for edges is told of what comes later, and of nothing else.
+#[derive(Default)]
+struct Reading {
+    reads: u32,
+    /// The total to read past.
+    until: Option<u64>,
+}
+
+impl Reading {
+    /// Whether to read again, where `total` bytes have been.
+    fn goes_on(&mut self, socket: &Socket, total: u64) -> bool {
+        self.reads += 1;
+        // Past it by one read, which may be the end.
+        self.reads <= READS
+            || total <= *self.until.get_or_insert_with(|| total.saturating_add(socket.held()))
+    }
 }
 
 /// What reading met behind the last byte.
 enum Found {
     End,
     Failed(Error),
-}
-
-#[derive(Default)]
-struct Buffer {
-    memory: Memory,
-    /// Where what is not yet used begins, and where what was received ends.
-    start: usize,
-    end: usize,
-    /// Whether the last read filled it.
-    filled: bool,
-}
-
-impl Buffer {
-    fn unread(&self) -> &[u8] {
-        &self.memory[self.start..self.end]
-    }
-
-    fn with_capacity(capacity: usize, bytes: &[u8]) -> Buffer {
-        let mut memory = Memory::of(capacity);
-        memory[..bytes.len()].copy_from_slice(bytes);
-        Buffer { memory, end: bytes.len(), ..Buffer::default() }
-    }
-
-    fn capacity(&self) -> usize {
-        self.memory.len()
-    }
-
-    /// What capacity the next read should have, `missing` bytes of a frame at least.
-    fn wanted(&self, missing: usize, sizes: &Sizes) -> usize {
-        let small = !self.filled && self.unread().len() + missing <= sizes.small;
-        if small { sizes.small } else { sizes.large }
-    }
-
-    /// Holds the front of a frame in place of what was here. Of what is behind a length that no frame
-    /// has, which may be any number of bytes, nothing is needed.
-    fn replace(&mut self, bytes: &[u8]) {
-        let bytes = &bytes[..bytes.len().min(PREFIX + frame::MAX)];
-        if bytes.len() > self.capacity() {
-            let capacity = if bytes.len() <= SMALL { SMALL } else { LARGE };
-            *self = Buffer::with_capacity(capacity, bytes);
-        } else {
-            self.memory[..bytes.len()].copy_from_slice(bytes);
-            (self.start, self.end) = (0, bytes.len());
-        }
-    }
-
-    /// Moves what is unread to the front.
-    fn compact(&mut self) {
-        self.memory.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
-    }
 }
 
 impl Rx {
@@ -186,8 +125,9 @@ impl Rx {
         if self.found.is_some() {
             return false;
         }
+        let goes_on = self.buffer.filled;
         self.make_room(Sizes::of(socket));
-        let Buffer { memory, end, filled, .. } = &mut self.buffer;
+        let Buffer { memory, end, filled, is_stream, is_touched, .. } = &mut self.buffer;
         match socket.read(as_room(&mut memory[*end..])) {
             Ok(Read::Empty) => {
                 *filled = false;
@@ -196,6 +136,8 @@ impl Rx {
             Ok(Read::Bytes(got)) => {
                 *end += got.bytes;
                 *filled = got.is_full;
+                *is_stream = goes_on || got.bytes > SMALL;
+                *is_touched |= *is_stream;
                 self.has_read(&got, counts);
             }
             Ok(Read::End) => self.found = Some(Found::End),
@@ -207,6 +149,7 @@ impl Rx {
     fn has_read(&mut self, got: &Got, counts: &RxCounts) {
         counts.reads.add(got.calls);
         counts.foreign.add(got.foreign);
+        self.total += got.bytes as u64;
         self.looks = if got.bytes >= STREAM { LOOKS } else { 0 };
         if got.bytes > SMALL {
             self.busy = Some(Instant::now());
@@ -248,15 +191,23 @@ impl Rx {
         self.kept = None;
     }
 
-    /// Gives memory back that a quiet connection does not need.
-    fn settle(&mut self, sizes: &Sizes) {
-        if !self.lent && self.unread().len() <= sizes.small && self.is_large(sizes) {
-            self.buffer = Buffer::with_capacity(sizes.small, self.unread());
+    /// Gives memory back that is not needed while nothing comes: not what is lent, nor what is
+    /// unread, which then may lie elsewhere. Returns whether it did.
+    fn settle(&mut self, sizes: &Sizes) -> bool {
+        let settles = !self.lent && self.unread().len() <= RESTING && self.is_large(sizes);
+        if settles {
+            let is_stream = self.buffer.is_stream;
+            self.buffer = match self.unread() {
+                [] => Buffer::default(),
+                bytes => Buffer::with_capacity(bytes.len().max(SMALL), bytes),
+            };
+            self.buffer.is_stream = is_stream;
         }
+        settles
     }
 
     fn is_large(&self, sizes: &Sizes) -> bool {
-        self.buffer.capacity() > sizes.small
+        self.buffer.capacity() > sizes.small || self.buffer.is_touched
     }
 
     /// How the stream ended, once every whole frame before that has been used.
@@ -340,13 +291,14 @@ impl Ref<Conn> {
         if state.refuses_receive().is_some() {
             return true;
         }
-        if state.delivering {
+        if !self.has_turn(state) {
             return false;
         }
         let socket = state.socket().clone();
         let counts = &self.slot.rx_counts;
         let reads = counts.reads.get();
-        for _ in 0..READS {
+        let mut reading = Reading::default();
+        loop {
             if state.rx.front(counts).is_some() {
                 state.share_since(self.slot, reads);
                 return true;
@@ -355,11 +307,11 @@ impl Ref<Conn> {
                 // Only a receive reports it.
                 return !state.redials() || self.meet_end(state, end).is_some();
             }
-            if !state.rx.fill(&socket, counts) {
+            if !reading.goes_on(&socket, state.rx.total) || !state.rx.fill(&socket, counts) {
+                state.rx.settle(Sizes::of(&socket));
                 return false;
             }
         }
-        false
     }
 
     /// The next frame's bytes into `buf`. With an empty one, its length alone, and it is kept.
@@ -394,9 +346,13 @@ impl Ref<Conn> {
                 return Ok(None);
             }
             loop {
-                let n = rx.lend(count, &mut lend);
+                let mut n = rx.lend(count, &mut lend);
                 // Reading on moves what is here, and it is lent again from the start.
                 if n.frames == count || !rx.buffer.filled || !rx.fill_behind(socket, counts) {
+                    // Who does not wait here may be long in coming back.
+                    if timeout_ms == 0 && n.frames < count && rx.settle(Sizes::of(socket)) {
+                        n = rx.lend(count, &mut lend);
+                    }
                     rx.take_lent(&n, counts);
                     return Ok((n.frames > 0).then_some(n.frames));
                 }
@@ -437,13 +393,17 @@ impl Ref<Conn> {
             }
             let socket = state.socket().clone();
             let epoch = socket.wake.epoch();
-            if self.has_turn(&mut state) {
+            let has_turn = self.has_turn(&mut state);
+            if has_turn {
                 state.rx.end_loans();
                 if let Some(taken) = self.pull(&mut state, &socket, &mut take)? {
                     return Ok(taken);
                 }
             }
             if deadline.passed() {
+                if has_turn {
+                    state.rx.settle(Sizes::of(&socket));
+                }
                 return Err(deadline.error());
             }
             self.wait_readable(state, &socket, epoch, deadline)?;
@@ -453,12 +413,18 @@ impl Ref<Conn> {
     /// Whether the frames are this caller's to take: not while a handler that was taken away still
     /// runs on another thread, whose frames come first.
     fn has_turn(self, state: &mut State) -> bool {
-        let own = callback::delivers(self);
-        if own {
+        if self.is_behind_handler(state) {
+            return false;
+        }
+        if state.delivering {
             let sizes = Sizes::of(state.socket());
             state.rx.set_aside(self.slot.delivered.load(Ordering::Relaxed), sizes);
         }
-        own || !state.delivering
+        true
+    }
+
+    pub fn is_behind_handler(self, state: &State) -> bool {
+        state.delivering && !callback::delivers(self)
     }
 
     /// Reads until `take` has what it wants, or nothing more is there now.
@@ -470,7 +436,8 @@ impl Ref<Conn> {
     ) -> Result<Option<R>> {
         let counts = &self.slot.rx_counts;
         let reads = counts.reads.get();
-        for _ in 0..READS {
+        let mut reading = Reading::default();
+        loop {
             if let Some(taken) = take(&mut state.rx, socket, counts)? {
                 state.share_since(self.slot, reads);
                 return Ok(Some(taken));
@@ -478,11 +445,10 @@ impl Ref<Conn> {
             if let Some(end) = state.rx.end() {
                 return self.meet_end(state, end).map_or(Ok(None), Err);
             }
-            if !state.rx.fill(socket, counts) {
-                break;
+            if !reading.goes_on(socket, state.rx.total) || !state.rx.fill(socket, counts) {
+                return Ok(None);
             }
         }
-        Ok(None)
     }
 
     /// Waits for bytes or a change after `epoch`, which was read before the socket was; a large
@@ -494,7 +460,7 @@ impl Ref<Conn> {
         epoch: u32,
         deadline: Deadline,
     ) -> Result<()> {
-        if state.delivering {
+        if self.is_behind_handler(&state) {
             drop(state);
             return socket.wake.wait_fds(epoch, PollFds::new(), deadline).map(|_| ());
         }
@@ -600,9 +566,9 @@ impl Rx {
         None
     }
 
-    /// Keeps the front of a frame. Memory for it is kept as long as a stream is read.
+    /// Keeps the front of a frame.
     pub fn keep(&mut self, rest: &[u8], counts: &RxCounts) {
-        if rest.is_empty() && self.looks == 0 {
+        if rest.is_empty() {
             self.buffer = Buffer::default();
         } else {
             self.buffer.replace(rest);
@@ -673,78 +639,4 @@ fn drop_runts(bytes: &mut [u8]) -> usize {
 
 fn too_small(cap: usize, len: usize) -> Error {
     Error::FrameSize(format!("a buffer of {cap} bytes for {len}"))
-}
-
-/// Who waits in [`poll`]: any connection may be among theirs, so each change wakes them all. They
-/// are few, and changes rare.
-#[derive(Default)]
-pub struct Pollers {
-    wakes: Mutex<Vec<Arc<Wake>>>,
-    /// Their number. A poller is counted before it looks at any connection, so whoever changes one
-    /// after that look, under the connection's lock, sees it; Relaxed, the lock orders it.
-    count: AtomicUsize,
-}
-
-impl Pollers {
-    pub fn raise(&self) {
-        if self.count.load(Ordering::Relaxed) > 0 {
-            lock(&self.wakes).iter().for_each(|wake| wake.raise());
-        }
-    }
-
-    fn enter(&self) -> Poller<'_> {
-        let wake = Arc::new(Wake::default());
-        lock(&self.wakes).push(wake.clone());
-        self.count.fetch_add(1, Ordering::Relaxed);
-        Poller { pollers: self, wake }
-    }
-}
-
-struct Poller<'a> {
-    pollers: &'a Pollers,
-    wake: Arc<Wake>,
-}
-
-impl Drop for Poller<'_> {
-    fn drop(&mut self) {
-        self.pollers.count.fetch_sub(1, Ordering::Relaxed);
-        lock(&self.pollers.wakes).retain(|wake| !Arc::ptr_eq(wake, &self.wake));
-    }
-}
-
-/// Waits until one of `conns` has something to give; an entry that is no live handle has its
-/// error. Returns how many are ready, 0 when the time has passed.
-pub fn poll(conns: &[Result<Ref<Conn>>], ready: &mut [u8], timeout_ms: i32) -> Result<usize> {
-    let deadline = Deadline::from_timeout(timeout_ms)?;
-    let found = scan(conns, ready);
-    if found > 0 || deadline == Deadline::Now {
-        return Ok(found);
-    }
-    let poller = process().pollers.enter();
-    loop {
-        let epoch = poller.wake.epoch();
-        let found = scan(conns, ready);
-        if found > 0 || deadline.passed() {
-            return Ok(found);
-        }
-        let socket_of = |conn: &Result<Ref<Conn>>| {
-            let state = conn.as_ref().ok()?.state().ok()?;
-            // While a handler that was taken away still runs, only its return matters.
-            (!state.delivering).then(|| state.socket().clone())
-        };
-        let sockets: Vec<Arc<Socket>> = conns.iter().filter_map(socket_of).collect();
-        let fds = sockets.iter().map(|socket| PollFd::from_borrowed_fd(socket.fd(), PollFlags::IN));
-        poller.wake.wait_fds(epoch, fds.collect(), deadline)?;
-    }
-}
-
-fn scan(conns: &[Result<Ref<Conn>>], ready: &mut [u8]) -> usize {
-    let is_ready = |conn: &Result<Ref<Conn>>| match conn.as_ref().map(|conn| (conn, conn.state())) {
-        Ok((conn, Ok(mut state))) => conn.is_ready(&mut state),
-        _ => true,
-    };
-    for (conn, ready) in conns.iter().zip(ready.iter_mut()) {
-        *ready = is_ready(conn).into();
-    }
-    ready.iter().filter(|&&ready| ready != 0).count()
 }

@@ -105,10 +105,10 @@ impl Redial {
         self.reconnects
     }
 
-    /// The handle is gone.
-    pub fn close(&mut self) {
-        self.absent = None;
+    /// The handle is gone. Returns the socket that stood for none.
+    pub fn close(&mut self) -> Option<Arc<Socket>> {
         self.given = Given::None;
+        self.absent.take()
     }
 }
 
@@ -290,7 +290,7 @@ impl Ref<Conn> {
             None => in_tx(),
         }
         state.replace_socket(socket).wake.raise();
-        process().pollers.raise();
+        self.slot.changed(state);
     }
 
     /// The service thread's look at a connection of which a write has met the end: where nobody

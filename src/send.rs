@@ -39,7 +39,7 @@ pub const HOLD: usize = PIECE;
 const TCP_PIECE: usize = 128 << 10;
 
 /// The size of a gathering buffer: any frame has room.
-const BUFFER: usize = TCP_PIECE;
+pub const BUFFER: usize = TCP_PIECE;
 
 /// How long a handler's sends are held at most: a little less than the millisecond promised, for the
 /// service thread has to wake up.
@@ -893,7 +893,8 @@ struct Gathered<F> {
     behind: F,
 }
 
-/// Buffers to gather frames in, shared: as many as there are threads that send at one time.
+/// Buffers to gather frames in, or to read a stream into, shared: as many as there are threads that
+/// do so at one time.
 #[derive(Default)]
 pub struct Gather(Pool<Memory, KEPT>);
 

@@ -62,6 +62,13 @@ impl Service {
         watched.wake.is_some()
     }
 
+    /// Has the thread look again, if there is one: it may wait on what is to be closed.
+    pub fn look(&self) {
+        if let Some(wake) = &lock(&self.watched).wake {
+            wake.raise();
+        }
+    }
+
     fn run(&self, wake: &Wake) {
         let guarded = std::panic::AssertUnwindSafe(|| {
             let mut turn = Turn::default();

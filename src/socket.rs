@@ -26,7 +26,7 @@ use crate::options::Options;
 use crate::process::lock;
 use crate::remote::Remote;
 use crate::socket_file::{SocketFile, take_name};
-use crate::wake::{self, Deadline, Wake, Woken};
+use crate::wake::{self, Deadline, Departure, Last, Wake, Woken};
 
 /// Requests that may wait to be accepted; the system's own limit (`somaxconn`) is lower as a rule.
 pub const BACKLOG: i32 = 4096;
@@ -52,6 +52,8 @@ pub struct Socket {
     pub local: Address,
     /// As it was when the socket was made.
     given_peer: Address,
+    /// Tells that all of it is closed, its file gone.
+    last: Last,
 }
 
 /// What frames are in: a stream of bytes, or messages of their own.
@@ -165,7 +167,8 @@ impl Socket {
         let local = rustix::net::getsockname(&fd).ok();
         let peer = rustix::net::getpeername(&fd).ok().flatten();
         let [local, peer] = [local, peer].map(|any| medium.address(any));
-        Socket { fd, medium, wake: Wake::default(), local, given_peer: peer }
+        let (wake, last) = (Wake::default(), Last::default());
+        Socket { fd, medium, wake, local, given_peer: peer, last }
     }
 
     /// Stands for a socket while there is none: nothing ever comes, until it is shut down.
@@ -196,6 +199,11 @@ impl Socket {
 
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// What to wait by, without holding it, until it is closed.
+    pub fn departure(&self) -> Departure {
+        self.last.departure()
     }
 
     pub fn is_unix(&self) -> bool {
@@ -245,6 +253,20 @@ impl Socket {
             return messages.read(self.fd(), room);
         }
         self.receive(room, RecvFlags::DONTWAIT)
+    }
+
+    /// How many bytes in wire format there may be to read, at most.
+    pub fn held(&self) -> u64 {
+        match self.medium {
+            Medium::Stream => rustix::io::ioctl_fionread(&self.fd).unwrap_or(0),
+            // Not known; but to send each takes its sender longer than to read it.
+            Medium::Messages(_) if self.is_unix() => u64::MAX,
+            // The kernel counts more for each than it has bytes, but may have made one of many.
+            Medium::Messages(_) => {
+                let bytes = sockopt::socket_recv_buffer_size(&self.fd).unwrap_or(0);
+                (bytes * (1 + frame::PREFIX)) as u64
+            }
+        }
     }
 
     /// What a read would give, which it takes nothing of; where it might be the end.

@@ -11,6 +11,7 @@ use std::time::Instant;
 use rustix::event::epoll::EventFlags;
 use slab::Slab;
 
+use crate::buffer::loop_room;
 use crate::conn::{Conn, RxCounts, State};
 use crate::error::{Error, Result};
 use crate::forward::{Interest, Loop, NOTHING, READABLE, WRITABLE, Work};
@@ -18,7 +19,6 @@ use crate::frame::{self, PREFIX, Run, Walk};
 use crate::handle::Ref;
 use crate::memory::Memory;
 use crate::process::{Fair, process};
-use crate::receive::loop_room;
 use crate::table::{Mac, Table};
 
 /// Why an attached or linked connection cannot be received from.

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -19,6 +19,10 @@ use crate::process::lock;
 
 /// How long to poll at a time where no event descriptor could be had (EMFILE), or poll is refused.
 const BLIND: Duration = Duration::from_millis(10);
+
+/// The longest that a close waits for threads to leave what it has taken from them. They need
+/// microseconds, unless the host has stopped one, or has jumped out of a wait and left it there.
+const LEAVING: Duration = Duration::from_secs(10);
 
 /// How long a call may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -214,6 +218,43 @@ impl Wake {
 /// be told all the same, again and again.
 pub fn poll_fd(fd: BorrowedFd<'_>, events: PollFlags) -> Option<PollFd<'_>> {
     (!events.is_empty()).then(|| PollFd::from_borrowed_fd(fd, events))
+}
+
+/// The last field of what threads share: dropped behind all others, it tells that they are gone.
+#[derive(Debug, Default)]
+pub struct Last(OnceLock<Arc<Wake>>);
+
+impl Last {
+    pub fn departure(&self) -> Departure {
+        Departure(self.0.get_or_init(Arc::default).clone())
+    }
+}
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        if let Some(gone) = self.0.get() {
+            gone.raise();
+        }
+    }
+}
+
+/// The going of what threads share, for who has told them to leave it, and does not share it.
+#[derive(Debug)]
+pub struct Departure(Arc<Wake>);
+
+impl Departure {
+    pub fn is_over(&self) -> bool {
+        self.0.epoch() > 0
+    }
+
+    /// Waits until it is gone, whatever signals come.
+    pub fn wait(&self) {
+        let deadline = Deadline::after(LEAVING);
+        while !self.is_over() && !deadline.passed() {
+            // Failing is being interrupted, or short of memory: look again.
+            let _ = self.0.wait_fds(0, PollFds::new(), deadline);
+        }
+    }
 }
 
 fn poll_until(fds: &mut [PollFd<'_>], deadline: Deadline) -> Result<Woken> {

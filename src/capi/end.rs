@@ -50,6 +50,9 @@ pub unsafe extern "C-unwind" fn qnet_shutdown(conn: *mut qnet_conn) -> c_int {
 /// that its netdev works for the next connection; both within QNET_OPT_LINGER_MS, and no time at all
 /// when there is nothing. Returns when no handler of the connection is running and its close handler
 /// has returned; inside a handler of any kind, or with QNET_OPT_WAIT 0, without waiting for them.
+/// In every case its descriptor is closed then, whoever was waiting on it, and its socket file gone:
+/// the address can be used again at once. (A thread that the host has stopped in a call on the
+/// connection, or that has jumped out of one, is waited for for 10 s at most.)
 ///
 /// @return QNET_OK; QNET_ERR_HANDLE (of two closes at once the second gets it immediately),
 ///         QNET_ERR_INTERNAL.
@@ -67,7 +70,7 @@ pub unsafe extern "C-unwind" fn qnet_close(conn: *mut qnet_conn) -> c_int {
         return code;
     }
     on_conn(conn, "close", |conn| {
-        conn.discard();
+        conn.release().wait();
         Ok(OK)
     })
 }

@@ -183,8 +183,9 @@ pub unsafe extern "C-unwind" fn qnet_hub_get_stats(
 /// it served, and ends what qnet_hub_port() made. Handles given out by that, and attached by the
 /// caller, stay the caller's to close.
 ///
-/// Served connections are closed as by qnet_close(), all at a time; inside a handler of any kind
-/// without waiting for their close handlers.
+/// Served connections are closed as by qnet_close(), all at a time; inside a handler of any kind, or
+/// where they have QNET_OPT_WAIT 0, without waiting for their close handlers, in which their handles
+/// are stale then. When it returns the descriptors of all that it closed are closed.
 ///
 /// @return QNET_OK; QNET_ERR_HANDLE (of two closes at once the second gets it immediately),
 ///         QNET_ERR_INTERNAL.

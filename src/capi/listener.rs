@@ -152,7 +152,8 @@ pub unsafe extern "C-unwind" fn qnet_listener_fd(listener: *mut qnet_listener) -
 }
 
 /// Ends a listener: wakes every qnet_accept() with QNET_ERR_CLOSED, removes the socket file that it
-/// made, and gives the handle back. Its connections live on.
+/// made, and gives the handle back. Its connections live on. When it returns the descriptor is
+/// closed, as after qnet_close().
 ///
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
 #[unsafe(no_mangle)]

@@ -5,8 +5,8 @@ use super::{OK, call, on_conn, on_conn_to_its_end, out, qnet_conn, run_close_cal
 use crate::callback::{CloseHandler, Handler, HandlerFn, qnet_frame};
 use crate::error::{Error, Result};
 use crate::frame;
+use crate::poll;
 use crate::process::process;
-use crate::receive;
 
 /// Called with one frame. It may call anything in the library, on its own connection too; it must
 /// not throw or longjmp out. It may end its thread (pthread_exit): the connection then has no
@@ -133,7 +133,10 @@ pub unsafe extern "C-unwind" fn qnet_recv(
 ///
 /// @param frames      Filled with frames whose bytes the library lends, until the next receive on
 ///                    the connection by any thread, a change of how it is received from, or its
-///                    close; not until its end or qnet_poll().
+///                    close; not until its end or qnet_poll(). Until then they keep the memory
+///                    that they were read into: up to 16 KiB of frames as much, with a time-out of 0
+///                    and when fewer than count were there; else 128 KiB, of messages 68 KiB each at
+///                    most. What is not lent costs an idle connection 16 KiB at most.
 /// @param count       How many there is room for, at least 1.
 /// @param timeout_ms  How long to wait for the first: -1 without an end, 0 not at all.
 /// @return How many were received; else as qnet_recv().
@@ -210,7 +213,7 @@ pub unsafe extern "C-unwind" fn qnet_poll(
             };
             let table = &process().conns;
             let conns: Vec<_> = conns.iter().map(|conn| table.get(conn.addr() as u64)).collect();
-            receive::poll(&conns, ready, timeout_ms).map(|n| n as c_int)
+            poll::poll(&conns, ready, timeout_ms).map(|n| n as c_int)
         },
     )
 }
