@@ -436,14 +436,14 @@ int qnet_from_fd(int fd,
  * @param local    Where to receive. UDP: "host:port", "[v6]:port" or ":port" (every interface); port
  *                 0 lets the system choose. Unix: a path, or "@name" in the abstract namespace; the
  *                 file has mode 0600 and goes with the connection, and a dead one in its way is
- *                 replaced. Multicast: the address of the interface, or NULL.
+ *                 replaced, as by qnet_listen(). Multicast: the address of the interface, or NULL.
  * @param remote   Where to send. UDP: "host:port", "[v6]:port" or ":port" (this host); for "udp" v4
  *                 where there is a choice, for QEMU has no v6. Unix: as above, as the remote gave it
  *                 to the system; a relative path begins at the working directory of each
  *                 send. Multicast: the group, "230.0.0.1:1234".
  * @param out      The connection, to be closed with qnet_close(); NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (a NULL, an unknown network, a malformed address),
- *         QNET_ERR_BUSY (somebody, or a file that is no socket, is at that local address),
+ *         QNET_ERR_BUSY (somebody, or a file that may not be replaced, is at that local address),
  *         QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
  *
  * A UDP datagram carries frames of up to 65507 bytes (v6: 65527).
@@ -496,13 +496,16 @@ int qnet_netdev(qnet_conn *conn,
  * @param address  For TCP "host:port", "[v6]:port" or ":port" (every interface); port 0 lets the
  *                 system choose, and qnet_listener_addr() tells. For Unix sockets a path, or
  *                 "@name" in the abstract namespace. A path's file gets mode 0600
- *                 (QNET_OPT_UNIX_MODE); a dead socket's file in its way is replaced.
+ *                 (QNET_OPT_UNIX_MODE); a dead socket's file in its way is replaced, but not another
+ *                 user's in a directory that others can write to.
  * @param out      The listener, to be closed with qnet_listener_close(); NULL on failure.
- * @return QNET_OK; QNET_ERR_INVALID, QNET_ERR_BUSY (the address is in use, or a file that is no
- *         socket is in the way), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED (in a name's look-up),
+ * @return QNET_OK; QNET_ERR_INVALID, QNET_ERR_BUSY (the address is in use, or a file is in the way
+ *         that may not be replaced), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED (in a name's look-up),
  *         QNET_ERR_OS, QNET_ERR_INTERNAL.
  */
-int qnet_listen(const char *network, const char *address, qnet_listener **out);
+int qnet_listen(const char *network,
+                const char *address,
+                qnet_listener **out);
 
 /**
  * Waits for a peer and makes a connection of it.

@@ -45,8 +45,9 @@ const CLOEXEC: SocketFlags = SocketFlags::CLOEXEC;
 
 /// What a connection is made of, shared by all who use or wait on it; closed with the last of them.
 pub struct Socket {
-    fd: OwnedFd,
+    /// Before the descriptor, so that a socket file goes before its socket.
     medium: Medium,
+    fd: OwnedFd,
     pub wake: Wake,
     pub local: Address,
     pub peer: Address,
@@ -643,10 +644,8 @@ fn bind_and_listen(fd: &OwnedFd, address: &impl SocketAddrArg) -> Result<SocketA
 /// way is replaced.
 pub fn listen_unix(name: &UnixName, mode: u32) -> Result<(ListenSocket, Option<SocketFile>)> {
     let fd = stream_socket(AddressFamily::UNIX)?;
-    let file = take_name(&fd, name, mode, |address| {
-        rustix::net::bind(&fd, address)?;
-        Ok(rustix::net::listen(&fd, BACKLOG)?)
-    })?;
+    let file = take_name(&fd, name, mode, |address| Ok(rustix::net::bind(&fd, address)?))?;
+    rustix::net::listen(&fd, BACKLOG)?;
     let address = rustix::net::getsockname(&fd)?.into();
     Ok((ListenSocket::new(fd, address), file))
 }
@@ -675,6 +674,6 @@ fn namesake(path: &[u8], address: &SocketAddrUnix) -> Result<OwnedFd> {
     rustix::net::shutdown(&fd, Shutdown::Read)?;
     rustix::fs::fchmod(&fd, Mode::empty())?;
     rustix::net::bind(&fd, address)?;
-    rustix::fs::unlink(path)?;
+    drop(SocketFile::just_bound(path)?);
     Ok(fd)
 }

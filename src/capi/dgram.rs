@@ -20,14 +20,14 @@ use crate::{dgram, tap};
 /// @param local    Where to receive. UDP: "host:port", "[v6]:port" or ":port" (every interface); port
 ///                 0 lets the system choose. Unix: a path, or "@name" in the abstract namespace; the
 ///                 file has mode 0600 and goes with the connection, and a dead one in its way is
-///                 replaced. Multicast: the address of the interface, or NULL.
+///                 replaced, as by qnet_listen(). Multicast: the address of the interface, or NULL.
 /// @param remote   Where to send. UDP: "host:port", "[v6]:port" or ":port" (this host); for "udp" v4
 ///                 where there is a choice, for QEMU has no v6. Unix: as above, as the remote gave it
 ///                 to the system; a relative path begins at the working directory of each
 ///                 send. Multicast: the group, "230.0.0.1:1234".
 /// @param out      The connection, to be closed with qnet_close(); NULL on failure.
 /// @return QNET_OK; QNET_ERR_INVALID (a NULL, an unknown network, a malformed address),
-///         QNET_ERR_BUSY (somebody, or a file that is no socket, is at that local address),
+///         QNET_ERR_BUSY (somebody, or a file that may not be replaced, is at that local address),
 ///         QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
 ///
 /// A UDP datagram carries frames of up to 65507 bytes (v6: 65527).

@@ -17,10 +17,11 @@ fn handle_of_listener(listener: Ref<Listener>) -> *mut qnet_listener {
 /// @param address  For TCP "host:port", "[v6]:port" or ":port" (every interface); port 0 lets the
 ///                 system choose, and qnet_listener_addr() tells. For Unix sockets a path, or
 ///                 "@name" in the abstract namespace. A path's file gets mode 0600
-///                 (QNET_OPT_UNIX_MODE); a dead socket's file in its way is replaced.
+///                 (QNET_OPT_UNIX_MODE); a dead socket's file in its way is replaced, but not another
+///                 user's in a directory that others can write to.
 /// @param out      The listener, to be closed with qnet_listener_close(); NULL on failure.
-/// @return QNET_OK; QNET_ERR_INVALID, QNET_ERR_BUSY (the address is in use, or a file that is no
-///         socket is in the way), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED (in a name's look-up),
+/// @return QNET_OK; QNET_ERR_INVALID, QNET_ERR_BUSY (the address is in use, or a file is in the way
+///         that may not be replaced), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED (in a name's look-up),
 ///         QNET_ERR_OS, QNET_ERR_INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_listen(
