@@ -479,7 +479,8 @@ int qnet_tap(const char *name,
  * @return The argument's length without the NUL, which may be more than there was room for;
  *         QNET_ERR_HANDLE, QNET_ERR_INVALID (a NULL, a malformed id, no such version),
  *         QNET_ERR_UNSUPPORTED (another kind of connection, or not for that QEMU: Unix sockets before
- *         7.2; abstract names and v6 for any), QNET_ERR_INTERNAL.
+ *         7.2; abstract names, v6 and paths that are more than 107 bytes from the root on, for any),
+ *         QNET_ERR_INTERNAL.
  */
 int qnet_netdev(qnet_conn *conn,
                 const char *id,
@@ -553,8 +554,8 @@ int qnet_listener_addr(qnet_listener *listener, char *buf, size_t cap);
  * @param cap           As for qnet_listener_addr().
  * @return The length of the whole text in bytes, without the NUL; QNET_ERR_HANDLE,
  *         QNET_ERR_INVALID (buf or id is NULL, no id, no version), QNET_ERR_UNSUPPORTED (what that
- *         version cannot do: before 7.2 a Unix socket or a v6 address; before 4.2 anything),
- *         QNET_ERR_INTERNAL.
+ *         version cannot do: before 7.2 a Unix socket or a v6 address; before 4.2 anything; for any
+ *         version a path of more than 107 bytes from the root on), QNET_ERR_INTERNAL.
  */
 int qnet_listener_netdev(qnet_listener *listener,
                          const char *id,

@@ -26,6 +26,7 @@ use crate::redial::{self, Redial};
 use crate::resolve::resolve;
 use crate::send::Tx;
 use crate::socket::{self, Buffers, Medium, Socket};
+use crate::socket_file::SocketFile;
 use crate::switch::Port;
 use crate::wake::Deadline;
 
@@ -494,7 +495,8 @@ impl Ref<Conn> {
     /// The `-netdev` argument with which a QEMU of that version is the other end.
     pub fn netdev(self, id: &[u8], version: i32) -> Result<Vec<u8>> {
         let socket = self.state()?.socket().clone();
-        netdev::datagrams(&socket.local, &socket.peer, id, version)
+        let local = socket.file().map_or(socket.local.clone(), SocketFile::address);
+        netdev::datagrams(&local, &socket.peer, id, version)
     }
 
     pub fn fd(self) -> Result<RawFd> {

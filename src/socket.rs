@@ -182,6 +182,11 @@ impl Socket {
         self.messages().is_some()
     }
 
+    /// The file that was made for it, and goes with it.
+    pub fn file(&self) -> Option<&SocketFile> {
+        self.messages().and_then(Messages::file)
+    }
+
     /// The longest frame that fits.
     pub fn max_frame(&self) -> usize {
         self.messages().map_or(frame::MAX, Messages::max_frame)

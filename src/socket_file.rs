@@ -13,7 +13,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{AddressFamily, SocketAddrUnix};
 use rustix::process::geteuid;
 
-use crate::address::UnixName;
+use crate::address::{Address, UnixName};
 use crate::descriptor::above_standard;
 use crate::error::{Error, Result};
 use crate::socket::{self, datagram_socket};
@@ -216,8 +216,9 @@ impl SocketFile {
         Ok(SocketFile { path: absolute(path), identity: identity_of(&stat) })
     }
 
-    pub fn path(&self) -> &[u8] {
-        &self.path
+    /// The name whatever the working directory is now.
+    pub fn address(&self) -> Address {
+        Address::Unix(UnixName::Path(self.path.clone()))
     }
 
     pub fn set_mode(&self, mode: u32) -> Result<()> {

@@ -96,7 +96,8 @@ pub unsafe extern "C-unwind" fn qnet_tap(name: *const c_char, out: *mut *mut qne
 /// @return The argument's length without the NUL, which may be more than there was room for;
 ///         QNET_ERR_HANDLE, QNET_ERR_INVALID (a NULL, a malformed id, no such version),
 ///         QNET_ERR_UNSUPPORTED (another kind of connection, or not for that QEMU: Unix sockets before
-///         7.2; abstract names and v6 for any), QNET_ERR_INTERNAL.
+///         7.2; abstract names, v6 and paths that are more than 107 bytes from the root on, for any),
+///         QNET_ERR_INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_netdev(
     conn: *mut qnet_conn,

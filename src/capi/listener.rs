@@ -127,8 +127,8 @@ pub unsafe extern "C-unwind" fn qnet_listener_addr(
 /// @param cap           As for qnet_listener_addr().
 /// @return The length of the whole text in bytes, without the NUL; QNET_ERR_HANDLE,
 ///         QNET_ERR_INVALID (buf or id is NULL, no id, no version), QNET_ERR_UNSUPPORTED (what that
-///         version cannot do: before 7.2 a Unix socket or a v6 address; before 4.2 anything),
-///         QNET_ERR_INTERNAL.
+///         version cannot do: before 7.2 a Unix socket or a v6 address; before 4.2 anything; for any
+///         version a path of more than 107 bytes from the root on), QNET_ERR_INTERNAL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_listener_netdev(
     listener: *mut qnet_listener,
