@@ -967,10 +967,16 @@ int qnet_last_errno(void);
  * Other ways to receive give QNET_ERR_BUSY; sends go to the connection's own peer, between the
  * frames of the link.
  *
+ * What would lead frames round inside the process, with nobody outside to take them, is refused: the
+ * two ends of one qnet_socketpair(), also where they lead to one another by further links and pairs;
+ * and two connections that both lead to the same hub, as two of its qnet_hub_port() do. Two hubs may
+ * be joined twice, though. Of sockets that the library did not pair itself (adopted ones, a dial of
+ * the program's own listener) it does not know where they lead.
+ *
  * @param a  One connection, and
  * @param b  the other. Both stay the caller's, to be closed with qnet_close(), which ends the link.
- * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (both are the same), QNET_ERR_BUSY (one has a
- *         handler, or is attached or linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (both are the same, or frames would go round),
+ *         QNET_ERR_BUSY (one has a handler, or is attached or linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS
  *         (one has ended, or there is no thread), QNET_ERR_INTERNAL. On failure neither is linked.
  */
 int qnet_link(qnet_conn *a,
@@ -1008,7 +1014,9 @@ int qnet_hub_new(qnet_hub **out);
  * @param conn  The connection, which stays the caller's, to be closed with qnet_close(), attached or
  *              not. When it ends it is detached, and its close handler is called on a thread of the
  *              library's.
- * @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_BUSY (it has a handler, or is attached or
+ * @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_INVALID (it leads to this hub: it is one of
+ *         its qnet_hub_port(), or the other end of its qnet_socketpair() is attached, or linked to
+ *         what leads here; see qnet_link()), QNET_ERR_BUSY (it has a handler, or is attached or
  *         linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (it has ended, or there is no
  *         thread), QNET_ERR_INTERNAL.
  */

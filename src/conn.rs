@@ -76,6 +76,8 @@ pub struct State {
     pub is_handler_new: bool,
     pub close_handler: Option<CloseHandler>,
     pub close_phase: ClosePhase,
+    /// Its other end, where that is a connection as well: one of a pair of the library's making.
+    pub twin: Option<Ref<Conn>>,
     /// Where it is plugged in, while it is attached or linked: receiving is its loop's then.
     pub port: Option<Port>,
     /// Whether the library gives the handle back when all is over: it is a hub's, not a caller's.
@@ -447,6 +449,8 @@ pub fn pair() -> Result<(Ref<Conn>, Ref<Conn>)> {
     let (a, b) = socket::pair()?;
     let a = adopt(a)?;
     let b = adopt(b).inspect_err(|_| a.discard())?;
+    a.state()?.twin = Some(b);
+    b.state()?.twin = Some(a);
     Ok((a, b))
 }
 

@@ -39,6 +39,7 @@ mod process;
 mod receive;
 mod redial;
 mod resolve;
+mod ring;
 mod send;
 mod service;
 mod socket;

@@ -29,6 +29,8 @@ pub struct Process {
     pub service: Service,
     pub loops: Loops,
     pub gather: Gather,
+    /// See `ring::Plugging`.
+    pub plugging: Mutex<()>,
     pub lanes: Lanes,
     number: u32,
     /// The parent's, kept where a leak checker finds it.

@@ -39,7 +39,9 @@ pub unsafe extern "C-unwind" fn qnet_hub_new(out: *mut *mut qnet_hub) -> c_int {
 /// @param conn  The connection, which stays the caller's, to be closed with qnet_close(), attached or
 ///              not. When it ends it is detached, and its close handler is called on a thread of the
 ///              library's.
-/// @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_BUSY (it has a handler, or is attached or
+/// @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_INVALID (it leads to this hub: it is one of
+///         its qnet_hub_port(), or the other end of its qnet_socketpair() is attached, or linked to
+///         what leads here; see qnet_link()), QNET_ERR_BUSY (it has a handler, or is attached or
 ///         linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (it has ended, or there is no
 ///         thread), QNET_ERR_INTERNAL.
 #[unsafe(no_mangle)]
