@@ -100,18 +100,22 @@ extern \"C\" {
 ";
 
 fn version() -> String {
-    let part = |name: &str| env::var(format!("CARGO_PKG_VERSION_{name}")).expect("cargo sets it");
-    let (major, minor, patch) = (part("MAJOR"), part("MINOR"), part("PATCH"));
+    let [major, minor, patch] = ["MAJOR", "MINOR", "PATCH"].map(|part| {
+        let text = env::var(format!("CARGO_PKG_VERSION_{part}")).expect("cargo sets it");
+        text.parse::<u32>().expect("a part of a version is a number")
+    });
+    assert!(minor < 100 && patch < 100, "QNET_VERSION has two digits for each");
+    let number = major * 10_000 + minor * 100 + patch;
     format!(
         "\
 /**
- * The version of this header.
+ * The version of this header, for #if. QNET_VERSION orders versions: it is 10000 times the major
+ * version, 100 times the minor one, and the patch: 10203 is 1.2.3.
  */
-enum qnet_version_number {{
-    QNET_VERSION_MAJOR = {major},
-    QNET_VERSION_MINOR = {minor},
-    QNET_VERSION_PATCH = {patch}
-}};
+#define QNET_VERSION_MAJOR {major}
+#define QNET_VERSION_MINOR {minor}
+#define QNET_VERSION_PATCH {patch}
+#define QNET_VERSION {number}
 "
     )
 }

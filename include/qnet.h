@@ -19,13 +19,13 @@ extern "C" {
 #endif
 
 /**
- * The version of this header.
+ * The version of this header, for #if. QNET_VERSION orders versions: it is 10000 times the major
+ * version, 100 times the minor one, and the patch: 10203 is 1.2.3.
  */
-enum qnet_version_number {
-    QNET_VERSION_MAJOR = 0,
-    QNET_VERSION_MINOR = 1,
-    QNET_VERSION_PATCH = 0
-};
+#define QNET_VERSION_MAJOR 0
+#define QNET_VERSION_MINOR 1
+#define QNET_VERSION_PATCH 0
+#define QNET_VERSION 100
 
 /**
  * Lengths of frames, in bytes.
@@ -922,7 +922,7 @@ int qnet_set(qnet_conn *conn, int option, int64_t value);
 int qnet_get(qnet_conn *conn, int option, int64_t *value);
 
 /**
- * The library's version: "0.1.0". QNET_VERSION_MAJOR and its kin tell the header's.
+ * The library's version: "0.1.0". QNET_VERSION and its kin tell the header's.
  */
 const char *qnet_version(void);
 

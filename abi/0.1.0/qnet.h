@@ -19,13 +19,13 @@ extern "C" {
 #endif
 
 /**
- * The version of this header.
+ * The version of this header, for #if. QNET_VERSION orders versions: it is 10000 times the major
+ * version, 100 times the minor one, and the patch: 10203 is 1.2.3.
  */
-enum qnet_version_number {
-    QNET_VERSION_MAJOR = 0,
-    QNET_VERSION_MINOR = 1,
-    QNET_VERSION_PATCH = 0
-};
+#define QNET_VERSION_MAJOR 0
+#define QNET_VERSION_MINOR 1
+#define QNET_VERSION_PATCH 0
+#define QNET_VERSION 100
 
 /**
  * Lengths of frames, in bytes.
@@ -436,14 +436,14 @@ int qnet_from_fd(int fd,
  * @param local    Where to receive. UDP: "host:port", "[v6]:port" or ":port" (every interface); port
  *                 0 lets the system choose. Unix: a path, or "@name" in the abstract namespace; the
  *                 file has mode 0600 and goes with the connection, and a dead one in its way is
- *                 replaced. Multicast: the address of the interface, or NULL.
+ *                 replaced, as by qnet_listen(). Multicast: the address of the interface, or NULL.
  * @param remote   Where to send. UDP: "host:port", "[v6]:port" or ":port" (this host); for "udp" v4
  *                 where there is a choice, for QEMU has no v6. Unix: as above, as the remote gave it
  *                 to the system; a relative path begins at the working directory of each
  *                 send. Multicast: the group, "230.0.0.1:1234".
  * @param out      The connection, to be closed with qnet_close(); NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (a NULL, an unknown network, a malformed address),
- *         QNET_ERR_BUSY (somebody, or a file that is no socket, is at that local address),
+ *         QNET_ERR_BUSY (somebody, or a file that may not be replaced, is at that local address),
  *         QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
  *
  * A UDP datagram carries frames of up to 65507 bytes (v6: 65527).
@@ -479,7 +479,8 @@ int qnet_tap(const char *name,
  * @return The argument's length without the NUL, which may be more than there was room for;
  *         QNET_ERR_HANDLE, QNET_ERR_INVALID (a NULL, a malformed id, no such version),
  *         QNET_ERR_UNSUPPORTED (another kind of connection, or not for that QEMU: Unix sockets before
- *         7.2; abstract names and v6 for any), QNET_ERR_INTERNAL.
+ *         7.2; abstract names, v6 and paths that are more than 107 bytes from the root on, for any),
+ *         QNET_ERR_INTERNAL.
  */
 int qnet_netdev(qnet_conn *conn,
                 const char *id,
@@ -496,13 +497,16 @@ int qnet_netdev(qnet_conn *conn,
  * @param address  For TCP "host:port", "[v6]:port" or ":port" (every interface); port 0 lets the
  *                 system choose, and qnet_listener_addr() tells. For Unix sockets a path, or
  *                 "@name" in the abstract namespace. A path's file gets mode 0600
- *                 (QNET_OPT_UNIX_MODE); a dead socket's file in its way is replaced.
+ *                 (QNET_OPT_UNIX_MODE); a dead socket's file in its way is replaced, but not another
+ *                 user's in a directory that others can write to.
  * @param out      The listener, to be closed with qnet_listener_close(); NULL on failure.
- * @return QNET_OK; QNET_ERR_INVALID, QNET_ERR_BUSY (the address is in use, or a file that is no
- *         socket is in the way), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED (in a name's look-up),
+ * @return QNET_OK; QNET_ERR_INVALID, QNET_ERR_BUSY (the address is in use, or a file is in the way
+ *         that may not be replaced), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED (in a name's look-up),
  *         QNET_ERR_OS, QNET_ERR_INTERNAL.
  */
-int qnet_listen(const char *network, const char *address, qnet_listener **out);
+int qnet_listen(const char *network,
+                const char *address,
+                qnet_listener **out);
 
 /**
  * Waits for a peer and makes a connection of it.
@@ -550,8 +554,8 @@ int qnet_listener_addr(qnet_listener *listener, char *buf, size_t cap);
  * @param cap           As for qnet_listener_addr().
  * @return The length of the whole text in bytes, without the NUL; QNET_ERR_HANDLE,
  *         QNET_ERR_INVALID (buf or id is NULL, no id, no version), QNET_ERR_UNSUPPORTED (what that
- *         version cannot do: before 7.2 a Unix socket or a v6 address; before 4.2 anything),
- *         QNET_ERR_INTERNAL.
+ *         version cannot do: before 7.2 a Unix socket or a v6 address; before 4.2 anything; for any
+ *         version a path of more than 107 bytes from the root on), QNET_ERR_INTERNAL.
  */
 int qnet_listener_netdev(qnet_listener *listener,
                          const char *id,
@@ -918,7 +922,7 @@ int qnet_set(qnet_conn *conn, int option, int64_t value);
 int qnet_get(qnet_conn *conn, int option, int64_t *value);
 
 /**
- * The library's version: "0.1.0". QNET_VERSION_MAJOR and its kin tell the header's.
+ * The library's version: "0.1.0". QNET_VERSION and its kin tell the header's.
  */
 const char *qnet_version(void);
 
@@ -963,10 +967,16 @@ int qnet_last_errno(void);
  * Other ways to receive give QNET_ERR_BUSY; sends go to the connection's own peer, between the
  * frames of the link.
  *
+ * What would lead frames round inside the process, with nobody outside to take them, is refused: the
+ * two ends of one qnet_socketpair(), also where they lead to one another by further links and pairs;
+ * and two connections that both lead to the same hub, as two of its qnet_hub_port() do. Two hubs may
+ * be joined twice, though. Of sockets that the library did not pair itself (adopted ones, a dial of
+ * the program's own listener) it does not know where they lead.
+ *
  * @param a  One connection, and
  * @param b  the other. Both stay the caller's, to be closed with qnet_close(), which ends the link.
- * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (both are the same), QNET_ERR_BUSY (one has a
- *         handler, or is attached or linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (both are the same, or frames would go round),
+ *         QNET_ERR_BUSY (one has a handler, or is attached or linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS
  *         (one has ended, or there is no thread), QNET_ERR_INTERNAL. On failure neither is linked.
  */
 int qnet_link(qnet_conn *a,
@@ -1004,7 +1014,9 @@ int qnet_hub_new(qnet_hub **out);
  * @param conn  The connection, which stays the caller's, to be closed with qnet_close(), attached or
  *              not. When it ends it is detached, and its close handler is called on a thread of the
  *              library's.
- * @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_BUSY (it has a handler, or is attached or
+ * @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_INVALID (it leads to this hub: it is one of
+ *         its qnet_hub_port(), or the other end of its qnet_socketpair() is attached, or linked to
+ *         what leads here; see qnet_link()), QNET_ERR_BUSY (it has a handler, or is attached or
  *         linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (it has ended, or there is no
  *         thread), QNET_ERR_INTERNAL.
  */

@@ -120,7 +120,7 @@ pub unsafe extern "C-unwind" fn qnet_get(
     })
 }
 
-/// The library's version: "0.1.0". QNET_VERSION_MAJOR and its kin tell the header's.
+/// The library's version: "0.1.0". QNET_VERSION and its kin tell the header's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_version() -> *const c_char {
     guard(|_| c"".as_ptr(), || concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast())
