@@ -32,7 +32,7 @@ pub unsafe extern "C-unwind" fn qnet_close_reason(conn: *mut qnet_conn) -> c_int
 
 /// Ends the connection without waiting. No further handler call begins; sends and receives, those
 /// that wait included, give QNET_ERR_CLOSED, or the reason of an end that was there before. The library writes what was taken and
-/// drains what the peer is still writing (QNET_OPT_LINGER_MS), then the peer sees the end. The
+/// drains what the peer is still writing (for how long: see qnet_close()), then the peer sees the end. The
 /// handle stays, to be closed with qnet_close().
 ///
 /// @return QNET_OK, also where it had ended before; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
@@ -47,9 +47,15 @@ pub unsafe extern "C-unwind" fn qnet_shutdown(conn: *mut qnet_conn) -> c_int {
 /// QNET_ERR_CLOSED (qnet_wait() with QNET_OK).
 ///
 /// Writes what was taken and is not yet written, and drains what a QEMU peer is still writing, so
-/// that its netdev works for the next connection; both within QNET_OPT_LINGER_MS, and no time at all
-/// when there is nothing. Returns when no handler of the connection is running and its close handler
+/// that its netdev works for the next connection; both within QNET_OPT_LINGER_MS. Returns when no handler of the connection is running and its close handler
 /// has returned; inside a handler of any kind, or with QNET_OPT_WAIT 0, without waiting for them.
+///
+/// Draining takes no time once the peer has left; on datagrams, SEQPACKET and a TAP; and on a stream
+/// where nothing is unread and no read of the last 20 ms gave more than 4 KiB. On any other stream it
+/// takes until the peer has been silent for 20 ms. A peer that is never silent is drained for 50 ms
+/// and to the end of a frame; over a Unix socket its writes fail from then on, and it has to be silent
+/// for 20 ms all the same. A peer in the middle of a frame is waited for until that is whole: where
+/// five bytes of one came and no more, closing takes all of QNET_OPT_LINGER_MS.
 ///
 /// @return QNET_OK; QNET_ERR_HANDLE (of two closes at once the second gets it immediately),
 ///         QNET_ERR_INTERNAL.
