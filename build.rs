@@ -86,6 +86,13 @@ const BEGIN: &str = "\
  * Functions return zero or more for success and one of qnet_error for failure, unless said
  * otherwise. Any of them may be called from any thread at any time, signal handlers excepted, and
  * none raises SIGPIPE. Handles are tokens: a stale one gives QNET_ERR_HANDLE and never a crash.
+ *
+ * The last lines of each function's comment say, in words to look for, whether it may block
+ * (\"Blocks: yes\" or \"Blocks: no\": wait for a peer, for a time or for another thread's handler;
+ * a lock that is held for a system call is no wait) and whether it may call back (\"Calls back:
+ * yes\" or \"Calls back: no\": run one of the program's handlers on the calling thread before it
+ * returns; it then takes as long as that). A binding lets go of its runtime's lock around what
+ * blocks or calls back.
  */
 
 #ifndef QNET_H

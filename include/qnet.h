@@ -6,6 +6,13 @@
  * Functions return zero or more for success and one of qnet_error for failure, unless said
  * otherwise. Any of them may be called from any thread at any time, signal handlers excepted, and
  * none raises SIGPIPE. Handles are tokens: a stale one gives QNET_ERR_HANDLE and never a crash.
+ *
+ * The last lines of each function's comment say, in words to look for, whether it may block
+ * ("Blocks: yes" or "Blocks: no": wait for a peer, for a time or for another thread's handler;
+ * a lock that is held for a system call is no wait) and whether it may call back ("Calls back:
+ * yes" or "Calls back: no": run one of the program's handlers on the calling thread before it
+ * returns; it then takes as long as that). A binding lets go of its runtime's lock around what
+ * blocks or calls back.
  */
 
 #ifndef QNET_H
@@ -357,6 +364,9 @@ typedef void (*qnet_state_handler)(void *user, int up);
  *
  * Waits as long as the system does; qnet_dial_with() can bound it. Only a name that is no digits
  * needs a thread, for its look-up. Any thread may call it.
+ *
+ * Blocks: yes, until somebody has accepted or it has failed.
+ * Calls back: no.
  */
 int qnet_dial(const char *network, const char *address, qnet_conn **out);
 
@@ -373,6 +383,9 @@ int qnet_dial(const char *network, const char *address, qnet_conn **out);
  * With QNET_OPT_RECONNECT_MS above 0 a peer that is not there yet is no failure: where nobody
  * listens, the name has no address, the network or host cannot be reached or the time passed, the
  * connection begins down, and is dialled again; see qnet_set_state_handler().
+ *
+ * Blocks: yes, until somebody has accepted or it has failed: at most for QNET_OPT_DIAL_TIMEOUT_MS.
+ * Calls back: no.
  */
 int qnet_dial_with(const char *network,
                    const char *address,
@@ -387,6 +400,9 @@ int qnet_dial_with(const char *network,
  * @param b  the other; each to be closed with qnet_close(). Both NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (a NULL, or the same place twice), QNET_ERR_OS,
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_socketpair(qnet_conn **a, qnet_conn **b);
 
@@ -398,6 +414,9 @@ int qnet_socketpair(qnet_conn **a, qnet_conn **b);
  * @param peer_fd  The other end, which is the caller's to pass on and close; -1 on failure. It is
  *                 close-on-exec: clear FD_CLOEXEC in the child.
  * @return QNET_OK; QNET_ERR_INVALID (a NULL), QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_socketpair_fd(qnet_conn **out, int *peer_fd);
 
@@ -413,6 +432,9 @@ int qnet_socketpair_fd(qnet_conn **out, int *peer_fd);
  *         socket of another kind), QNET_ERR_OS, QNET_ERR_INTERNAL.
  *
  * A TAP has to be one with IFF_NO_PI, which the system does not tell.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_from_fd(int fd,
                  qnet_conn **out);
@@ -447,6 +469,9 @@ int qnet_from_fd(int fd,
  *         QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
  *
  * A UDP datagram carries frames of up to 65507 bytes (v6: 65527).
+ *
+ * Blocks: yes, while a name is looked up; with digits or a path no.
+ * Calls back: no.
  */
 int qnet_dgram(const char *network,
                const char *local,
@@ -464,6 +489,9 @@ int qnet_dgram(const char *network,
  * @param out   The connection, to be closed with qnet_close(); NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (out is NULL, a malformed name, or an interface that is no TAP),
  *         QNET_ERR_OS (no right to, or somebody has it open), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_tap(const char *name,
              qnet_conn **out);
@@ -481,6 +509,9 @@ int qnet_tap(const char *name,
  *         QNET_ERR_UNSUPPORTED (another kind of connection, or not for that QEMU: Unix sockets before
  *         7.2; abstract names, v6 and paths that are more than 107 bytes from the root on, for any),
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_netdev(qnet_conn *conn,
                 const char *id,
@@ -503,6 +534,9 @@ int qnet_netdev(qnet_conn *conn,
  * @return QNET_OK; QNET_ERR_INVALID, QNET_ERR_BUSY (the address is in use, or a file is in the way
  *         that may not be replaced), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED (in a name's look-up),
  *         QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, while a name is looked up; with digits or a path no.
+ * Calls back: no.
  */
 int qnet_listen(const char *network,
                 const char *address,
@@ -518,6 +552,9 @@ int qnet_listen(const char *network,
  *         timeout below -1), QNET_ERR_AGAIN (0 was given), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED,
  *         QNET_ERR_CLOSED (the listener was closed meanwhile), QNET_ERR_OS (for example EMFILE, at
  *         once; the listener goes on), QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, at most for timeout_ms.
+ * Calls back: no.
  */
 int qnet_accept(qnet_listener *listener, int timeout_ms, qnet_conn **out);
 
@@ -529,6 +566,9 @@ int qnet_accept(qnet_listener *listener, int timeout_ms, qnet_conn **out);
  * @param out  The listener; NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (not an open descriptor, no socket, one that does not listen,
  *         a NULL), QNET_ERR_UNSUPPORTED (not a stream socket), QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_listener_from_fd(int fd, qnet_listener **out);
 
@@ -540,6 +580,9 @@ int qnet_listener_from_fd(int fd, qnet_listener **out);
  * @param cap  Its size in bytes.
  * @return The length of the whole text in bytes, without the NUL; QNET_ERR_HANDLE,
  *         QNET_ERR_INVALID (buf is NULL), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_listener_addr(qnet_listener *listener, char *buf, size_t cap);
 
@@ -556,6 +599,9 @@ int qnet_listener_addr(qnet_listener *listener, char *buf, size_t cap);
  *         QNET_ERR_INVALID (buf or id is NULL, no id, no version), QNET_ERR_UNSUPPORTED (what that
  *         version cannot do: before 7.2 a Unix socket or a v6 address; before 4.2 anything; for any
  *         version a path of more than 107 bytes from the root on), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_listener_netdev(qnet_listener *listener,
                          const char *id,
@@ -567,6 +613,9 @@ int qnet_listener_netdev(qnet_listener *listener,
  * The listener's descriptor: readable when a peer waits to be accepted.
  *
  * @return The descriptor, which stays the library's; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_listener_fd(qnet_listener *listener);
 
@@ -575,6 +624,10 @@ int qnet_listener_fd(qnet_listener *listener);
  * made, and gives the handle back. Its connections live on.
  *
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, until the calls of other threads that it wakes have let go of the listener, which
+ * is at once.
+ * Calls back: no.
  */
 int qnet_listener_close(qnet_listener *listener);
 
@@ -586,6 +639,9 @@ int qnet_listener_close(qnet_listener *listener);
  * @param value   Its value.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or a value out of range),
  *         QNET_ERR_UNSUPPORTED (not for this listener), QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_listener_set(qnet_listener *listener, int option, int64_t value);
 
@@ -595,6 +651,9 @@ int qnet_listener_set(qnet_listener *listener, int option, int64_t value);
  * @param option  One of enum qnet_option.
  * @param value   Where to.
  * @return As qnet_listener_set(); QNET_ERR_INVALID where value is NULL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_listener_get(qnet_listener *listener, int option, int64_t *value);
 
@@ -615,6 +674,9 @@ int qnet_listener_get(qnet_listener *listener, int option, int64_t *value);
  *         QNET_ERR_AGAIN (the time-out is 0), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED,
  *         QNET_ERR_CLOSED (also where the peer no longer reads; frames that it sent can still be
  *         received), QNET_ERR_PROTOCOL, QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, while the peer does not read: at most for QNET_OPT_SEND_TIMEOUT_MS.
+ * Calls back: no.
  */
 int qnet_send(qnet_conn *conn, const void *frame, size_t len);
 
@@ -625,6 +687,9 @@ int qnet_send(qnet_conn *conn, const void *frame, size_t len);
  * @param count   How many there are. 0 is nothing to do.
  * @return How many were taken, each waiting as qnet_send() would; the first that cannot be taken
  *         stops them. An error, as of qnet_send(), only if that is the first of all.
+ *
+ * Blocks: yes, while the peer does not read: at most for QNET_OPT_SEND_TIMEOUT_MS.
+ * Calls back: no.
  */
 int qnet_send_batch(qnet_conn *conn, const qnet_frame *frames, size_t count);
 
@@ -636,6 +701,9 @@ int qnet_send_batch(qnet_conn *conn, const qnet_frame *frames, size_t count);
  * @param len  Their bytes, lengths included. 0 is nothing to do.
  * @return How many frames were taken, as of qnet_send_batch(). Of a frame that is cut short
  *         QNET_ERR_INVALID, of a length out of range QNET_ERR_FRAME_SIZE.
+ *
+ * Blocks: yes, while the peer does not read: at most for QNET_OPT_SEND_TIMEOUT_MS.
+ * Calls back: no.
  */
 int qnet_send_packed(qnet_conn *conn, const void *buf, size_t len);
 
@@ -644,6 +712,9 @@ int qnet_send_packed(qnet_conn *conn, const void *buf, size_t len);
  *
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_AGAIN, QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED,
  *         QNET_ERR_CLOSED, QNET_ERR_PROTOCOL, QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, while the peer does not read: at most for QNET_OPT_SEND_TIMEOUT_MS.
+ * Calls back: no.
  */
 int qnet_flush(qnet_conn *conn);
 
@@ -662,6 +733,10 @@ int qnet_flush(qnet_conn *conn);
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_BUSY (the connection is attached or linked),
  *         QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (it has ended; QNET_ERR_OS also where no
  *         thread can be had), QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, until the handler before has returned; not inside a handler of any kind, or with
+ * QNET_OPT_WAIT 0.
+ * Calls back: no.
  */
 int qnet_set_handler(qnet_conn *conn,
                      qnet_handler handler,
@@ -673,6 +748,10 @@ int qnet_set_handler(qnet_conn *conn,
  * @param handler  The handler; NULL stops receiving. It takes the place of a frame handler too.
  * @param user     What to call it with.
  * @return As qnet_set_handler().
+ *
+ * Blocks: yes, until the handler before has returned; not inside a handler of any kind, or with
+ * QNET_OPT_WAIT 0.
+ * Calls back: no.
  */
 int qnet_set_batch_handler(qnet_conn *conn, qnet_batch_handler handler, void *user);
 
@@ -687,6 +766,9 @@ int qnet_set_batch_handler(qnet_conn *conn, qnet_batch_handler handler, void *us
  * @param handler  The handler; NULL for none.
  * @param user     What to call it with.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: yes, the handler that is set, where the connection has ended.
  */
 int qnet_set_close_handler(qnet_conn *conn,
                            qnet_close_handler handler,
@@ -706,6 +788,9 @@ int qnet_set_close_handler(qnet_conn *conn,
  *         the connection ended, after every frame before that), QNET_ERR_INTERNAL.
  *
  * Threads may receive at once: each frame is given to one of them.
+ *
+ * Blocks: yes, at most for timeout_ms.
+ * Calls back: yes, the close handler, where the call reports the end.
  */
 int qnet_recv(qnet_conn *conn,
               void *buf,
@@ -721,6 +806,9 @@ int qnet_recv(qnet_conn *conn,
  * @param count       How many there is room for, at least 1.
  * @param timeout_ms  How long to wait for the first: -1 without an end, 0 not at all.
  * @return How many were received; else as qnet_recv().
+ *
+ * Blocks: yes, at most for timeout_ms.
+ * Calls back: yes, the close handler, where the call reports the end.
  */
 int qnet_recv_batch(qnet_conn *conn, qnet_frame *frames, size_t count, int timeout_ms);
 
@@ -732,6 +820,9 @@ int qnet_recv_batch(qnet_conn *conn, qnet_frame *frames, size_t count, int timeo
  * @param cap         Its size in bytes.
  * @param timeout_ms  How long to wait for the first: -1 without an end, 0 not at all.
  * @return The bytes of whole frames, lengths included, as many as fit; else as qnet_recv().
+ *
+ * Blocks: yes, at most for timeout_ms.
+ * Calls back: yes, the close handler, where the call reports the end.
  */
 int qnet_recv_packed(qnet_conn *conn, void *buf, size_t cap, int timeout_ms);
 
@@ -745,6 +836,9 @@ int qnet_recv_packed(qnet_conn *conn, void *buf, size_t cap, int timeout_ms);
  * @param timeout_ms  How long to wait: -1 without an end, 0 not at all.
  * @return How many are ready: 0 when the time has passed; QNET_ERR_INVALID (a NULL, a count of 0,
  *         a timeout below -1), QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, at most for timeout_ms.
+ * Calls back: no.
  */
 int qnet_poll(qnet_conn *const *conns, uint8_t *ready, size_t count, int timeout_ms);
 
@@ -761,6 +855,9 @@ int qnet_poll(qnet_conn *const *conns, uint8_t *ready, size_t count, int timeout
  *
  * @return The descriptor; QNET_ERR_HANDLE, QNET_ERR_OS (there is none to follow the socket with),
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_fd(qnet_conn *conn);
 
@@ -777,6 +874,9 @@ int qnet_fd(qnet_conn *conn);
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (a timeout below -1), QNET_ERR_AGAIN (0 was
  *         given), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED, QNET_ERR_BUSY (inside the connection's
  *         own handler), QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, at most for timeout_ms.
+ * Calls back: no.
  */
 int qnet_wait(qnet_conn *conn,
               int timeout_ms);
@@ -788,16 +888,23 @@ int qnet_wait(qnet_conn *conn,
  *         are pulled, until what the peer sent has been received; QNET_ERR_CLOSED (in order, by
  *         either side), QNET_ERR_PROTOCOL, QNET_ERR_OS (a reset, for example); QNET_ERR_HANDLE,
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_close_reason(qnet_conn *conn);
 
 /**
  * Ends the connection without waiting. No further handler call begins; sends and receives, those
- * that wait included, give QNET_ERR_CLOSED, or the reason of an end that was there before. The library writes what was taken and
- * drains what the peer is still writing (for how long: see qnet_close()), then the peer sees the end. The
- * handle stays, to be closed with qnet_close().
+ * that wait included, give QNET_ERR_CLOSED, or the reason of an end that was there before. The
+ * library writes what was taken and drains what the peer is still writing (for how long: see
+ * qnet_close()), then the peer sees the end. The handle stays, to be closed with qnet_close().
  *
  * @return QNET_OK, also where it had ended before; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: yes, the close handler, where the connection has no handler and is neither attached
+ * nor linked, and it was not called before.
  */
 int qnet_shutdown(qnet_conn *conn);
 
@@ -806,8 +913,9 @@ int qnet_shutdown(qnet_conn *conn);
  * QNET_ERR_CLOSED (qnet_wait() with QNET_OK).
  *
  * Writes what was taken and is not yet written, and drains what a QEMU peer is still writing, so
- * that its netdev works for the next connection; both within QNET_OPT_LINGER_MS. Returns when no handler of the connection is running and its close handler
- * has returned; inside a handler of any kind, or with QNET_OPT_WAIT 0, without waiting for them.
+ * that its netdev works for the next connection; both within QNET_OPT_LINGER_MS. Returns when no
+ * handler of the connection is running and its close handler has returned; inside a handler of any
+ * kind, or with QNET_OPT_WAIT 0, without waiting for them.
  *
  * Draining takes no time once the peer has left; on datagrams, SEQPACKET and a TAP; and on a stream
  * where nothing is unread and no read of the last 20 ms gave more than 4 KiB. On any other stream it
@@ -818,6 +926,12 @@ int qnet_shutdown(qnet_conn *conn);
  *
  * @return QNET_OK; QNET_ERR_HANDLE (of two closes at once the second gets it immediately),
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, while it writes and drains: at most for QNET_OPT_LINGER_MS; and until the
+ * connection's handlers have returned; for those not inside a handler of any kind, or with
+ * QNET_OPT_WAIT 0.
+ * Calls back: yes, the close handler, where the connection has no handler and is neither attached
+ * nor linked, and it was not called before.
  */
 int qnet_close(qnet_conn *conn);
 
@@ -850,6 +964,10 @@ int qnet_close(qnet_conn *conn);
  * @param user     What to call it with.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_UNSUPPORTED (the connection was not dialled),
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, until the handler before has returned; not inside a handler of any kind, or with
+ * QNET_OPT_WAIT 0.
+ * Calls back: no.
  */
 int qnet_set_state_handler(qnet_conn *conn,
                            qnet_state_handler handler,
@@ -863,6 +981,9 @@ int qnet_set_state_handler(qnet_conn *conn,
  *
  * @param mac  Where to: 6 bytes.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (mac is NULL), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hwaddr(qnet_conn *conn, uint8_t *mac);
 
@@ -871,6 +992,9 @@ int qnet_hwaddr(qnet_conn *conn, uint8_t *mac);
  *
  * @param mac  The address: 6 bytes.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (mac is NULL), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_set_hwaddr(qnet_conn *conn, const uint8_t *mac);
 
@@ -883,6 +1007,9 @@ int qnet_set_hwaddr(qnet_conn *conn, const uint8_t *mac);
  * @param cap  Its size in bytes.
  * @return The length of the whole text in bytes, without the NUL; QNET_ERR_HANDLE,
  *         QNET_ERR_INVALID (buf is NULL), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_local_addr(qnet_conn *conn, char *buf, size_t cap);
 
@@ -893,6 +1020,9 @@ int qnet_local_addr(qnet_conn *conn, char *buf, size_t cap);
  * @param buf  As for qnet_local_addr().
  * @param cap  As for qnet_local_addr().
  * @return As qnet_local_addr().
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_peer_addr(qnet_conn *conn, char *buf, size_t cap);
 
@@ -903,6 +1033,9 @@ int qnet_peer_addr(qnet_conn *conn, char *buf, size_t cap);
  * @param size  Its size in bytes: sizeof(qnet_stats) of the caller's header.
  * @return The bytes that the library knows; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is NULL),
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_get_stats(qnet_conn *conn, qnet_stats *out, size_t size);
 
@@ -915,6 +1048,9 @@ int qnet_get_stats(qnet_conn *conn, qnet_stats *out, size_t size);
  *         QNET_ERR_UNSUPPORTED (not an option of this connection), QNET_ERR_BUSY
  *         (QNET_OPT_RECONNECT_MS above 0, after qnet_fd() gave out the socket itself), QNET_ERR_OS,
  *         QNET_ERR_INTERNAL. On failure nothing has changed.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_set(qnet_conn *conn, int option, int64_t value);
 
@@ -924,16 +1060,25 @@ int qnet_set(qnet_conn *conn, int option, int64_t value);
  * @param option  One of enum qnet_option.
  * @param value   Where to.
  * @return As qnet_set(); QNET_ERR_INVALID where value is NULL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_get(qnet_conn *conn, int option, int64_t *value);
 
 /**
  * The library's version: "0.1.0". QNET_VERSION and its kin tell the header's.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 const char *qnet_version(void);
 
 /**
  * The number in the shared library's name, which changes when programs must be compiled again: 0.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 uint32_t qnet_abi_version(void);
 
@@ -942,6 +1087,9 @@ uint32_t qnet_abi_version(void);
  *
  * @param code  One of enum qnet_error, or any other integer.
  * @return A static string, never NULL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 const char *qnet_strerror(int code);
 
@@ -951,11 +1099,17 @@ const char *qnet_strerror(int code);
  *
  * @return A string, never NULL, empty before the first failure; valid until this thread's next
  *         failing call.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 const char *qnet_last_error(void);
 
 /**
  * The errno of this thread's last failure, or 0 where it had none.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_last_errno(void);
 
@@ -984,6 +1138,9 @@ int qnet_last_errno(void);
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (both are the same, or frames would go round),
  *         QNET_ERR_BUSY (one has a handler, or is attached or linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS
  *         (one has ended, or there is no thread), QNET_ERR_INTERNAL. On failure neither is linked.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_link(qnet_conn *a,
               qnet_conn *b);
@@ -994,6 +1151,9 @@ int qnet_link(qnet_conn *a,
  *
  * @param conn  Either of the two.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (it is not linked), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_unlink(qnet_conn *conn);
 
@@ -1010,6 +1170,9 @@ int qnet_unlink(qnet_conn *conn);
  *
  * @param out  The hub, to be closed with qnet_hub_close(); NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (out is NULL), QNET_ERR_OS (too many hubs), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_new(qnet_hub **out);
 
@@ -1025,6 +1188,9 @@ int qnet_hub_new(qnet_hub **out);
  *         what leads here; see qnet_link()), QNET_ERR_BUSY (it has a handler, or is attached or
  *         linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (it has ended, or there is no
  *         thread), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_attach(qnet_hub *hub,
                     qnet_conn *conn);
@@ -1037,6 +1203,9 @@ int qnet_hub_attach(qnet_hub *hub,
  *
  * @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_INVALID (it is not attached to this hub),
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_detach(qnet_hub *hub,
                     qnet_conn *conn);
@@ -1049,6 +1218,9 @@ int qnet_hub_detach(qnet_hub *hub,
  *             unless the hub's own end of it was detached.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is NULL), QNET_ERR_OS,
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_port(qnet_hub *hub,
                   qnet_conn **out);
@@ -1063,6 +1235,9 @@ int qnet_hub_port(qnet_hub *hub,
  *                  whom there are not more than its QNET_OPT_MAX_CONNS.
  * @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_BUSY (a hub serves it already),
  *         QNET_ERR_OS (no thread), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_serve(qnet_hub *hub, qnet_listener *listener);
 
@@ -1074,6 +1249,9 @@ int qnet_hub_serve(qnet_hub *hub, qnet_listener *listener);
  * @param cap    How many it has room for.
  * @return How many there are; QNET_ERR_HANDLE, QNET_ERR_INVALID (conns is NULL),
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_ports(qnet_hub *hub, qnet_conn **conns, size_t cap);
 
@@ -1085,6 +1263,9 @@ int qnet_hub_ports(qnet_hub *hub, qnet_conn **conns, size_t cap);
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or a value out of range),
  *         QNET_ERR_UNSUPPORTED (not an option of hubs), QNET_ERR_INTERNAL. On failure nothing has
  *         changed.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_set(qnet_hub *hub, int option, int64_t value);
 
@@ -1094,6 +1275,9 @@ int qnet_hub_set(qnet_hub *hub, int option, int64_t value);
  * @param option  As for qnet_hub_set().
  * @param value   Where to.
  * @return As qnet_hub_set(); QNET_ERR_INVALID where value is NULL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_get(qnet_hub *hub, int option, int64_t *value);
 
@@ -1104,6 +1288,9 @@ int qnet_hub_get(qnet_hub *hub, int option, int64_t *value);
  * @param size  Its size in bytes: sizeof(qnet_hub_stats) of the caller's header.
  * @return The bytes that the library knows; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is NULL),
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_get_stats(qnet_hub *hub, qnet_hub_stats *out, size_t size);
 
@@ -1117,6 +1304,9 @@ int qnet_hub_get_stats(qnet_hub *hub, qnet_hub_stats *out, size_t size);
  *
  * @return QNET_OK; QNET_ERR_HANDLE (of two closes at once the second gets it immediately),
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, as qnet_close() does, for the connections that it closes.
+ * Calls back: no.
  */
 int qnet_hub_close(qnet_hub *hub);
 

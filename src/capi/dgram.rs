@@ -31,6 +31,9 @@ use crate::{dgram, tap};
 ///         QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
 ///
 /// A UDP datagram carries frames of up to 65507 bytes (v6: 65527).
+///
+/// Blocks: yes, while a name is looked up; with digits or a path no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_dgram(
     network: *const c_char,
@@ -68,6 +71,9 @@ pub unsafe extern "C-unwind" fn qnet_dgram(
 /// @param out   The connection, to be closed with qnet_close(); NULL on failure.
 /// @return QNET_OK; QNET_ERR_INVALID (out is NULL, a malformed name, or an interface that is no TAP),
 ///         QNET_ERR_OS (no right to, or somebody has it open), QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_tap(name: *const c_char, out: *mut *mut qnet_conn) -> c_int {
     // SAFETY: C promises that the name is NULL or ends with NUL, and that `out` is NULL or may be
@@ -98,6 +104,9 @@ pub unsafe extern "C-unwind" fn qnet_tap(name: *const c_char, out: *mut *mut qne
 ///         QNET_ERR_UNSUPPORTED (another kind of connection, or not for that QEMU: Unix sockets before
 ///         7.2; abstract names, v6 and paths that are more than 107 bytes from the root on, for any),
 ///         QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_netdev(
     conn: *mut qnet_conn,

@@ -26,6 +26,9 @@ use crate::process::process;
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (both are the same, or frames would go round),
 ///         QNET_ERR_BUSY (one has a handler, or is attached or linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS
 ///         (one has ended, or there is no thread), QNET_ERR_INTERNAL. On failure neither is linked.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_link(a: *mut qnet_conn, b: *mut qnet_conn) -> c_int {
     on_conn(a, "link", |a| link::link(a, process().conns.get(b.addr() as u64)?).map(|()| OK))
@@ -36,6 +39,9 @@ pub unsafe extern "C-unwind" fn qnet_link(a: *mut qnet_conn, b: *mut qnet_conn) 
 ///
 /// @param conn  Either of the two.
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (it is not linked), QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_unlink(conn: *mut qnet_conn) -> c_int {
     on_conn(conn, "unlink", |conn| link::unlink(conn).map(|()| OK))

@@ -23,6 +23,9 @@ fn handle_of_listener(listener: Ref<Listener>) -> *mut qnet_listener {
 /// @return QNET_OK; QNET_ERR_INVALID, QNET_ERR_BUSY (the address is in use, or a file is in the way
 ///         that may not be replaced), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED (in a name's look-up),
 ///         QNET_ERR_OS, QNET_ERR_INTERNAL.
+///
+/// Blocks: yes, while a name is looked up; with digits or a path no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_listen(
     network: *const c_char,
@@ -54,6 +57,9 @@ pub unsafe extern "C-unwind" fn qnet_listen(
 ///         timeout below -1), QNET_ERR_AGAIN (0 was given), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED,
 ///         QNET_ERR_CLOSED (the listener was closed meanwhile), QNET_ERR_OS (for example EMFILE, at
 ///         once; the listener goes on), QNET_ERR_INTERNAL.
+///
+/// Blocks: yes, at most for timeout_ms.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_accept(
     listener: *mut qnet_listener,
@@ -78,6 +84,9 @@ pub unsafe extern "C-unwind" fn qnet_accept(
 /// @param out  The listener; NULL on failure.
 /// @return QNET_OK; QNET_ERR_INVALID (not an open descriptor, no socket, one that does not listen,
 ///         a NULL), QNET_ERR_UNSUPPORTED (not a stream socket), QNET_ERR_OS, QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_listener_from_fd(
     fd: c_int,
@@ -105,6 +114,9 @@ pub unsafe extern "C-unwind" fn qnet_listener_from_fd(
 /// @param cap  Its size in bytes.
 /// @return The length of the whole text in bytes, without the NUL; QNET_ERR_HANDLE,
 ///         QNET_ERR_INVALID (buf is NULL), QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_listener_addr(
     listener: *mut qnet_listener,
@@ -129,6 +141,9 @@ pub unsafe extern "C-unwind" fn qnet_listener_addr(
 ///         QNET_ERR_INVALID (buf or id is NULL, no id, no version), QNET_ERR_UNSUPPORTED (what that
 ///         version cannot do: before 7.2 a Unix socket or a v6 address; before 4.2 anything; for any
 ///         version a path of more than 107 bytes from the root on), QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_listener_netdev(
     listener: *mut qnet_listener,
@@ -146,6 +161,9 @@ pub unsafe extern "C-unwind" fn qnet_listener_netdev(
 /// The listener's descriptor: readable when a peer waits to be accepted.
 ///
 /// @return The descriptor, which stays the library's; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_listener_fd(listener: *mut qnet_listener) -> c_int {
     on_listener(listener, "tell the descriptor", |listener| listener.fd())
@@ -155,6 +173,10 @@ pub unsafe extern "C-unwind" fn qnet_listener_fd(listener: *mut qnet_listener) -
 /// made, and gives the handle back. Its connections live on.
 ///
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+///
+/// Blocks: yes, until the calls of other threads that it wakes have let go of the listener, which
+/// is at once.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_listener_close(listener: *mut qnet_listener) -> c_int {
     on_listener(listener, "close", |listener| listener.close().map(|()| OK))
@@ -167,6 +189,9 @@ pub unsafe extern "C-unwind" fn qnet_listener_close(listener: *mut qnet_listener
 /// @param value   Its value.
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or a value out of range),
 ///         QNET_ERR_UNSUPPORTED (not for this listener), QNET_ERR_OS, QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_listener_set(
     listener: *mut qnet_listener,
@@ -181,6 +206,9 @@ pub unsafe extern "C-unwind" fn qnet_listener_set(
 /// @param option  One of enum qnet_option.
 /// @param value   Where to.
 /// @return As qnet_listener_set(); QNET_ERR_INVALID where value is NULL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_listener_get(
     listener: *mut qnet_listener,
