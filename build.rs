@@ -86,6 +86,13 @@ const BEGIN: &str = "\
  * Functions return zero or more for success and one of qnet_error for failure, unless said
  * otherwise. Any of them may be called from any thread at any time, signal handlers excepted, and
  * none raises SIGPIPE. Handles are tokens: a stale one gives QNET_ERR_HANDLE and never a crash.
+ *
+ * The last lines of each function's comment say, in words to look for, whether it may block
+ * (\"Blocks: yes\" or \"Blocks: no\": wait for a peer, for a time or for another thread's handler;
+ * a lock that is held for a system call is no wait) and whether it may call back (\"Calls back:
+ * yes\" or \"Calls back: no\": run one of the program's handlers on the calling thread before it
+ * returns; it then takes as long as that). A binding lets go of its runtime's lock around what
+ * blocks or calls back.
  */
 
 #ifndef QNET_H
@@ -100,18 +107,22 @@ extern \"C\" {
 ";
 
 fn version() -> String {
-    let part = |name: &str| env::var(format!("CARGO_PKG_VERSION_{name}")).expect("cargo sets it");
-    let (major, minor, patch) = (part("MAJOR"), part("MINOR"), part("PATCH"));
+    let [major, minor, patch] = ["MAJOR", "MINOR", "PATCH"].map(|part| {
+        let text = env::var(format!("CARGO_PKG_VERSION_{part}")).expect("cargo sets it");
+        text.parse::<u32>().expect("a part of a version is a number")
+    });
+    assert!(minor < 100 && patch < 100, "QNET_VERSION has two digits for each");
+    let number = major * 10_000 + minor * 100 + patch;
     format!(
         "\
 /**
- * The version of this header.
+ * The version of this header, for #if. QNET_VERSION orders versions: it is 10000 times the major
+ * version, 100 times the minor one, and the patch: 10203 is 1.2.3.
  */
-enum qnet_version_number {{
-    QNET_VERSION_MAJOR = {major},
-    QNET_VERSION_MINOR = {minor},
-    QNET_VERSION_PATCH = {patch}
-}};
+#define QNET_VERSION_MAJOR {major}
+#define QNET_VERSION_MINOR {minor}
+#define QNET_VERSION_PATCH {patch}
+#define QNET_VERSION {number}
 "
     )
 }

@@ -9,6 +9,7 @@
  * ended, and leave nothing behind; and after that the same process can do the
  * same undisturbed.
  */
+#include <dirent.h>
 #include <dlfcn.h>
 #include <limits.h>
 #include <netdb.h>
@@ -43,7 +44,7 @@ struct fault {
 static const struct fault faults[] = {
     { "EINTR", EINTR, 1, 0, OF(INTERRUPTIBLE) },
     { "EINTR five times", EINTR, 5, 0, OF(INTERRUPTIBLE) },
-    { "EAGAIN once", EAGAIN, 1, 0, OF(WRITES, READS, CALL_accept4, CALL_flock) },
+    { "EAGAIN once", EAGAIN, 1, 0, OF(WRITES, READS, CALL_accept4) },
     { "one byte or message", DO_ONE, 1, 0, OF(WRITES, READS) },
     { "half of it", DO_HALF, 1, 0, OF(WRITES, READS) },
     { "all but one", DO_ALL_BUT_ONE, 1, 0, OF(WRITES, READS) },
@@ -52,21 +53,22 @@ static const struct fault faults[] = {
       OF(WRITES, READS, OPENING, CALL_bind, CALL_chmod, CALL_connect, CALL_epoll_ctl,
          CALL_fchmod, CALL_fstatat64, CALL_getcwd, CALL_getpeername, CALL_getsockname,
          CALL_getsockopt, CALL_ioctl, CALL_listen, CALL_madvise, CALL_mmap64, CALL_ppoll,
-         CALL_setsockopt, CALL_unlink) },
+         CALL_rename, CALL_renameat2, CALL_setsockopt, CALL_unlink) },
     { "ENOBUFS", ENOBUFS, 1, 1,
       OF(WRITES, READS, CALL_accept4, CALL_connect, CALL_getpeername, CALL_getsockname,
          CALL_setsockopt, CALL_socket, CALL_socketpair) },
     { "EMFILE", EMFILE, 1, 1, OF(OPENING) },
     { "ENFILE", ENFILE, 1, 1, OF(OPENING) },
     { "EAGAIN for a thread or port", EAGAIN, 1, 1, OF(CALL_connect, CALL_pthread_create) },
+    { "EAGAIN for a lock", EAGAIN, 1, 1, OF(CALL_flock) },
     { "ECONNRESET", ECONNRESET, 1, 1, OF(WRITES, READS, CALL_connect) },
     { "ECONNREFUSED", ECONNREFUSED, 1, 1, OF(WRITES, READS, CALL_connect) },
     { "EPIPE", EPIPE, 1, 1, OF(WRITES) },
-    { "EIO", EIO, 1, 1, OF(WRITES, READS, CALL_fstatat64, CALL_open64, CALL_read, CALL_unlink) },
+    { "EIO", EIO, 1, 1, OF(WRITES, READS, CALL_fstatat64, CALL_open64, CALL_read, CALL_rename, CALL_unlink) },
     { "ETIMEDOUT", ETIMEDOUT, 1, 1, OF(WRITES, READS, CALL_connect) },
     { "EACCES", EACCES, 1, 1,
       OF(CALL_bind, CALL_chmod, CALL_connect, CALL_fchmod, CALL_fstatat64, CALL_getcwd,
-         CALL_open64, CALL_socket, CALL_unlink) },
+         CALL_open64, CALL_rename, CALL_socket, CALL_unlink) },
     { "EPERM", EPERM, 1, 1,
       OF(CALL_accept4, CALL_chmod, CALL_fchmod, CALL_fcntl, CALL_getrandom, CALL_ioctl,
          CALL_madvise, CALL_sched_getaffinity, CALL_setsockopt, CALL_socketpair) },
@@ -84,6 +86,13 @@ static enum shim_call call_now;
 static int may_fail(void)
 {
     return fault_now && fault_now->is_seen && shim_fired() > 0;
+}
+
+/* Whether what fails is how socket files are looked at and removed. */
+static int is_of_files(void)
+{
+    return call_now == CALL_flock || call_now == CALL_fstatat64 || call_now == CALL_rename ||
+           call_now == CALL_renameat2 || call_now == CALL_unlink;
 }
 
 /* A wait that a signal ended is the caller's to repeat. */
@@ -107,7 +116,7 @@ static int went(int result, const char *attempt)
     if (strncmp(text, attempt, strlen(attempt)) != 0 || !strstr(text, ": "))
         check_fail(__FILE__, __LINE__, attempt);
     if (result == QNET_ERR_BUSY)
-        CHECK(fault_now->what == EADDRINUSE || call_now == CALL_unlink);
+        CHECK(fault_now->what == EADDRINUSE || call_now == CALL_connect || is_of_files());
     if (result == QNET_ERR_RESOLVE)
         CHECK(fault_now->what < 0);
     if (result == QNET_ERR_OS || result == QNET_ERR_REFUSED) {
@@ -133,11 +142,17 @@ static int made(int result, const void *handle, const char *attempt)
     return went(result, attempt);
 }
 
-/* Removes a place. Where the library was refused that, its socket file is left over. */
+/* Removes a place. Where the library was refused that, what it made there is left over. */
 static void place_leave(const struct place *place)
 {
-    if (may_fail() && (call_now == CALL_unlink || call_now == CALL_fstatat64))
-        unlink(place->text);
+    DIR *directory = may_fail() && is_of_files() ? opendir(place->directory) : NULL;
+    struct dirent *entry;
+
+    while (directory && (entry = readdir(directory)))
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            CHECK(unlinkat(dirfd(directory), entry->d_name, 0) == 0);
+    if (directory)
+        closedir(directory);
     place_remove(place);
 }
 
@@ -423,37 +438,56 @@ static void dial_name(void)
     dials("tcp4", AF_INET, 0, "localhost");
 }
 
-static void listens(const char *network, int family, int abstract)
+static void listens_at(struct place *place, const char *network, int family)
 {
-    struct link_kind kind = { .family = family, .abstract = abstract };
     qnet_listener *listener = NULL;
     qnet_conn *conn = NULL;
-    struct place place;
     char text[160];
     int fd, result;
 
-    place_make(&place, &kind);
-    TRY(result, qnet_listen(network, place.text, &listener));
-    if (!made(result, listener, "listen")) {
-        place_remove(&place);
+    TRY(result, qnet_listen(network, place->text, &listener));
+    if (!made(result, listener, "listen"))
         return;
-    }
     CHECK(qnet_listener_addr(listener, text, sizeof text) > 0);
     if (family == AF_INET)
-        place_tcp(&place, family, atoi(strrchr(text, ':') + 1));
-    fd = place_connect(&place);
+        place_tcp(place, family, atoi(strrchr(text, ':') + 1));
+    fd = place_connect(place);
     TRY(result, qnet_accept(listener, patience_ms(), &conn));
     if (made(result, conn, "accept"))
         talk_briefly(conn, fd);
     else
         close(fd);
     CHECK_INT(qnet_listener_close(listener), QNET_OK);
+}
+
+static void listens(const char *network, int family, int abstract)
+{
+    struct link_kind kind = { .family = family, .abstract = abstract };
+    struct place place;
+
+    place_make(&place, &kind);
+    listens_at(&place, network, family);
     place_leave(&place);
 }
 
 static void listen_path(void)
 {
     listens("unix", AF_UNIX, 0);
+}
+
+/* The dead file stays where nothing can be put in its place. */
+static void listen_dead_path(void)
+{
+    static const struct link_kind kind = { .family = AF_UNIX };
+    struct place place;
+
+    place_make(&place, &kind);
+    close(place_listen(&place));
+    umask(0777);
+    listens_at(&place, "unix", AF_UNIX);
+    if (may_fail())
+        unlink(place.text);
+    place_leave(&place);
 }
 
 static void listen_abstract(void)
@@ -868,9 +902,9 @@ struct scenario {
 static const struct scenario scenarios[] = {
     SCENARIO(pair), SCENARIO(pair_fd), SCENARIO(adopted_unix), SCENARIO(adopted_tcp),
     SCENARIO(dial_path), SCENARIO(dial_abstract), SCENARIO(dial_tcp), SCENARIO(dial_name),
-    SCENARIO(listen_path), SCENARIO(listen_abstract), SCENARIO(listen_tcp), SCENARIO(handler),
-    SCENARIO(batch_handler), SCENARIO(coalesced), SCENARIO(close_busy),
-    SCENARIO(shutdown_busy), SCENARIO(cable), SCENARIO(hub), SCENARIO(reconnecting),
+    SCENARIO(listen_path), SCENARIO(listen_dead_path), SCENARIO(listen_abstract),
+    SCENARIO(listen_tcp), SCENARIO(handler), SCENARIO(batch_handler), SCENARIO(coalesced),
+    SCENARIO(close_busy), SCENARIO(shutdown_busy), SCENARIO(cable), SCENARIO(hub), SCENARIO(reconnecting),
     SCENARIO(datagram_pair), SCENARIO(seqpacket), SCENARIO(udp), SCENARIO(unixgram),
     SCENARIO(asks),
 };
@@ -1160,10 +1194,11 @@ static void short_of_every_size(void)
 static const char *const harmless[] = {
     "_ITM_", "_Unwind_", "__cxa_", "__errno_location", "__gmon_start__", "__res_init",
     "__tls_get_addr", "__xpg_strerror_r", "abort", "bcmp", "clock_gettime", "dl_iterate_phdr",
-    "dlsym", "freeaddrinfo", "fstat64", "gai_strerror", "getenv", "gettid", "gnu_get_libc_version",
-    "lseek64", "memcmp", "memcpy", "memmove", "memset", "posix_madvise", "pthread_detach",
-    "pthread_key_", "pthread_self", "pthread_set", "pthread_sigmask", "readlink", "realpath",
-    "sched_yield", "sigdelset", "sigfillset", "stat64", "statx", "strlen", "sysconf", "writev",
+    "dlsym", "freeaddrinfo", "fstat64", "gai_strerror", "getenv", "geteuid", "gettid",
+    "gnu_get_libc_version", "lseek64", "memcmp", "memcpy", "memmove", "memset", "posix_madvise",
+    "pthread_detach", "pthread_key_", "pthread_self", "pthread_set", "pthread_sigmask", "readlink",
+    "realpath", "sched_yield", "sigdelset", "sigfillset", "stat64", "statx", "strlen", "sysconf",
+    "writev",
 };
 
 static int is_harmless(const char *name)

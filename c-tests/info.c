@@ -20,6 +20,14 @@ static qnet_listener *listen_on(const char *network, const char *address)
 
 /* ---- versions and errors ---- */
 
+/* Of a name that it does not know, the preprocessor takes the value 0, silently. */
+#if QNET_VERSION_MAJOR == 0 && QNET_VERSION_MINOR == 0 && QNET_VERSION_PATCH == 0
+#error "the preprocessor knows no version"
+#endif
+#if QNET_VERSION != QNET_VERSION_MAJOR * 10000 + QNET_VERSION_MINOR * 100 + QNET_VERSION_PATCH
+#error "QNET_VERSION does not order the versions"
+#endif
+
 static void versions(void)
 {
     char version[40];

@@ -367,6 +367,102 @@ static void unixgram_relative_paths(void)
     close_conn(conn);
 }
 
+/* A directory whose path has 136 bytes, which is the working directory then. */
+static const char *enter_deep_directory(void)
+{
+    static char deep[137];
+    size_t len = strlen(scratch_directory);
+
+    snprintf(deep, sizeof deep, "%s/", scratch_directory);
+    memset(deep + len + 1, 'd', sizeof deep - len - 2);
+    CHECK(mkdir(deep, 0700) == 0);
+    CHECK(chdir(deep) == 0);
+    return deep;
+}
+
+static void check_told(int code, const char *path)
+{
+    CHECK_INT(code, QNET_ERR_UNSUPPORTED);
+    CHECK(strstr(qnet_last_error(), path) != NULL);
+    CHECK(strstr(qnet_last_error(), "107") != NULL);
+}
+
+/* However short the name that the socket has: QEMU is told it from the root on. */
+static void too_long_for_qemu(void)
+{
+    char near[TEXT], far[TEXT], text[TEXT];
+    const char *deep = enter_deep_directory();
+    qnet_listener *listener = listen_at("unix", "s.sock");
+    qnet_conn *conn = dgram_at("unixgram", "near", "/far");
+
+    snprintf(near, sizeof near, "%s/s.sock", deep);
+    check_told(qnet_listener_netdev(listener, "n", 702, text, sizeof text), near);
+    close_listener(listener);
+    snprintf(near, sizeof near, "%s/near", deep);
+    check_told(qnet_netdev(conn, "n", 702, text, sizeof text), near);
+    close_conn(conn);
+    conn = dgram_at("unixgram", scratch_path("near"), "far");
+    snprintf(far, sizeof far, "%s/far", deep);
+    check_told(qnet_netdev(conn, "n", 1100, text, sizeof text), far);
+    close_conn(conn);
+    CHECK_INT(qnet_listener_from_fd(raw_unix_listen("adopted"), &listener), QNET_OK);
+    snprintf(near, sizeof near, "%s/adopted", deep);
+    check_told(qnet_listener_netdev(listener, "n", 702, text, sizeof text), near);
+    close_listener(listener);
+    CHECK(unlink("adopted") == 0);
+    CHECK(chdir("/") == 0);
+    CHECK(rmdir(deep) == 0);
+}
+
+/* The longest path that there may be is one that QEMU takes. */
+static void longest_for_qemu(void)
+{
+    char path[108], text[TEXT];
+    size_t len = strlen(scratch_directory);
+    qnet_listener *listener;
+
+    snprintf(path, sizeof path, "%s/", scratch_directory);
+    memset(path + len + 1, 'x', sizeof path - len - 2);
+    path[107] = '\0';
+    listener = listen_at("unix", path);
+    CHECK(qnet_listener_netdev(listener, "n", 702, text, sizeof text) > 0);
+    CHECK(strstr(text, path) != NULL);
+    close_listener(listener);
+}
+
+/* An adopted socket may have a name that no text can tell. */
+static void name_with_a_nul(void)
+{
+    struct sockaddr_un address;
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    qnet_listener *listener;
+
+    memset(&address, 0, sizeof address);
+    address.sun_family = AF_UNIX;
+    memcpy(address.sun_path, "\0a\0b", 4);
+    CHECK(bind(fd, (struct sockaddr *)&address, offsetof(struct sockaddr_un, sun_path) + 4) == 0);
+    CHECK(listen(fd, 1) == 0);
+    CHECK_INT(qnet_listener_from_fd(fd, &listener), QNET_OK);
+    check_code(listener, 702, QNET_ERR_UNSUPPORTED);
+    close_listener(listener);
+}
+
+/* The socket's own path begins where it was made, wherever the program goes. */
+static void unixgram_elsewhere_since(void)
+{
+    char want[TEXT];
+    qnet_conn *conn;
+
+    CHECK(chdir(scratch_directory) == 0);
+    conn = dgram_at("unixgram", "near", "/far");
+    CHECK(chdir("/") == 0);
+    snprintf(want, sizeof want,
+             "dgram,id=n0,local.type=unix,local.path=/far,remote.type=unix,remote.path=%s/near",
+             scratch_directory);
+    check_conn_text(conn, 702, want, "");
+    close_conn(conn);
+}
+
 static void without_a_netdev(void)
 {
     qnet_conn *conn = dgram_at("unixgram", scratch_abstract("near"), scratch_abstract("far"));
@@ -450,6 +546,10 @@ int main(void)
     RUN(from_whoever_sends);
     RUN(from_whoever_sends_to_a_path);
     RUN(unixgram_relative_paths);
+    RUN(unixgram_elsewhere_since);
+    RUN(too_long_for_qemu);
+    RUN(longest_for_qemu);
+    RUN(name_with_a_nul);
     RUN(without_a_netdev);
     RUN(streams_have_no_dgram_netdev);
     RUN(bad_arguments_of_datagrams);

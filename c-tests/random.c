@@ -958,7 +958,7 @@ static const struct {
     PLAY(link, FINE | HANDLE | INVALID | BUSY | ENDED),
     PLAY(unlink, FINE | HANDLE | INVALID),
     PLAY(hub_new, FINE | INVALID | SYSTEM),
-    PLAY(hub_attach, FINE | HANDLE | BUSY | ENDED),
+    PLAY(hub_attach, FINE | HANDLE | INVALID | BUSY | ENDED),
     PLAY(hub_detach, FINE | HANDLE | INVALID),
     PLAY(hub_port, FINE | HANDLE | INVALID | SYSTEM),
     PLAY(hub_serve, FINE | HANDLE | BUSY | SYSTEM),

@@ -6,6 +6,13 @@
  * Functions return zero or more for success and one of qnet_error for failure, unless said
  * otherwise. Any of them may be called from any thread at any time, signal handlers excepted, and
  * none raises SIGPIPE. Handles are tokens: a stale one gives QNET_ERR_HANDLE and never a crash.
+ *
+ * The last lines of each function's comment say, in words to look for, whether it may block
+ * ("Blocks: yes" or "Blocks: no": wait for a peer, for a time or for another thread's handler;
+ * a lock that is held for a system call is no wait) and whether it may call back ("Calls back:
+ * yes" or "Calls back: no": run one of the program's handlers on the calling thread before it
+ * returns; it then takes as long as that). A binding lets go of its runtime's lock around what
+ * blocks or calls back.
  */
 
 #ifndef QNET_H
@@ -19,13 +26,13 @@ extern "C" {
 #endif
 
 /**
- * The version of this header.
+ * The version of this header, for #if. QNET_VERSION orders versions: it is 10000 times the major
+ * version, 100 times the minor one, and the patch: 10203 is 1.2.3.
  */
-enum qnet_version_number {
-    QNET_VERSION_MAJOR = 0,
-    QNET_VERSION_MINOR = 1,
-    QNET_VERSION_PATCH = 0
-};
+#define QNET_VERSION_MAJOR 0
+#define QNET_VERSION_MINOR 1
+#define QNET_VERSION_PATCH 0
+#define QNET_VERSION 100
 
 /**
  * Lengths of frames, in bytes.
@@ -72,7 +79,7 @@ typedef enum qnet_option {
     QNET_OPT_PAD = 5,
     /**
      * How long closing may take to write what was taken and drain what a peer is still writing, in
-     * ms. Default 1000.
+     * ms. Default 1000. When it takes less: see qnet_close().
      */
     QNET_OPT_LINGER_MS = 6,
     /**
@@ -369,6 +376,9 @@ typedef void (*qnet_state_handler)(void *user, int up);
  *
  * Waits as long as the system does; qnet_dial_with() can bound it. Only a name that is no digits
  * needs a thread, for its look-up. Any thread may call it.
+ *
+ * Blocks: yes, until somebody has accepted or it has failed.
+ * Calls back: no.
  */
 int qnet_dial(const char *network, const char *address, qnet_conn **out);
 
@@ -385,6 +395,9 @@ int qnet_dial(const char *network, const char *address, qnet_conn **out);
  * With QNET_OPT_RECONNECT_MS above 0 a peer that is not there yet is no failure: where nobody
  * listens, the name has no address, the network or host cannot be reached or the time passed, the
  * connection begins down, and is dialled again; see qnet_set_state_handler().
+ *
+ * Blocks: yes, until somebody has accepted or it has failed: at most for QNET_OPT_DIAL_TIMEOUT_MS.
+ * Calls back: no.
  */
 int qnet_dial_with(const char *network,
                    const char *address,
@@ -399,6 +412,9 @@ int qnet_dial_with(const char *network,
  * @param b  the other; each to be closed with qnet_close(). Both NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (a NULL, or the same place twice), QNET_ERR_OS,
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_socketpair(qnet_conn **a, qnet_conn **b);
 
@@ -410,6 +426,9 @@ int qnet_socketpair(qnet_conn **a, qnet_conn **b);
  * @param peer_fd  The other end, which is the caller's to pass on and close; -1 on failure. It is
  *                 close-on-exec: clear FD_CLOEXEC in the child.
  * @return QNET_OK; QNET_ERR_INVALID (a NULL), QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_socketpair_fd(qnet_conn **out, int *peer_fd);
 
@@ -426,6 +445,9 @@ int qnet_socketpair_fd(qnet_conn **out, int *peer_fd);
  *         socket of another kind), QNET_ERR_OS, QNET_ERR_INTERNAL.
  *
  * A TAP has to be one with IFF_NO_PI, which the system does not tell.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_from_fd(int fd,
                  qnet_conn **out);
@@ -454,17 +476,20 @@ int qnet_from_fd(int fd,
  * @param local    Where to receive. UDP: "host:port", "[v6]:port" or ":port" (every interface); port
  *                 0 lets the system choose. Unix: a path, or "@name" in the abstract namespace; the
  *                 file has mode 0600 and goes with the connection, and a dead one in its way is
- *                 replaced. Multicast: the address of the interface, or NULL.
+ *                 replaced, as by qnet_listen(). Multicast: the address of the interface, or NULL.
  * @param remote   Where to send. UDP: "host:port", "[v6]:port" or ":port" (this host); for "udp" v4
  *                 where there is a choice, for QEMU has no v6. Unix: as above, as the remote gave it
  *                 to the system; a relative path begins at the working directory of each
  *                 send. NULL: whoever sends first. Multicast: the group, "230.0.0.1:1234".
  * @param out      The connection, to be closed with qnet_close(); NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (another NULL, an unknown network, a malformed address),
- *         QNET_ERR_BUSY (somebody, or a file that is no socket, is at that local address),
+ *         QNET_ERR_BUSY (somebody, or a file that may not be replaced, is at that local address),
  *         QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
  *
  * A UDP datagram carries frames of up to 65507 bytes (v6: 65527).
+ *
+ * Blocks: yes, while a name is looked up; with digits or a path no.
+ * Calls back: no.
  */
 int qnet_dgram(const char *network,
                const char *local,
@@ -482,6 +507,9 @@ int qnet_dgram(const char *network,
  * @param out   The connection, to be closed with qnet_close(); NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (out is NULL, a malformed name, or an interface that is no TAP),
  *         QNET_ERR_OS (no right to, or somebody has it open), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_tap(const char *name,
              qnet_conn **out);
@@ -499,8 +527,11 @@ int qnet_tap(const char *name,
  * @return The argument's length without the NUL, which may be more than there was room for;
  *         QNET_ERR_HANDLE, QNET_ERR_INVALID (a NULL, a malformed id, no such version),
  *         QNET_ERR_UNSUPPORTED (another kind of connection, or not for that QEMU: Unix sockets before
- *         7.2; abstract names, v6 and a Unix remote that is not known yet for any),
- *         QNET_ERR_INTERNAL.
+ *         7.2; abstract names, v6, a Unix remote that is not known yet, and paths that are more than
+ *         107 bytes from the root on, for any), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_netdev(qnet_conn *conn,
                 const char *id,
@@ -518,11 +549,15 @@ int qnet_netdev(qnet_conn *conn,
  * @param address  For TCP "host:port", "[v6]:port" or ":port" (every interface); port 0 lets the
  *                 system choose, and qnet_listener_addr() tells. For Unix sockets a path, or
  *                 "@name" in the abstract namespace. A path's file gets mode 0600
- *                 (QNET_OPT_UNIX_MODE); a dead socket's file in its way is replaced.
+ *                 (QNET_OPT_UNIX_MODE); a dead socket's file in its way is replaced, but not another
+ *                 user's in a directory that others can write to.
  * @param out      The listener, to be closed with qnet_listener_close(); NULL on failure.
- * @return QNET_OK; QNET_ERR_INVALID, QNET_ERR_BUSY (the address is in use, or a file that is no
- *         socket is in the way), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED (in a name's look-up),
+ * @return QNET_OK; QNET_ERR_INVALID, QNET_ERR_BUSY (the address is in use, or a file is in the way
+ *         that may not be replaced), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED (in a name's look-up),
  *         QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, while a name is looked up; with digits or a path no.
+ * Calls back: no.
  */
 int qnet_listen(const char *network,
                 const char *address,
@@ -538,6 +573,9 @@ int qnet_listen(const char *network,
  *         timeout below -1), QNET_ERR_AGAIN (0 was given), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED,
  *         QNET_ERR_CLOSED (the listener was closed meanwhile), QNET_ERR_OS (for example EMFILE, at
  *         once; the listener goes on), QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, at most for timeout_ms.
+ * Calls back: no.
  */
 int qnet_accept(qnet_listener *listener, int timeout_ms, qnet_conn **out);
 
@@ -549,6 +587,9 @@ int qnet_accept(qnet_listener *listener, int timeout_ms, qnet_conn **out);
  * @param out  The listener; NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (not an open descriptor, no socket, one that does not listen,
  *         a NULL), QNET_ERR_UNSUPPORTED (a socket of another kind), QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_listener_from_fd(int fd, qnet_listener **out);
 
@@ -560,6 +601,9 @@ int qnet_listener_from_fd(int fd, qnet_listener **out);
  * @param cap  Its size in bytes.
  * @return The length of the whole text in bytes, without the NUL; QNET_ERR_HANDLE,
  *         QNET_ERR_INVALID (buf is NULL), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_listener_addr(qnet_listener *listener, char *buf, size_t cap);
 
@@ -574,8 +618,12 @@ int qnet_listener_addr(qnet_listener *listener, char *buf, size_t cap);
  * @param cap           As for qnet_listener_addr().
  * @return The length of the whole text in bytes, without the NUL; QNET_ERR_HANDLE,
  *         QNET_ERR_INVALID (buf or id is NULL, no id, no version), QNET_ERR_UNSUPPORTED (what that
- *         version cannot do: before 7.2 a Unix socket or a v6 address; before 4.2 anything; and for
- *         any version a SEQPACKET listener), QNET_ERR_INTERNAL.
+ *         version cannot do: before 7.2 a Unix socket or a v6 address; before 4.2 anything; for any
+ *         version a SEQPACKET listener, and a path of more than 107 bytes from the root on),
+ *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_listener_netdev(qnet_listener *listener,
                          const char *id,
@@ -587,6 +635,9 @@ int qnet_listener_netdev(qnet_listener *listener,
  * The listener's descriptor: readable when a peer waits to be accepted.
  *
  * @return The descriptor, which stays the library's; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_listener_fd(qnet_listener *listener);
 
@@ -596,6 +647,10 @@ int qnet_listener_fd(qnet_listener *listener);
  * closed, as after qnet_close().
  *
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, until the calls of other threads that it wakes have let go of the listener, which
+ * is at once.
+ * Calls back: no.
  */
 int qnet_listener_close(qnet_listener *listener);
 
@@ -607,6 +662,9 @@ int qnet_listener_close(qnet_listener *listener);
  * @param value   Its value.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or a value out of range),
  *         QNET_ERR_UNSUPPORTED (not for this listener), QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_listener_set(qnet_listener *listener, int option, int64_t value);
 
@@ -616,6 +674,9 @@ int qnet_listener_set(qnet_listener *listener, int option, int64_t value);
  * @param option  One of enum qnet_option.
  * @param value   Where to.
  * @return As qnet_listener_set(); QNET_ERR_INVALID where value is NULL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_listener_get(qnet_listener *listener, int option, int64_t *value);
 
@@ -636,6 +697,9 @@ int qnet_listener_get(qnet_listener *listener, int option, int64_t *value);
  *         QNET_ERR_AGAIN (the time-out is 0), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED,
  *         QNET_ERR_CLOSED (also where the peer no longer reads; frames that it sent can still be
  *         received), QNET_ERR_PROTOCOL, QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, while the peer does not read: at most for QNET_OPT_SEND_TIMEOUT_MS.
+ * Calls back: no.
  */
 int qnet_send(qnet_conn *conn, const void *frame, size_t len);
 
@@ -646,6 +710,9 @@ int qnet_send(qnet_conn *conn, const void *frame, size_t len);
  * @param count   How many there are. 0 is nothing to do.
  * @return How many were taken, each waiting as qnet_send() would; the first that cannot be taken
  *         stops them. An error, as of qnet_send(), only if that is the first of all.
+ *
+ * Blocks: yes, while the peer does not read: at most for QNET_OPT_SEND_TIMEOUT_MS.
+ * Calls back: no.
  */
 int qnet_send_batch(qnet_conn *conn, const qnet_frame *frames, size_t count);
 
@@ -657,6 +724,9 @@ int qnet_send_batch(qnet_conn *conn, const qnet_frame *frames, size_t count);
  * @param len  Their bytes, lengths included. 0 is nothing to do.
  * @return How many frames were taken, as of qnet_send_batch(). Of a frame that is cut short
  *         QNET_ERR_INVALID, of a length out of range QNET_ERR_FRAME_SIZE.
+ *
+ * Blocks: yes, while the peer does not read: at most for QNET_OPT_SEND_TIMEOUT_MS.
+ * Calls back: no.
  */
 int qnet_send_packed(qnet_conn *conn, const void *buf, size_t len);
 
@@ -665,6 +735,9 @@ int qnet_send_packed(qnet_conn *conn, const void *buf, size_t len);
  *
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_AGAIN, QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED,
  *         QNET_ERR_CLOSED, QNET_ERR_PROTOCOL, QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, while the peer does not read: at most for QNET_OPT_SEND_TIMEOUT_MS.
+ * Calls back: no.
  */
 int qnet_flush(qnet_conn *conn);
 
@@ -683,6 +756,10 @@ int qnet_flush(qnet_conn *conn);
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_BUSY (the connection is attached or linked),
  *         QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (it has ended; QNET_ERR_OS also where no
  *         thread can be had), QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, until the handler before has returned; not inside a handler of any kind, or with
+ * QNET_OPT_WAIT 0.
+ * Calls back: no.
  */
 int qnet_set_handler(qnet_conn *conn,
                      qnet_handler handler,
@@ -694,6 +771,10 @@ int qnet_set_handler(qnet_conn *conn,
  * @param handler  The handler; NULL stops receiving. It takes the place of a frame handler too.
  * @param user     What to call it with.
  * @return As qnet_set_handler().
+ *
+ * Blocks: yes, until the handler before has returned; not inside a handler of any kind, or with
+ * QNET_OPT_WAIT 0.
+ * Calls back: no.
  */
 int qnet_set_batch_handler(qnet_conn *conn, qnet_batch_handler handler, void *user);
 
@@ -708,6 +789,9 @@ int qnet_set_batch_handler(qnet_conn *conn, qnet_batch_handler handler, void *us
  * @param handler  The handler; NULL for none.
  * @param user     What to call it with.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: yes, the handler that is set, where the connection has ended.
  */
 int qnet_set_close_handler(qnet_conn *conn,
                            qnet_close_handler handler,
@@ -727,6 +811,9 @@ int qnet_set_close_handler(qnet_conn *conn,
  *         the connection ended, after every frame before that), QNET_ERR_INTERNAL.
  *
  * Threads may receive at once: each frame is given to one of them.
+ *
+ * Blocks: yes, at most for timeout_ms.
+ * Calls back: yes, the close handler, where the call reports the end.
  */
 int qnet_recv(qnet_conn *conn,
               void *buf,
@@ -745,6 +832,9 @@ int qnet_recv(qnet_conn *conn,
  * @param count       How many there is room for, at least 1.
  * @param timeout_ms  How long to wait for the first: -1 without an end, 0 not at all.
  * @return How many were received; else as qnet_recv().
+ *
+ * Blocks: yes, at most for timeout_ms.
+ * Calls back: yes, the close handler, where the call reports the end.
  */
 int qnet_recv_batch(qnet_conn *conn, qnet_frame *frames, size_t count, int timeout_ms);
 
@@ -756,6 +846,9 @@ int qnet_recv_batch(qnet_conn *conn, qnet_frame *frames, size_t count, int timeo
  * @param cap         Its size in bytes.
  * @param timeout_ms  How long to wait for the first: -1 without an end, 0 not at all.
  * @return The bytes of whole frames, lengths included, as many as fit; else as qnet_recv().
+ *
+ * Blocks: yes, at most for timeout_ms.
+ * Calls back: yes, the close handler, where the call reports the end.
  */
 int qnet_recv_packed(qnet_conn *conn, void *buf, size_t cap, int timeout_ms);
 
@@ -769,6 +862,9 @@ int qnet_recv_packed(qnet_conn *conn, void *buf, size_t cap, int timeout_ms);
  * @param timeout_ms  How long to wait: -1 without an end, 0 not at all.
  * @return How many are ready: 0 when the time has passed; QNET_ERR_INVALID (a NULL, a count of 0,
  *         a timeout below -1), QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, at most for timeout_ms.
+ * Calls back: no.
  */
 int qnet_poll(qnet_conn *const *conns, uint8_t *ready, size_t count, int timeout_ms);
 
@@ -785,6 +881,9 @@ int qnet_poll(qnet_conn *const *conns, uint8_t *ready, size_t count, int timeout
  *
  * @return The descriptor; QNET_ERR_HANDLE, QNET_ERR_OS (there is none to follow the socket with),
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_fd(qnet_conn *conn);
 
@@ -801,6 +900,9 @@ int qnet_fd(qnet_conn *conn);
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (a timeout below -1), QNET_ERR_AGAIN (0 was
  *         given), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED, QNET_ERR_BUSY (inside the connection's
  *         own handler), QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, at most for timeout_ms.
+ * Calls back: no.
  */
 int qnet_wait(qnet_conn *conn,
               int timeout_ms);
@@ -812,16 +914,23 @@ int qnet_wait(qnet_conn *conn,
  *         are pulled, until what the peer sent has been received; QNET_ERR_CLOSED (in order, by
  *         either side), QNET_ERR_PROTOCOL, QNET_ERR_OS (a reset, for example); QNET_ERR_HANDLE,
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_close_reason(qnet_conn *conn);
 
 /**
  * Ends the connection without waiting. No further handler call begins; sends and receives, those
- * that wait included, give QNET_ERR_CLOSED, or the reason of an end that was there before. The library writes what was taken and
- * drains what the peer is still writing (QNET_OPT_LINGER_MS), then the peer sees the end. The
- * handle stays, to be closed with qnet_close().
+ * that wait included, give QNET_ERR_CLOSED, or the reason of an end that was there before. The
+ * library writes what was taken and drains what the peer is still writing (for how long: see
+ * qnet_close()), then the peer sees the end. The handle stays, to be closed with qnet_close().
  *
  * @return QNET_OK, also where it had ended before; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: yes, the close handler, where the connection has no handler and is neither attached
+ * nor linked, and it was not called before.
  */
 int qnet_shutdown(qnet_conn *conn);
 
@@ -830,15 +939,28 @@ int qnet_shutdown(qnet_conn *conn);
  * QNET_ERR_CLOSED (qnet_wait() with QNET_OK).
  *
  * Writes what was taken and is not yet written, and drains what a QEMU peer is still writing, so
- * that its netdev works for the next connection; both within QNET_OPT_LINGER_MS, and no time at all
- * when there is nothing. Returns when no handler of the connection is running and its close handler
- * has returned; inside a handler of any kind, or with QNET_OPT_WAIT 0, without waiting for them.
- * In every case its descriptor is closed then, whoever was waiting on it, and its socket file gone:
- * the address can be used again at once. (A thread that the host has stopped in a call on the
- * connection, or that has jumped out of one, is waited for for 10 s at most.)
+ * that its netdev works for the next connection; both within QNET_OPT_LINGER_MS. Returns when no
+ * handler of the connection is running and its close handler has returned; inside a handler of any
+ * kind, or with QNET_OPT_WAIT 0, without waiting for them. In every case its descriptor is closed
+ * then, whoever was waiting on it, and its socket file gone: the address can be used again at once.
+ * (A thread that the host has stopped in a call on the connection, or that has jumped out of one, is
+ * waited for for 10 s at most.)
+ *
+ * Draining takes no time once the peer has left; on datagrams, SEQPACKET and a TAP; and on a stream
+ * where nothing is unread and no read of the last 20 ms gave more than 4 KiB. On any other stream it
+ * takes until the peer has been silent for 20 ms. A peer that is never silent is drained for 50 ms
+ * and to the end of a frame; over a Unix socket its writes fail from then on, and it has to be silent
+ * for 20 ms all the same. A peer in the middle of a frame is waited for until that is whole: where
+ * five bytes of one came and no more, closing takes all of QNET_OPT_LINGER_MS.
  *
  * @return QNET_OK; QNET_ERR_HANDLE (of two closes at once the second gets it immediately),
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, while it writes and drains: at most for QNET_OPT_LINGER_MS; and until the
+ * connection's handlers have returned; for those not inside a handler of any kind, or with
+ * QNET_OPT_WAIT 0.
+ * Calls back: yes, the close handler, where the connection has no handler and is neither attached
+ * nor linked, and it was not called before.
  */
 int qnet_close(qnet_conn *conn);
 
@@ -871,6 +993,10 @@ int qnet_close(qnet_conn *conn);
  * @param user     What to call it with.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_UNSUPPORTED (the connection was not dialled),
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, until the handler before has returned; not inside a handler of any kind, or with
+ * QNET_OPT_WAIT 0.
+ * Calls back: no.
  */
 int qnet_set_state_handler(qnet_conn *conn,
                            qnet_state_handler handler,
@@ -884,6 +1010,9 @@ int qnet_set_state_handler(qnet_conn *conn,
  *
  * @param mac  Where to: 6 bytes.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (mac is NULL), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hwaddr(qnet_conn *conn, uint8_t *mac);
 
@@ -892,6 +1021,9 @@ int qnet_hwaddr(qnet_conn *conn, uint8_t *mac);
  *
  * @param mac  The address: 6 bytes.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (mac is NULL), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_set_hwaddr(qnet_conn *conn, const uint8_t *mac);
 
@@ -904,6 +1036,9 @@ int qnet_set_hwaddr(qnet_conn *conn, const uint8_t *mac);
  * @param cap  Its size in bytes.
  * @return The length of the whole text in bytes, without the NUL; QNET_ERR_HANDLE,
  *         QNET_ERR_INVALID (buf is NULL), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_local_addr(qnet_conn *conn, char *buf, size_t cap);
 
@@ -915,6 +1050,9 @@ int qnet_local_addr(qnet_conn *conn, char *buf, size_t cap);
  * @param buf  As for qnet_local_addr().
  * @param cap  As for qnet_local_addr().
  * @return As qnet_local_addr().
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_peer_addr(qnet_conn *conn, char *buf, size_t cap);
 
@@ -925,6 +1063,9 @@ int qnet_peer_addr(qnet_conn *conn, char *buf, size_t cap);
  * @param size  Its size in bytes: sizeof(qnet_stats) of the caller's header.
  * @return The bytes that the library knows; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is NULL),
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_get_stats(qnet_conn *conn, qnet_stats *out, size_t size);
 
@@ -937,6 +1078,9 @@ int qnet_get_stats(qnet_conn *conn, qnet_stats *out, size_t size);
  *         QNET_ERR_UNSUPPORTED (not an option of this connection), QNET_ERR_BUSY
  *         (QNET_OPT_RECONNECT_MS above 0, after qnet_fd() gave out the socket itself), QNET_ERR_OS,
  *         QNET_ERR_INTERNAL. On failure nothing has changed.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_set(qnet_conn *conn, int option, int64_t value);
 
@@ -946,16 +1090,25 @@ int qnet_set(qnet_conn *conn, int option, int64_t value);
  * @param option  One of enum qnet_option.
  * @param value   Where to.
  * @return As qnet_set(); QNET_ERR_INVALID where value is NULL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_get(qnet_conn *conn, int option, int64_t *value);
 
 /**
- * The library's version: "0.1.0". QNET_VERSION_MAJOR and its kin tell the header's.
+ * The library's version: "0.1.0". QNET_VERSION and its kin tell the header's.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 const char *qnet_version(void);
 
 /**
  * The number in the shared library's name, which changes when programs must be compiled again: 0.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 uint32_t qnet_abi_version(void);
 
@@ -964,6 +1117,9 @@ uint32_t qnet_abi_version(void);
  *
  * @param code  One of enum qnet_error, or any other integer.
  * @return A static string, never NULL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 const char *qnet_strerror(int code);
 
@@ -973,11 +1129,17 @@ const char *qnet_strerror(int code);
  *
  * @return A string, never NULL, empty before the first failure; valid until this thread's next
  *         failing call.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 const char *qnet_last_error(void);
 
 /**
  * The errno of this thread's last failure, or 0 where it had none.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_last_errno(void);
 
@@ -995,11 +1157,20 @@ int qnet_last_errno(void);
  * Other ways to receive give QNET_ERR_BUSY; sends go to the connection's own peer, between the
  * frames of the link.
  *
+ * What would lead frames round inside the process, with nobody outside to take them, is refused: the
+ * two ends of one qnet_socketpair(), also where they lead to one another by further links and pairs;
+ * and two connections that both lead to the same hub, as two of its qnet_hub_port() do. Two hubs may
+ * be joined twice, though. Of sockets that the library did not pair itself (adopted ones, a dial of
+ * the program's own listener) it does not know where they lead.
+ *
  * @param a  One connection, and
  * @param b  the other. Both stay the caller's, to be closed with qnet_close(), which ends the link.
- * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (both are the same), QNET_ERR_BUSY (one has a
- *         handler, or is attached or linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (both are the same, or frames would go round),
+ *         QNET_ERR_BUSY (one has a handler, or is attached or linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS
  *         (one has ended, or there is no thread), QNET_ERR_INTERNAL. On failure neither is linked.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_link(qnet_conn *a,
               qnet_conn *b);
@@ -1010,6 +1181,9 @@ int qnet_link(qnet_conn *a,
  *
  * @param conn  Either of the two.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (it is not linked), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_unlink(qnet_conn *conn);
 
@@ -1026,6 +1200,9 @@ int qnet_unlink(qnet_conn *conn);
  *
  * @param out  The hub, to be closed with qnet_hub_close(); NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (out is NULL), QNET_ERR_OS (too many hubs), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_new(qnet_hub **out);
 
@@ -1036,9 +1213,14 @@ int qnet_hub_new(qnet_hub **out);
  * @param conn  The connection, which stays the caller's, to be closed with qnet_close(), attached or
  *              not. When it ends it is detached, and its close handler is called on a thread of the
  *              library's.
- * @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_BUSY (it has a handler, or is attached or
+ * @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_INVALID (it leads to this hub: it is one of
+ *         its qnet_hub_port(), or the other end of its qnet_socketpair() is attached, or linked to
+ *         what leads here; see qnet_link()), QNET_ERR_BUSY (it has a handler, or is attached or
  *         linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (it has ended, or there is no
  *         thread), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_attach(qnet_hub *hub,
                     qnet_conn *conn);
@@ -1051,6 +1233,9 @@ int qnet_hub_attach(qnet_hub *hub,
  *
  * @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_INVALID (it is not attached to this hub),
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_detach(qnet_hub *hub,
                     qnet_conn *conn);
@@ -1063,6 +1248,9 @@ int qnet_hub_detach(qnet_hub *hub,
  *             unless the hub's own end of it was detached.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is NULL), QNET_ERR_OS,
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_port(qnet_hub *hub,
                   qnet_conn **out);
@@ -1077,6 +1265,9 @@ int qnet_hub_port(qnet_hub *hub,
  *                  whom there are not more than its QNET_OPT_MAX_CONNS.
  * @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_BUSY (a hub serves it already),
  *         QNET_ERR_OS (no thread), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_serve(qnet_hub *hub, qnet_listener *listener);
 
@@ -1088,6 +1279,9 @@ int qnet_hub_serve(qnet_hub *hub, qnet_listener *listener);
  * @param cap    How many it has room for.
  * @return How many there are; QNET_ERR_HANDLE, QNET_ERR_INVALID (conns is NULL),
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_ports(qnet_hub *hub, qnet_conn **conns, size_t cap);
 
@@ -1099,6 +1293,9 @@ int qnet_hub_ports(qnet_hub *hub, qnet_conn **conns, size_t cap);
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or a value out of range),
  *         QNET_ERR_UNSUPPORTED (not an option of hubs), QNET_ERR_INTERNAL. On failure nothing has
  *         changed.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_set(qnet_hub *hub, int option, int64_t value);
 
@@ -1108,6 +1305,9 @@ int qnet_hub_set(qnet_hub *hub, int option, int64_t value);
  * @param option  As for qnet_hub_set().
  * @param value   Where to.
  * @return As qnet_hub_set(); QNET_ERR_INVALID where value is NULL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_get(qnet_hub *hub, int option, int64_t *value);
 
@@ -1118,6 +1318,9 @@ int qnet_hub_get(qnet_hub *hub, int option, int64_t *value);
  * @param size  Its size in bytes: sizeof(qnet_hub_stats) of the caller's header.
  * @return The bytes that the library knows; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is NULL),
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_get_stats(qnet_hub *hub, qnet_hub_stats *out, size_t size);
 
@@ -1132,6 +1335,9 @@ int qnet_hub_get_stats(qnet_hub *hub, qnet_hub_stats *out, size_t size);
  *
  * @return QNET_OK; QNET_ERR_HANDLE (of two closes at once the second gets it immediately),
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, as qnet_close() does, for the connections that it closes.
+ * Calls back: no.
  */
 int qnet_hub_close(qnet_hub *hub);
 

@@ -1,7 +1,7 @@
 # The version is the header's. Before 1.0 a new minor version may change what there is.
 
 file(STRINGS "${CMAKE_CURRENT_LIST_DIR}/../../../include/qnet.h" _qnet_lines
-  REGEX "^ +QNET_VERSION_(MAJOR|MINOR|PATCH) = [0-9]+")
+  REGEX "^#define QNET_VERSION_(MAJOR|MINOR|PATCH) [0-9]+")
 string(REGEX MATCHALL "[0-9]+" _qnet_numbers "${_qnet_lines}")
 list(JOIN _qnet_numbers "." PACKAGE_VERSION)
 list(GET _qnet_numbers 0 _qnet_major)

@@ -8,7 +8,7 @@ use rustix::net::{SocketAddrAny, SocketAddrUnix};
 use crate::error::{Error, Result};
 
 /// The longest path or abstract name of a Unix socket (`sun_path` less a NUL).
-const UNIX_MAX: usize = 107;
+pub const UNIX_MAX: usize = 107;
 
 /// Which internet addresses a network admits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

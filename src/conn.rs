@@ -30,6 +30,7 @@ use crate::redial::{self, Redial};
 use crate::resolve::resolve;
 use crate::send::Tx;
 use crate::socket::{self, Buffers, Medium, Socket};
+use crate::socket_file::SocketFile;
 use crate::switch::Port;
 use crate::wake::{Deadline, Departure, Wake};
 
@@ -81,6 +82,8 @@ pub struct State {
     pub is_handler_new: bool,
     pub close_handler: Option<CloseHandler>,
     pub close_phase: ClosePhase,
+    /// Its other end, where that is a connection as well: one of a pair of the library's making.
+    pub twin: Option<Ref<Conn>>,
     /// Where it is plugged in, while it is attached or linked: receiving is its loop's then.
     pub port: Option<Port>,
     /// Whether the library gives the handle back when all is over: it is a hub's, not a caller's.
@@ -497,6 +500,8 @@ pub fn pair() -> Result<(Ref<Conn>, Ref<Conn>)> {
     let (a, b) = socket::pair()?;
     let a = adopt(a)?;
     let b = adopt(b).inspect_err(|_| a.discard())?;
+    a.state()?.twin = Some(b);
+    b.state()?.twin = Some(a);
     Ok((a, b))
 }
 
@@ -545,7 +550,9 @@ impl Ref<Conn> {
     /// The `-netdev` argument with which a QEMU of that version is the other end.
     pub fn netdev(self, id: &[u8], version: i32) -> Result<Vec<u8>> {
         let socket = self.state()?.socket().clone();
-        netdev::datagrams(&dgram::local_towards(&socket), &socket.peer(), id, version)
+        let local =
+            socket.file().map_or_else(|| dgram::local_towards(&socket), SocketFile::address);
+        netdev::datagrams(&local, &socket.peer(), id, version)
     }
 
     pub fn fd(self) -> Result<RawFd> {

@@ -71,6 +71,8 @@ pub enum Error {
     Interrupted,
     #[error("{0}")]
     Unsupported(&'static str),
+    #[error("QEMU takes a path of at most {max} bytes, and this one has {}: {}", .path.len(), String::from_utf8_lossy(.path))]
+    LongPath { path: Vec<u8>, max: usize },
     #[error("a bug in libqnet: {0}")]
     Internal(String),
     #[error("{}", std::io::Error::from(*.0))]
@@ -97,7 +99,7 @@ impl Error {
             Error::Os(_) => qnet_error::QNET_ERR_OS,
             Error::Busy(_) => qnet_error::QNET_ERR_BUSY,
             Error::Interrupted => qnet_error::QNET_ERR_INTERRUPTED,
-            Error::Unsupported(_) => qnet_error::QNET_ERR_UNSUPPORTED,
+            Error::Unsupported(_) | Error::LongPath { .. } => qnet_error::QNET_ERR_UNSUPPORTED,
             Error::Internal(_) => qnet_error::QNET_ERR_INTERNAL,
             Error::Refused(_) => qnet_error::QNET_ERR_REFUSED,
             Error::Resolve(_) => qnet_error::QNET_ERR_RESOLVE,

@@ -9,6 +9,7 @@ use crate::handle::{Object, Ref, Token};
 use crate::listener::Listener;
 use crate::options::{self, Holder, Options};
 use crate::process::{lock, process};
+use crate::ring;
 use crate::switch::{Kind, Switch};
 use crate::table::Table;
 
@@ -94,6 +95,7 @@ impl Ref<Hub> {
     /// The same for a connection that is the hub's own to give back.
     fn attach_as(self, conn: Ref<Conn>, is_hubs: bool) -> Result<()> {
         let switch = self.switch()?;
+        let _plugging = ring::check_attach(&switch, conn)?;
         let mut state = conn.state()?;
         if let Some(refusal) = state.refuses_receive() {
             return Err(refusal);

@@ -42,6 +42,7 @@ mod receive;
 mod redial;
 mod remote;
 mod resolve;
+mod ring;
 mod send;
 mod service;
 mod socket;

@@ -7,6 +7,7 @@ use std::sync::MutexGuard;
 use crate::conn::{Conn, State};
 use crate::error::{Error, Result};
 use crate::handle::Ref;
+use crate::ring;
 use crate::switch::{Kind, Switch};
 
 /// Both states, in the order of their slots: nobody else locks two. Not of their tokens, one of which
@@ -33,6 +34,7 @@ pub fn link(a: Ref<Conn>, b: Ref<Conn>) -> Result<()> {
     if a.token == b.token {
         return Err(Error::invalid("a connection cannot be linked to itself"));
     }
+    let _plugging = ring::check_link(a, b)?;
     let (mut one, mut other) = lock_both(a, b)?;
     if let Some(refusal) = one.refuses_receive().or_else(|| other.refuses_receive()) {
         return Err(refusal);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use rustix::event::PollFlags;
 use rustix::net::SocketType;
 
-use crate::address::{Address, Host, Target, UnixName};
+use crate::address::{Host, Target};
 use crate::conn::{self, Conn, Living};
 use crate::error::{Error, Result};
 use crate::forward::{Loop, NOTHING, READABLE};
@@ -201,10 +201,7 @@ impl Ref<Listener> {
     pub fn netdev(self, id: &[u8], version: i32) -> Result<Vec<u8>> {
         let open = self.open()?;
         let socket = &open.socket;
-        // QEMU's working directory may be another.
-        let absolute = lock(&open.file).as_ref().map(|file| file.path().to_vec());
-        let unix = |path| Address::Unix(UnixName::Path(path));
-        let at = absolute.map_or(socket.address.clone(), unix);
+        let at = lock(&open.file).as_ref().map_or(socket.address.clone(), SocketFile::address);
         let argument = netdev::connecting(&at, socket.takes_v4(), id, version)?;
         if socket.has_messages() {
             return Err(Error::Unsupported("a QEMU connects to no SEQPACKET socket"));

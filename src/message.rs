@@ -101,7 +101,7 @@ pub struct UnixDgram {
     /// How often in a row a message found no room.
     refusals: AtomicU32,
     /// Its own, removed with it.
-    _file: Option<SocketFile>,
+    file: Option<SocketFile>,
 }
 
 /// A member of a group. It sends through a socket of its own, so that its echo can be told from what
@@ -179,7 +179,7 @@ impl UnixDgram {
         let is_namesake = namesake.is_some();
         let out = namesake.map_or_else(|| datagram_socket(AddressFamily::UNIX), Ok)?;
         let (turn, is_direct, refusals) = Default::default();
-        let unix = UnixDgram { remote, out, is_namesake, turn, is_direct, refusals, _file: file };
+        let unix = UnixDgram { remote, out, is_namesake, turn, is_direct, refusals, file };
         unix.start_over();
         Ok(unix)
     }
@@ -319,6 +319,14 @@ impl Messages {
             Messages::Udp(Udp { is_v4: true, .. }) | Messages::Multicast(_) => UDP_V4_MAX,
             Messages::Udp(_) => UDP_V6_MAX,
             _ => frame::MAX,
+        }
+    }
+
+    /// The file that was made for the socket.
+    pub fn file(&self) -> Option<&SocketFile> {
+        match self {
+            Messages::Unix(unix) => unix.file.as_ref(),
+            _ => None,
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
-use crate::address::{Address, UnixName};
+use crate::address::{Address, UNIX_MAX, UnixName};
 use crate::error::{Error, Result};
 use crate::socket_file::absolute;
 
@@ -33,10 +33,13 @@ pub fn connecting(at: &Address, takes_v4: bool, id: &[u8], version: i32) -> Resu
         _ => return Err(Error::Unsupported("the listener has no address")),
     };
     let (path, kind) = match name {
-        UnixName::Path(path) => (path, ""),
-        UnixName::Abstract(name) => (name, ",addr.abstract=on"),
+        UnixName::Path(path) => (path_value(path)?, ""),
+        UnixName::Abstract(name) if name.contains(&0) => {
+            return Err(Error::Unsupported("QEMU takes no abstract name that has a NUL in it"));
+        }
+        UnixName::Abstract(name) => (quoted(name), ",addr.abstract=on"),
     };
-    let address = [b"addr.type=unix,addr.path=", &quoted(path)[..], kind.as_bytes()].concat();
+    let address = [b"addr.type=unix,addr.path=", &path[..], kind.as_bytes()].concat();
     Ok(stream(id, &address, version))
 }
 
@@ -61,8 +64,7 @@ pub fn datagrams(local: &Address, remote: &Address, id: &[u8], version: i32) -> 
             Err(Error::Unsupported("a QEMU before 7.2 has no datagrams over Unix sockets"))
         }
         (Address::Unix(UnixName::Path(local)), Address::Unix(UnixName::Path(remote))) => {
-            // QEMU's working directory may be another.
-            let (here, there) = (quoted(&absolute(local)), quoted(&absolute(remote)));
+            let (here, there) = (path_value(local)?, path_value(remote)?);
             let (own, other) =
                 (&b",local.type=unix,local.path="[..], b",remote.type=unix,remote.path=");
             Ok([b"dgram,id=", id, own, &there, other, &here].concat())
@@ -130,6 +132,15 @@ fn host(at: SocketAddr) -> String {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
         at => at.ip().to_string(),
     }
+}
+
+/// A path as QEMU takes it, whose working directory may be another.
+fn path_value(path: &[u8]) -> Result<Vec<u8>> {
+    let path = absolute(path);
+    if path.len() > UNIX_MAX {
+        return Err(Error::LongPath { path, max: UNIX_MAX });
+    }
+    Ok(quoted(&path))
 }
 
 /// A comma ends a value, unless it is doubled.

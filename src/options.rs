@@ -28,7 +28,7 @@ pub enum qnet_option {
     /// 1: sent frames are padded to 60 bytes with zeroes. Default 0.
     QNET_OPT_PAD = 5,
     /// How long closing may take to write what was taken and drain what a peer is still writing, in
-    /// ms. Default 1000.
+    /// ms. Default 1000. When it takes less: see qnet_close().
     QNET_OPT_LINGER_MS = 6,
     /// The socket's send buffer in bytes, as in socket(7). Chosen for speed until set.
     QNET_OPT_SNDBUF = 7,

@@ -28,6 +28,8 @@ pub struct Process {
     pub loops: Loops,
     pub gather: Gather,
     pub rooms: Rooms,
+    /// See `ring::Plugging`.
+    pub plugging: Mutex<()>,
     number: u32,
     /// The parent's, kept where a leak checker finds it.
     #[allow(dead_code)]

@@ -46,8 +46,9 @@ const CLOEXEC: SocketFlags = SocketFlags::CLOEXEC;
 
 /// What a connection is made of, shared by all who use or wait on it; closed with the last of them.
 pub struct Socket {
-    fd: OwnedFd,
+    /// Before the descriptor, so that a socket file goes before its socket.
     medium: Medium,
+    fd: OwnedFd,
     pub wake: Wake,
     pub local: Address,
     /// As it was when the socket was made.
@@ -219,6 +220,11 @@ impl Socket {
 
     pub fn has_messages(&self) -> bool {
         self.messages().is_some()
+    }
+
+    /// The file that was made for it, and goes with it.
+    pub fn file(&self) -> Option<&SocketFile> {
+        self.messages().and_then(Messages::file)
     }
 
     /// The longest frame that fits.
@@ -713,10 +719,8 @@ pub fn listen_unix(
     mode: u32,
 ) -> Result<(ListenSocket, Option<SocketFile>)> {
     let fd = nonblocking_socket(AddressFamily::UNIX, kind)?;
-    let file = take_name(&fd, name, mode, |address| {
-        rustix::net::bind(&fd, address)?;
-        Ok(rustix::net::listen(&fd, BACKLOG)?)
-    })?;
+    let file = take_name(&fd, name, mode, |address| Ok(rustix::net::bind(&fd, address)?))?;
+    rustix::net::listen(&fd, BACKLOG)?;
     let address = rustix::net::getsockname(&fd)?.into();
     Ok((ListenSocket::new(fd, address), file))
 }
@@ -745,6 +749,6 @@ fn namesake(path: &[u8], address: &SocketAddrUnix) -> Result<OwnedFd> {
     rustix::net::shutdown(&fd, Shutdown::Read)?;
     rustix::fs::fchmod(&fd, Mode::empty())?;
     rustix::net::bind(&fd, address)?;
-    rustix::fs::unlink(path)?;
+    drop(SocketFile::just_bound(path)?);
     Ok(fd)
 }

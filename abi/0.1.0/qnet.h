@@ -19,13 +19,13 @@ extern "C" {
 #endif
 
 /**
- * The version of this header.
+ * The version of this header, for #if. QNET_VERSION orders versions: it is 10000 times the major
+ * version, 100 times the minor one, and the patch: 10203 is 1.2.3.
  */
-enum qnet_version_number {
-    QNET_VERSION_MAJOR = 0,
-    QNET_VERSION_MINOR = 1,
-    QNET_VERSION_PATCH = 0
-};
+#define QNET_VERSION_MAJOR 0
+#define QNET_VERSION_MINOR 1
+#define QNET_VERSION_PATCH 0
+#define QNET_VERSION 100
 
 /**
  * Lengths of frames, in bytes.
@@ -106,11 +106,6 @@ typedef enum qnet_option {
      * Of a listener that made a socket file: the file's mode. Default 0600.
      */
     QNET_OPT_UNIX_MODE = 13,
-    /**
-     * Of a connection of qnet_dgram() without a remote: 1: whoever sends takes the place of the one
-     * who did before. Default 0: who sends first is the remote for good.
-     */
-    QNET_OPT_RELEARN = 17,
     /**
      * Of a hub: how long it knows behind which port a device is, after its last frame, in s: from 1.
      * Default 300.
@@ -288,11 +283,6 @@ typedef struct qnet_stats {
      * How often the connection came up by being dialled again.
      */
     uint64_t reconnects;
-    /**
-     * Messages that came from others than the remote of a qnet_dgram(), and were skipped. (An adopted
-     * socket's are kept from it, and not counted.)
-     */
-    uint64_t rx_foreign;
 } qnet_stats;
 
 /**
@@ -354,18 +344,16 @@ typedef void (*qnet_state_handler)(void *user, int up);
 /* ---- Connecting (conn) ------------------------------------------------------------ */
 
 /**
- * Connects to a listening QEMU, or to anything else that speaks its framing; or to a SEQPACKET
- * socket, on which each message is a frame (gvproxy's `-listen-bess`).
+ * Connects to a listening QEMU, or to anything else that speaks its framing.
  *
- * @param network  "tcp", "tcp4", "tcp6", "unix", or "unixpacket" (SEQPACKET, otherwise as "unix").
+ * @param network  "tcp", "tcp4", "tcp6" or "unix".
  * @param address  For TCP "host:port", "[v6]:port" or ":port" (this host); every address that a
  *                 name has is tried. For Unix sockets a path, or "@name" in the abstract namespace.
  *                 Dialled again, a relative path begins at the working directory of that time.
  * @param out      The connection, to be closed with qnet_close(); NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (a NULL, an unknown network, a malformed address),
  *         QNET_ERR_REFUSED (nobody listens there, or no such socket file), QNET_ERR_RESOLVE,
- *         QNET_ERR_INTERRUPTED, QNET_ERR_OS (EPROTOTYPE: a stream listens where SEQPACKET was asked
- *         for, or the reverse), QNET_ERR_INTERNAL.
+ *         QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
  *
  * Waits as long as the system does; qnet_dial_with() can bound it. Only a name that is no digits
  * needs a thread, for its look-up. Any thread may call it.
@@ -415,8 +403,7 @@ int qnet_socketpair_fd(qnet_conn **out, int *peer_fd);
 
 /**
  * Makes a connection of a connected socket, or of an open TAP. A stream socket carries QEMU's framing;
- * on a datagram or SEQPACKET socket, as on a TAP, each message is a frame. With SEQPACKET nothing is
- * lost: a sender waits for a peer that does not read, as on a stream.
+ * on a datagram or SEQPACKET socket, as on a TAP, each message is a frame.
  *
  * @param fd   The descriptor: the library's from success on, still the caller's on failure. Its
  *             O_NONBLOCK is left alone; FD_CLOEXEC is set.
@@ -441,27 +428,22 @@ int qnet_from_fd(int fd,
  * that is there and does not read holds up a sender for 40 ms, then frames are lost until it reads; a
  * sender with QNET_OPT_SEND_TIMEOUT_MS 0 gets QNET_ERR_AGAIN until then, and of a Unix remote's room
  * the descriptor of qnet_fd() tells nothing: it tries again after a while.
- * What does not come from the remote is not delivered, and counted in rx_foreign; nor is a member's own
- * multicast delivered, nor the `VFKT` that vfkit begins with. Datagrams that are shorter or longer
- * than any frame count as rx_runts.
- *
- * Without a remote it is whoever sends first, were it no frame: what is sent before is lost, and
- * counted in tx_dropped; qnet_peer_addr() tells "" until then, and who it is from then on. With
- * QNET_OPT_RELEARN 1 a later sender takes its place. (It is learned when what it has sent is
- * read: by a receive, a handler, a hub or a link.)
+ * What does not come from the remote is not delivered; nor is a member's own multicast, nor the
+ * `VFKT` that vfkit begins with. Datagrams that are shorter or longer than any frame count as
+ * rx_runts.
  *
  * @param network  "udp", "udp4" or "udp6"; "unixgram"; or "mcast" (IPv4 multicast).
  * @param local    Where to receive. UDP: "host:port", "[v6]:port" or ":port" (every interface); port
  *                 0 lets the system choose. Unix: a path, or "@name" in the abstract namespace; the
  *                 file has mode 0600 and goes with the connection, and a dead one in its way is
- *                 replaced. Multicast: the address of the interface, or NULL.
+ *                 replaced, as by qnet_listen(). Multicast: the address of the interface, or NULL.
  * @param remote   Where to send. UDP: "host:port", "[v6]:port" or ":port" (this host); for "udp" v4
  *                 where there is a choice, for QEMU has no v6. Unix: as above, as the remote gave it
  *                 to the system; a relative path begins at the working directory of each
- *                 send. NULL: whoever sends first. Multicast: the group, "230.0.0.1:1234".
+ *                 send. Multicast: the group, "230.0.0.1:1234".
  * @param out      The connection, to be closed with qnet_close(); NULL on failure.
- * @return QNET_OK; QNET_ERR_INVALID (another NULL, an unknown network, a malformed address),
- *         QNET_ERR_BUSY (somebody, or a file that is no socket, is at that local address),
+ * @return QNET_OK; QNET_ERR_INVALID (a NULL, an unknown network, a malformed address),
+ *         QNET_ERR_BUSY (somebody, or a file that may not be replaced, is at that local address),
  *         QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
  *
  * A UDP datagram carries frames of up to 65507 bytes (v6: 65527).
@@ -487,9 +469,7 @@ int qnet_tap(const char *name,
              qnet_conn **out);
 
 /**
- * Tells the `-netdev` argument with which a QEMU joins a datagram connection. Where the remote is
- * whoever sends, and nobody has sent yet, that QEMU is on this host, with a port that its system chooses;
- * for Unix sockets there is no such argument.
+ * Tells the `-netdev` argument with which a QEMU joins a datagram connection.
  *
  * @param conn          One of qnet_dgram().
  * @param id            The netdev's id: a letter, then letters, digits, '-', '.' and '_'.
@@ -499,7 +479,7 @@ int qnet_tap(const char *name,
  * @return The argument's length without the NUL, which may be more than there was room for;
  *         QNET_ERR_HANDLE, QNET_ERR_INVALID (a NULL, a malformed id, no such version),
  *         QNET_ERR_UNSUPPORTED (another kind of connection, or not for that QEMU: Unix sockets before
- *         7.2; abstract names, v6 and a Unix remote that is not known yet for any),
+ *         7.2; abstract names, v6 and paths that are more than 107 bytes from the root on, for any),
  *         QNET_ERR_INTERNAL.
  */
 int qnet_netdev(qnet_conn *conn,
@@ -513,15 +493,15 @@ int qnet_netdev(qnet_conn *conn,
 /**
  * Listens for peers: a QEMU with `-netdev stream,server=off` or `-netdev socket,connect=`.
  *
- * @param network  "tcp", "tcp4", "tcp6", "unix", or "unixpacket" (SEQPACKET: each message is a frame;
- *                 otherwise as "unix").
+ * @param network  "tcp", "tcp4", "tcp6" or "unix".
  * @param address  For TCP "host:port", "[v6]:port" or ":port" (every interface); port 0 lets the
  *                 system choose, and qnet_listener_addr() tells. For Unix sockets a path, or
  *                 "@name" in the abstract namespace. A path's file gets mode 0600
- *                 (QNET_OPT_UNIX_MODE); a dead socket's file in its way is replaced.
+ *                 (QNET_OPT_UNIX_MODE); a dead socket's file in its way is replaced, but not another
+ *                 user's in a directory that others can write to.
  * @param out      The listener, to be closed with qnet_listener_close(); NULL on failure.
- * @return QNET_OK; QNET_ERR_INVALID, QNET_ERR_BUSY (the address is in use, or a file that is no
- *         socket is in the way), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED (in a name's look-up),
+ * @return QNET_OK; QNET_ERR_INVALID, QNET_ERR_BUSY (the address is in use, or a file is in the way
+ *         that may not be replaced), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED (in a name's look-up),
  *         QNET_ERR_OS, QNET_ERR_INTERNAL.
  */
 int qnet_listen(const char *network,
@@ -542,13 +522,13 @@ int qnet_listen(const char *network,
 int qnet_accept(qnet_listener *listener, int timeout_ms, qnet_conn **out);
 
 /**
- * Makes a listener of a listening stream or SEQPACKET socket (socket activation).
+ * Makes a listener of a listening stream socket (socket activation).
  *
  * @param fd   The socket: the library's from success on, still the caller's on failure. Its
  *             O_NONBLOCK and its file are left alone; FD_CLOEXEC is set.
  * @param out  The listener; NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (not an open descriptor, no socket, one that does not listen,
- *         a NULL), QNET_ERR_UNSUPPORTED (a socket of another kind), QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *         a NULL), QNET_ERR_UNSUPPORTED (not a stream socket), QNET_ERR_OS, QNET_ERR_INTERNAL.
  */
 int qnet_listener_from_fd(int fd, qnet_listener **out);
 
@@ -574,8 +554,8 @@ int qnet_listener_addr(qnet_listener *listener, char *buf, size_t cap);
  * @param cap           As for qnet_listener_addr().
  * @return The length of the whole text in bytes, without the NUL; QNET_ERR_HANDLE,
  *         QNET_ERR_INVALID (buf or id is NULL, no id, no version), QNET_ERR_UNSUPPORTED (what that
- *         version cannot do: before 7.2 a Unix socket or a v6 address; before 4.2 anything; and for
- *         any version a SEQPACKET listener), QNET_ERR_INTERNAL.
+ *         version cannot do: before 7.2 a Unix socket or a v6 address; before 4.2 anything; for any
+ *         version a path of more than 107 bytes from the root on), QNET_ERR_INTERNAL.
  */
 int qnet_listener_netdev(qnet_listener *listener,
                          const char *id,
@@ -902,8 +882,7 @@ int qnet_local_addr(qnet_conn *conn, char *buf, size_t cap);
 
 /**
  * Tells the address of the peer's end, as it was when the connection was made; while one that is
- * dialled again is down, the address that is dialled, or nothing where that is a name. Of a
- * qnet_dgram() without a remote, who sent first (QNET_OPT_RELEARN 1: last), or nothing.
+ * dialled again is down, the address that is dialled, or nothing where that is a name.
  *
  * @param buf  As for qnet_local_addr().
  * @param cap  As for qnet_local_addr().
@@ -943,7 +922,7 @@ int qnet_set(qnet_conn *conn, int option, int64_t value);
 int qnet_get(qnet_conn *conn, int option, int64_t *value);
 
 /**
- * The library's version: "0.1.0". QNET_VERSION_MAJOR and its kin tell the header's.
+ * The library's version: "0.1.0". QNET_VERSION and its kin tell the header's.
  */
 const char *qnet_version(void);
 
@@ -988,10 +967,16 @@ int qnet_last_errno(void);
  * Other ways to receive give QNET_ERR_BUSY; sends go to the connection's own peer, between the
  * frames of the link.
  *
+ * What would lead frames round inside the process, with nobody outside to take them, is refused: the
+ * two ends of one qnet_socketpair(), also where they lead to one another by further links and pairs;
+ * and two connections that both lead to the same hub, as two of its qnet_hub_port() do. Two hubs may
+ * be joined twice, though. Of sockets that the library did not pair itself (adopted ones, a dial of
+ * the program's own listener) it does not know where they lead.
+ *
  * @param a  One connection, and
  * @param b  the other. Both stay the caller's, to be closed with qnet_close(), which ends the link.
- * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (both are the same), QNET_ERR_BUSY (one has a
- *         handler, or is attached or linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (both are the same, or frames would go round),
+ *         QNET_ERR_BUSY (one has a handler, or is attached or linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS
  *         (one has ended, or there is no thread), QNET_ERR_INTERNAL. On failure neither is linked.
  */
 int qnet_link(qnet_conn *a,
@@ -1029,7 +1014,9 @@ int qnet_hub_new(qnet_hub **out);
  * @param conn  The connection, which stays the caller's, to be closed with qnet_close(), attached or
  *              not. When it ends it is detached, and its close handler is called on a thread of the
  *              library's.
- * @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_BUSY (it has a handler, or is attached or
+ * @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_INVALID (it leads to this hub: it is one of
+ *         its qnet_hub_port(), or the other end of its qnet_socketpair() is attached, or linked to
+ *         what leads here; see qnet_link()), QNET_ERR_BUSY (it has a handler, or is attached or
  *         linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (it has ended, or there is no
  *         thread), QNET_ERR_INTERNAL.
  */

@@ -22,6 +22,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#ifndef SYS_fchmodat2
+#define SYS_fchmodat2 452
+#endif
+
 static struct shim_plan plan;
 static atomic_int counts[SHIM_KINDS], fired, paused;
 static atomic_long memory;
@@ -210,12 +214,17 @@ PASS(int, getsockname, fd, (int fd, __SOCKADDR_ARG to, socklen_t *restrict len),
 PASS(int, getsockopt, fd,
      (int fd, int level, int name, void *restrict value, socklen_t *restrict len),
      (fd, level, name, value, len))
+PASS(int, link, -1, (const char *from, const char *to), (from, to))
 PASS(int, listen, fd, (int fd, int most), (fd, most))
 PASS(int, madvise, -1, (void *at, size_t len, int advice), (at, len, advice))
 PASS(int, ppoll, -1,
      (struct pollfd *fds, nfds_t count, const struct timespec *time, const sigset_t *mask),
      (fds, count, time, mask))
 PASS(ssize_t, read, fd, (int fd, void *to, size_t len), (fd, to, len))
+PASS(int, rename, -1, (const char *from, const char *to), (from, to))
+PASS(int, renameat2, -1,
+     (int from_fd, const char *from, int to_fd, const char *to, unsigned flags),
+     (from_fd, from, to_fd, to, flags))
 PASS(int, sched_getaffinity, -1, (pid_t of, size_t size, cpu_set_t *set), (of, size, set))
 PASS(int, setsockopt, fd, (int fd, int level, int name, const void *value, socklen_t len),
      (fd, level, name, value, len))
@@ -434,6 +443,9 @@ long syscall(long number, ...)
     switch (number) {
     case SYS_eventfd2:
         suffered = suffers(CALL_eventfd, -1, caller);
+        break;
+    case SYS_fchmodat2:
+        suffered = suffers(CALL_chmod, -1, caller);
         break;
     case SYS_fchmod:
         suffered = suffers(CALL_fchmod, -1, caller);

@@ -22,6 +22,9 @@ use crate::options::{Holder, Options};
 ///
 /// Waits as long as the system does; qnet_dial_with() can bound it. Only a name that is no digits
 /// needs a thread, for its look-up. Any thread may call it.
+///
+/// Blocks: yes, until somebody has accepted or it has failed.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_dial(
     network: *const c_char,
@@ -44,6 +47,9 @@ pub unsafe extern "C-unwind" fn qnet_dial(
 /// With QNET_OPT_RECONNECT_MS above 0 a peer that is not there yet is no failure: where nobody
 /// listens, the name has no address, the network or host cannot be reached or the time passed, the
 /// connection begins down, and is dialled again; see qnet_set_state_handler().
+///
+/// Blocks: yes, until somebody has accepted or it has failed: at most for QNET_OPT_DIAL_TIMEOUT_MS.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_dial_with(
     network: *const c_char,
@@ -99,6 +105,9 @@ fn chosen(pairs: &[[i64; 2]]) -> Result<Options> {
 /// @param b  the other; each to be closed with qnet_close(). Both NULL on failure.
 /// @return QNET_OK; QNET_ERR_INVALID (a NULL, or the same place twice), QNET_ERR_OS,
 ///         QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_socketpair(
     a: *mut *mut qnet_conn,
@@ -131,6 +140,9 @@ pub unsafe extern "C-unwind" fn qnet_socketpair(
 /// @param peer_fd  The other end, which is the caller's to pass on and close; -1 on failure. It is
 ///                 close-on-exec: clear FD_CLOEXEC in the child.
 /// @return QNET_OK; QNET_ERR_INVALID (a NULL), QNET_ERR_OS, QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_socketpair_fd(
     out: *mut *mut qnet_conn,
@@ -165,6 +177,9 @@ pub unsafe extern "C-unwind" fn qnet_socketpair_fd(
 ///         socket of another kind), QNET_ERR_OS, QNET_ERR_INTERNAL.
 ///
 /// A TAP has to be one with IFF_NO_PI, which the system does not tell.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_from_fd(fd: c_int, out: *mut *mut qnet_conn) -> c_int {
     // SAFETY: C promises that `out` is NULL or may be written to.

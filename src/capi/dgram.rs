@@ -25,17 +25,20 @@ use crate::{dgram, tap};
 /// @param local    Where to receive. UDP: "host:port", "[v6]:port" or ":port" (every interface); port
 ///                 0 lets the system choose. Unix: a path, or "@name" in the abstract namespace; the
 ///                 file has mode 0600 and goes with the connection, and a dead one in its way is
-///                 replaced. Multicast: the address of the interface, or NULL.
+///                 replaced, as by qnet_listen(). Multicast: the address of the interface, or NULL.
 /// @param remote   Where to send. UDP: "host:port", "[v6]:port" or ":port" (this host); for "udp" v4
 ///                 where there is a choice, for QEMU has no v6. Unix: as above, as the remote gave it
 ///                 to the system; a relative path begins at the working directory of each
 ///                 send. NULL: whoever sends first. Multicast: the group, "230.0.0.1:1234".
 /// @param out      The connection, to be closed with qnet_close(); NULL on failure.
 /// @return QNET_OK; QNET_ERR_INVALID (another NULL, an unknown network, a malformed address),
-///         QNET_ERR_BUSY (somebody, or a file that is no socket, is at that local address),
+///         QNET_ERR_BUSY (somebody, or a file that may not be replaced, is at that local address),
 ///         QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
 ///
 /// A UDP datagram carries frames of up to 65507 bytes (v6: 65527).
+///
+/// Blocks: yes, while a name is looked up; with digits or a path no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_dgram(
     network: *const c_char,
@@ -77,6 +80,9 @@ pub unsafe extern "C-unwind" fn qnet_dgram(
 /// @param out   The connection, to be closed with qnet_close(); NULL on failure.
 /// @return QNET_OK; QNET_ERR_INVALID (out is NULL, a malformed name, or an interface that is no TAP),
 ///         QNET_ERR_OS (no right to, or somebody has it open), QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_tap(name: *const c_char, out: *mut *mut qnet_conn) -> c_int {
     // SAFETY: C promises that the name is NULL or ends with NUL, and that `out` is NULL or may be
@@ -107,8 +113,11 @@ pub unsafe extern "C-unwind" fn qnet_tap(name: *const c_char, out: *mut *mut qne
 /// @return The argument's length without the NUL, which may be more than there was room for;
 ///         QNET_ERR_HANDLE, QNET_ERR_INVALID (a NULL, a malformed id, no such version),
 ///         QNET_ERR_UNSUPPORTED (another kind of connection, or not for that QEMU: Unix sockets before
-///         7.2; abstract names, v6 and a Unix remote that is not known yet for any),
-///         QNET_ERR_INTERNAL.
+///         7.2; abstract names, v6, a Unix remote that is not known yet, and paths that are more than
+///         107 bytes from the root on, for any), QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_netdev(
     conn: *mut qnet_conn,

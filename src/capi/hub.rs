@@ -17,6 +17,9 @@ use crate::process::process;
 ///
 /// @param out  The hub, to be closed with qnet_hub_close(); NULL on failure.
 /// @return QNET_OK; QNET_ERR_INVALID (out is NULL), QNET_ERR_OS (too many hubs), QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_hub_new(out: *mut *mut qnet_hub) -> c_int {
     // SAFETY: C promises that `out` is NULL or may be written to.
@@ -39,9 +42,14 @@ pub unsafe extern "C-unwind" fn qnet_hub_new(out: *mut *mut qnet_hub) -> c_int {
 /// @param conn  The connection, which stays the caller's, to be closed with qnet_close(), attached or
 ///              not. When it ends it is detached, and its close handler is called on a thread of the
 ///              library's.
-/// @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_BUSY (it has a handler, or is attached or
+/// @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_INVALID (it leads to this hub: it is one of
+///         its qnet_hub_port(), or the other end of its qnet_socketpair() is attached, or linked to
+///         what leads here; see qnet_link()), QNET_ERR_BUSY (it has a handler, or is attached or
 ///         linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (it has ended, or there is no
 ///         thread), QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_hub_attach(hub: *mut qnet_hub, conn: *mut qnet_conn) -> c_int {
     on_hub(hub, "attach", |hub| hub.attach(process().conns.get(conn.addr() as u64)?).map(|()| OK))
@@ -54,6 +62,9 @@ pub unsafe extern "C-unwind" fn qnet_hub_attach(hub: *mut qnet_hub, conn: *mut q
 ///
 /// @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_INVALID (it is not attached to this hub),
 ///         QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_hub_detach(hub: *mut qnet_hub, conn: *mut qnet_conn) -> c_int {
     on_hub(hub, "detach", |hub| hub.detach(process().conns.get(conn.addr() as u64)?).map(|()| OK))
@@ -66,6 +77,9 @@ pub unsafe extern "C-unwind" fn qnet_hub_detach(hub: *mut qnet_hub, conn: *mut q
 ///             unless the hub's own end of it was detached.
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is NULL), QNET_ERR_OS,
 ///         QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_hub_port(
     hub: *mut qnet_hub,
@@ -92,6 +106,9 @@ pub unsafe extern "C-unwind" fn qnet_hub_port(
 ///                  whom there are not more than its QNET_OPT_MAX_CONNS.
 /// @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_BUSY (a hub serves it already),
 ///         QNET_ERR_OS (no thread), QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_hub_serve(
     hub: *mut qnet_hub,
@@ -109,6 +126,9 @@ pub unsafe extern "C-unwind" fn qnet_hub_serve(
 /// @param cap    How many it has room for.
 /// @return How many there are; QNET_ERR_HANDLE, QNET_ERR_INVALID (conns is NULL),
 ///         QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_hub_ports(
     hub: *mut qnet_hub,
@@ -133,6 +153,9 @@ pub unsafe extern "C-unwind" fn qnet_hub_ports(
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or a value out of range),
 ///         QNET_ERR_UNSUPPORTED (not an option of hubs), QNET_ERR_INTERNAL. On failure nothing has
 ///         changed.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_hub_set(
     hub: *mut qnet_hub,
@@ -147,6 +170,9 @@ pub unsafe extern "C-unwind" fn qnet_hub_set(
 /// @param option  As for qnet_hub_set().
 /// @param value   Where to.
 /// @return As qnet_hub_set(); QNET_ERR_INVALID where value is NULL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_hub_get(
     hub: *mut qnet_hub,
@@ -167,6 +193,9 @@ pub unsafe extern "C-unwind" fn qnet_hub_get(
 /// @param size  Its size in bytes: sizeof(qnet_hub_stats) of the caller's header.
 /// @return The bytes that the library knows; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is NULL),
 ///         QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_hub_get_stats(
     hub: *mut qnet_hub,
@@ -189,6 +218,9 @@ pub unsafe extern "C-unwind" fn qnet_hub_get_stats(
 ///
 /// @return QNET_OK; QNET_ERR_HANDLE (of two closes at once the second gets it immediately),
 ///         QNET_ERR_INTERNAL.
+///
+/// Blocks: yes, as qnet_close() does, for the connections that it closes.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_hub_close(hub: *mut qnet_hub) -> c_int {
     on_hub(hub, "close", |hub| hub.close().map(|()| OK))

@@ -9,6 +9,9 @@ use crate::error;
 ///
 /// @param mac  Where to: 6 bytes.
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (mac is NULL), QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_hwaddr(conn: *mut qnet_conn, mac: *mut u8) -> c_int {
     on_conn(conn, "tell the hardware address", |conn| {
@@ -23,6 +26,9 @@ pub unsafe extern "C-unwind" fn qnet_hwaddr(conn: *mut qnet_conn, mac: *mut u8) 
 ///
 /// @param mac  The address: 6 bytes.
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (mac is NULL), QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_set_hwaddr(conn: *mut qnet_conn, mac: *const u8) -> c_int {
     on_conn(conn, "set the hardware address", |conn| {
@@ -40,6 +46,9 @@ pub unsafe extern "C-unwind" fn qnet_set_hwaddr(conn: *mut qnet_conn, mac: *cons
 /// @param cap  Its size in bytes.
 /// @return The length of the whole text in bytes, without the NUL; QNET_ERR_HANDLE,
 ///         QNET_ERR_INVALID (buf is NULL), QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_local_addr(
     conn: *mut qnet_conn,
@@ -59,6 +68,9 @@ pub unsafe extern "C-unwind" fn qnet_local_addr(
 /// @param buf  As for qnet_local_addr().
 /// @param cap  As for qnet_local_addr().
 /// @return As qnet_local_addr().
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_peer_addr(
     conn: *mut qnet_conn,
@@ -77,6 +89,9 @@ pub unsafe extern "C-unwind" fn qnet_peer_addr(
 /// @param size  Its size in bytes: sizeof(qnet_stats) of the caller's header.
 /// @return The bytes that the library knows; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is NULL),
 ///         QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_get_stats(
     conn: *mut qnet_conn,
@@ -97,6 +112,9 @@ pub unsafe extern "C-unwind" fn qnet_get_stats(
 ///         QNET_ERR_UNSUPPORTED (not an option of this connection), QNET_ERR_BUSY
 ///         (QNET_OPT_RECONNECT_MS above 0, after qnet_fd() gave out the socket itself), QNET_ERR_OS,
 ///         QNET_ERR_INTERNAL. On failure nothing has changed.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_set(conn: *mut qnet_conn, option: c_int, value: i64) -> c_int {
     on_conn(conn, "set an option", |conn| conn.set(option, value).map(|()| OK))
@@ -107,6 +125,9 @@ pub unsafe extern "C-unwind" fn qnet_set(conn: *mut qnet_conn, option: c_int, va
 /// @param option  One of enum qnet_option.
 /// @param value   Where to.
 /// @return As qnet_set(); QNET_ERR_INVALID where value is NULL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_get(
     conn: *mut qnet_conn,
@@ -121,13 +142,19 @@ pub unsafe extern "C-unwind" fn qnet_get(
     })
 }
 
-/// The library's version: "0.1.0". QNET_VERSION_MAJOR and its kin tell the header's.
+/// The library's version: "0.1.0". QNET_VERSION and its kin tell the header's.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_version() -> *const c_char {
     guard(|_| c"".as_ptr(), || concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast())
 }
 
 /// The number in the shared library's name, which changes when programs must be compiled again: 0.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_abi_version() -> u32 {
     guard(|_| 0, || 0)
@@ -137,6 +164,9 @@ pub unsafe extern "C-unwind" fn qnet_abi_version() -> u32 {
 ///
 /// @param code  One of enum qnet_error, or any other integer.
 /// @return A static string, never NULL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_strerror(code: c_int) -> *const c_char {
     guard(|_| c"".as_ptr(), || error::describe(code).as_ptr())
@@ -147,12 +177,18 @@ pub unsafe extern "C-unwind" fn qnet_strerror(code: c_int) -> *const c_char {
 ///
 /// @return A string, never NULL, empty before the first failure; valid until this thread's next
 ///         failing call.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_last_error() -> *const c_char {
     guard(|_| c"".as_ptr(), || LAST_ERROR.with_borrow(|last| last.text.as_ptr().cast()))
 }
 
 /// The errno of this thread's last failure, or 0 where it had none.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_last_errno() -> c_int {
     guard(|_| 0, || LAST_ERROR.with_borrow(|last| last.errno))

@@ -15,11 +15,20 @@ use crate::process::process;
 /// Other ways to receive give QNET_ERR_BUSY; sends go to the connection's own peer, between the
 /// frames of the link.
 ///
+/// What would lead frames round inside the process, with nobody outside to take them, is refused: the
+/// two ends of one qnet_socketpair(), also where they lead to one another by further links and pairs;
+/// and two connections that both lead to the same hub, as two of its qnet_hub_port() do. Two hubs may
+/// be joined twice, though. Of sockets that the library did not pair itself (adopted ones, a dial of
+/// the program's own listener) it does not know where they lead.
+///
 /// @param a  One connection, and
 /// @param b  the other. Both stay the caller's, to be closed with qnet_close(), which ends the link.
-/// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (both are the same), QNET_ERR_BUSY (one has a
-///         handler, or is attached or linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS
+/// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (both are the same, or frames would go round),
+///         QNET_ERR_BUSY (one has a handler, or is attached or linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS
 ///         (one has ended, or there is no thread), QNET_ERR_INTERNAL. On failure neither is linked.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_link(a: *mut qnet_conn, b: *mut qnet_conn) -> c_int {
     on_conn(a, "link", |a| link::link(a, process().conns.get(b.addr() as u64)?).map(|()| OK))
@@ -30,6 +39,9 @@ pub unsafe extern "C-unwind" fn qnet_link(a: *mut qnet_conn, b: *mut qnet_conn) 
 ///
 /// @param conn  Either of the two.
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (it is not linked), QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_unlink(conn: *mut qnet_conn) -> c_int {
     on_conn(conn, "unlink", |conn| link::unlink(conn).map(|()| OK))

@@ -18,11 +18,15 @@ fn handle_of_listener(listener: Ref<Listener>) -> *mut qnet_listener {
 /// @param address  For TCP "host:port", "[v6]:port" or ":port" (every interface); port 0 lets the
 ///                 system choose, and qnet_listener_addr() tells. For Unix sockets a path, or
 ///                 "@name" in the abstract namespace. A path's file gets mode 0600
-///                 (QNET_OPT_UNIX_MODE); a dead socket's file in its way is replaced.
+///                 (QNET_OPT_UNIX_MODE); a dead socket's file in its way is replaced, but not another
+///                 user's in a directory that others can write to.
 /// @param out      The listener, to be closed with qnet_listener_close(); NULL on failure.
-/// @return QNET_OK; QNET_ERR_INVALID, QNET_ERR_BUSY (the address is in use, or a file that is no
-///         socket is in the way), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED (in a name's look-up),
+/// @return QNET_OK; QNET_ERR_INVALID, QNET_ERR_BUSY (the address is in use, or a file is in the way
+///         that may not be replaced), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED (in a name's look-up),
 ///         QNET_ERR_OS, QNET_ERR_INTERNAL.
+///
+/// Blocks: yes, while a name is looked up; with digits or a path no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_listen(
     network: *const c_char,
@@ -54,6 +58,9 @@ pub unsafe extern "C-unwind" fn qnet_listen(
 ///         timeout below -1), QNET_ERR_AGAIN (0 was given), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED,
 ///         QNET_ERR_CLOSED (the listener was closed meanwhile), QNET_ERR_OS (for example EMFILE, at
 ///         once; the listener goes on), QNET_ERR_INTERNAL.
+///
+/// Blocks: yes, at most for timeout_ms.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_accept(
     listener: *mut qnet_listener,
@@ -78,6 +85,9 @@ pub unsafe extern "C-unwind" fn qnet_accept(
 /// @param out  The listener; NULL on failure.
 /// @return QNET_OK; QNET_ERR_INVALID (not an open descriptor, no socket, one that does not listen,
 ///         a NULL), QNET_ERR_UNSUPPORTED (a socket of another kind), QNET_ERR_OS, QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_listener_from_fd(
     fd: c_int,
@@ -105,6 +115,9 @@ pub unsafe extern "C-unwind" fn qnet_listener_from_fd(
 /// @param cap  Its size in bytes.
 /// @return The length of the whole text in bytes, without the NUL; QNET_ERR_HANDLE,
 ///         QNET_ERR_INVALID (buf is NULL), QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_listener_addr(
     listener: *mut qnet_listener,
@@ -127,8 +140,12 @@ pub unsafe extern "C-unwind" fn qnet_listener_addr(
 /// @param cap           As for qnet_listener_addr().
 /// @return The length of the whole text in bytes, without the NUL; QNET_ERR_HANDLE,
 ///         QNET_ERR_INVALID (buf or id is NULL, no id, no version), QNET_ERR_UNSUPPORTED (what that
-///         version cannot do: before 7.2 a Unix socket or a v6 address; before 4.2 anything; and for
-///         any version a SEQPACKET listener), QNET_ERR_INTERNAL.
+///         version cannot do: before 7.2 a Unix socket or a v6 address; before 4.2 anything; for any
+///         version a SEQPACKET listener, and a path of more than 107 bytes from the root on),
+///         QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_listener_netdev(
     listener: *mut qnet_listener,
@@ -146,6 +163,9 @@ pub unsafe extern "C-unwind" fn qnet_listener_netdev(
 /// The listener's descriptor: readable when a peer waits to be accepted.
 ///
 /// @return The descriptor, which stays the library's; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_listener_fd(listener: *mut qnet_listener) -> c_int {
     on_listener(listener, "tell the descriptor", |listener| listener.fd())
@@ -156,6 +176,10 @@ pub unsafe extern "C-unwind" fn qnet_listener_fd(listener: *mut qnet_listener) -
 /// closed, as after qnet_close().
 ///
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+///
+/// Blocks: yes, until the calls of other threads that it wakes have let go of the listener, which
+/// is at once.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_listener_close(listener: *mut qnet_listener) -> c_int {
     on_listener(listener, "close", |listener| listener.close().map(|()| OK))
@@ -168,6 +192,9 @@ pub unsafe extern "C-unwind" fn qnet_listener_close(listener: *mut qnet_listener
 /// @param value   Its value.
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or a value out of range),
 ///         QNET_ERR_UNSUPPORTED (not for this listener), QNET_ERR_OS, QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_listener_set(
     listener: *mut qnet_listener,
@@ -182,6 +209,9 @@ pub unsafe extern "C-unwind" fn qnet_listener_set(
 /// @param option  One of enum qnet_option.
 /// @param value   Where to.
 /// @return As qnet_listener_set(); QNET_ERR_INVALID where value is NULL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_listener_get(
     listener: *mut qnet_listener,

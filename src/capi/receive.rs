@@ -45,6 +45,10 @@ pub type qnet_close_handler = Option<unsafe extern "C-unwind" fn(user: *mut c_vo
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_BUSY (the connection is attached or linked),
 ///         QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (it has ended; QNET_ERR_OS also where no
 ///         thread can be had), QNET_ERR_INTERNAL.
+///
+/// Blocks: yes, until the handler before has returned; not inside a handler of any kind, or with
+/// QNET_OPT_WAIT 0.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_set_handler(
     conn: *mut qnet_conn,
@@ -59,6 +63,10 @@ pub unsafe extern "C-unwind" fn qnet_set_handler(
 /// @param handler  The handler; NULL stops receiving. It takes the place of a frame handler too.
 /// @param user     What to call it with.
 /// @return As qnet_set_handler().
+///
+/// Blocks: yes, until the handler before has returned; not inside a handler of any kind, or with
+/// QNET_OPT_WAIT 0.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_set_batch_handler(
     conn: *mut qnet_conn,
@@ -84,6 +92,9 @@ fn set_handler(conn: *mut qnet_conn, call: Option<HandlerFn>, word: *mut c_void)
 /// @param handler  The handler; NULL for none.
 /// @param user     What to call it with.
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: yes, the handler that is set, where the connection has ended.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_set_close_handler(
     conn: *mut qnet_conn,
@@ -115,6 +126,9 @@ pub unsafe extern "C-unwind" fn qnet_set_close_handler(
 ///         the connection ended, after every frame before that), QNET_ERR_INTERNAL.
 ///
 /// Threads may receive at once: each frame is given to one of them.
+///
+/// Blocks: yes, at most for timeout_ms.
+/// Calls back: yes, the close handler, where the call reports the end.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_recv(
     conn: *mut qnet_conn,
@@ -140,6 +154,9 @@ pub unsafe extern "C-unwind" fn qnet_recv(
 /// @param count       How many there is room for, at least 1.
 /// @param timeout_ms  How long to wait for the first: -1 without an end, 0 not at all.
 /// @return How many were received; else as qnet_recv().
+///
+/// Blocks: yes, at most for timeout_ms.
+/// Calls back: yes, the close handler, where the call reports the end.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_recv_batch(
     conn: *mut qnet_conn,
@@ -168,6 +185,9 @@ pub unsafe extern "C-unwind" fn qnet_recv_batch(
 /// @param cap         Its size in bytes.
 /// @param timeout_ms  How long to wait for the first: -1 without an end, 0 not at all.
 /// @return The bytes of whole frames, lengths included, as many as fit; else as qnet_recv().
+///
+/// Blocks: yes, at most for timeout_ms.
+/// Calls back: yes, the close handler, where the call reports the end.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_recv_packed(
     conn: *mut qnet_conn,
@@ -192,6 +212,9 @@ pub unsafe extern "C-unwind" fn qnet_recv_packed(
 /// @param timeout_ms  How long to wait: -1 without an end, 0 not at all.
 /// @return How many are ready: 0 when the time has passed; QNET_ERR_INVALID (a NULL, a count of 0,
 ///         a timeout below -1), QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
+///
+/// Blocks: yes, at most for timeout_ms.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_poll(
     conns: *const *mut qnet_conn,
@@ -230,6 +253,9 @@ pub unsafe extern "C-unwind" fn qnet_poll(
 ///
 /// @return The descriptor; QNET_ERR_HANDLE, QNET_ERR_OS (there is none to follow the socket with),
 ///         QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_fd(conn: *mut qnet_conn) -> c_int {
     on_conn(conn, "tell the descriptor", |conn| conn.fd())

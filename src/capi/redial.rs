@@ -38,6 +38,10 @@ pub type qnet_state_handler = Option<unsafe extern "C-unwind" fn(user: *mut c_vo
 /// @param user     What to call it with.
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_UNSUPPORTED (the connection was not dialled),
 ///         QNET_ERR_INTERNAL.
+///
+/// Blocks: yes, until the handler before has returned; not inside a handler of any kind, or with
+/// QNET_OPT_WAIT 0.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_set_state_handler(
     conn: *mut qnet_conn,

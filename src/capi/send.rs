@@ -19,6 +19,9 @@ use crate::send::{self, Bad, Packed, Scattered};
 ///         QNET_ERR_AGAIN (the time-out is 0), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED,
 ///         QNET_ERR_CLOSED (also where the peer no longer reads; frames that it sent can still be
 ///         received), QNET_ERR_PROTOCOL, QNET_ERR_OS, QNET_ERR_INTERNAL.
+///
+/// Blocks: yes, while the peer does not read: at most for QNET_OPT_SEND_TIMEOUT_MS.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_send(
     conn: *mut qnet_conn,
@@ -48,6 +51,9 @@ fn send_one(conn: *mut qnet_conn, frame: Result<&[u8], Bad>) -> c_int {
 /// @param count   How many there are. 0 is nothing to do.
 /// @return How many were taken, each waiting as qnet_send() would; the first that cannot be taken
 ///         stops them. An error, as of qnet_send(), only if that is the first of all.
+///
+/// Blocks: yes, while the peer does not read: at most for QNET_OPT_SEND_TIMEOUT_MS.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_send_batch(
     conn: *mut qnet_conn,
@@ -69,6 +75,9 @@ pub unsafe extern "C-unwind" fn qnet_send_batch(
 /// @param len  Their bytes, lengths included. 0 is nothing to do.
 /// @return How many frames were taken, as of qnet_send_batch(). Of a frame that is cut short
 ///         QNET_ERR_INVALID, of a length out of range QNET_ERR_FRAME_SIZE.
+///
+/// Blocks: yes, while the peer does not read: at most for QNET_OPT_SEND_TIMEOUT_MS.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_send_packed(
     conn: *mut qnet_conn,
@@ -86,6 +95,9 @@ pub unsafe extern "C-unwind" fn qnet_send_packed(
 ///
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_AGAIN, QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED,
 ///         QNET_ERR_CLOSED, QNET_ERR_PROTOCOL, QNET_ERR_OS, QNET_ERR_INTERNAL.
+///
+/// Blocks: yes, while the peer does not read: at most for QNET_OPT_SEND_TIMEOUT_MS.
+/// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_flush(conn: *mut qnet_conn) -> c_int {
     on_conn(conn, "flush", |conn| conn.flush().map(|()| OK))
