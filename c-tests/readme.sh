@@ -138,13 +138,16 @@ links()
 (
     prefix=$work/home/.local
     take 'cc program.c -lqnet' "$work/user/commands" && cd "$work/user" || return 1
-    for number in 1 2; do
+    number=0
+    for needed in libqnet.so.0,libc.so.6, libqnet.so.0,libc.so.6, libc.so.6, ''; do
+        number=$((number + 1))
         command_of commands $number >command && rm -f a.out &&
             env PKG_CONFIG_PATH="$prefix/lib/pkgconfig" C_INCLUDE_PATH="$prefix/include" \
-                LIBRARY_PATH="$prefix/lib" sh -eux ./command &&
-            readelf -d a.out | grep 'NEEDED.*\[libqnet\.so\.0\]' || return 1
+                LIBRARY_PATH="$prefix/lib" sh -eux ./command || return 1
+        needs=$(readelf -d a.out | sed -n 's/.*(NEEDED).*\[\(lib[qc].*\)\]/\1/p' | tr '\n' ,)
+        echo "needs $needs" && [ "$needs" = "$needed" ] || return 1
     done
-    ! command_of commands 3 | grep .
+    ! command_of commands 5 | grep .
 )
 
 # One row of the benchmark, and what it draws in another tree.
