@@ -35,6 +35,12 @@ answers()   # address [own address]
     await ping -c 1 -W 10 -I "${2:-10.0.0.77}" unix /tmp/sw.sock "$1"
 }
 
+# The page's first switch.
+switched()
+{
+    begin switch 1 && await grep '^listening' switch.1.log
+}
+
 # An emulated host, on a switch of its own there.
 host()      # address switch-argument...
 {
@@ -94,7 +100,7 @@ recipe_vde_plug()
 
 recipe_vde_qemu()
 {
-    vde && begin switch 1 && await test -S /tmp/sw.sock && begin hubbed 1 && answers 10.0.2.2 10.0.2.77
+    vde && switched && begin hubbed 1 && answers 10.0.2.2 10.0.2.77
 }
 
 recipe_ssh()
@@ -134,7 +140,7 @@ recipe_tls()
 # Frames of several lengths that one writes are read by the other, and each by itself.
 recipe_frames()
 {
-    begin switch 1 && await test -S /tmp/sw.sock || return 1
+    switched || return 1
     frames unix /tmp/sw.sock python3 -uc 'import os
 while True: print(len(os.read(3, 70000)))' >read &
     frames unix /tmp/sw.sock python3 -c 'import os, time
@@ -148,10 +154,10 @@ while True:
 # A QEMU that does not stop for a disk; its firmware asks the NICs that it finds when it is reset.
 recipe_plug()
 {
-    begin switch 1 && await test -S /tmp/sw.sock || return 1
+    switched || return 1
     qemu-system-x86_64 -M pc -accel tcg -m 64 -nodefaults -display none \
         -qmp unix:/tmp/qmp.sock,server=on,wait=off &
-    await test -S /tmp/qmp.sock && python3 plug.py /tmp/qmp.sock /tmp/sw.sock 52:54:00:00:00:09 || return 1
+    await python3 plug.py /tmp/qmp.sock /tmp/sw.sock 52:54:00:00:00:09 || return 1
     frames unix /tmp/sw.sock python3 -uc 'import os
 while True: print(os.read(3, 70000)[6:12].hex(":"))' >read &
     ask_qmp '{"execute": "system_reset"}' && await grep 52:54:00:00:00:09 read
@@ -175,7 +181,7 @@ print(answer)' "$1"
 recipe_cable()
 {
     begin cable 1 && responder unix /tmp/r.sock 10.0.0.1 >responder.log 2>&1 &
-    await test -S /tmp/left.sock && await test -S /tmp/r.sock &&
+    await grep right cable.1.log && await grep '^listening' responder.log &&
         link --once unix:/tmp/r.sock unix:/tmp/left.sock &
     other=$!
     for _ in 1 2; do
@@ -191,17 +197,17 @@ recipe_waiting()
 
 recipe_bond()
 {
-    begin switch 1 && await test -S /tmp/sw.sock || return 1
+    switched || return 1
     sed 's/ \.\.\. / ... -qmp unix:\/tmp\/qmp.sock,server=on,wait=off /' bond >bond_qmp
-    begin bond_qmp 1 && await test -S /tmp/qmp.sock && ask_qmp '{"execute": "qom-get", "arguments":
+    begin bond_qmp 1 && await ask_qmp '{"execute": "query-status"}' && ask_qmp '{"execute": "qom-get", "arguments":
         {"path": "/machine/peripheral-anon/device[0]", "property": "speed"}}' | tee speed
     grep 10000 speed
 }
 
 recipe_killed()
 {
-    begin switch 1 && await test -S /tmp/sw.sock && kill -KILL $! && ! wait $! && test -S /tmp/sw.sock &&
-        begin switch 1 && host 10.0.0.1 dial=unix:/tmp/sw.sock && answers 10.0.0.1
+    switched && kill -KILL $! && ! wait $! && test -S /tmp/sw.sock && switched &&
+        host 10.0.0.1 dial=unix:/tmp/sw.sock && answers 10.0.0.1
 }
 
 if [ "$target" = inside ]; then
