@@ -107,12 +107,12 @@ links()
     prefix=$work/home/.local
     take 'cc program.c -lqnet' "$work/user/commands" && cd "$work/user" || return 1
     number=0
-    for needed in libqnet.so.0,libc.so.6, libqnet.so.0,libc.so.6, libc.so.6, ''; do
+    for needed in 'libqnet.so.0 libc.so.6' 'libqnet.so.0 libc.so.6' libc.so.6 ''; do
         number=$((number + 1))
         command_of commands $number >command && rm -f a.out &&
             env PKG_CONFIG_PATH="$prefix/lib/pkgconfig" C_INCLUDE_PATH="$prefix/include" \
                 LIBRARY_PATH="$prefix/lib" sh -eux ./command || return 1
-        needs=$(readelf -d a.out | sed -n 's/.*(NEEDED).*\[\(lib[qc].*\)\]/\1/p' | tr '\n' ,)
+        needs=$(readelf -d a.out | sed -n 's/.*(NEEDED).*\[\(lib[qc].*\)\]/\1/p' | xargs)
         echo "needs $needs" && [ "$needs" = "$needed" ] || return 1
     done
     ! command_of commands 5 | grep .

@@ -142,12 +142,12 @@ recipe_frames()
 {
     switched || return 1
     frames unix /tmp/sw.sock python3 -uc 'import os
-while True: print(len(os.read(3, 70000)))' >read &
+while True: print(len(os.read(3, 70000)))' >seen &
     frames unix /tmp/sw.sock python3 -c 'import os, time
 while True:
     for length in 60, 1514, 14: os.write(3, b"\xff" * 6 + b"\2" + bytes(length - 7))
     time.sleep(0.1)' &
-    await sh -c 'test "$(wc -l <read)" -ge 4' && head -n 4 read | tr '\n' ' ' | tee /dev/stderr |
+    await sh -c 'test "$(wc -l <seen)" -ge 4' && head -n 4 seen | tr '\n' ' ' | tee /dev/stderr |
         grep '^\(60 1514 14 60\|1514 14 60 1514\|14 60 1514 14\) $'
 }
 
@@ -159,8 +159,8 @@ recipe_plug()
         -qmp unix:/tmp/qmp.sock,server=on,wait=off &
     await python3 plug.py /tmp/qmp.sock /tmp/sw.sock 52:54:00:00:00:09 || return 1
     frames unix /tmp/sw.sock python3 -uc 'import os
-while True: print(os.read(3, 70000)[6:12].hex(":"))' >read &
-    ask_qmp '{"execute": "system_reset"}' && await grep 52:54:00:00:00:09 read
+while True: print(os.read(3, 70000)[6:12].hex(":"))' >seen &
+    ask_qmp '{"execute": "system_reset"}' && await grep 52:54:00:00:00:09 seen
 }
 
 # What a QEMU says to a command of QMP.
