@@ -9,8 +9,8 @@ target=$1
 slow=${CHECK_SLOW:-1}
 . "$root/c-tests/sandbox.sh"
 . "$root/c-tests/blocks.sh"
-tests='recipe_passt recipe_gvproxy_qemu recipe_gvproxy_bess recipe_gvproxy_vfkit recipe_vde_plug
-       recipe_vde_qemu recipe_ssh recipe_tls recipe_frames recipe_plug recipe_cable recipe_waiting
+tests='recipe_passt recipe_gvproxy_qemu recipe_gvproxy_bess recipe_gvproxy_vfkit recipe_no_remote
+       recipe_vde_plug recipe_vde_qemu recipe_ssh recipe_tls recipe_frames recipe_plug recipe_cable recipe_waiting
        recipe_bond recipe_killed'
 
 # What a recipe needs that need not be installed.
@@ -22,7 +22,7 @@ tools_of()  # test
     recipe_vde_*) echo vde_switch vde_plug qemu-system-x86_64 ;;
     recipe_ssh) echo ssh ssh-keygen sshd ;;
     recipe_tls) echo socat openssl ;;
-    recipe_frames) echo python3 ;;
+    recipe_frames | recipe_no_remote) echo python3 ;;
     recipe_plug | recipe_bond) echo python3 qemu-system-x86_64 ;;
     esac
 }
@@ -82,6 +82,23 @@ recipe_gvproxy_vfkit()
     await sh -c 'test -S /tmp/vfkit.sock || grep exiting vfkit.1.log'
     grep 'exiting' vfkit.1.log && host 192.168.127.1 unixgram:/tmp/vfkit.sock,/tmp/vfkit-switch.sock
     await test -S /tmp/vfkit.sock && begin vfkit 2 && answers 192.168.127.1 192.168.127.77
+}
+
+# Each machine, which asks by ARP, begins as vfkit does, and is answered where it is.
+recipe_no_remote()
+{
+    begin named 1 && host 10.0.0.1 dial=unix:/tmp/sw.sock && await test -S /tmp/vm.sock || return 1
+    for machine in 1 2; do
+        await python3 -c 'import os, socket, sys
+vm, mac = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM), b"\2\0\0\0\0" + bytes([int(sys.argv[1])])
+vm.bind(f"/tmp/vm-{os.getpid()}.sock")
+vm.connect("/tmp/vm.sock")
+vm.send(b"VFKT")
+vm.send(b"\xff" * 6 + mac + bytes.fromhex("08060001080006040001") + mac + bytes([10, 0, 0, 9])
+    + bytes(6) + bytes([10, 0, 0, 1]))
+vm.settimeout(1)
+assert vm.recv(2000)[6:12] != mac' $machine || return 1
+    done
 }
 
 # VDE's switch, with a router.
@@ -245,7 +262,7 @@ missing()   # test
 takes_all()
 {
     split_blocks docs/recipes.md && take 'passt -f' "$tmp/passt" && take '-listen-qemu' "$tmp/qemu" &&
-        take '-listen-bess' "$tmp/bess" && take '-listen-vfkit' "$tmp/vfkit" &&
+        take '-listen-bess' "$tmp/bess" && take '-listen-vfkit' "$tmp/vfkit" && take 'unixgram:/tmp/vm.sock' "$tmp/named" &&
         take 'vde_plug' "$tmp/plugged" && take '-netdev vde' "$tmp/hubbed" && take 'ssh -N' "$tmp/ssh_loop" &&
         take 'dial=unix:/tmp/near.sock' "$tmp/near" && take 'openssl req' "$tmp/certificates" &&
         take 'OPENSSL-LISTEN' "$tmp/tls_far" && take 'UNIX-LISTEN' "$tmp/tls_near" &&

@@ -14,7 +14,7 @@
 #define ADDRESS_USAGE                                                                               \
     "An ADDRESS is unix:PATH, unixpacket:PATH or tcp:HOST:PORT, where port 0 is chosen by the\n"    \
     "system, and told. Or of datagrams, one a frame, which come to LOCAL and go to REMOTE:\n"       \
-    "unixgram:LOCAL,REMOTE or udp:LOCAL,REMOTE.\n"
+    "unixgram:LOCAL,REMOTE or udp:LOCAL,REMOTE. Without a REMOTE it is whoever has sent last.\n"
 
 enum how { LISTEN, DIAL, DATAGRAMS };
 
@@ -23,7 +23,7 @@ struct address {
     enum how how;
     char network[12];
     char local[256];    /* of datagrams; otherwise the whole address */
-    const char *remote; /* of datagrams */
+    const char *remote; /* of datagrams; NULL: whoever has sent last */
 };
 
 /* The program's own: says what is wrong; returns the exit status for it. */
@@ -82,15 +82,16 @@ static inline int parse_address(const char *argument, enum how how, struct addre
     rest = copy_until(rest, ':', out->network, sizeof out->network);
     if (rest == NULL)
         return complain_of(argument, "an address is NETWORK:WHERE, as in unix:PATH (see --help)", 2);
-    if (strcmp(out->network, "unixgram") != 0 && strcmp(out->network, "udp") != 0) {
-        if ((size_t)snprintf(out->local, sizeof out->local, "%s", rest) >= sizeof out->local)
-            return complain_of(argument, "too long", 2);
-        return 0;
+    if (strcmp(out->network, "unixgram") == 0 || strcmp(out->network, "udp") == 0) {
+        if (argument[0] != 'u')
+            return complain_of(argument, "datagrams are neither listened for nor dialled", 2);
+        out->how = DATAGRAMS;
+        out->remote = copy_until(rest, ',', out->local, sizeof out->local);
+        if (out->remote != NULL)
+            return 0;
     }
-    out->how = DATAGRAMS;
-    out->remote = copy_until(rest, ',', out->local, sizeof out->local);
-    if (out->remote == NULL || argument[0] != 'u') /* but listen= or dial= */
-        return complain_of(argument, "datagrams are NETWORK:LOCAL,REMOTE (see --help)", 2);
+    if ((size_t)snprintf(out->local, sizeof out->local, "%s", rest) >= sizeof out->local)
+        return complain_of(argument, "too long", 2);
     return 0;
 }
 
@@ -130,6 +131,8 @@ static inline int open_datagrams(const struct address *address, int mode, qnet_c
 {
     int code = qnet_dgram(address->network, address->local, address->remote, out);
 
+    if (code == QNET_OK && address->remote == NULL)
+        code = qnet_set(*out, QNET_OPT_RELEARN, 1);
     if (code != QNET_OK)
         return failed(code);
     if (strcmp(address->network, "unixgram") == 0 && address->local[0] != '@' &&
