@@ -22,7 +22,8 @@ BUILT      := $(TARGET)/release
 # The static library as it is installed: one object, of which only qnet_* is to be seen, so that it
 # may be linked beside other static libraries made of Rust, whose standard library has the same names.
 STATIC     := $(TARGET)/install/libqnet.a
-# What a program that takes it has to be linked with: rustc says.
+# What a program that takes it has to be linked with: rustc says. But not -lgcc_s, which is a shared
+# library alone: compilers take it by themselves, and libgcc_eh.a in its place under -static.
 PRIVATE    := $(TARGET)/install/native-static-libs
 
 .PHONY: all check install uninstall clean
@@ -54,7 +55,7 @@ install: $(STATIC)
 	install -m 644 install/qnetConfig.cmake install/qnetConfigVersion.cmake $(DESTDIR)$(CMAKEDIR)
 	sed -e 's|@prefix@|$(PREFIX)|' -e 's|@libdir@|$(LIBDIR)|' -e 's|@includedir@|$(INCLUDEDIR)|' \
 	-e 's|@version@|$(VERSION)|' -e "s|@description@|$(call field,description)|" \
-	-e "s|@private@|$$(cat $(PRIVATE))|" install/qnet.pc.in >$(DESTDIR)$(LIBDIR)/pkgconfig/qnet.pc
+	-e "s|@private@|$$(sed 's/-lgcc_s *//' $(PRIVATE))|" install/qnet.pc.in >$(DESTDIR)$(LIBDIR)/pkgconfig/qnet.pc
 
 uninstall:
 	rm -f $(DESTDIR)$(LIBDIR)/libqnet.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME) \

@@ -26,7 +26,7 @@ modules='virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_p
 # What a guest is to say that it did.
 tests_of()  # guest
 {
-    echo boots pings_small pings_large pings_many
+    echo boots has_speed pings_small pings_large pings_many
     case $1 in
     switch_*) echo leases pings_router ;;
     esac
@@ -95,6 +95,7 @@ write_init()
 busybox mkdir -p /proc /sys /dev
 busybox mount -t proc proc /proc
 busybox mount -t devtmpfs dev /dev
+busybox mount -t sysfs sys /sys
 for pass in 1 2; do     # which needs which is not the same in every kernel
     for module in $(echo $modules); do
         [ ! -e /\$module.ko ] || busybox insmod /\$module.ko 2>/dev/null
@@ -130,6 +131,7 @@ pings()     # of ping(8)'s options; every one must be answered
     busybox grep -q ' 0% packet loss' /pings
 }
 say boots network
+say has_speed busybox grep 10000 /sys/class/net/eth0/speed
 meet \$peer >/dev/null 2>&1
 say pings_small pings -c 3 -i 0.2 -W 10 \$peer
 say pings_large pings -c 3 -i 0.2 -W 10 -s 1472 \$peer
@@ -197,7 +199,8 @@ boot()      # guest netdev own-address peer [router]
         -nodefaults -display none -no-reboot -serial "file:$work/$1.serial" \
         -kernel "$cache/vmlinuz" -initrd "$work/initramfs" \
         -append "console=ttyS0 quiet panic=-1 own=$3 peer=$4 router=${5:-}" \
-        -netdev "$2,id=n" -device "virtio-net-pci,netdev=n,romfile=,mac=52:54:00:00:00:0${3##*.}"
+        -netdev "$2,id=n" -device \
+        "virtio-net-pci,netdev=n,romfile=,speed=10000,duplex=full,mac=52:54:00:00:00:0${3##*.}"
     eval "qemu_$1=$last"
 }
 

@@ -1,7 +1,8 @@
 #!/bin/sh
 # install.sh TARGET - installs into an empty directory, and builds from there what a user would: the
-# examples by pkg-config, dynamic and static, by CMake, and with -lqnet alone; a program with another
-# static library made of Rust; a plugin. And that `cargo cinstall` makes the same tree.
+# examples by pkg-config and by CMake (with the shared library, with libqnet.a inside, and with nothing
+# shared at all), and with -lqnet alone; a program with another static library made of Rust; a plugin.
+# And that `cargo cinstall` makes the same tree.
 # QNET_REQUIRE_CARGO_C=1 fails where that is missing.
 
 cd "$(dirname "$0")" || exit 2
@@ -21,7 +22,7 @@ uninstalls() {
     make uninstall PREFIX=/usr DESTDIR="$root" && [ -z "$(find "$root" -type f -o -type l)" ]
 }
 
-# Builds the examples with the flags given, and asks one of them for help.
+# Builds the examples with the flags given, and runs two of them.
 build() {
     for example in $examples; do
         # Flags are words.
@@ -29,7 +30,20 @@ build() {
         "$CC" -std=c99 -Wall -Wextra -Wpedantic -Werror -o "$work/$example" "examples/$example.c" \
             $1 -pthread || return 1
     done
-    LD_LIBRARY_PATH=$2 "$work/ping" --help | grep '^usage: '
+    LD_LIBRARY_PATH=$2 runs "$work"
+}
+
+# One of a directory's examples asks another.
+runs() {    # directory [ping]
+    "$1/responder" unix "$work/r.sock" 10.0.0.1 >"$work/said" &
+    started=$!
+    until grep '^listening' "$work/said"; do
+        kill -0 "$started" || return 1
+        sleep 0.1
+    done
+    "$1/${2:-ping}" -c 1 unix "$work/r.sock" 10.0.0.1 && kill "$started" && wait "$started"
+    status=$? started=
+    return "$status"
 }
 
 flags() {
@@ -41,11 +55,22 @@ by_pkg_config() {
     build "$(flags --cflags --libs)" "$root/usr/lib" && needs_libqnet
 }
 
-# What is linked with is the archive alone: there is no other library to be found.
-by_pkg_config_static() {
-    mkdir "$work/static" && cp "$root/usr/lib/libqnet.a" "$work/static" &&
-        libs=$(flags --static --libs | sed "s|-L$root/usr/lib|-L$work/static|") &&
-        build "$(flags --cflags) $libs" '' && ! needs_libqnet
+# Both libraries are there to be taken: the README says how.
+with_the_archive() {
+    build "$(flags --cflags --libs --static | sed 's/-lqnet/-l:libqnet.a/')" '' &&
+        has_it_inside "$work/ping"
+}
+
+with_nothing_shared() {
+    build "-static $(flags --cflags --libs --static)" '' && has_nothing_shared "$work/ping"
+}
+
+has_it_inside() {
+    readelf -d "$1" | grep 'NEEDED.*\[libc\.so\.6\]' && ! needs_libqnet "$1"
+}
+
+has_nothing_shared() {
+    ! readelf -d "$1" | grep NEEDED && ! readelf -l "$1" | grep INTERP
 }
 
 by_hand() {
@@ -61,14 +86,23 @@ by_cmake() {
 cmake_minimum_required(VERSION 3.16)
 project(user C)
 find_package(qnet 0.1 REQUIRED)
+add_executable(responder $PWD/examples/responder.c)
+target_link_libraries(responder qnet::qnet)
 add_executable(dynamic $PWD/examples/ping.c)
 target_link_libraries(dynamic qnet::qnet)
+add_executable(inside $PWD/examples/ping.c)
+target_link_libraries(inside qnet::static)
 add_executable(static $PWD/examples/ping.c)
 target_link_libraries(static qnet::static)
+target_link_options(static PRIVATE -static)
 END
         cmake -S "$work/cmake" -B "$work/built" -DCMAKE_PREFIX_PATH="$root/usr" &&
-        cmake --build "$work/built" && "$work/built/dynamic" --help &&
-        "$work/built/static" --help
+        cmake --build "$work/built" || return 1
+    for program in dynamic inside static; do
+        runs "$work/built" "$program" || return 1
+    done
+    needs_libqnet "$work/built/dynamic" && has_it_inside "$work/built/inside" &&
+        has_nothing_shared "$work/built/static"
 }
 
 asks_cmake_for_another() {
@@ -128,7 +162,7 @@ by_cargo() {
         done &&
         flags --modversion --libs --cflags --static >"$work/by-make" &&
         root=$work/cargo flags --modversion --libs --cflags --static |
-        sed "s|$work/cargo|$root|g" | diff "$work/by-make" - &&
+        sed "s|$work/cargo|$root|g; s/-lgcc_s *//" | diff "$work/by-make" - &&
         readelf -d "$work/cargo/usr/lib/libqnet.so" | grep 'SONAME.*\[libqnet\.so\.0\]' &&
         nm -D "$work/cargo/usr/lib/libqnet.so" | grep ' qnet_dial@@QNET_0$'
 }
@@ -148,7 +182,8 @@ END
 try 'make install makes the whole tree' installs
 if command -v pkg-config >/dev/null; then
     try 'the examples build by pkg-config' by_pkg_config
-    try 'the examples build by pkg-config --static' by_pkg_config_static
+    try 'the examples build by pkg-config, with libqnet.a inside' with_the_archive
+    try 'the examples build by pkg-config, with nothing shared' with_nothing_shared
 else
     report skipped 'the examples build by pkg-config: no pkg-config'
 fi

@@ -164,6 +164,16 @@ have_fiddle()
     have ruby && reason="Ruby's Fiddle" && ruby -rfiddle -e '' 2>/dev/null
 }
 
+have_platypus()
+{
+    have perl && reason='FFI::Platypus' && perl -MFFI::Platypus=2.00 -e '' 2>/dev/null
+}
+
+have_ctypes_foreign()
+{
+    have ocamlfind && reason="OCaml's ctypes" && ocamlfind query ctypes.foreign >/dev/null 2>&1
+}
+
 compile_java()
 {
     javac -Xlint:all -Werror -cp "$JNA_JAR" -d "$work/classes" "$programs/Jna.java"
@@ -177,6 +187,13 @@ compile_go()
         >"$work/qnet.pc" &&
         PKG_CONFIG_PATH=$work GOPATH=$work/go GOCACHE=$target/go-cache GOFLAGS='' CGO_ENABLED=1 \
             go build -o "$work/cgo" "$programs/cgo.go"
+}
+
+compile_ocaml()
+{
+    mkdir "$work/ocaml" && cp "$programs/ocaml.ml" "$work/ocaml" && (cd "$work/ocaml" &&
+        ocamlfind ocamlopt -thread -w +a-4-70 -warn-error +a -package ctypes.foreign -linkpkg ocaml.ml \
+            -o ../ocaml.exe)
 }
 
 if ! { build responder examples/responder.c && write_flood >"$work/flood.c" &&
@@ -211,5 +228,14 @@ fi
 tests go 'pulled handled' "$@"
 if have_fiddle; then set -- ruby "$programs/ruby.rb"; else set --; fi
 tests ruby 'pulled' "$@"
+if have_platypus; then set -- perl "$programs/perl.pl"; else set --; fi
+tests perl 'pulled' "$@"
+if have_ctypes_foreign; then
+    try ocaml_compiles compile_ocaml
+    set -- "$work/ocaml.exe"
+else
+    set --
+fi
+tests ocaml 'pulled' "$@"
 
 finish

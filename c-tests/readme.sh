@@ -2,9 +2,8 @@
 # readme.sh TARGET - runs every code block of the README as it stands there. What would take too long
 # has to be in .ci/run as it stands, and "More than one machine" in hosts.sh.
 #
-# What names places in /tmp and ports is run in namespaces of its own, with a /tmp of its own; there
-# `...` in a QEMU's command is what a machine needs whose firmware asks the network what to boot. Needs
-# QEMU, and root or user namespaces: else those tests are skipped, or fail if QNET_REQUIRE_QEMU=1 or
+# What names places in /tmp and ports is run in namespaces of its own (see blocks.sh). Needs QEMU, and
+# root or user namespaces: else those tests are skipped, or fail if QNET_REQUIRE_QEMU=1 or
 # QNET_REQUIRE_HOSTS=1.
 set -u
 
@@ -12,23 +11,10 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 target=$1
 slow=${CHECK_SLOW:-1}
 . "$root/c-tests/sandbox.sh"
+. "$root/c-tests/blocks.sh"
 tests='readme_program_prints readme_machines_join readme_user_network_answers readme_link_cables'
 
-# Some command of a block; what ends with a backslash goes on in the next line.
-command_of()    # block number
-{
-    awk -v wanted="$2" 'NF { text = text $0 "\n" }
-        NF && !/\\$/ { if (++number == wanted) printf "%s", text; text = "" }' "$1"
-}
-
-# ---- Inside of the namespaces, in a directory that is /tmp ----
-
-# Runs some command of a block in the background, as the process that is started.
-begin()         # block number
-{
-    { printf 'exec ' && command_of "$1" "$2"; } >"$1.$2"
-    sh -ux "$1.$2" >"$1.$2.log" 2>&1 &
-}
+# ---- Inside of the namespaces ----
 
 # The machine's firmware asks for an address, and the program prints who does.
 readme_program_prints()
@@ -60,15 +46,13 @@ readme_link_cables()
     responder unix /tmp/a.sock 10.0.0.1 >log &
     switch tcp:127.0.0.1:7001 >log &
     await test -S /tmp/a.sock || return 1
-    until sh -ux link; do sleep 0.1; done &
+    sh -ux link &
     await ping -c 1 tcp 127.0.0.1:7001 10.0.0.1
 }
 
 inside()
 {
-    mount --bind "$PWD/tmp" /tmp && cd /tmp && ip link set lo up || return 1
-    PATH=/tmp/bin:$PATH LD_LIBRARY_PATH=/tmp/bin
-    export PATH LD_LIBRARY_PATH
+    enter || return 1
     for name in $tests; do
         if "$name" >"$name.log" 2>&1; then
             echo "ok      $name"
@@ -89,22 +73,8 @@ fi
 . "$root/c-tests/report.sh"
 cd "$root" || exit 2
 tmp=$work/tmp
-mkdir -p "$work/blocks" "$tmp/bin" "$work/home" "$work/user"
+mkdir -p "$tmp/bin" "$work/home" "$work/user"
 export CARGO_TARGET_DIR="$target"
-
-split_readme()
-{
-    awk -v blocks="$work/blocks" '
-        inside && /^```$/ { inside = 0; close(file) }
-        inside { print >file }
-        /^```[a-z]+$/ { inside = 1; file = blocks "/README.md:" NR; printf "" >file }' README.md
-}
-
-# Takes the only block that has a text: each can be taken once.
-take()          # text file
-{
-    mv "$(grep -lF -e "$1" "$work"/blocks/*)" "$2"
-}
 
 # Every command of a block is a step of .ci/run.
 steps_of_ci()   # block
@@ -121,9 +91,7 @@ examples_run()
 
 program_compiles()
 {
-    take 'int main(void)' "$work/user/program.c" &&
-        "${CC:-cc}" -std=c99 -Wall -Wextra -Wpedantic -Werror -Iinclude -o "$tmp/bin/program" \
-            "$work/user/program.c" -L"$target/release" -lqnet
+    take 'int main(void)' "$work/user/program.c" && compile "$work/user/program.c" "$tmp/bin/program"
 }
 
 # As a user whose home directory is another; the tools are those of this one.
@@ -138,13 +106,16 @@ links()
 (
     prefix=$work/home/.local
     take 'cc program.c -lqnet' "$work/user/commands" && cd "$work/user" || return 1
-    for number in 1 2; do
+    number=0
+    for needed in 'libqnet.so.0 libc.so.6' 'libqnet.so.0 libc.so.6' libc.so.6 ''; do
+        number=$((number + 1))
         command_of commands $number >command && rm -f a.out &&
             env PKG_CONFIG_PATH="$prefix/lib/pkgconfig" C_INCLUDE_PATH="$prefix/include" \
-                LIBRARY_PATH="$prefix/lib" sh -eux ./command &&
-            readelf -d a.out | grep 'NEEDED.*\[libqnet\.so\.0\]' || return 1
+                LIBRARY_PATH="$prefix/lib" sh -eux ./command || return 1
+        needs=$(readelf -d a.out | sed -n 's/.*(NEEDED).*\[\(lib[qc].*\)\]/\1/p' | xargs)
+        echo "needs $needs" && [ "$needs" = "$needed" ] || return 1
     done
-    ! command_of commands 3 | grep .
+    ! command_of commands 5 | grep .
 )
 
 # One row of the benchmark, and what it draws in another tree.
@@ -169,12 +140,7 @@ hosts_run()
     done
 }
 
-all_are_taken()
-{
-    ! grep . "$work"/blocks/*
-}
-
-split_readme
+split_blocks README.md
 row='send to batch handler 1514'
 try 'CI runs what the README runs first' examples_run
 try "the README's program compiles" program_compiles
@@ -197,24 +163,6 @@ command -v qemu-system-x86_64 >/dev/null ||
     cannot "${QNET_REQUIRE_QEMU:-0}" 'no QEMU (apt-get install qemu-system-x86)'
 sandbox ip link set lo up 2>"$work/log" ||
     cannot "${QNET_REQUIRE_HOSTS:-0}" "no right to make namespaces: $(tail -n 1 "$work/log")"
-cp "$target/release/libqnet.so" "$tmp/bin/libqnet.so.0"
-cp "$target/release/libqnet.so" "$tmp/bin/"
-for program in responder ping switch link; do
-    "${CC:-cc}" -std=c99 -Iinclude -o "$tmp/bin/$program" "examples/$program.c" -L"$target/release" \
-        -lqnet -pthread || conclude FAILED
-done
-cat >"$tmp/bin/qemu-system-x86_64" <<'END'
-#!/bin/sh
-for argument; do
-    shift
-    case $argument in
-    ...) set -- "$@" -M q35 -accel tcg -m 64 -nodefaults -display none ;;
-    *) set -- "$@" "$argument" ;;
-    esac
-done
-PATH=${PATH#*:}
-exec qemu-system-x86_64 "$@"
-END
-chmod +x "$tmp/bin/qemu-system-x86_64"
+furnish responder ping switch link || conclude FAILED
 sandbox "$root/c-tests/readme.sh" inside >"$work/results"
 conclude FAILED

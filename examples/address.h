@@ -1,25 +1,178 @@
 /*
- * address.h - an address in one argument: unix:PATH or tcp:HOST:PORT.
+ * address.h - an address in one argument, for programs that take several, and what is opened there.
  */
 #ifndef ADDRESS_H
 #define ADDRESS_H
 
-#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
-enum { NETWORK_LEN = 8 }; /* room for the longest network's name */
+#include "qnet.h"
 
-/* Copies what is before the first colon; returns what is behind it, or NULL if that is no use. */
-static inline const char *split_address(const char *argument, char network[NETWORK_LEN])
+#define ADDRESS_USAGE                                                                               \
+    "An ADDRESS is unix:PATH, unixpacket:PATH or tcp:HOST:PORT, where port 0 is chosen by the\n"    \
+    "system, and told. Or of datagrams, one a frame, which come to LOCAL and go to REMOTE:\n"       \
+    "unixgram:LOCAL,REMOTE or udp:LOCAL,REMOTE. Without a REMOTE it is whoever has sent last.\n"
+
+enum how { LISTEN, DIAL, DATAGRAMS };
+
+struct address {
+    const char *argument; /* all of it */
+    enum how how;
+    char network[12];
+    char local[256];    /* of datagrams; otherwise the whole address */
+    const char *remote; /* of datagrams; NULL: whoever has sent last */
+};
+
+/* The program's own: says what is wrong; returns the exit status for it. */
+static int complain(const char *what, int status);
+
+/* The reason of a failure in full, where there is such a text. */
+static inline const char *why(int code)
 {
-    const char *colon = strchr(argument, ':');
-    size_t len = colon ? (size_t)(colon - argument) : NETWORK_LEN;
+    return code == QNET_ERR_TIMEOUT || code == QNET_ERR_INTERRUPTED ? qnet_strerror(code)
+                                                                    : qnet_last_error();
+}
 
-    if (len >= NETWORK_LEN)
+/* Says what is wrong with an argument; returns the exit status for it. */
+static inline int complain_of(const char *argument, const char *what, int status)
+{
+    char line[400];
+
+    snprintf(line, sizeof line, "%.200s: %s", argument, what);
+    return complain(line, status);
+}
+
+static inline int failed(int code)
+{
+    return complain(why(code), code == QNET_ERR_INVALID ? 2 : 1);
+}
+
+/* Copies what is before a character; returns what is behind it, or NULL if it is not there or that
+ * is too long. */
+static inline const char *copy_until(const char *text, char end, char *out, size_t cap)
+{
+    const char *found = strchr(text, end);
+    size_t len = found ? (size_t)(found - text) : cap;
+
+    if (len >= cap)
         return NULL;
-    memcpy(network, argument, len);
-    network[len] = '\0';
-    return colon + 1;
+    memcpy(out, text, len);
+    out[len] = '\0';
+    return found + 1;
+}
+
+/* Reads [listen=|dial=]ADDRESS; without either it is as `how` says. Returns 0, or the exit status. */
+static inline int parse_address(const char *argument, enum how how, struct address *out)
+{
+    const char *rest = argument;
+
+    if (strncmp(argument, "listen=", 7) == 0) {
+        how = LISTEN;
+        rest += 7;
+    } else if (strncmp(argument, "dial=", 5) == 0) {
+        how = DIAL;
+        rest += 5;
+    }
+    out->argument = argument;
+    out->how = how;
+    out->remote = NULL;
+    rest = copy_until(rest, ':', out->network, sizeof out->network);
+    if (rest == NULL)
+        return complain_of(argument, "an address is NETWORK:WHERE, as in unix:PATH (see --help)", 2);
+    if (strcmp(out->network, "unixgram") == 0 || strcmp(out->network, "udp") == 0) {
+        if (argument[0] != 'u')
+            return complain_of(argument, "datagrams are neither listened for nor dialled", 2);
+        out->how = DATAGRAMS;
+        out->remote = copy_until(rest, ',', out->local, sizeof out->local);
+        if (out->remote != NULL)
+            return 0;
+    }
+    if ((size_t)snprintf(out->local, sizeof out->local, "%s", rest) >= sizeof out->local)
+        return complain_of(argument, "too long", 2);
+    return 0;
+}
+
+/* Reads the mode of socket files, as chmod does. Returns 0, or the exit status. */
+static inline int parse_mode(const char *text, int *mode)
+{
+    char *end;
+    long value = strtol(text, &end, 8);
+
+    if (end == text || *end != '\0' || value < 0 || value > 0777)
+        return complain_of(text, "a mode is octal, as in 0660", 2);
+    *mode = (int)value;
+    return 0;
+}
+
+/* Listens, with such a mode of the socket's file, and tells where. Returns 0, or the exit status. */
+static inline int listen_at(const struct address *address, int mode, qnet_listener **out)
+{
+    char where[256]; /* the address with the port that the system chose, if that was 0 */
+    int code = qnet_listen(address->network, address->local, out);
+
+    if (code != QNET_OK)
+        return failed(code);
+    if (strncmp(address->network, "unix", 4) == 0 && address->local[0] != '@')
+        code = qnet_listener_set(*out, QNET_OPT_UNIX_MODE, mode);
+    if (code == QNET_OK)
+        code = qnet_listener_addr(*out, where, sizeof where);
+    if (code < 0)
+        return failed(code);
+    if (printf("listening at %s:%s\n", address->network, where) < 0 || fflush(stdout) != 0)
+        return complain("cannot write to standard output", 1);
+    return 0;
+}
+
+/* Opens a connection of datagrams, with such a mode of its file. Returns 0, or the exit status. */
+static inline int open_datagrams(const struct address *address, int mode, qnet_conn **out)
+{
+    int code = qnet_dgram(address->network, address->local, address->remote, out);
+
+    if (code == QNET_OK && address->remote == NULL)
+        code = qnet_set(*out, QNET_OPT_RELEARN, 1);
+    if (code != QNET_OK)
+        return failed(code);
+    if (strcmp(address->network, "unixgram") == 0 && address->local[0] != '@' &&
+        chmod(address->local, (mode_t)mode) != 0)
+        return complain_of(address->local, "cannot change the mode of that file", 1);
+    return 0;
+}
+
+/* Dials, once. Returns 0, or the exit status. */
+static inline int dial(const struct address *address, qnet_conn **out)
+{
+    int code = qnet_dial(address->network, address->local, out);
+
+    return code == QNET_OK ? 0 : failed(code);
+}
+
+/* Called when a connection of dial_again() has lost its peer, and when that is there again. */
+static void on_state(void *argument, int up)
+{
+    (void)complain_of(argument, up ? "up" : "down", 0);
+}
+
+/* Dials again, for ever, whenever nobody is there. Returns 0, or the exit status. */
+static inline int dial_again(const struct address *address, qnet_conn **out)
+{
+    static const int64_t options[] = {
+        QNET_OPT_DIAL_TIMEOUT_MS, 3000, /* of each attempt */
+        QNET_OPT_RECONNECT_MS, 1000,    /* after each */
+    };
+    int code = qnet_dial_with(address->network, address->local, options, 1, out);
+
+    if (code == QNET_OK) {
+        code = qnet_set(*out, options[2], options[3]);
+    } else if (code != QNET_ERR_INVALID && code != QNET_ERR_INTERRUPTED) {
+        (void)complain(why(code), 1); /* once, with the reason; from now on by on_state() alone */
+        code = qnet_dial_with(address->network, address->local, options, 2, out);
+    }
+    if (code == QNET_OK)
+        code = qnet_set_state_handler(*out, on_state, (void *)address->argument);
+    return code == QNET_OK ? 0 : failed(code);
 }
 
 #endif

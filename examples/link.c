@@ -1,26 +1,37 @@
 /*
  * link.c - a cable between two sockets: what comes out of one goes into the
- * other, until either ends.
+ * other. When one side ends, it is linked again as soon as both are there.
  */
 #define _POSIX_C_SOURCE 200809L
 
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "address.h"
 #include "qnet.h"
 
 static const char usage[] =
-    "usage: link ADDRESS ADDRESS\n\n"
-    "Connects to both and cables them together, until one side ends, Ctrl-C or SIGTERM. An\n"
-    "ADDRESS is unix:PATH or tcp:HOST:PORT. It joins two QEMUs that were started with\n\n"
+    "usage: link [--once] [--mode MODE] ADDRESS|listen=ADDRESS ADDRESS|listen=ADDRESS\n\n"
+    "Connects to both, or waits for one to connect (listen=), and cables them together, until\n"
+    "Ctrl-C or SIGTERM. When one side has left, it is waited for, and they are cabled together\n"
+    "again; with --once that is the end, and so is one that is not there.\n\n" ADDRESS_USAGE
+    "\nSocket files have the mode 0600, for nobody but the same user, unless --mode says 0660 or\n"
+    "another. It joins two QEMUs that were started with\n\n"
     "    -netdev stream,id=n0,server=on,addr.type=unix,addr.path=/tmp/a.sock     (QEMU 7.2+)\n"
     "    -netdev socket,id=n0,listen=127.0.0.1:7000                              (any QEMU)\n\n"
     "and -device virtio-net-pci,netdev=n0,mac=52:54:00:00:00:01, each with a mac of its own:\n\n"
     "    link unix:/tmp/a.sock tcp:127.0.0.1:7000\n";
 
+struct side {
+    struct address address;
+    qnet_listener *listener; /* with listen= alone */
+    qnet_conn *conn;
+};
+
 static volatile sig_atomic_t stopping;
+static int once, mode = 0600;
 
 static void on_signal(int number)
 {
@@ -35,19 +46,28 @@ static int complain(const char *what, int status)
     return status;
 }
 
-/* Connects to an address. Returns 0, or the exit status. */
-static int dial(const char *argument, qnet_conn **out)
+/* Waits for the other end of a side that listens. Returns 0, or the exit status. */
+static int accept_one(struct side *side)
 {
-    char network[NETWORK_LEN];
-    const char *address = split_address(argument, network);
-    int code;
+    int code = QNET_ERR_TIMEOUT;
 
-    if (address == NULL)
-        return complain("an ADDRESS is unix:PATH or tcp:HOST:PORT (see --help)", 2);
-    code = qnet_dial(network, address, out);
-    if (code == QNET_OK)
-        return 0;
-    return complain(stopping ? "interrupted" : qnet_last_error(), code == QNET_ERR_INVALID ? 2 : 1);
+    /* Not -1: a signal between the test and the wait would go unnoticed. */
+    while (!stopping && (code == QNET_ERR_TIMEOUT || code == QNET_ERR_INTERRUPTED))
+        code = qnet_accept(side->listener, 1000, &side->conn);
+    return stopping || code == QNET_OK ? 0 : failed(code);
+}
+
+/* Connects a side with its other end. Returns 0, or the exit status. */
+static int open_side(struct side *side)
+{
+    switch (side->address.how) {
+    case LISTEN:
+        return accept_one(side);
+    case DATAGRAMS:
+        return open_datagrams(&side->address, mode, &side->conn);
+    default:
+        return once ? dial(&side->address, &side->conn) : dial_again(&side->address, &side->conn);
+    }
 }
 
 /* Waits until a connection ends, or for a signal. Returns 0, or the exit status. */
@@ -55,65 +75,104 @@ static int wait_for(qnet_conn *conn)
 {
     int code = QNET_ERR_TIMEOUT;
 
-    /* Not -1: a signal between the test and the wait would go unnoticed. */
     while (!stopping && (code == QNET_ERR_TIMEOUT || code == QNET_ERR_INTERRUPTED))
         code = qnet_wait(conn, 1000);
-    return stopping || code == QNET_OK ? 0 : complain(qnet_last_error(), 1);
+    return stopping || code == QNET_OK ? 0 : failed(code);
 }
 
 /* Tells what came from a side and went to it, and how it ended. Returns 0, or the exit status. */
-static int print_stats(const char *name, qnet_conn *conn)
+static int print_stats(const struct side *side)
 {
-    int reason = qnet_close_reason(conn);
+    int reason = qnet_close_reason(side->conn);
     qnet_stats stats;
 
-    if (qnet_get_stats(conn, &stats, sizeof stats) < 0)
+    if (qnet_get_stats(side->conn, &stats, sizeof stats) < 0)
         return complain(qnet_last_error(), 1);
     printf("%s: %" PRIu64 " frames (%" PRIu64 " bytes) from it, %" PRIu64 " (%" PRIu64
            " bytes) to it, %" PRIu64 " lost; %s\n",
-           name, stats.rx_frames, stats.rx_bytes, stats.tx_frames, stats.tx_bytes,
-           stats.tx_dropped, reason == QNET_OK ? "still open" : qnet_strerror(reason));
+           side->address.argument, stats.rx_frames, stats.rx_bytes, stats.tx_frames,
+           stats.tx_bytes, stats.tx_dropped,
+           reason == QNET_OK ? "still open" : qnet_strerror(reason));
     return 0;
 }
 
-/* Cables the two together until the end. Returns 0, or the exit status. */
-static int cable(char **names, qnet_conn *a, qnet_conn *b)
+/* Cables the two together until the end of one. Returns 0, or the exit status. */
+static int cable(struct side *a, struct side *b)
 {
-    int status;
+    int status, code = qnet_link(a->conn, b->conn);
 
-    if (qnet_link(a, b) != QNET_OK)
-        return complain(qnet_last_error(), 1);
-    printf("linked %s and %s\n", names[0], names[1]);
-    status = wait_for(a);
+    if (code == QNET_ERR_CLOSED || code == QNET_ERR_PROTOCOL)
+        return once ? failed(code) : 0; /* one has left already */
+    if (code != QNET_OK)
+        return failed(code);
+    printf("linked %s and %s\n", a->address.argument, b->address.argument);
+    status = wait_for(a->conn);
     if (status == 0)
-        status = wait_for(b); /* ends with it, once all is written */
+        status = wait_for(b->conn); /* ends with it, once all is written */
     if (status == 0)
-        status = print_stats(names[0], a);
-    return status == 0 ? print_stats(names[1], b) : status;
+        status = print_stats(a);
+    return status == 0 ? print_stats(b) : status;
+}
+
+/* Connects both, those that listen first, and cables them together. Returns 0, or the exit status. */
+static int run_once(struct side *sides)
+{
+    int first = sides[1].address.how == LISTEN;
+    int i, status = open_side(&sides[first]);
+
+    if (status == 0 && !stopping)
+        status = open_side(&sides[!first]);
+    if (status == 0 && !stopping)
+        status = cable(&sides[0], &sides[1]);
+    for (i = 0; i < 2; i++) {
+        (void)qnet_close(sides[i].conn); /* NULL, where there is none: does nothing */
+        sides[i].conn = NULL;
+    }
+    return status;
+}
+
+/* Reads the arguments. Returns 0, or the exit status. */
+static int parse(char **arguments, struct side *sides)
+{
+    int i, status = 0;
+
+    for (; *arguments != NULL && strncmp(*arguments, "--", 2) == 0 && status == 0; arguments++) {
+        if (strcmp(*arguments, "--once") == 0)
+            once = 1;
+        else if (strcmp(*arguments, "--mode") == 0 && arguments[1] != NULL)
+            status = parse_mode(*++arguments, &mode);
+        else
+            return complain("no such option (see --help)", 2);
+    }
+    if (status == 0 && (arguments[0] == NULL || arguments[1] == NULL || arguments[2] != NULL))
+        return complain("a link has two ADDRESSes (see --help)", 2);
+    for (i = 0; i < 2 && status == 0; i++)
+        status = parse_address(arguments[i], DIAL, &sides[i].address);
+    for (i = 0; i < 2 && status == 0; i++)
+        if (sides[i].address.how == LISTEN)
+            status = listen_at(&sides[i].address, mode, &sides[i].listener);
+    return status;
 }
 
 int main(int argc, char **argv)
 {
     struct sigaction action = {0};
-    qnet_conn *a = NULL, *b = NULL;
-    int status;
+    struct side sides[2] = {0};
+    int i, status;
 
     if (argc == 2 && strcmp(argv[1], "--help") == 0)
         return fputs(usage, stdout) < 0;
-    if (argc != 3) {
-        fputs(usage, stderr);
-        return 2;
-    }
     action.sa_handler = on_signal;
     if (sigaction(SIGINT, &action, NULL) != 0 || sigaction(SIGTERM, &action, NULL) != 0 ||
         setvbuf(stdout, NULL, _IOLBF, BUFSIZ) != 0)
         return complain("cannot start", 1);
-    status = dial(argv[1], &a);
-    if (status == 0)
-        status = dial(argv[2], &b);
-    if (status == 0)
-        status = cable(argv + 1, a, b);
-    (void)qnet_close(a); /* NULL, where there is none: does nothing */
-    (void)qnet_close(b);
+    status = parse(argv + 1, sides);
+    while (status == 0 && !stopping) {
+        status = run_once(sides);
+        if (once)
+            break;
+    }
+    for (i = 0; i < 2; i++)
+        (void)qnet_listener_close(sides[i].listener);
     return status;
 }

@@ -1,41 +1,57 @@
 /*
- * serve.h - has a hub serve whoever connects to an address.
+ * serve.h - what a hub is joined to, in arguments.
  */
 #ifndef SERVE_H
 #define SERVE_H
 
-#include <stdio.h>
-
 #include "address.h"
-#include "qnet.h"
 
-/* The program's own: says what is wrong; returns the exit status for it. */
-static int complain(const char *what, int status);
-
-/* Listens at unix:PATH or tcp:HOST:PORT, and tells where. Returns 0, or the exit status. */
-static inline int serve(qnet_hub *hub, const char *argument)
+/*
+ * Has a hub serve whoever connects to an address; or dials it, or opens its datagrams, and attaches
+ * that: then *out is the caller's to close, after the hub. Returns 0, or the exit status.
+ */
+static inline int join(qnet_hub *hub, const char *argument, int mode, qnet_conn **out)
 {
-    char network[NETWORK_LEN];
-    const char *address = split_address(argument, network);
-    qnet_listener *listener;
-    char where[256]; /* the address with the port that the system chose, if that was 0 */
-    int code;
+    struct address address;
+    qnet_listener *listener = NULL;
+    int status = parse_address(argument, LISTEN, &address);
 
-    if (address == NULL)
-        return complain("an ADDRESS is unix:PATH or tcp:HOST:PORT (see --help)", 2);
-    code = qnet_listen(network, address, &listener);
-    if (code != QNET_OK)
-        return complain(qnet_last_error(), code == QNET_ERR_INVALID ? 2 : 1);
-    if (qnet_hub_serve(hub, listener) != QNET_OK) {
-        complain(qnet_last_error(), 1);
-        (void)qnet_listener_close(listener); /* from now on this is up to qnet_hub_close() */
-        return 1;
+    if (status != 0)
+        return status;
+    if (address.how == LISTEN) {
+        status = listen_at(&address, mode, &listener);
+        if (status == 0 && qnet_hub_serve(hub, listener) == QNET_OK)
+            return 0; /* from now on it is up to qnet_hub_close() */
+        if (status == 0)
+            status = complain(qnet_last_error(), 1);
+        (void)qnet_listener_close(listener);
+        return status;
     }
-    if (qnet_listener_addr(listener, where, sizeof where) < 0)
-        return complain(qnet_last_error(), 1);
-    if (printf("listening at %s:%s\n", network, where) < 0 || fflush(stdout) != 0)
-        return complain("cannot write to standard output", 1);
-    return 0;
+    status = address.how == DIAL ? dial_again(&address, out) : open_datagrams(&address, mode, out);
+    if (status == 0 && qnet_hub_attach(hub, *out) != QNET_OK)
+        status = complain(qnet_last_error(), 1);
+    return status;
+}
+
+/*
+ * Joins a hub to addresses, after `--mode MODE` if that comes first. Returns 0, or the exit status;
+ * what is in out[] is the caller's to close, after the hub.
+ */
+static inline int join_all(qnet_hub *hub, char **arguments, qnet_conn **out)
+{
+    int mode = 0600, status = 0;
+
+    if (*arguments != NULL && strcmp(*arguments, "--mode") == 0) {
+        if (arguments[1] == NULL)
+            return complain("--mode takes a MODE, as in --mode 0660", 2);
+        status = parse_mode(arguments[1], &mode);
+        arguments += 2;
+    }
+    if (status == 0 && *arguments == NULL)
+        return complain("no ADDRESS (see --help)", 2);
+    for (; status == 0 && *arguments != NULL; arguments++)
+        status = join(hub, *arguments, mode, out++);
+    return status;
 }
 
 #endif

@@ -1,15 +1,16 @@
 /*
  * switch.c - a virtual Ethernet switch for QEMU: whoever connects to one of its
- * addresses is on the same network as everybody else.
+ * addresses, or is connected to, is on the same network as everybody else.
  *
- * One hub serves all the listeners; nothing is left to do here but to wait for
- * the end and, on a terminal, to tell every second how it goes.
+ * One hub has all of them; nothing is left to do here but to wait for the end
+ * and, on a terminal, to tell every second how it goes.
  */
 #define _POSIX_C_SOURCE 200809L
 
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,9 +19,11 @@
 #include "serve.h"
 
 static const char usage[] =
-    "usage: switch ADDRESS...\n\n"
-    "Switches Ethernet frames between the QEMUs that connect, until Ctrl-C or SIGTERM. An ADDRESS\n"
-    "is unix:PATH or tcp:HOST:PORT; port 0 is chosen by the system, and told. After\n\n"
+    "usage: switch [--mode MODE] ADDRESS|dial=ADDRESS...\n\n"
+    "Switches Ethernet frames between the QEMUs that connect, and what it connects to itself\n"
+    "(dial=; again, whenever that is not there), until Ctrl-C or SIGTERM.\n\n" ADDRESS_USAGE
+    "\nSocket files have the mode 0600, for nobody but the same user, unless --mode says 0660 or\n"
+    "another. After\n\n"
     "    switch unix:/run/sw.sock tcp:127.0.0.1:7000\n\n"
     "a guest joins with either of\n\n"
     "    -netdev stream,id=n0,server=off,addr.type=unix,addr.path=/run/sw.sock   (QEMU 7.2+)\n"
@@ -69,9 +72,10 @@ static int wait_for(const sigset_t *signals, qnet_hub *hub)
 
 int main(int argc, char **argv)
 {
-    qnet_hub *hub;
+    qnet_hub *hub = NULL;
+    qnet_conn **own; /* what the hub does not close */
     sigset_t signals;
-    int i, status = 0;
+    int i, status;
 
     if (argc == 2 && strcmp(argv[1], "--help") == 0)
         return fputs(usage, stdout) < 0;
@@ -83,13 +87,17 @@ int main(int argc, char **argv)
     if (sigemptyset(&signals) != 0 || sigaddset(&signals, SIGINT) != 0 ||
         sigaddset(&signals, SIGTERM) != 0 || sigprocmask(SIG_BLOCK, &signals, NULL) != 0)
         return complain("cannot block signals", 1);
-    if (qnet_hub_new(&hub) != QNET_OK)
-        return complain(qnet_last_error(), 1);
-    for (i = 1; i < argc && status == 0; i++)
-        status = serve(hub, argv[i]);
+    own = calloc((size_t)argc, sizeof *own);
+    if (own == NULL)
+        return complain("no memory", 1);
+    status = qnet_hub_new(&hub) == QNET_OK ? 0 : complain(qnet_last_error(), 1);
+    if (status == 0)
+        status = join_all(hub, argv + 1, own);
     if (status == 0)
         status = wait_for(&signals, hub);
-    if (qnet_hub_close(hub) != QNET_OK) /* the listeners and who connected to them as well */
-        status = complain(qnet_last_error(), 1);
+    (void)qnet_hub_close(hub); /* the listeners and who connected to them as well */
+    for (i = 0; i < argc; i++)
+        (void)qnet_close(own[i]); /* NULL, where there is none: does nothing */
+    free(own);
     return status;
 }

@@ -3,24 +3,27 @@
  * its addresses is behind a TAP interface, and so is whatever the kernel joins
  * to that: a bridge, a VXLAN, a route.
  *
- * The TAP is a port of a hub that serves all the listeners.
+ * The TAP is a port of a hub that has all the others.
  */
 #define _POSIX_C_SOURCE 200809L
 
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "qnet.h"
 #include "serve.h"
 
 static const char usage[] =
-    "usage: tap_bridge TAP ADDRESS...\n\n"
-    "Switches Ethernet frames between the interface TAP and the QEMUs that connect, until Ctrl-C,\n"
-    "SIGTERM or the end of the interface. An ADDRESS is unix:PATH or tcp:HOST:PORT; port 0 is\n"
-    "chosen by the system, and told. Without a TAP of that name one is made, which needs root and\n"
-    "goes with this program; one made before, for the user alice, does not need root then:\n\n"
+    "usage: tap_bridge TAP [--mode MODE] ADDRESS|dial=ADDRESS...\n\n"
+    "Switches Ethernet frames between the interface TAP, the QEMUs that connect, and what it\n"
+    "connects to itself (dial=; again, whenever that is not there), until Ctrl-C, SIGTERM or the\n"
+    "end of the interface.\n\n" ADDRESS_USAGE
+    "\nSocket files have the mode 0600, for nobody but the same user, unless --mode says 0660 or\n"
+    "another. Without a TAP of that name one is made, which needs root and goes with this program;\n"
+    "one made before, for the user alice, does not need root then:\n\n"
     "    ip tuntap add tap0 mode tap user alice      # as root\n"
     "    ip addr add 10.0.5.1/24 dev tap0\n"
     "    ip link set tap0 up\n\n"
@@ -74,6 +77,7 @@ int main(int argc, char **argv)
     struct sigaction action = {0};
     qnet_hub *hub = NULL;
     qnet_conn *tap = NULL;
+    qnet_conn **own; /* what else the hub does not close */
     int i, status = 0;
 
     if (argc == 2 && strcmp(argv[1], "--help") == 0)
@@ -85,16 +89,22 @@ int main(int argc, char **argv)
     action.sa_handler = on_signal;
     if (sigaction(SIGINT, &action, NULL) != 0 || sigaction(SIGTERM, &action, NULL) != 0)
         return complain("cannot start", 1);
+    own = calloc((size_t)argc, sizeof *own);
+    if (own == NULL)
+        return complain("no memory", 1);
     if (qnet_tap(argv[1], &tap) != QNET_OK || qnet_hub_new(&hub) != QNET_OK ||
         qnet_hub_attach(hub, tap) != QNET_OK)
         status = complain(qnet_last_error(), 1);
-    for (i = 2; i < argc && status == 0; i++)
-        status = serve(hub, argv[i]);
+    if (status == 0)
+        status = join_all(hub, argv + 2, own);
     if (status == 0)
         status = wait_for(tap);
     if (status == 0)
         status = print_stats(tap, argv[1]);
     (void)qnet_hub_close(hub); /* the listeners and who connected to them as well */
     (void)qnet_close(tap);     /* NULL, where there is none: does nothing */
+    for (i = 0; i < argc; i++)
+        (void)qnet_close(own[i]);
+    free(own);
     return status;
 }

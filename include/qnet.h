@@ -731,7 +731,8 @@ int qnet_send_batch(qnet_conn *conn, const qnet_frame *frames, size_t count);
 int qnet_send_packed(qnet_conn *conn, const void *buf, size_t len);
 
 /**
- * Waits, as a send would, until nothing that was taken is unwritten.
+ * Waits, as a send would, until nothing that was taken is unwritten. A process that is about to end,
+ * by exit() or otherwise, calls it or qnet_close() first: what is unwritten then is lost.
  *
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_AGAIN, QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED,
  *         QNET_ERR_CLOSED, QNET_ERR_PROTOCOL, QNET_ERR_OS, QNET_ERR_INTERNAL.

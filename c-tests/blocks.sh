@@ -1,0 +1,78 @@
+# blocks.sh - for scripts that run the code blocks of a page as they stand there, some of them in namespaces
+# of their own, where the directory $work/tmp is /tmp. There `...` in a QEMU's command is what a machine
+# needs whose firmware asks the network what to boot. Needs sandbox.sh, and outside report.sh.
+# shellcheck shell=sh disable=SC2154
+
+# Some command of a block; what ends with a backslash goes on in the next line.
+command_of()    # block number
+{
+    awk -v wanted="$2" 'NF { text = text $0 "\n" }
+        NF && !/\\$/ { if (++number == wanted) printf "%s", text; text = "" }' "$1"
+}
+
+# ---- Inside of the namespaces, in a directory that is /tmp ----
+
+# Runs some command of a block in the background, as the process that is started.
+begin()         # block number
+{
+    { printf 'exec ' && command_of "$1" "$2"; } >"$1.$2"
+    sh -ux "$1.$2" >"$1.$2.log" 2>&1 &
+}
+
+enter()
+{
+    mount --bind "$PWD/tmp" /tmp && cd /tmp && ip link set lo up || return 1
+    PATH=/tmp/bin:$PATH LD_LIBRARY_PATH=/tmp/bin
+    export PATH LD_LIBRARY_PATH
+}
+
+# ---- Outside ----
+
+# Writes each block to a file below $work/blocks.
+split_blocks()  # page
+{
+    mkdir -p "$work/blocks" && awk -v blocks="$work/blocks" '
+        inside && /^```$/ { inside = 0; close(file) }
+        inside { print >file }
+        /^```[a-z]+$/ { inside = 1; file = blocks "/" NR; printf "" >file }' "$1"
+}
+
+# Takes the only block that has a text: each can be taken once.
+take()          # text file
+{
+    mv "$(grep -lF -e "$1" "$work"/blocks/*)" "$2"
+}
+
+all_are_taken()
+{
+    ! grep . "$work"/blocks/*
+}
+
+compile()       # source program
+{
+    "${CC:-cc}" -std=c99 -Wall -Wextra -Wpedantic -Werror -Iinclude -o "$2" "$1" \
+        -L"$target/release" -lqnet -pthread
+}
+
+# Puts the library, programs of the examples and QEMU to where they are found inside.
+furnish()       # program...
+{
+    bin=$work/tmp/bin
+    mkdir -p "$bin" && cp "$target/release/libqnet.so" "$bin/libqnet.so.0" || return 1
+    for program; do
+        compile "examples/$program.c" "$bin/$program" || return 1
+    done
+    cat >"$bin/qemu-system-x86_64" <<'END'
+#!/bin/sh
+for argument; do
+    shift
+    case $argument in
+    ...) set -- "$@" -M q35 -accel tcg -m 64 -nodefaults -display none ;;
+    *) set -- "$@" "$argument" ;;
+    esac
+done
+PATH=${PATH#*:}
+exec qemu-system-x86_64 "$@"
+END
+    chmod +x "$bin/qemu-system-x86_64"
+}
