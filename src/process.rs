@@ -10,11 +10,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
 use crate::conn::Conn;
+use crate::dialler::Dialler;
 use crate::forward::Loops;
 use crate::handle::Table;
 use crate::hub::Hub;
 use crate::listener::Listener;
 use crate::receive::Pollers;
+use crate::resolve::Lookups;
 use crate::send::Gather;
 use crate::service::Service;
 
@@ -26,6 +28,8 @@ pub struct Process {
     pub hubs: Table<Hub>,
     pub pollers: Pollers,
     pub service: Service,
+    pub dialler: Dialler,
+    pub lookups: Lookups,
     pub loops: Loops,
     pub gather: Gather,
     number: u32,
