@@ -25,8 +25,8 @@ static inline int is_descriptor(const char *number)
            strncmp(target, "pipe:", 5) != 0;
 }
 
-/* Whether a thread is the library's, which names them so. */
-static inline int is_library_thread(const char *number)
+/* Whether a thread's name begins with `prefix`. */
+static inline int is_thread_named(const char *number, const char *prefix)
 {
     char path[300], name[32] = "";
     FILE *file;
@@ -38,7 +38,28 @@ static inline int is_library_thread(const char *number)
     if (!fgets(name, sizeof name, file))
         name[0] = '\0';
     fclose(file);
-    return strncmp(name, "qnet-", 5) == 0;
+    return strncmp(name, prefix, strlen(prefix)) == 0;
+}
+
+static inline int is_dialling_thread(const char *number)
+{
+    return is_thread_named(number, "qnet-redial");
+}
+
+static inline int is_resolving_thread(const char *number)
+{
+    return is_thread_named(number, "qnet-resolve");
+}
+
+static inline int is_telling_thread(const char *number)
+{
+    return is_thread_named(number, "qnet-state");
+}
+
+/* The library names all of its threads so. */
+static inline int is_library_thread(const char *number)
+{
+    return is_thread_named(number, "qnet-");
 }
 
 static inline int count_entries(const char *path, int (*counts)(const char *name))
@@ -54,12 +75,17 @@ static inline int count_entries(const char *path, int (*counts)(const char *name
     return count;
 }
 
+static inline int count_threads_that(int (*count)(const char *number))
+{
+    return count_entries("/proc/self/task", count);
+}
+
 static inline struct footprint footprint_now(void)
 {
     struct footprint now;
 
     now.descriptors = count_entries("/proc/self/fd", is_descriptor);
-    now.threads = count_entries("/proc/self/task", is_library_thread);
+    now.threads = count_threads_that(is_library_thread);
     return now;
 }
 

@@ -349,9 +349,11 @@ typedef void (*qnet_close_handler)(void *user, int reason);
 
 /**
  * Called when a connection that is dialled again has gone down, and when it is up again: in order,
- * one call at a time, on a thread of the library's. It may call anything in the library, on its own
- * connection too; it must not throw or longjmp out. It may end its thread (pthread_exit): the
- * connection then has no state handler, and is dialled again all the same.
+ * one call at a time, each on a thread of the library's that is there for it alone. It may take as
+ * long as it likes: its connection is dialled when it has returned, and no other waits for it. It may
+ * call anything in the library, on its own connection too; it must not throw or longjmp out. It may
+ * end its thread (pthread_exit): the connection then has no state handler, and is dialled again all
+ * the same.
  *
  * @param user  What qnet_set_state_handler() was given.
  * @param up    1 when it is up again, 0 when it has gone down.
@@ -977,9 +979,13 @@ int qnet_close(qnet_conn *conn);
  * whole frame received before has been taken from it: so who pulls frames must pull them; and one that
  * nobody receives from notices it when a send fails, or in qnet_wait() or qnet_poll(). So many
  * milliseconds later, and after each attempt that failed, it is dialled again, until that succeeds
- * (qnet_stats.reconnects). Its handle, handlers, hub port or link, options and counts stay. It ends
- * by qnet_shutdown() or qnet_close(), at the other end of a link's end, where no thread can be had,
- * or, while it is down, when the option is set to 0: then with the reason for which it went down.
+ * (qnet_stats.reconnects). One thread dials for all connections that are down, and none of them waits
+ * for another. An attempt fails, too, where a Unix peer has no room for another who connects (its
+ * backlog). The connection's handle, handlers, hub port or link, options and counts stay.
+ *
+ * It ends by qnet_shutdown() or qnet_close(), with which an attempt under way ends at once; at the
+ * other end of a link's end; where the thread cannot be had; or, while it is down, when the option is
+ * set to 0: then with the reason for which it went down.
  *
  * While it is down, qnet_close_reason() is QNET_OK, sends succeed and are dropped (tx_dropped), as
  * is what was taken before and not written; receives give QNET_ERR_AGAIN or QNET_ERR_TIMEOUT, or

@@ -12,12 +12,12 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use rustix::net::SocketType;
 use smallvec::SmallVec;
 
-use crate::address::{Family, Host, Target};
+use crate::address::Target;
 use crate::callback::{self, CloseCall, CloseHandler, Doing};
 use crate::dgram;
+use crate::dial;
 use crate::end::Finish;
 use crate::error::{Error, Result};
 use crate::frame::Run;
@@ -27,12 +27,11 @@ use crate::options::{self, Holder, Options};
 use crate::process::{Fair, lock, lock_soon, process};
 use crate::receive::Rx;
 use crate::redial::{self, Redial};
-use crate::resolve::resolve;
 use crate::send::Tx;
-use crate::socket::{self, Buffers, Medium, Socket};
+use crate::socket::{self, Medium, Socket};
 use crate::socket_file::SocketFile;
 use crate::switch::Port;
-use crate::wake::{Deadline, Departure, Wake};
+use crate::wake::{Departure, Wake};
 
 #[derive(Default)]
 pub struct Conn {
@@ -456,43 +455,8 @@ fn random_hwaddr() -> [u8; 6] {
 /// Dials, with options that hold before the connection is made.
 pub fn dial(network: &[u8], address: &[u8], options: Options) -> Result<Ref<Conn>> {
     let target = Target::parse(network, address)?;
-    let dialled = connect(&target, options.buffers(), options.dial_deadline());
+    let dialled = dial::dial(&target, options.buffers(), options.dial_deadline());
     redial::open(target, dialled, options)
-}
-
-/// A socket that is connected to a target.
-pub fn connect(target: &Target, buffers: Buffers, deadline: Deadline) -> Result<OwnedFd> {
-    match target {
-        Target::Unix(name) => socket::dial_unix(name, SocketType::STREAM, buffers, deadline),
-        Target::UnixPacket(name) => {
-            socket::dial_unix(name, SocketType::SEQPACKET, buffers, deadline)
-        }
-        Target::Tcp { family, host, port } => dial_tcp(*family, host, *port, buffers, deadline),
-    }
-}
-
-/// Tries every address; the last one's failure is told.
-fn dial_tcp(
-    family: Family,
-    host: &Host,
-    port: u16,
-    buffers: Buffers,
-    deadline: Deadline,
-) -> Result<OwnedFd> {
-    use std::net::{Ipv4Addr, Ipv6Addr};
-    let addresses = match host {
-        Host::Name(name) => resolve(name, port, family, deadline)?,
-        host => host.digits(family, port, Ipv6Addr::LOCALHOST, Ipv4Addr::LOCALHOST),
-    };
-    let mut failed = Error::Resolve("the name has no address of this network".into());
-    for address in addresses {
-        match socket::dial_tcp(address, buffers, deadline) {
-            Err(error @ (Error::Interrupted | Error::Timeout | Error::Again)) => return Err(error),
-            Err(error) => failed = error,
-            connected => return connected,
-        }
-    }
-    Err(failed)
 }
 
 /// Two connections that are each other's peer.

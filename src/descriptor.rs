@@ -2,10 +2,12 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::retry_on_intr;
 
 use crate::error::Result;
+use crate::handle::NONE;
 
 /// Keeps what was opened away from 0 to 2: a host that has closed those, as daemons do, would print
 /// its messages into a network, or read a wake-up away.
@@ -40,5 +42,25 @@ impl Event {
 impl AsFd for Event {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// What a thread waits on that serves many: a set of descriptors, each under a token.
+pub struct Poller {
+    pub epoll: OwnedFd,
+    /// In the set, under [`NONE`]: there is something else to see.
+    pub event: Event,
+}
+
+impl Poller {
+    pub fn new() -> Result<Poller> {
+        let epoll = above_standard(epoll::create(CreateFlags::CLOEXEC)?)?;
+        let event = Event::new()?;
+        epoll::add(&epoll, &event, EventData::new_u64(NONE), EventFlags::IN)?;
+        Ok(Poller { epoll, event })
+    }
+
+    pub fn wake(&self) {
+        self.event.raise();
     }
 }

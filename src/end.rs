@@ -143,6 +143,7 @@ impl Ref<Conn> {
     pub fn end(self, state: &mut State, reason: Error) {
         self.slot.tx_of_own().end(reason.clone());
         state.ended = Some(reason);
+        self.stop_dialling(state);
         if let Some(runner) = self.unplug(state) {
             self.have_close_handler_run(state, runner);
         }

@@ -2,17 +2,17 @@
 //! waits for its connections and listeners at once, and does nothing that could block.
 
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::epoll::{self, EventData, EventFlags};
 
 use crate::buffer::LOOP_ROOM;
-use crate::descriptor::{Event, above_standard};
+use crate::descriptor::Poller;
 use crate::error::{Error, Result};
 use crate::handle::{NONE, Token};
 use crate::process::{lock, process};
@@ -71,26 +71,6 @@ struct Shared {
     looks: Vec<Token>,
     /// Who rests, since the system refused something, and until when.
     resting: Vec<(Instant, Token)>,
-}
-
-/// What the thread waits on.
-struct Poller {
-    epoll: OwnedFd,
-    /// Readable when there is something in `Shared` to see.
-    event: Event,
-}
-
-impl Poller {
-    fn new() -> Result<Poller> {
-        let epoll = above_standard(epoll::create(CreateFlags::CLOEXEC)?)?;
-        let event = Event::new()?;
-        epoll::add(&epoll, &event, EventData::new_u64(NONE), READABLE)?;
-        Ok(Poller { epoll, event })
-    }
-
-    fn wake(&self) {
-        self.event.raise();
-    }
 }
 
 impl Loop {

@@ -3,8 +3,9 @@
 //! QEMU's socket netdevs carry Ethernet frames over plain sockets; here is their other end. What a
 //! C program sees is in [`capi`] and `include/qnet.h`; below it is a library that C has no part in.
 //! `handle` and `process` hold the objects; `conn`, `listener` and `hub` are the objects; `send`,
-//! `cork`, `receive`, `poll`, `handler`, `end` and `redial` are what is done with a connection. `link` and
-//! `hub` plug connections into a `switch`, whose `table` learns, and which a loop of `forward` runs.
+//! `cork`, `receive`, `poll`, `handler`, `end`, `redial` and `carrier` are what is done with a
+//! connection. `dialler` is the thread that dials again. `link` and `hub` plug connections into a
+//! `switch`, whose `table` learns, and which a loop of `forward` runs. `dial` and `resolve` reach a peer.
 //! `frame`, `buffer`, `memory`, `address`, `netdev`, `descriptor`, `socket`, `socket_file`, `wake` and `thread`
 //! know of none of that.
 
@@ -18,10 +19,13 @@ pub mod address;
 mod buffer;
 mod callback;
 pub mod capi;
+mod carrier;
 mod conn;
 mod cork;
 mod descriptor;
 mod dgram;
+mod dial;
+mod dialler;
 mod end;
 mod error;
 mod forward;

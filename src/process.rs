@@ -11,10 +11,12 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
 use crate::buffer::Rooms;
 use crate::conn::Conn;
+use crate::dialler::Dialler;
 use crate::forward::Loops;
 use crate::handle::Table;
 use crate::hub::Hub;
 use crate::listener::Listener;
+use crate::resolve::Lookups;
 use crate::send::Gather;
 use crate::service::Service;
 
@@ -25,6 +27,8 @@ pub struct Process {
     pub listeners: Table<Listener>,
     pub hubs: Table<Hub>,
     pub service: Service,
+    pub dialler: Dialler,
+    pub lookups: Lookups,
     pub loops: Loops,
     pub gather: Gather,
     pub rooms: Rooms,

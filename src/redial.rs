@@ -1,8 +1,9 @@
 //! Dialling again: a connection that outlives its peers.
 //!
 //! Where the stream of such a connection ends, the connection goes down: it gets a socket that
-//! nothing ever comes from, and what is sent is lost, so that nothing else has to know. A thread of
-//! its own tells the state handler, waits, dials, gives it the new socket, and tells again.
+//! nothing ever comes from, and what is sent is lost, so that nothing else has to know. The thread
+//! that dials (see `dialler`) has the state handler told (see `carrier`), waits, dials, gives it the
+//! new socket, and has that told.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -14,18 +15,17 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 
 use crate::address::{Address, Target};
-use crate::callback::{self, Doing, StateHandler};
-use crate::conn::{self, ClosePhase, Conn, State};
-use crate::descriptor::above_standard;
+use crate::carrier::Carrier;
+use crate::conn::{self, Conn, State};
+use crate::descriptor::{Poller, above_standard};
+use crate::dial::{Attempt, Order};
 use crate::error::{Error, Result};
 use crate::handle::{NONE, Ref};
-use crate::handler;
 use crate::options::{self, Options};
-use crate::process::{Process, process};
+use crate::process::process;
 use crate::send::Tx;
 use crate::socket::Socket;
-use crate::thread;
-use crate::wake::{Deadline, PollFds};
+use crate::wake::Deadline;
 
 /// How long one attempt may take, unless the caller has said so.
 const ATTEMPT: Duration = Duration::from_secs(10);
@@ -33,25 +33,36 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 /// How long to wait for a handler that was taken away, before the service thread looks again.
 const AGAIN: Duration = Duration::from_millis(20);
 
+/// How long to wait where the system refuses a thread for the state handler.
+const REST: Duration = Duration::from_millis(50);
+
 /// What a connection that was dialled needs to be dialled again.
 pub struct Redial {
     target: Arc<Target>,
-    /// Its socket while it is down; there since it was first to be dialled again.
-    absent: Option<Arc<Socket>>,
+    /// There since it was first to be dialled again, until the handle is gone.
+    reserve: Option<Reserve>,
     given: Given,
-    handler: Option<StateHandler>,
-    /// Whether the handler was set after the last call had begun; whether that call still runs; and
-    /// how often one has begun.
-    is_handler_new: bool,
-    is_telling: bool,
-    calls: u64,
+    pub carrier: Carrier,
     /// There while it is down.
     down: Option<Down>,
-    /// Whether there is the thread, and what it does next.
-    thread: bool,
     next: Next,
     /// How often it came up.
     reconnects: u64,
+}
+
+/// What going down takes, had beforehand: there may be no descriptor then.
+struct Reserve {
+    /// Its socket while it is down.
+    absent: Arc<Socket>,
+    /// What the thread that dials waits on.
+    poller: Arc<Poller>,
+}
+
+impl Reserve {
+    fn new(peer: Address) -> Result<Reserve> {
+        let absent = Arc::new(Socket::absent(peer)?);
+        Ok(Reserve { absent, poller: process().dialler.poller()? })
+    }
 }
 
 struct Down {
@@ -68,34 +79,31 @@ enum Given {
     Follow(OwnedFd),
 }
 
-/// The thread's next step.
+/// What is done next for the connection.
 enum Next {
     TellDown,
     Dial,
     TellUp,
-    /// It ends, unless the connection has gone down since.
+    /// Nothing, unless the connection has gone down since.
     Look,
 }
 
-/// What the thread does outside locks. Plain data, as a handler's.
-#[derive(Clone, Copy)]
-enum Step {
-    Tell { handler: StateHandler, up: bool },
-    Stop,
+/// What the thread that dials is to do for it now.
+enum Plan {
+    Wait(Deadline),
+    Begin(Order),
+    /// The attempt that is under way.
+    GoOn,
 }
 
 impl Redial {
     fn of(target: Target) -> Redial {
         Redial {
             target: Arc::new(target),
-            absent: None,
+            reserve: None,
             given: Given::None,
-            handler: None,
-            is_handler_new: false,
-            is_telling: false,
-            calls: 0,
+            carrier: Carrier::default(),
             down: None,
-            thread: false,
             next: Next::Look,
             reconnects: 0,
         }
@@ -108,7 +116,7 @@ impl Redial {
     /// The handle is gone. Returns the socket that stood for none.
     pub fn close(&mut self) -> Option<Arc<Socket>> {
         self.given = Given::None;
-        self.absent.take()
+        self.reserve.take().map(|reserve| reserve.absent)
     }
 }
 
@@ -120,15 +128,16 @@ pub fn open(target: Target, dialled: Result<OwnedFd>, options: Options) -> Resul
     match dialled {
         Ok(fd) => {
             if redials {
-                redial.absent = Some(Arc::new(Socket::absent(peer)?));
+                redial.reserve = Some(Reserve::new(peer)?);
             }
             let conn = conn::open(Socket::tuned(fd, options.buffers())?, options, None)?;
             conn.slot.state_of_own().redial = Some(redial);
             Ok(conn)
         }
         Err(reason) if redials && is_absence(&reason) => {
+            let poller = process().dialler.poller()?;
             let conn = conn::open(Socket::absent(peer)?, options, None)?;
-            conn.begin_down(redial, reason).inspect_err(|_| conn.discard())?;
+            conn.begin_down(redial, poller, reason).inspect_err(|_| conn.discard())?;
             Ok(conn)
         }
         Err(error) => Err(error),
@@ -181,7 +190,7 @@ impl State {
 
     /// Whether the state handler is running.
     pub fn is_telling(&self) -> bool {
-        self.redial.as_ref().is_some_and(|redial| redial.is_telling)
+        self.redial.as_ref().is_some_and(|redial| redial.carrier.is_telling())
     }
 
     /// The descriptor that follows the socket; `None` where the caller is to have the socket itself.
@@ -193,8 +202,8 @@ impl State {
         if let Given::Follow(follow) = &redial.given {
             return Ok(Some(follow.as_raw_fd()));
         }
-        let Some(absent) = redial.absent.as_ref().filter(|_| self.options.reconnects().is_some())
-        else {
+        let reserve = redial.reserve.as_ref().filter(|_| self.options.reconnects().is_some());
+        let Some(Reserve { absent, .. }) = reserve else {
             redial.given = Given::Socket;
             return Ok(None);
         };
@@ -217,16 +226,16 @@ fn add(follow: &OwnedFd, socket: &Socket) -> Result<()> {
 /// Going down and coming up. The state's lock is held.
 impl Ref<Conn> {
     /// Begins without a peer: what waits is to be dialled.
-    fn begin_down(self, mut redial: Box<Redial>, reason: Error) -> Result<()> {
+    fn begin_down(self, mut redial: Box<Redial>, poller: Arc<Poller>, reason: Error) -> Result<()> {
         let mut state = self.slot.state_of_own();
+        process().dialler.watch(self.token, &poller)?;
         let absent = state.socket().clone();
         self.slot.tx_of_own().go_down(absent.clone());
-        redial.absent = Some(absent);
+        redial.reserve = Some(Reserve { absent, poller });
         redial.down = Some(Down { reason: as_end(reason), since: Instant::now() });
         redial.next = Next::Dial;
-        redial.thread = true;
         state.redial = Some(redial);
-        start(self)
+        Ok(())
     }
 
     /// Goes down instead of ending, if the connection is dialled again. Returns whether it is.
@@ -238,16 +247,13 @@ impl Ref<Conn> {
         let Some(redial) = &mut state.redial else {
             return false;
         };
-        let Some(absent) = redial.absent.clone() else {
+        let Some(Reserve { absent, poller }) = &redial.reserve else {
             return false;
         };
-        if !redial.thread {
-            if start(self).is_err() {
-                return false;
-            }
-            redial.thread = true;
-            redial.next = Next::TellDown;
+        if process().dialler.watch(self.token, poller).is_err() {
+            return false;
         }
+        let absent = absent.clone();
         redial.down = Some(Down { reason: reason.clone(), since: Instant::now() });
         if let Given::Follow(follow) = &redial.given {
             // Taking a descriptor out of the set cannot fail.
@@ -325,110 +331,24 @@ impl Ref<Conn> {
         if matches!(redial.given, Given::Socket) {
             return Err(Error::Busy("qnet_fd() has given out the socket itself"));
         }
-        if redial.absent.is_none() {
-            redial.absent = Some(Arc::new(Socket::absent(peer)?));
+        if redial.reserve.is_none() {
+            redial.reserve = Some(Reserve::new(peer)?);
         }
         // The thread may be waiting for another time.
-        self.slot.changed(state);
-        Ok(())
-    }
-}
-
-/// The state handler.
-impl Ref<Conn> {
-    /// Sets what is called when the connection has gone down or come up, or nothing. Returns when
-    /// the handler before is not running and never will again, where this thread may wait for that.
-    pub fn set_state_handler(self, handler: Option<StateHandler>) -> Result<()> {
-        let mut state = self.state()?;
-        let redial = state.redial.as_mut();
-        let redial = redial.ok_or(Error::Unsupported("the connection was not dialled"))?;
-        redial.handler = handler;
-        redial.is_handler_new = true;
-        let calls = redial.calls;
-        if !state.options.wait() || callback::inside() {
-            return Ok(());
-        }
-        let is_before = |redial: &Redial| redial.is_telling && redial.calls == calls;
-        while state.is_of(self.token) && state.redial.as_deref().is_some_and(is_before) {
-            let socket = state.socket().clone();
-            let epoch = socket.wake.epoch();
-            drop(state);
-            socket.wake.wait_change(epoch);
-            state = self.slot.state_of_own();
-        }
+        process().dialler.look(self.token);
         Ok(())
     }
 
-    /// The state handler has returned. Returns whether its thread is to go on as the connection's
-    /// own.
-    fn told(self) -> bool {
-        let mut state = self.slot.state_of_own();
-        if let Some(redial) = &mut state.redial {
-            redial.is_telling = false;
-        }
-        let goes_on = self.leaves_close_handler(&state);
-        state.thread |= goes_on;
-        self.slot.changed(&state);
-        self.slot.free_if_unused(state);
-        goes_on
-    }
-
-    /// The state handler has ended its thread. It is none any more, unless another was set meanwhile.
-    pub fn state_handler_died(self, state: &mut State) {
-        let leaves_close_handler = self.leaves_close_handler(state);
-        let is_ended = state.ended.is_some();
-        let Some(redial) = &mut state.redial else {
-            return;
-        };
-        redial.is_telling = false;
-        if !redial.is_handler_new {
-            redial.handler = None;
-        }
-        redial.thread = !is_ended && start(self).is_ok();
-        let is_stranded = !is_ended && !redial.thread;
-        if let Some(down) = redial.down.as_ref().filter(|_| is_stranded) {
-            let reason = down.reason.clone();
-            self.end_as_found(state, reason);
-        }
-        if leaves_close_handler {
-            state.thread = handler::start_thread(self).is_ok();
-        }
-    }
-
-    /// Whether the close handler waits for the state handler, with nobody else to call it.
-    fn leaves_close_handler(self, state: &State) -> bool {
-        let waits = match state.close_phase {
-            ClosePhase::Pending => !state.is_of(self.token),
-            phase => phase == ClosePhase::Due,
-        };
-        waits && !state.thread
-    }
-}
-
-fn start(conn: Ref<Conn>) -> Result<()> {
-    let process = process();
-    thread::spawn(c"qnet-redial", move || run(conn, process))
-}
-
-/// The thread. Nothing with a destructor lives here across a callback, which may unwind past.
-fn run(conn: Ref<Conn>, process: &'static Process) {
-    while let Some(Step::Tell { handler, up }) = guarded(conn, || conn.next_redial_step()) {
-        let is_same = callback::run(conn, Doing::State, || {
-            // SAFETY: the promise made with the handler.
-            unsafe { (handler.call)(handler.user.0, up.into()) };
-        });
-        if !is_same {
-            return;
-        }
-        if guarded(conn, || conn.told()) == Some(true) {
-            handler::run(conn, process);
-            return;
+    /// The connection has ended, and so does what the thread that dials does for it.
+    pub fn stop_dialling(self, state: &State) {
+        if state.redial.is_some() {
+            process().dialler.look(self.token);
         }
     }
 }
 
-/// Runs the library's own part of the thread; a panic in it ends the connection, not the process.
-fn guarded<R>(conn: Ref<Conn>, step: impl FnOnce() -> R) -> Option<R> {
+/// Runs the library's own part of a thread; a panic in it ends the connection, not the process.
+pub fn guarded<R>(conn: Ref<Conn>, step: impl FnOnce() -> R) -> Option<R> {
     let done = catch_unwind(AssertUnwindSafe(step));
     if done.is_err()
         && let Ok(mut state) = conn.state()
@@ -438,59 +358,59 @@ fn guarded<R>(conn: Ref<Conn>, step: impl FnOnce() -> R) -> Option<R> {
     done.ok()
 }
 
+/// The thread that dials.
 impl Ref<Conn> {
-    /// Goes on until there is something to tell, or nothing more to do.
-    fn next_redial_step(self) -> Step {
+    /// Its turn for the connection, with the attempt under way, if there is one. Returns until when it
+    /// waits, unless there is something new; or `None` where there is nothing more to do.
+    pub fn redial_turn(
+        self,
+        attempt: &mut Option<Attempt>,
+        poller: &Arc<Poller>,
+    ) -> Option<Deadline> {
+        guarded(self, || {
+            loop {
+                match self.plan(attempt.is_some())? {
+                    Plan::Wait(until) => return Some(until),
+                    Plan::Begin(order) => {
+                        *attempt = Some(Attempt::new(order, self.token, poller.clone()));
+                    }
+                    Plan::GoOn => {}
+                }
+                let dialling = attempt.as_mut()?;
+                let Some(dialled) = dialling.turn() else {
+                    return Some(dialling.deadline());
+                };
+                *attempt = None;
+                self.dialled(dialled);
+            }
+        })
+        .flatten()
+    }
+
+    fn plan(self, is_dialling: bool) -> Option<Plan> {
+        let mut guard = self.state().ok()?;
+        let state = &mut *guard;
+        if state.ended.is_some() {
+            return None;
+        }
+        let redial = state.redial.as_mut()?;
         loop {
-            let Ok(mut guard) = self.state() else {
-                return Step::Stop;
-            };
-            let state = &mut *guard;
-            let Some(redial) = &mut state.redial else {
-                return Step::Stop;
-            };
-            let up = match redial.next {
-                _ if state.ended.is_some() => {
-                    redial.thread = false;
-                    return Step::Stop;
+            match redial.next {
+                _ if redial.carrier.is_busy() => return Some(Plan::Wait(Deadline::Never)),
+                Next::TellDown if redial.carrier.tell(self, false) => redial.next = Next::Dial,
+                Next::TellUp if redial.carrier.tell(self, true) => redial.next = Next::Look,
+                Next::TellDown | Next::TellUp => {
+                    return Some(Plan::Wait(Deadline::after(REST)));
                 }
-                Next::TellDown => {
-                    redial.next = Next::Dial;
-                    false
-                }
-                Next::TellUp => {
-                    redial.next = Next::Look;
-                    true
-                }
-                Next::Look if redial.down.is_some() => {
-                    redial.next = Next::TellDown;
-                    continue;
-                }
-                Next::Look => {
-                    redial.thread = false;
-                    return Step::Stop;
-                }
-                Next::Dial => {
-                    drop(guard);
-                    self.wait_and_dial();
-                    continue;
-                }
-            };
-            if let Some(handler) = redial.handler {
-                redial.is_handler_new = false;
-                redial.is_telling = true;
-                redial.calls += 1;
-                return Step::Tell { handler, up };
+                Next::Look if redial.down.is_none() => return None,
+                Next::Look => redial.next = Next::TellDown,
+                Next::Dial if is_dialling => return Some(Plan::GoOn),
+                Next::Dial => return redial.plan_dial(&state.options),
             }
         }
     }
 
-    /// Waits until it is time to dial, or something changes; and dials.
-    fn wait_and_dial(self) {
-        let Some((target, buffers, deadline)) = self.due_dial() else {
-            return;
-        };
-        let dialled = conn::connect(&target, buffers, deadline);
+    fn dialled(self, dialled: Result<OwnedFd>) {
         // It may have ended meanwhile, and then what was dialled goes with this call.
         let Ok(mut state) = self.state() else {
             return;
@@ -502,24 +422,20 @@ impl Ref<Conn> {
             down.since = Instant::now();
         }
     }
+}
 
-    /// What to dial now; or waits.
-    fn due_dial(self) -> Option<(Arc<Target>, crate::socket::Buffers, Deadline)> {
-        let state = self.state().ok()?;
-        let redial = state.redial.as_ref()?;
-        let due = Deadline::At(redial.down.as_ref()?.since + state.options.reconnects()?);
-        if state.ended.is_none() && due.passed() {
-            let deadline = match state.options.get(options::DIAL_TIMEOUT_MS) {
-                -1 => Deadline::after(ATTEMPT),
-                _ => state.options.dial_deadline(),
-            };
-            return Some((redial.target.clone(), state.options.buffers(), deadline));
+impl Redial {
+    /// To dial now, or when.
+    fn plan_dial(&self, options: &Options) -> Option<Plan> {
+        let due = Deadline::At(self.down.as_ref()?.since + options.reconnects()?);
+        if !due.passed() {
+            return Some(Plan::Wait(due));
         }
-        let socket = state.socket().clone();
-        let epoch = socket.wake.epoch();
-        drop(state);
-        // What it fails for only makes it look again.
-        let _ = socket.wake.wait_fds(epoch, PollFds::new(), due);
-        None
+        let deadline = match options.get(options::DIAL_TIMEOUT_MS) {
+            -1 => Deadline::after(ATTEMPT),
+            _ => options.dial_deadline(),
+        };
+        let (target, buffers) = (self.target.clone(), options.buffers());
+        Some(Plan::Begin(Order { target, buffers, deadline }))
     }
 }

@@ -1,5 +1,7 @@
-//! Names to addresses, on a thread of their own: the system's resolver cannot be woken.
+//! Names to addresses, on threads of their own: the system's resolver cannot be woken. A name is
+//! looked up once at a time, for all who want it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex};
 
@@ -7,15 +9,84 @@ use rustix::io::Errno;
 
 use crate::address::Family;
 use crate::error::{Error, Result};
-use crate::process::lock;
+use crate::handle::Token;
+use crate::process::{lock, process};
 use crate::socket;
 use crate::thread;
 use crate::wake::{Deadline, PollFds, Wake, Woken};
 
+/// The look-ups that are under way, by name.
 #[derive(Default)]
-struct Lookup {
-    answer: Mutex<Option<std::io::Result<Vec<IpAddr>>>>,
+pub struct Lookups(Mutex<BTreeMap<String, Arc<Lookup>>>);
+
+/// One look-up, which goes on though nobody waits for it any more. Its answer is for those who came
+/// before it was there.
+#[derive(Default)]
+pub struct Lookup {
+    progress: Mutex<Progress>,
     wake: Wake,
+}
+
+#[derive(Default)]
+struct Progress {
+    answer: Option<Result<Vec<IpAddr>>>,
+    /// The connections that the thread that dials is to look at then.
+    conns: BTreeSet<Token>,
+}
+
+impl Lookups {
+    /// The look-up of `name` that is under way, or a new one.
+    pub fn join(&'static self, name: &str) -> Result<Arc<Lookup>> {
+        let mut all = lock(&self.0);
+        if let Some(lookup) = all.get(name) {
+            return Ok(lookup.clone());
+        }
+        let lookup = Arc::new(Lookup::default());
+        let (threads, asked) = (lookup.clone(), name.to_owned());
+        thread::spawn(c"qnet-resolve", move || {
+            let answer = ask(&asked);
+            lock(&self.0).remove(&asked);
+            threads.give(answer);
+        })?;
+        all.insert(name.to_owned(), lookup.clone());
+        Ok(lookup)
+    }
+}
+
+impl Lookup {
+    /// The answer. Where there is none yet, the thread that dials looks at `conn` when there is.
+    pub fn answer_or_look(&self, conn: Token) -> Option<Result<Vec<IpAddr>>> {
+        let mut progress = lock(&self.progress);
+        if progress.answer.is_none() {
+            progress.conns.insert(conn);
+        }
+        progress.answer.clone()
+    }
+
+    fn wait(&self, deadline: Deadline) -> Result<Vec<IpAddr>> {
+        loop {
+            let epoch = self.wake.epoch();
+            if let Some(answer) = lock(&self.progress).answer.clone() {
+                return answer;
+            }
+            if deadline.passed()
+                || self.wake.wait_fds(epoch, PollFds::new(), deadline)? == Woken::TimedOut
+            {
+                return Err(deadline.error());
+            }
+        }
+    }
+
+    fn give(&self, answer: Result<Vec<IpAddr>>) {
+        let mut progress = lock(&self.progress);
+        progress.answer = Some(answer);
+        let conns = std::mem::take(&mut progress.conns);
+        drop(progress);
+        self.wake.raise();
+        for conn in conns {
+            process().dialler.look(conn);
+        }
+    }
 }
 
 /// The addresses of `name` that `family` admits, in the resolver's order.
@@ -25,27 +96,12 @@ pub fn resolve(
     family: Family,
     deadline: Deadline,
 ) -> Result<Vec<SocketAddr>> {
-    let lookup = Arc::new(Lookup::default());
-    start(lookup.clone(), name.to_owned())?;
-    let answer = loop {
-        let epoch = lookup.wake.epoch();
-        if let Some(answer) = lock(&lookup.answer).take() {
-            break answer;
-        }
-        if deadline.passed()
-            || lookup.wake.wait_fds(epoch, PollFds::new(), deadline)? == Woken::TimedOut
-        {
-            return Err(deadline.error());
-        }
-    };
-    let addresses = answer.map_err(|error| match Errno::from_io_error(&error) {
-        Some(errno) => Error::Os(errno),
-        // Without a descriptor the resolver says that there is no such name.
-        None => match socket::check_descriptors() {
-            Err(error) => error,
-            Ok(()) => Error::Resolve(error.to_string()),
-        },
-    })?;
+    let addresses = process().lookups.join(name)?.wait(deadline)?;
+    admitted(addresses, port, family)
+}
+
+/// Those of a name's addresses that `family` admits.
+pub fn admitted(addresses: Vec<IpAddr>, port: u16, family: Family) -> Result<Vec<SocketAddr>> {
     let mut addresses: Vec<SocketAddr> =
         addresses.into_iter().map(|ip| (ip, port).into()).collect();
     addresses.retain(|address| family.admits(address));
@@ -55,10 +111,16 @@ pub fn resolve(
     Ok(addresses)
 }
 
-fn start(lookup: Arc<Lookup>, name: String) -> Result<()> {
-    thread::spawn(c"qnet-resolve", move || {
-        let answer = (name.as_str(), 0).to_socket_addrs();
-        *lock(&lookup.answer) = Some(answer.map(|all| all.map(|address| address.ip()).collect()));
-        lookup.wake.raise();
-    })
+/// Asks the system's resolver, and waits for it.
+fn ask(name: &str) -> Result<Vec<IpAddr>> {
+    let answer = (name, 0).to_socket_addrs();
+    let addresses = answer.map_err(|error| match Errno::from_io_error(&error) {
+        Some(errno) => Error::Os(errno),
+        // Without a descriptor the resolver says that there is no such name.
+        None => match socket::check_descriptors() {
+            Err(error) => error,
+            Ok(()) => Error::Resolve(error.to_string()),
+        },
+    })?;
+    Ok(addresses.map(|address| address.ip()).collect())
 }

@@ -1,5 +1,5 @@
-//! Every system call on sockets. No call here raises SIGPIPE, waits (a dial
-//! excepted), or leaves a descriptor open across `exec`.
+//! Every system call on sockets but those of dialling. No call here raises SIGPIPE, waits, or leaves a
+//! descriptor open across `exec`.
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
@@ -26,7 +26,7 @@ use crate::options::Options;
 use crate::process::lock;
 use crate::remote::Remote;
 use crate::socket_file::{SocketFile, take_name};
-use crate::wake::{self, Deadline, Departure, Last, Wake, Woken};
+use crate::wake::{Departure, Last, Wake};
 
 /// Requests that may wait to be accepted; the system's own limit (`somaxconn`) is lower as a rule.
 pub const BACKLOG: i32 = 4096;
@@ -38,11 +38,7 @@ const UNIX_SNDBUF: usize = 1 << 20;
 /// The buffers of a UDP socket: what finds the receiver's full is lost.
 const UDP_BUFFER: usize = 4 << 20;
 
-/// The longest that one `connect` of a Unix socket waits for room in the backlog. Finite, since a
-/// wait without an end is resumed after a signal handler with SA_RESTART.
-const CONNECT_SLICE: Duration = Duration::from_secs(3600);
-
-const CLOEXEC: SocketFlags = SocketFlags::CLOEXEC;
+pub const CLOEXEC: SocketFlags = SocketFlags::CLOEXEC;
 
 /// What a connection is made of, shared by all who use or wait on it; closed with the last of them.
 pub struct Socket {
@@ -423,7 +419,7 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    fn apply(self, fd: &OwnedFd) -> Result<()> {
+    pub fn apply(self, fd: &OwnedFd) -> Result<()> {
         if let Some(bytes) = self.send {
             sockopt::set_socket_send_buffer_size(fd, bytes)?;
         }
@@ -443,97 +439,17 @@ pub fn datagram_socket(family: AddressFamily) -> Result<OwnedFd> {
 }
 
 /// One that does not block.
-fn nonblocking_socket(family: AddressFamily, kind: SocketType) -> Result<OwnedFd> {
+pub fn nonblocking_socket(family: AddressFamily, kind: SocketType) -> Result<OwnedFd> {
     open_socket(family, kind, CLOEXEC | SocketFlags::NONBLOCK)
 }
 
-fn open_socket(family: AddressFamily, kind: SocketType, flags: SocketFlags) -> Result<OwnedFd> {
+pub fn open_socket(family: AddressFamily, kind: SocketType, flags: SocketFlags) -> Result<OwnedFd> {
     above_standard(rustix::net::socket_with(family, kind, flags, None)?)
 }
 
 pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
     let (a, b) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, CLOEXEC, None)?;
     Ok((above_standard(a)?, above_standard(b)?))
-}
-
-/// Why a dial of one address failed.
-fn dial_error(errno: Errno) -> Error {
-    match errno {
-        // A socket file that is not there is nobody's yet.
-        Errno::CONNREFUSED | Errno::NOENT => Error::Refused(errno),
-        Errno::INTR => Error::Interrupted,
-        errno => Error::Os(errno),
-    }
-}
-
-pub fn dial_tcp(
-    address: std::net::SocketAddr,
-    buffers: Buffers,
-    deadline: Deadline,
-) -> Result<OwnedFd> {
-    let fd = connect_tcp(address, buffers, deadline)?;
-    // Where nobody listens on a port that the system gives to who connects, it may be this socket's
-    // own: TCP then connects it to itself, and nobody could listen there any more.
-    match (rustix::net::getsockname(&fd), rustix::net::getpeername(&fd)) {
-        (Ok(here), Ok(Some(there))) if here == there => {
-            // A reset frees the port at once.
-            sockopt::set_socket_linger(&fd, Some(Duration::ZERO))?;
-            Err(dial_error(Errno::CONNREFUSED))
-        }
-        _ => Ok(fd),
-    }
-}
-
-fn connect_tcp(
-    address: std::net::SocketAddr,
-    buffers: Buffers,
-    deadline: Deadline,
-) -> Result<OwnedFd> {
-    let fd = nonblocking_socket(family_of(&address), SocketType::STREAM)?;
-    buffers.apply(&fd)?;
-    match rustix::net::connect(&fd, &address) {
-        Err(Errno::INPROGRESS) => {}
-        connected => return connected.map(|()| fd).map_err(dial_error),
-    }
-    // Nobody else knows the socket, so nothing but it, a signal or the time can end this.
-    let wake = Wake::default();
-    loop {
-        if deadline.passed() {
-            return Err(deadline.error());
-        }
-        let woken = wake.wait_fd(wake.epoch(), fd.as_fd(), PollFlags::OUT, deadline)?;
-        if woken == Woken::Something && rustix::net::getpeername(&fd).is_ok() {
-            return Ok(fd);
-        }
-        sockopt::socket_error(&fd)?.map_err(dial_error)?;
-    }
-}
-
-/// A `connect` that finds the backlog full cannot be polled for, so this one waits in the kernel.
-pub fn dial_unix(
-    name: &UnixName,
-    kind: SocketType,
-    buffers: Buffers,
-    deadline: Deadline,
-) -> Result<OwnedFd> {
-    let address = name.to_socket_address()?;
-    let fd = open_socket(AddressFamily::UNIX, kind, CLOEXEC)?;
-    wake::prepare_to_wait();
-    buffers.apply(&fd)?;
-    loop {
-        let slice = deadline.left().unwrap_or(CONNECT_SLICE).min(CONNECT_SLICE);
-        // Zero would be no limit.
-        let slice = slice.max(Duration::from_micros(1));
-        sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, Some(slice))?;
-        match rustix::net::connect(&fd, &address) {
-            Ok(()) => break,
-            Err(Errno::AGAIN) if deadline.passed() => return Err(deadline.error()),
-            Err(Errno::AGAIN) => {}
-            Err(errno) => return Err(dial_error(errno)),
-        }
-    }
-    sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, None)?;
-    Ok(fd)
 }
 
 fn check_connected(fd: BorrowedFd<'_>) -> Result<()> {
