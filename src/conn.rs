@@ -20,7 +20,7 @@ use crate::frame::Run;
 use crate::handle::{NONE, Object, Ref, Token};
 use crate::netdev;
 use crate::options::{self, Holder, Options};
-use crate::process::{Fair, lock, lock_soon, process};
+use crate::process::{Fair, lock, process};
 use crate::receive::Rx;
 use crate::redial::{self, Redial};
 use crate::resolve::resolve;
@@ -293,7 +293,7 @@ impl Ref<Conn> {
 
     /// The sending part, if the handle is live.
     pub fn tx(self) -> Result<MutexGuard<'static, Tx>> {
-        let tx = lock_soon(&self.slot.tx);
+        let tx = lock(&self.slot.tx);
         if tx.token == self.token { Ok(tx) } else { Err(Error::Handle) }
     }
 

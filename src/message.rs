@@ -559,10 +559,7 @@ impl Messages {
                 Verdict::Unsegmented
             }
             (_, Errno::MSGSIZE | Errno::INVAL) => Verdict::OneLost,
-            (_, Errno::NOBUFS | Errno::NOMEM) if tries < TRIES => {
-                std::thread::yield_now();
-                Verdict::Again
-            }
+            (_, Errno::NOBUFS | Errno::NOMEM) if tries < TRIES => Verdict::Again,
             // That of a message before.
             (Messages::Udp(_), _) if tries < TRIES => Verdict::Again,
             (_, Errno::NOBUFS | Errno::NOMEM) => Verdict::OneLost,

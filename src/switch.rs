@@ -592,10 +592,6 @@ impl Outlet {
             // Failing, what waits goes with what comes next.
             let _ = self.watch(runner, self.interest | WRITABLE);
         }
-        if is_full && limit < usize::MAX {
-            // Reading goes on, and who is to read there may be waiting for this processor.
-            std::thread::yield_now();
-        }
         dropped
     }
 }
