@@ -4,7 +4,8 @@
 //! C program sees is in [`capi`] and `include/qnet.h`; below it is a library that C has no part in.
 //! `handle` and `process` hold the objects; `conn`, `listener` and `hub` are the objects; `send`,
 //! `cork`, `receive`, `handler`, `end` and `redial` are what is done with a connection. `link` and
-//! `hub` plug connections into a `switch`, whose `table` learns, and which a loop of `forward` runs.
+//! `hub` make a `port` of a `switch` of a connection; its `table` learns, a loop of `forward` runs it,
+//! and what that cannot send at once waits in an `inbox`.
 //! `frame`, `memory`, `address`, `netdev`, `descriptor`, `socket`, `socket_file`, `wake` and `thread`
 //! know of none of that.
 
@@ -28,6 +29,7 @@ mod frame;
 mod handle;
 mod handler;
 mod hub;
+mod inbox;
 mod link;
 mod listener;
 mod memory;
@@ -35,6 +37,7 @@ mod message;
 mod mmsg;
 mod netdev;
 mod options;
+mod port;
 mod process;
 mod receive;
 mod redial;

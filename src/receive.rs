@@ -14,9 +14,9 @@ use crate::frame::{self, Front, PREFIX, Run};
 use crate::handle::Ref;
 use crate::memory::{Memory, as_room};
 use crate::mmsg::{MESSAGES, SLOT};
+use crate::port::PLUGGED;
 use crate::process::{lock, process};
 use crate::socket::{Got, Read, Socket};
-use crate::switch::PLUGGED;
 use crate::wake::{Deadline, PollFds, Wake, Woken};
 
 /// A buffer for a trickle of frames, and one for a stream of them.
@@ -138,6 +138,11 @@ impl Buffer {
 }
 
 impl Rx {
+    /// That of a connection which receives no more, for that reason.
+    pub fn failed(reason: Error) -> Rx {
+        Rx { found: Some(Found::Failed(reason)), ..Rx::default() }
+    }
+
     /// The bytes received and not yet used: whole frames, then perhaps a part of one.
     pub fn unread(&self) -> &[u8] {
         self.buffer.unread()
