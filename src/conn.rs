@@ -22,21 +22,26 @@ use crate::end::Finish;
 use crate::error::{Error, Result};
 use crate::frame::Run;
 use crate::handle::{NONE, Object, Ref, Token};
+use crate::inbox::{Inbox, TxGuard};
 use crate::netdev;
 use crate::options::{self, Holder, Options};
-use crate::process::{Fair, lock, lock_soon, process};
+use crate::port::Port;
+use crate::process::{Fair, lock, process, try_lock};
 use crate::receive::Rx;
 use crate::redial::{self, Redial};
 use crate::send::Tx;
 use crate::socket::{self, Medium, Socket};
 use crate::socket_file::SocketFile;
-use crate::switch::Port;
 use crate::wake::{Departure, Wake};
 
 #[derive(Default)]
 pub struct Conn {
     state: Fair<State>,
     tx: Mutex<Tx>,
+    /// What a loop has for the sending part while somebody else holds that.
+    pub inbox: Inbox,
+    /// Where it is plugged in, for the loop, which does not wait for the state. Changed under that.
+    pub place: Mutex<Option<Port>>,
     pub rx_counts: RxCounts,
     /// Tells the delivering thread to look at the state again before its next frame. Acquire and
     /// Release, and what it stands for is read under the state's lock.
@@ -135,7 +140,8 @@ impl Drop for Living {
     }
 }
 
-/// Counts of receiving. One writer at a time: who holds the state's lock, or the delivering thread.
+/// Counts of receiving. One writer at a time: who holds the state's lock, or that of the switch that it
+/// is plugged into, or the delivering thread.
 #[derive(Default)]
 pub struct RxCounts {
     pub frames: Counter,
@@ -292,9 +298,19 @@ impl Conn {
         self.state.lock()
     }
 
+    /// The state if nobody holds it, whichever connection the slot stands for.
+    pub fn try_state(&self) -> Option<MutexGuard<'_, State>> {
+        self.state.try_lock()
+    }
+
     /// The sending part, for who holds the state of the same connection.
-    pub fn tx_of_own(&self) -> MutexGuard<'_, Tx> {
-        lock(&self.tx)
+    pub fn tx_of_own(&self) -> TxGuard<'_> {
+        TxGuard::of(lock(&self.tx), &self.inbox)
+    }
+
+    /// The same for a loop, if nobody holds it.
+    pub fn try_tx(&self) -> Option<MutexGuard<'_, Tx>> {
+        try_lock(&self.tx)
     }
 
     /// Keeps the hint in step with the options that sending was given.
@@ -315,6 +331,7 @@ impl Conn {
         state.delivering = false;
         state.rx.end_delivery(self.delivered.load(Ordering::Relaxed));
         if let Some(port) = &state.port {
+            port.begin_reading(std::mem::take(&mut state.rx));
             port.switch.runner.look(state.token);
         }
     }
@@ -338,8 +355,8 @@ impl Ref<Conn> {
     }
 
     /// The sending part, if the handle is live.
-    pub fn tx(self) -> Result<MutexGuard<'static, Tx>> {
-        let tx = lock_soon(&self.slot.tx);
+    pub fn tx(self) -> Result<TxGuard<'static>> {
+        let tx = self.slot.tx_of_own();
         if tx.token == self.token { Ok(tx) } else { Err(Error::Handle) }
     }
 
@@ -411,7 +428,7 @@ impl Ref<Conn> {
     /// The same, for who waits until all of it is closed.
     pub fn release(self) -> Released {
         let mut state = self.slot.state.lock();
-        let mut tx = lock(&self.slot.tx);
+        let mut tx = self.slot.tx_of_own();
         state.open = false;
         self.slot.changed(&state);
         *tx = Tx::default();
@@ -431,7 +448,7 @@ pub fn open(socket: Socket, options: Options, living: Option<Living>) -> Result<
 fn open_in(conn: Ref<Conn>, socket: Socket, options: Options, living: Option<Living>) -> Ref<Conn> {
     let socket = Arc::new(socket);
     let mut state = conn.slot.state.lock();
-    let mut tx = lock(&conn.slot.tx);
+    let mut tx = conn.slot.tx_of_own();
     conn.slot.rx_counts.clear();
     *tx = Tx::new(conn.token, socket.clone(), &options);
     conn.slot.hint(&options);
@@ -530,6 +547,8 @@ impl Ref<Conn> {
     pub fn stats(self) -> Result<qnet_stats> {
         let state = self.state()?;
         let rx = &self.slot.rx_counts;
+        // While its loop has a turn, it is about to count.
+        let turn = state.port.as_ref().map(|port| port.switch.lock());
         let mut stats = qnet_stats {
             rx_frames: rx.frames.get(),
             rx_bytes: rx.bytes.get(),
@@ -539,6 +558,7 @@ impl Ref<Conn> {
             reconnects: state.redial.as_ref().map_or(0, |redial| redial.reconnects()),
             ..qnet_stats::default()
         };
+        drop(turn);
         self.slot.tx_of_own().add_to(&mut stats);
         Ok(stats)
     }
@@ -558,7 +578,10 @@ impl Ref<Conn> {
                 remote.expect("it has the option").set_relearning(value != 0);
             }
             _ => {
-                self.slot.tx_of_own().configure(&changed);
+                let mut tx = self.slot.tx_of_own();
+                tx.configure(&changed);
+                self.slot.inbox.fit(tx.fit());
+                drop(tx);
                 self.slot.hint(&changed);
             }
         }

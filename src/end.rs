@@ -11,6 +11,7 @@ use rustix::event::PollFlags;
 use crate::callback::{self, CloseCall};
 use crate::conn::{ClosePhase, Conn, State};
 use crate::error::{Error, Result};
+use crate::forward::REST;
 use crate::frame::{MAX, PREFIX, Skimmer};
 use crate::handle::Ref;
 use crate::memory::as_room;
@@ -141,12 +142,11 @@ impl Finish {
 impl Ref<Conn> {
     /// Marks the connection as ended, for every call from now on. The state's lock is held.
     pub fn end(self, state: &mut State, reason: Error) {
-        self.slot.tx_of_own().end(reason.clone());
-        state.ended = Some(reason);
+        state.ended = Some(reason.clone());
         self.stop_dialling(state);
-        if let Some(runner) = self.unplug(state) {
-            self.have_close_handler_run(state, runner);
-        }
+        // What its loop has for it comes first.
+        self.unplug(state);
+        self.slot.tx_of_own().end(reason);
         self.slot.interrupt.store(true, std::sync::atomic::Ordering::Release);
         self.slot.changed(state);
     }
@@ -357,21 +357,25 @@ impl Ref<Conn> {
     /// A turn of the library's own thread: what is to be waited for, or `None` when nothing is.
     pub fn service_turn(self) -> Option<(std::sync::Arc<Socket>, PollFlags, Deadline)> {
         let mut state = self.state().ok()?;
+        self.end_if_over(&mut state);
+        let is_retried = state.lacks_thread() && !self.start_close_thread(&mut state);
+        let retry = if is_retried { Deadline::after(REST) } else { Deadline::Never };
         let socket = state.socket().clone();
         match self.finish_turn(&mut state) {
-            Some(Turn::Done) => {
-                drop(state);
-                self.give_back_if_over();
-                None
-            }
-            Some(Turn::Wait(events, until)) => Some((socket, events, until)),
-            None => {
+            Some(Turn::Wait(events, until)) => Some((socket, events, until.sooner(retry))),
+            _ if is_retried => Some((socket, PollFlags::empty(), retry)),
+            None if state.ended.is_none() => {
                 if let Some(again) = self.look_for_loss(&mut state) {
                     return Some((socket, PollFlags::empty(), again));
                 }
                 let mut tx = self.slot.tx_of_own();
                 let (events, until) = self.write_due(&mut tx)?;
                 Some((socket, events, until))
+            }
+            _ => {
+                drop(state);
+                self.give_back_if_over();
+                None
             }
         }
     }

@@ -1,11 +1,12 @@
 //! Loops that move frames without the caller: a few threads, which all links and hubs share. Each
-//! waits for its connections and listeners at once, and does nothing that could block.
+//! waits for its connections and listeners at once, and for nothing else: it neither sleeps nor yields,
+//! and of locks that others hold during a system call it only tries whether they are free.
 
 use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
@@ -29,13 +30,15 @@ const EVENTS: usize = 64;
 
 /// How long a listener rests that the system refused a connection, mostly for want of descriptors,
 /// and a connection that it refused a thread for its close handler.
-const REST: Duration = Duration::from_millis(50);
+pub const REST: Duration = Duration::from_millis(50);
 
 /// What the loop waits for of a descriptor.
 pub type Interest = EventFlags;
 pub const NOTHING: Interest = Interest::empty();
 pub const READABLE: Interest = Interest::IN;
 pub const WRITABLE: Interest = Interest::OUT;
+/// It is in the set, to be told of no more than that the peer has left, and that once.
+pub const ADDED: Interest = Interest::ONESHOT;
 
 /// The loops of a process: as many as it has processors, up to [`LOOPS`].
 #[derive(Default)]
@@ -91,7 +94,7 @@ impl Loop {
         let mut shared = lock(&self.shared);
         shared.users -= 1;
         if shared.users == 0 {
-            shared.wake();
+            wake(shared);
         }
     }
 
@@ -103,10 +106,11 @@ impl Loop {
         before: Interest,
         after: Interest,
     ) -> Result<()> {
-        let shared = lock(&self.shared);
-        let Some(Poller { epoll, .. }) = shared.poller.as_deref() else {
+        // No system call is made under the lock, which the loop takes.
+        let Some(poller) = lock(&self.shared).poller.clone() else {
             return Err(Error::Internal("a user of a loop without a thread".into()));
         };
+        let epoll = &poller.epoll;
         let data = EventData::new_u64(token);
         // Not in the set, it is not told of a peer's leaving either.
         match (before == NOTHING, after == NOTHING) {
@@ -122,14 +126,19 @@ impl Loop {
     pub fn look(&self, conn: Token) {
         let mut shared = lock(&self.shared);
         shared.looks.push(conn);
-        shared.wake();
+        wake(shared);
     }
 
     /// Gives a turn in a while, to try again what the system refused.
     pub fn rest(&self, token: Token) {
         let mut shared = lock(&self.shared);
+        let is_first = shared.resting.is_empty();
         if shared.resting.iter().all(|(_, resting)| *resting != token) {
             shared.resting.push((Instant::now() + REST, token));
+        }
+        if is_first {
+            // It may be waiting for longer. Otherwise it wakes up for one that came before.
+            wake(shared);
         }
     }
 
@@ -190,17 +199,18 @@ impl Loop {
             let turn = AssertUnwindSafe(|| conn.forward_turn(self, events, work));
             if catch_unwind(turn).is_err() {
                 *work = Work::default();
-                conn.forwarding_panicked();
+                conn.forwarding_panicked(self);
             }
         }
     }
 }
 
-impl Shared {
-    fn wake(&self) {
-        if let Some(poller) = &self.poller {
-            poller.wake();
-        }
+/// Wakes the thread, once the lock is free again.
+fn wake(shared: MutexGuard<'_, Shared>) {
+    let poller = shared.poller.clone();
+    drop(shared);
+    if let Some(poller) = poller {
+        poller.event.raise();
     }
 }
 

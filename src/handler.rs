@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 use crate::forward::Loop;
 use crate::frame::{self, Front, PREFIX, Run, Walk};
 use crate::handle::Ref;
+use crate::port::PLUGGED;
 use crate::process::{Process, process};
-use crate::switch::PLUGGED;
 use crate::thread;
 use crate::wake::Deadline;
 
@@ -117,10 +117,15 @@ impl Ref<Conn> {
             return;
         }
         state.close_phase = ClosePhase::Due;
-        state.thread = state.thread || start_thread(self).is_ok();
-        if !state.thread {
+        if !self.start_close_thread(state) {
             runner.rest(self.token);
         }
+    }
+
+    /// Starts the thread that a close handler waits for. Returns whether there is one.
+    pub fn start_close_thread(self, state: &mut State) -> bool {
+        state.thread = state.thread || start_thread(self).is_ok();
+        state.thread
     }
 }
 

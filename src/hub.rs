@@ -133,10 +133,15 @@ impl Ref<Hub> {
 
     /// Accepts from a listener, and attaches, from now on.
     pub fn serve(self, listener: Ref<Listener>) -> Result<()> {
-        let mut state = self.state()?;
-        listener.serve(self, state.switch().runner)?;
-        state.listeners.retain(|listener| listener.check().is_ok());
-        state.listeners.push(listener);
+        listener.serve(self, self.switch()?.runner)?;
+        match self.state() {
+            Ok(mut state) => {
+                state.listeners.retain(|listener| listener.check().is_ok());
+                state.listeners.push(listener);
+            }
+            // The hub was closed since, and closes what it serves. It may be closed already.
+            Err(_) => _ = listener.close(),
+        }
         Ok(())
     }
 
@@ -215,7 +220,11 @@ impl State {
 
     fn add_own(&mut self, conn: Ref<Conn>) {
         if self.own.len() >= self.most {
-            self.own.retain(|conn| conn.state().is_ok());
+            // A loop does this, which waits for nobody: one whose state is held is asked next time.
+            let may_live = |conn: &Ref<Conn>| {
+                conn.slot.try_state().is_none_or(|state| state.is_of(conn.token))
+            };
+            self.own.retain(may_live);
             self.most = 2 * self.own.len() + FEW;
         }
         self.own.push(conn);

@@ -4,8 +4,9 @@
 //! C program sees is in [`capi`] and `include/qnet.h`; below it is a library that C has no part in.
 //! `handle` and `process` hold the objects; `conn`, `listener` and `hub` are the objects; `send`,
 //! `cork`, `receive`, `poll`, `handler`, `end`, `redial` and `carrier` are what is done with a
-//! connection. `dialler` is the thread that dials again. `link` and `hub` plug connections into a
-//! `switch`, whose `table` learns, and which a loop of `forward` runs. `dial` and `resolve` reach a peer.
+//! connection. `dialler` is the thread that dials again. `link` and `hub` make a `port` of a `switch`
+//! of a connection, unless that closed a `ring`; its `table` learns, a loop of `forward` runs it, and
+//! what that cannot send at once waits in an `inbox`. `dial` and `resolve` reach a peer.
 //! `frame`, `buffer`, `memory`, `address`, `netdev`, `descriptor`, `socket`, `socket_file`, `wake` and `thread`
 //! know of none of that.
 
@@ -33,6 +34,7 @@ mod frame;
 mod handle;
 mod handler;
 mod hub;
+mod inbox;
 mod link;
 mod listener;
 mod memory;
@@ -41,6 +43,7 @@ mod mmsg;
 mod netdev;
 mod options;
 mod poll;
+mod port;
 mod process;
 mod receive;
 mod redial;

@@ -6,12 +6,13 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::event::PollFlags;
+use rustix::io::Errno;
 use rustix::net::SocketType;
 
 use crate::address::{Host, Target};
 use crate::conn::{self, Conn, Living};
 use crate::error::{Error, Result};
-use crate::forward::{Loop, NOTHING, READABLE};
+use crate::forward::{ADDED, Interest, Loop, NOTHING, READABLE};
 use crate::handle::{NONE, Object, Ref, Token};
 use crate::hub::Hub;
 use crate::netdev;
@@ -43,8 +44,8 @@ struct State {
 struct Server {
     hub: Ref<Hub>,
     runner: &'static Loop,
-    /// Not while it rests.
-    is_watched: bool,
+    /// What it waits for: nothing while it rests.
+    interest: Interest,
 }
 
 /// What the threads that accept share; gone with the last of them.
@@ -168,13 +169,14 @@ impl Ref<Listener> {
     pub fn close(self) -> Result<()> {
         let mut state = self.state()?;
         let open = state.open().clone();
-        if let Some(server) = &mut state.server {
-            // Taking a descriptor out of the set cannot fail.
-            let _ = server.watch(self.token, &open, false);
-            server.runner.leave();
-        }
+        let server = state.server.take();
         *state = State { token: NONE, ..State::default() };
         drop(state);
+        if let Some(mut server) = server {
+            // Taking a descriptor out of the set cannot fail.
+            let _ = server.watch(self.token, &open, NOTHING);
+            server.runner.leave();
+        }
         drop(lock(&open.file).take());
         open.socket.refuse();
         open.wake.raise();
@@ -210,25 +212,23 @@ impl Ref<Listener> {
     }
 
     pub fn set(self, option: i32, value: i64) -> Result<()> {
-        let mut state = self.state()?;
-        let mut changed = state.options.clone();
-        changed.set(option, value, Holder::Listener)?;
-        if option == options::UNIX_MODE {
-            let open = state.open().clone();
-            let file = lock(&open.file);
+        let open = self.open()?;
+        // Not under the lock of the state, which a loop takes.
+        let file = (option == options::UNIX_MODE).then(|| lock(&open.file));
+        self.state()?.options.clone().set(option, value, Holder::Listener)?;
+        if let Some(file) = &file {
             file.as_ref().ok_or(NO_FILE)?.set_mode(value as u32)?;
         }
-        state.options = changed;
-        Ok(())
+        self.state()?.options.set(option, value, Holder::Listener)
     }
 
     pub fn get(self, option: i32) -> Result<i64> {
-        let state = self.state()?;
+        let open = self.open()?;
         options::check_known(option, Holder::Listener)?;
-        if option == options::UNIX_MODE && lock(&state.open().file).is_none() {
+        if option == options::UNIX_MODE && lock(&open.file).is_none() {
             return Err(NO_FILE);
         }
-        Ok(state.options.get(option))
+        Ok(self.state()?.options.get(option))
     }
 }
 
@@ -239,13 +239,33 @@ const ACCEPTED: usize = 16;
 impl Ref<Listener> {
     /// Has a hub's loop accept from now on.
     pub fn serve(self, hub: Ref<Hub>, runner: &'static Loop) -> Result<()> {
-        let mut state = self.state()?;
-        if state.server.is_some() {
-            return Err(Error::Busy("a hub serves the listener already"));
+        let open = self.open()?;
+        if self.state()?.server.is_some() {
+            return Err(SERVED);
         }
         runner.join()?;
-        let mut server = Server { hub, runner, is_watched: false };
-        server.watch(self.token, state.open(), true).inspect_err(|_| runner.leave())?;
+        let mut server = Server { hub, runner, interest: NOTHING };
+        let added = server.watch(self.token, &open, ADDED).map_err(|error| match error {
+            Error::Os(Errno::EXIST) => SERVED,
+            error => error,
+        });
+        let begun = added.and_then(|()| self.be_served(server));
+        if begun.is_err() {
+            // Taking a descriptor out of the set cannot fail.
+            let _ = server.watch(self.token, &open, NOTHING);
+            runner.leave();
+            return begun;
+        }
+        // In its turn it waits for peers.
+        runner.look(self.token);
+        Ok(())
+    }
+
+    fn be_served(self, server: Server) -> Result<()> {
+        let mut state = self.state()?;
+        if state.server.is_some() {
+            return Err(SERVED);
+        }
         state.server = Some(server);
         Ok(())
     }
@@ -263,9 +283,12 @@ impl Ref<Listener> {
         let Some(server) = state.server else {
             return;
         };
-        // It may have rested.
-        state.watch(self.token, true);
+        // It may be new, or have rested.
+        let is_watched = state.watch(self.token, READABLE);
         drop(state);
+        if !is_watched {
+            runner.rest(self.token);
+        }
         for _ in 0..ACCEPTED {
             match self.next_visitor() {
                 // Failing, the peer is hung up on: the hub is closed, or the system refuses.
@@ -279,23 +302,23 @@ impl Ref<Listener> {
 
     fn rest(self, runner: &Loop) {
         if let Ok(mut state) = self.state() {
-            state.watch(self.token, false);
+            state.watch(self.token, NOTHING);
             runner.rest(self.token);
         }
     }
 }
 
 impl Server {
-    fn watch(&mut self, token: Token, open: &Open, whether: bool) -> Result<()> {
-        if self.is_watched != whether {
-            let interest = |is_watched| if is_watched { READABLE } else { NOTHING };
-            let (before, after) = (interest(self.is_watched), interest(whether));
-            self.runner.watch(open.socket.fd(), token, before, after)?;
-            self.is_watched = whether;
+    fn watch(&mut self, token: Token, open: &Open, interest: Interest) -> Result<()> {
+        if self.interest != interest {
+            self.runner.watch(open.socket.fd(), token, self.interest, interest)?;
+            self.interest = interest;
         }
         Ok(())
     }
 }
+
+const SERVED: Error = Error::Busy("a hub serves the listener already");
 
 const NO_FILE: Error = Error::Unsupported("the listener made no socket file");
 
@@ -304,13 +327,11 @@ impl State {
         self.open.as_ref().expect("a live listener is open")
     }
 
-    /// Has the loop wait for peers, or not.
-    fn watch(&mut self, token: Token, whether: bool) {
+    /// Has the loop wait for peers, or not. Returns whether it does as told: only the system's lack of
+    /// memory stands against it.
+    fn watch(&mut self, token: Token, interest: Interest) -> bool {
         let open = self.open().clone();
-        if let Some(server) = &mut self.server {
-            // Only the system's lack of memory stands against it; the next turn tries again.
-            let _ = server.watch(token, &open, whether);
-        }
+        self.server.as_mut().is_none_or(|server| server.watch(token, &open, interest).is_ok())
     }
 }
 

@@ -34,71 +34,67 @@ pub struct Process {
     pub rooms: Rooms,
     /// See `ring::Plugging`.
     pub plugging: Mutex<()>,
-    number: u32,
     /// The parent's, kept where a leak checker finds it.
     #[allow(dead_code)]
     parent: Option<&'static Process>,
 }
 
-/// The stamp of a process that has no `Process` yet, or was just forked.
-const FRESH: u32 = 0;
-const STARTING: u32 = 1;
-/// From here on a stamp is the number of the `Process` that is ready.
-const FIRST: u32 = 2;
+/// A page that the kernel zeroes in a forked child (MADV_WIPEONFORK, Linux 4.14); it holds the pointer
+/// to this process's state.
+static PAGE: AtomicPtr<AtomicPtr<Process>> = AtomicPtr::new(ptr::null_mut());
+/// The same, which a forked child finds: its parent's.
+static LAST: AtomicPtr<Process> = AtomicPtr::new(ptr::null_mut());
 
-/// The number of the next one: a forked child's is not its parent's.
-static NEXT: AtomicU32 = AtomicU32::new(FIRST);
-
-/// A page that the kernel zeroes in a forked child (MADV_WIPEONFORK, Linux 4.14); it holds the stamp.
-static PAGE: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
-static PROCESS: AtomicPtr<Process> = AtomicPtr::new(ptr::null_mut());
-
-/// This process's state. Acquire: what was built before the stamp was set is seen by who reads it.
+/// This process's state. Acquire: what was built before the pointer was set is seen by who reads it.
 #[inline]
 pub fn process() -> &'static Process {
-    if stamp().is_some_and(|stamp| stamp.load(Ordering::Acquire) >= FIRST) {
-        // SAFETY: the stamp is set only after PROCESS was, and a Process is never freed.
-        return unsafe { &*PROCESS.load(Ordering::Relaxed) };
-    }
-    start()
+    current().unwrap_or_else(start)
 }
 
 impl Process {
     /// Whether it is still this process's: not so in a child forked inside a callback.
     #[inline]
     pub fn is_current(&self) -> bool {
-        stamp().is_some_and(|stamp| stamp.load(Ordering::Relaxed) == self.number)
+        current().is_some_and(|current| ptr::eq(current, self))
     }
 }
 
 #[inline]
-fn stamp() -> Option<&'static AtomicU32> {
-    // SAFETY: null, or a page that is mapped for good and zeroed, which is a valid AtomicU32.
-    unsafe { PAGE.load(Ordering::Acquire).as_ref() }
+fn current() -> Option<&'static Process> {
+    // SAFETY: null, or a page that is mapped for good; it was zeroed, which is a null pointer.
+    let page = unsafe { PAGE.load(Ordering::Acquire).as_ref() }?;
+    // SAFETY: null, or a Process, which is never freed once it is there.
+    unsafe { page.load(Ordering::Acquire).as_ref() }
 }
 
+/// Builds this process's state; of two threads that meet here one drops its own.
 #[cold]
 fn start() -> &'static Process {
-    let stamp = stamp().unwrap_or_else(map_page);
-    loop {
-        match stamp.compare_exchange(FRESH, STARTING, Ordering::Acquire, Ordering::Acquire) {
-            Ok(_) => {
-                // SAFETY: null, or a Process of the parent, never freed.
-                let parent = unsafe { PROCESS.load(Ordering::Relaxed).as_ref() };
-                let number = NEXT.fetch_add(1, Ordering::Relaxed);
-                let process = Box::new(Process { number, parent, ..Process::default() });
-                PROCESS.store(Box::into_raw(process), Ordering::Relaxed);
-                stamp.store(number, Ordering::Release);
-            }
-            // Another thread is about to finish; a fork in between zeroes the stamp in the child.
-            Err(STARTING) => std::thread::yield_now(),
-            Err(_) => return process(),
+    let page = map_page();
+    // SAFETY: null, or a Process of the parent, never freed.
+    let parent = unsafe { LAST.load(Ordering::Acquire).as_ref() };
+    let own = Box::into_raw(Box::new(Process { parent, ..Process::default() }));
+    match page.compare_exchange(ptr::null_mut(), own, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => {
+            LAST.store(own, Ordering::Release);
+            // SAFETY: it stays for good.
+            unsafe { &*own }
+        }
+        Err(other) => {
+            // SAFETY: nobody else knows it.
+            drop(unsafe { Box::from_raw(own) });
+            // SAFETY: as in `current`.
+            unsafe { &*other }
         }
     }
 }
 
-/// Maps the page; of two threads that meet here one leaves its own unused.
-fn map_page() -> &'static AtomicU32 {
+/// The page, mapped if it is not yet; of two threads that meet here one leaves its own unused.
+fn map_page() -> &'static AtomicPtr<Process> {
+    // SAFETY: as in `current`.
+    if let Some(page) = unsafe { PAGE.load(Ordering::Acquire).as_ref() } {
+        return page;
+    }
     let size = rustix::param::page_size();
     // SAFETY: a new private mapping at a place that the kernel chooses, or a page of the heap. It
     // stays for good.
@@ -108,9 +104,9 @@ fn map_page() -> &'static AtomicU32 {
             .unwrap_or_else(|_| page_of_heap(size));
         // On a kernel before 4.14 a forked child shares the parent's handles, which it must not use.
         let _ = madvise(page, size, Advice::LinuxWipeOnFork);
-        let stamp = page.cast();
-        match PAGE.compare_exchange(ptr::null_mut(), stamp, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => &*stamp,
+        let page = page.cast();
+        match PAGE.compare_exchange(ptr::null_mut(), page, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => &*page,
             Err(other) => &*other,
         }
     }
@@ -138,7 +134,7 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The same if nobody holds it. (After a panic `std` calls that an error, which holds the lock.)
 #[inline]
-fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     match mutex.try_lock() {
         Ok(guard) => Some(guard),
         Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
@@ -147,35 +143,35 @@ fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
 }
 
 /// A mutex for what one thread locks again and again: `std`'s may go to the same thread for ever,
-/// while others sleep for it.
+/// while others sleep for it. Here, where somebody sleeps, who comes next goes to sleep behind.
 #[derive(Default)]
 pub struct Fair<T> {
     mutex: Mutex<T>,
+    /// Held by the one of those who sleep that sleeps for the mutex itself.
+    door: Mutex<()>,
     /// How many sleep. Relaxed: it is a hint, which costs time alone where it is not seen.
     sleeping: AtomicU32,
 }
 
-/// How often to let others run who sleep for a lock: long enough for one of them to wake up.
-const COURTESY: u32 = 500;
-
 impl<T> Fair<T> {
     pub fn new(value: T) -> Fair<T> {
-        Fair { mutex: Mutex::new(value), sleeping: AtomicU32::new(0) }
+        Fair { mutex: Mutex::new(value), door: Mutex::new(()), sleeping: AtomicU32::new(0) }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, T> {
-        for _ in 0..COURTESY {
-            if self.sleeping.load(Ordering::Relaxed) == 0 {
-                break;
-            }
-            std::thread::yield_now();
-        }
-        try_lock(&self.mutex).unwrap_or_else(|| self.sleep())
+        let is_free = self.sleeping.load(Ordering::Relaxed) == 0;
+        is_free.then(|| self.try_lock()).flatten().unwrap_or_else(|| self.sleep())
+    }
+
+    /// The same if nobody holds it.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        try_lock(&self.mutex)
     }
 
     #[cold]
     fn sleep(&self) -> MutexGuard<'_, T> {
         self.sleeping.fetch_add(1, Ordering::Relaxed);
+        let _door = lock(&self.door);
         let guard = lock(&self.mutex);
         self.sleeping.fetch_sub(1, Ordering::Relaxed);
         guard
@@ -204,28 +200,6 @@ impl<T, const KEPT: usize> Pool<T, KEPT> {
     }
 }
 
-/// How often to try, before sleeping, and how often of that without letting another thread run.
-const TRIES: u32 = 50;
-const SPINS: u32 = 10;
-
-/// Locks what nobody holds for much longer than a system call takes: to be put to sleep and woken
-/// costs more than that.
-#[inline]
-pub fn lock_soon<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    try_lock(mutex).unwrap_or_else(|| lock_later(mutex))
-}
-
-#[cold]
-fn lock_later<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    for turn in 0..TRIES {
-        if let Some(guard) = try_lock(mutex) {
-            return guard;
-        }
-        if turn < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
-    }
-    lock(mutex)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,7 +219,7 @@ mod tests {
     fn locks_outlive_a_panic() {
         let mutex = Mutex::new(1);
         poison(|| lock(&mutex));
-        assert_eq!(*lock_soon(&mutex), 1);
+        assert_eq!(try_lock(&mutex).as_deref(), Some(&1));
         assert_eq!(*lock(&mutex), 1);
         let fair = Fair::new(2);
         poison(|| fair.lock());

@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 use crate::frame::{self, Front, PREFIX, Run};
 use crate::handle::Ref;
 use crate::memory::as_room;
+use crate::port::PLUGGED;
 use crate::socket::{Got, Read, Socket};
-use crate::switch::PLUGGED;
 use crate::wake::{Deadline, PollFds, Woken};
 
 /// How long who waits for a connection that is quiet keeps a large buffer for it.
@@ -77,6 +77,11 @@ enum Found {
 }
 
 impl Rx {
+    /// That of a connection which receives no more, for that reason.
+    pub fn failed(reason: Error) -> Rx {
+        Rx { found: Some(Found::Failed(reason)), ..Rx::default() }
+    }
+
     /// The bytes received and not yet used: whole frames, then perhaps a part of one.
     pub fn unread(&self) -> &[u8] {
         self.buffer.unread()

@@ -292,7 +292,7 @@ impl Ref<Conn> {
     ) {
         let in_tx = || exchange(&mut self.slot.tx_of_own(), socket.clone());
         match &state.port {
-            Some(port) => port.exchange_socket(in_tx),
+            Some(port) => port.exchange_socket(self, &socket, in_tx),
             None => in_tx(),
         }
         state.replace_socket(socket).wake.raise();

@@ -10,8 +10,8 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
@@ -20,8 +20,10 @@ use rustix::io::Errno;
 use crate::conn::{Conn, qnet_stats};
 use crate::cork::{self, Cork};
 use crate::error::{Error, Result};
+use crate::forward::Loop;
 use crate::frame::{self, PREFIX, Walk};
 use crate::handle::{Ref, Token};
+use crate::inbox::{Fit, TxGuard};
 use crate::memory::Memory;
 use crate::options::{self, Options};
 use crate::process::{Pool, process};
@@ -64,6 +66,8 @@ pub struct Tx {
     /// The token of the connection that it belongs to.
     pub token: Token,
     socket: Option<Arc<Socket>>,
+    /// The loop that sends, while the connection is plugged in.
+    pub runner: Option<&'static Loop>,
     /// Why no more can be sent: the end as reported, or as a write met it.
     end: Option<Error>,
     /// Whether a write that fails is no end, since the connection is dialled again.
@@ -211,7 +215,12 @@ pub struct Wire<'a> {
     padded_len: usize,
 }
 
-impl Wire<'_> {
+impl<'a> Wire<'a> {
+    /// Of a frame that may be sent.
+    pub fn of(frame: &'a [u8], padded: usize) -> Wire<'a> {
+        Wire { frame, padded_len: frame.len().max(padded) }
+    }
+
     /// With its prefix.
     #[inline]
     pub fn len(&self) -> usize {
@@ -360,7 +369,9 @@ impl Tx {
     fn lose(&mut self, why: Error) {
         self.lost = Some(why);
         self.socket().shutdown();
-        if let Ok(conn) = process().conns.get(self.token) {
+        if self.runner.is_none()
+            && let Ok(conn) = process().conns.get(self.token)
+        {
             process().service.watch(conn);
         }
     }
@@ -680,6 +691,11 @@ impl Tx {
         }
     }
 
+    /// Whether it is memory that the last write lacked, of which nothing tells when it is there again.
+    pub fn is_short(&self) -> bool {
+        self.is_short
+    }
+
     /// Whether the next write is due after a time, with nothing to tell of it.
     pub fn waits_for_time(&self) -> bool {
         self.is_short || self.full_since.is_some()
@@ -763,7 +779,7 @@ impl Tx {
     /// A frame that fits as it goes onto the wire.
     #[inline]
     fn wrap<'a>(&self, frame: &'a [u8]) -> Wire<'a> {
-        Wire { frame, padded_len: frame.len().max(self.padded) }
+        Wire::of(frame, self.padded)
     }
 
     #[cold]
@@ -784,6 +800,16 @@ impl Tx {
     /// Whether the socket is full: what is passed on is queued.
     pub fn is_stuck(&self) -> bool {
         self.is_stuck
+    }
+
+    /// What frames are sent, and how.
+    pub fn fit(&self) -> Fit {
+        Fit { max: self.max_frame, padded: self.padded }
+    }
+
+    /// Counts frames that were lost before they came here.
+    pub fn add_dropped(&mut self, frames: u64) {
+        self.dropped += frames;
     }
 
     /// Whether frames up to that length go out as they come in.
@@ -856,7 +882,7 @@ impl Tx {
     }
 
     /// Bytes that are not written.
-    fn queued(&self) -> usize {
+    pub fn queued(&self) -> usize {
         self.queue.iter().map(|chunk| chunk.len - chunk.progress.written).sum()
     }
 
@@ -981,7 +1007,7 @@ impl Ref<Conn> {
     /// Sees to it that the service thread looks when what is held is due. Returns whether there is
     /// that thread; if not, nothing is held any more.
     #[inline]
-    fn have_watched(self, mut tx: MutexGuard<'_, Tx>) -> bool {
+    fn have_watched(self, mut tx: TxGuard<'_>) -> bool {
         let Some(due) = tx.hold.due.filter(|_| !tx.is_stuck) else {
             return true;
         };
@@ -1058,7 +1084,7 @@ struct Waiting {
 
 impl Waiting {
     /// Waits for room, or a change after `epoch`, which was read before the socket was tried.
-    fn wait(&mut self, tx: MutexGuard<'_, Tx>, epoch: u32) -> Result<()> {
+    fn wait(&mut self, tx: TxGuard<'_>, epoch: u32) -> Result<()> {
         let deadline = *self.deadline.get_or_insert_with(|| Deadline::after_ms(tx.timeout_ms));
         if deadline.passed() {
             return Err(deadline.error());

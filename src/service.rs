@@ -1,14 +1,14 @@
 //! The library's own thread: it finishes what no caller waits for. It starts with the first such
 //! work and ends soon after the last.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rustix::event::PollFlags;
 
 use crate::conn::Conn;
 use crate::handle::Ref;
-use crate::process::lock;
+use crate::process::{lock, try_lock};
 use crate::socket::Socket;
 use crate::thread;
 use crate::wake::{Deadline, Wake, poll_fd};
@@ -48,9 +48,18 @@ impl Service {
     /// Takes care of a connection until nothing is left to write or drain for it. Returns whether
     /// there is a thread to do so; if not, the work waits for the next call on the connection.
     pub fn watch(&'static self, conn: Ref<Conn>) -> bool {
-        let mut watched = lock(&self.watched);
+        self.watch_in(lock(&self.watched), conn)
+    }
+
+    /// The same for a loop, which does not wait while somebody starts the thread: `None` then.
+    pub fn try_watch(&'static self, conn: Ref<Conn>) -> Option<bool> {
+        try_lock(&self.watched).map(|watched| self.watch_in(watched, conn))
+    }
+
+    fn watch_in(&'static self, mut watched: MutexGuard<'_, Watched>, conn: Ref<Conn>) -> bool {
         watched.add(conn);
-        if let Some(wake) = &watched.wake {
+        if let Some(wake) = watched.wake.clone() {
+            drop(watched);
             wake.raise();
             return true;
         }

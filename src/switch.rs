@@ -3,26 +3,25 @@
 //!
 //! A switch belongs to one loop. Locks are taken in this order: a connection's state, the switch, a
 //! connection's sending part; so whoever has taken a connection out of a switch knows that nothing
-//! is forwarded from or to it any more.
+//! is forwarded from or to it any more. Nobody but the loop makes a system call, or waits for another
+//! lock that is held during one, with the switch locked.
 
 use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
-use rustix::event::epoll::EventFlags;
 use slab::Slab;
 
-use crate::buffer::loop_room;
-use crate::conn::{Conn, RxCounts, State};
+use crate::conn::{Conn, RxCounts};
 use crate::error::{Error, Result};
-use crate::forward::{Interest, Loop, NOTHING, READABLE, WRITABLE, Work};
+use crate::forward::{ADDED, Interest, Loop, NOTHING, READABLE, WRITABLE};
 use crate::frame::{self, PREFIX, Run, Walk};
-use crate::handle::Ref;
+use crate::handle::{Ref, Token};
 use crate::memory::Memory;
 use crate::process::{Fair, process};
+use crate::receive::Rx;
+use crate::send::Tx;
+use crate::socket::Socket;
 use crate::table::{Mac, Table};
-
-/// Why an attached or linked connection cannot be received from.
-pub const PLUGGED: Error = Error::Busy("the connection is attached or linked");
 
 /// A frame's destination and source: what decides where it goes.
 type Addresses = [u8; 12];
@@ -41,31 +40,6 @@ const LONG: usize = 16 << 10;
 
 /// Room to copy short pieces together.
 const ROOM: usize = 128 << 10;
-
-/// Where a connection is plugged in, as it knows it.
-pub struct Port {
-    pub switch: Arc<Switch>,
-    id: usize,
-}
-
-impl Port {
-    /// The connection at the other side of a link.
-    pub fn other_side(&self) -> Option<Ref<Conn>> {
-        let inside = self.switch.lock();
-        inside.other_side(self.id).map(|id| inside.ports[id].conn)
-    }
-
-    /// Its connection gets another socket, by `exchange`.
-    pub fn exchange_socket(&self, exchange: impl FnOnce()) {
-        let mut inside = self.switch.lock();
-        let outlet = &mut inside.ports[self.id];
-        // Taking a descriptor out of the set cannot fail.
-        let _ = outlet.watch(self.switch.runner, NOTHING);
-        exchange();
-        // In its turn it waits for what it has to of the new one.
-        self.switch.runner.look(outlet.conn.token);
-    }
-}
 
 pub struct Switch {
     pub runner: &'static Loop,
@@ -100,8 +74,16 @@ pub struct Counts {
 }
 
 /// A port, as the switch knows it.
-struct Outlet {
+pub struct Outlet {
     conn: Ref<Conn>,
+    pub socket: Arc<Socket>,
+    /// What it is read with, while the loop may read.
+    pub rx: Option<Rx>,
+    /// Whether its sending part was held by somebody else when it was last needed. There will be a
+    /// turn when it is free.
+    is_held: bool,
+    /// Whether it is memory that is waited for where it waits to write: nothing tells of that.
+    is_short: bool,
     /// What it waits for; and what the loop watches for that, of the socket and of its second
     /// descriptor.
     interest: Interest,
@@ -178,156 +160,35 @@ impl Switch {
     }
 }
 
-/// Plugging in and out. The state's lock is held.
-impl Ref<Conn> {
-    pub fn plug(self, state: &mut State, switch: &Arc<Switch>) -> Result<()> {
-        switch.runner.join()?;
-        // A handler that was taken away may still have frames in hand: they come first.
-        let interest = if state.delivering { NOTHING } else { READABLE };
-        let added = switch.lock().add(self, interest);
-        let id = added.inspect_err(|_| switch.runner.leave())?;
-        state.rx.end_loans();
-        state.port = Some(Port { switch: switch.clone(), id });
-        switch.runner.look(self.token);
-        self.slot.changed(state);
-        Ok(())
-    }
-
-    /// Takes it out of `switch`.
-    pub fn unplug_from(self, state: &mut State, switch: &Arc<Switch>) -> Result<()> {
-        if !state.port.as_ref().is_some_and(|port| Arc::ptr_eq(&port.switch, switch)) {
-            return Err(Error::invalid("the connection is not in there"));
-        }
-        self.unplug(state);
-        Ok(())
-    }
-
-    /// Takes it out of where it is plugged in. Returns whose turns it had there.
-    pub fn unplug(self, state: &mut State) -> Option<&'static Loop> {
-        let Port { switch, id } = state.port.take()?;
-        let mut inside = switch.lock();
-        inside.remove(id);
-        if let Some(other) = inside.other_side(id) {
-            switch.runner.look(inside.ports[other].conn.token);
-        }
-        drop(inside);
-        switch.runner.leave();
-        self.leave_unwritten(switch.runner);
-        self.slot.changed(state);
-        Some(switch.runner)
-    }
-
-    /// Leaves what is unwritten to the service thread. Where there can be none now, `runner` tries
-    /// again.
-    fn leave_unwritten(self, runner: &Loop) {
-        if self.slot.tx_of_own().has_backlog() && !process().service.watch(self) {
-            runner.rest(self.token);
-        }
-    }
-}
-
-/// The loop's own part.
-impl Ref<Conn> {
-    /// One turn: writes what waits for it, then reads once and sends that on.
-    pub fn forward_turn(self, runner: &Loop, events: EventFlags, work: &mut Work) {
-        let Ok(mut guard) = self.state() else {
-            return;
-        };
-        let state = &mut *guard;
-        let Some(Port { switch, id }) = &state.port else {
-            // For want of a thread something was left to do.
-            if state.lacks_thread() {
-                self.have_close_handler_run(state, runner);
-            }
-            self.leave_unwritten(runner);
-            return;
-        };
-        if !std::ptr::eq(switch.runner, runner) {
-            return; // an event from before it was plugged in there
-        }
-        let (switch, id) = (switch.clone(), *id);
-        let mut inside = switch.lock();
-        if events != READABLE {
-            inside.write_waiting(id);
-        }
-        if inside.is_cut() {
-            let is_written = inside.wait_to_write(id);
-            inside.wait_for(id, READABLE, false);
-            drop(inside);
-            if is_written {
-                self.end_locally(state);
-            }
-        } else if inside.may_read(id, state.delivering) {
-            self.read_and_forward(state, &mut inside, id, work);
-            inside.may_read(id, false);
-            drop(inside);
-            if let Some(end) = state.rx.end() {
-                self.meet_end(state, end);
-            }
-        } else {
-            return;
-        }
-        let is_ended = state.ended.is_some();
-        drop(guard);
-        if is_ended {
-            self.give_back_if_over();
-        }
-    }
-
-    /// A panic in its turn ends the connection, not the process.
-    pub fn forwarding_panicked(self) {
-        if let Ok(mut state) = self.state() {
-            if let Some(port) = &state.port {
-                port.switch.lock().forget_pieces();
-            }
-            self.end(&mut state, Error::Internal("a panic while forwarding".into()));
-        }
-    }
-
-    fn read_and_forward(self, state: &mut State, inside: &mut Inside, id: usize, work: &mut Work) {
-        let counts = &self.slot.rx_counts;
-        let Work { buffer, sorter, now } = work;
-        // From before it was plugged in: a length that no frame has is found here, too.
-        while state.rx.has_frame(counts) {
-            let used = inside.forward(id, state.rx.unread(), counts, sorter, *now);
-            state.rx.use_up(used);
-        }
-        let socket = state.socket().clone();
-        let room = &mut buffer[..loop_room(&socket)];
-        if let Some(bytes) = state.rx.read_behind(&socket, room, counts) {
-            let used = inside.forward(id, bytes, counts, sorter, *now);
-            state.rx.keep(&bytes[used..], counts);
-        }
-    }
-}
-
 impl Inside {
-    fn add(&mut self, conn: Ref<Conn>, interest: Interest) -> Result<usize> {
+    pub fn add(&mut self, outlet: Outlet) -> Result<usize> {
         if matches!(self.kind, Kind::Hub { is_closed: true, .. }) {
             return Err(Error::Handle);
         }
-        let (first, last) = (NO_PIECE, NO_PIECE);
-        let watched = (NOTHING, NOTHING);
-        let outlet = Outlet { conn, interest: NOTHING, watched, first, last };
-        let id = self.ports.insert(outlet);
-        let watched = self.ports[id].watch(self.runner, interest);
-        if watched.is_err() {
-            self.ports.remove(id);
-        }
-        watched.map(|()| id)
+        Ok(self.ports.insert(outlet))
     }
 
-    fn remove(&mut self, id: usize) {
-        // Taking a descriptor out of the set cannot fail.
-        let _ = self.ports[id].watch(self.runner, NOTHING);
-        self.ports.remove(id);
+    /// Takes a port out. Returns what it was read with, if it was, and who is at the other side of the
+    /// link.
+    pub fn remove(&mut self, id: usize) -> (Option<Rx>, Option<Ref<Conn>>) {
+        let outlet = self.ports.remove(id);
         if let Kind::Hub { table, .. } = &mut self.kind {
             table.forget(id);
         }
+        (outlet.rx, self.conn_opposite(id))
+    }
+
+    /// Whether that is the port of `conn`.
+    pub fn has(&self, id: usize, conn: Ref<Conn>) -> bool {
+        self.ports.get(id).is_some_and(|outlet| outlet.conn.token == conn.token)
+    }
+
+    pub fn outlet(&mut self, id: usize) -> &mut Outlet {
+        &mut self.ports[id]
     }
 
     /// Takes back what a turn that came to nothing has sorted.
-    fn forget_pieces(&mut self) {
+    pub fn forget_pieces(&mut self) {
         self.ports.iter_mut().for_each(|(_, outlet)| outlet.first = NO_PIECE);
     }
 
@@ -348,7 +209,7 @@ impl Inside {
     }
 
     /// Whether it is a link of which one side has ended.
-    fn is_cut(&self) -> bool {
+    pub fn is_cut(&self) -> bool {
         self.is_link() && self.ports.len() < 2
     }
 
@@ -357,8 +218,13 @@ impl Inside {
         self.ports.iter().map(|(other, _)| other).find(|other| self.is_link() && *other != id)
     }
 
+    /// The connection there.
+    pub fn conn_opposite(&self, id: usize) -> Option<Ref<Conn>> {
+        self.other_side(id).map(|other| self.ports[other].conn)
+    }
+
     /// Waits for something at a port, or no more.
-    fn wait_for(&mut self, id: usize, what: Interest, whether: bool) {
+    pub fn wait_for(&mut self, id: usize, what: Interest, whether: bool) {
         let outlet = &mut self.ports[id];
         let mut interest = outlet.interest;
         interest.set(what, whether);
@@ -367,15 +233,19 @@ impl Inside {
     }
 
     /// Whether a port is to be read, and waits for that from now on.
-    fn may_read(&mut self, id: usize, is_delivering: bool) -> bool {
-        let is_full = |other| self.ports[other].interest.contains(WRITABLE);
-        let may = !is_delivering && !self.other_side(id).is_some_and(is_full);
+    pub fn may_read(&mut self, id: usize) -> bool {
+        let is_full = |other: usize| {
+            let other = &self.ports[other];
+            other.is_held || other.interest.contains(WRITABLE)
+        };
+        let is_open = self.ports[id].rx.as_ref().is_some_and(|rx| rx.end().is_none());
+        let may = is_open && !self.other_side(id).is_some_and(is_full);
         self.wait_for(id, READABLE, may);
         may
     }
 
     /// Writes what waits for a port.
-    fn write_waiting(&mut self, id: usize) {
+    pub fn write_waiting(&mut self, id: usize) {
         if !self.wait_to_write(id) {
             return;
         }
@@ -385,16 +255,22 @@ impl Inside {
         }
     }
 
-    /// Writes what waits for a port, or waits for room. Returns whether all is written.
-    fn wait_to_write(&mut self, id: usize) -> bool {
-        let is_written = self.ports[id].conn.tx().is_ok_and(|mut tx| tx.write_backlog());
-        self.wait_for(id, WRITABLE, !is_written);
+    /// Writes what waits for a port, or waits for room; or for its sending part, of which this port
+    /// gets a turn once that is free. Returns whether all is written.
+    pub fn wait_to_write(&mut self, id: usize) -> bool {
+        let outlet = &mut self.ports[id];
+        let Some(mut tx) = outlet.tx() else {
+            self.wait_for(id, WRITABLE, false);
+            return false;
+        };
+        let is_written = tx.write_backlog();
+        outlet.wait_for_room(self.runner, tx, !is_written);
         is_written
     }
 
     /// Sends on the whole frames at the front of `bytes`, which came in at port `from`. Returns how far
     /// they reach.
-    fn forward(
+    pub fn forward(
         &mut self,
         from: usize,
         bytes: &[u8],
@@ -522,26 +398,95 @@ impl Sorter {
     }
 }
 
+/// What a loop waits for at a port.
+pub struct Watched {
+    token: Token,
+    socket: Arc<Socket>,
+    /// Of the socket, and of its second descriptor.
+    watched: (Interest, Interest),
+}
+
+impl Watched {
+    pub fn is_as(&self, other: &Watched) -> bool {
+        self.watched == other.watched
+    }
+
+    /// Waits for none of it any more.
+    pub fn end(&self, runner: &Loop) {
+        // Taking a descriptor out of the set cannot fail.
+        let _ = runner.watch(self.socket.fd(), self.token, self.watched.0, NOTHING);
+        if let Some(fd) = self.socket.second_fd() {
+            let _ = runner.watch(fd, self.token, self.watched.1, NOTHING);
+        }
+    }
+}
+
 impl Outlet {
+    pub fn new(conn: Ref<Conn>, socket: Arc<Socket>, interest: Interest) -> Outlet {
+        Outlet {
+            conn,
+            socket,
+            rx: None,
+            is_held: false,
+            is_short: false,
+            interest,
+            watched: (interest, NOTHING),
+            first: NO_PIECE,
+            last: NO_PIECE,
+        }
+    }
+
+    /// Goes on with another socket, of which the loop waits for `interest`.
+    pub fn begin_with(&mut self, socket: Arc<Socket>, interest: Interest) {
+        self.socket = socket;
+        (self.interest, self.watched) = (interest, (interest, NOTHING));
+    }
+
+    pub fn watched(&self) -> Watched {
+        Watched { token: self.conn.token, socket: self.socket.clone(), watched: self.watched }
+    }
+
+    /// How what is read here ended, once all before that has been forwarded.
+    pub fn end(&self) -> Option<Error> {
+        self.rx.as_ref().and_then(Rx::end)
+    }
+
+    /// The sending part, with what was left for it taken over, if nobody else holds it.
+    fn tx(&mut self) -> Option<MutexGuard<'static, Tx>> {
+        let tx = self.conn.slot.try_tx();
+        self.have_turn(tx)
+    }
+
+    /// If it is not to be had, there will be a turn once it is.
+    fn have_turn(
+        &mut self,
+        tx: Option<MutexGuard<'static, Tx>>,
+    ) -> Option<MutexGuard<'static, Tx>> {
+        let slot = self.conn.slot;
+        let tx = tx.or_else(|| {
+            slot.inbox.want();
+            slot.try_tx()
+        });
+        self.is_held = tx.is_none();
+        tx.map(|mut tx| {
+            slot.inbox.empty_into(&mut tx);
+            tx
+        })
+    }
+
     /// Waits for something else, from now on.
     fn watch(&mut self, runner: &Loop, interest: Interest) -> Result<()> {
-        let tx = self.conn.tx()?;
-        let socket = tx.socket();
-        if interest.contains(WRITABLE) && tx.waits_for_time() {
-            // What finds no room for long is lost, and nothing else may happen until then.
-            runner.rest(self.conn.token);
-        }
-        let (room, _) = tx.room();
-        let watched = if room.is_empty() { interest - WRITABLE } else { interest };
+        let interest = interest - ADDED;
+        let watched = if self.is_short { interest - WRITABLE } else { interest };
         // Which of the two tells of room may have changed since.
-        let is_apart = watched.contains(WRITABLE) && socket.room_apart().is_some();
+        let is_apart = watched.contains(WRITABLE) && self.socket.room_apart().is_some();
         let second = if is_apart { WRITABLE } else { NOTHING };
         let first = watched - second;
         if self.watched.0 != first {
-            runner.watch(socket.fd(), self.conn.token, self.watched.0, first)?;
+            runner.watch(self.socket.fd(), self.conn.token, self.watched.0, first)?;
             self.watched.0 = first;
         }
-        if let Some(fd) = socket.second_fd().filter(|_| self.watched.1 != second) {
+        if let Some(fd) = self.socket.second_fd().filter(|_| self.watched.1 != second) {
             runner.watch(fd, self.conn.token, self.watched.1, second)?;
             self.watched.1 = second;
         }
@@ -549,7 +494,24 @@ impl Outlet {
         Ok(())
     }
 
-    /// Sends pieces of `bytes`, in order. Returns how many frames were dropped.
+    /// Lets the sending part go, and waits for what it needs to go on: for nothing where all is
+    /// written.
+    fn wait_for_room(&mut self, runner: &Loop, tx: MutexGuard<'static, Tx>, is_waiting: bool) {
+        self.conn.slot.inbox.tell_unwritten(tx.queued());
+        self.is_short = tx.is_short();
+        if is_waiting && tx.waits_for_time() {
+            // What finds no room for long is lost, and nothing else may happen until then.
+            runner.rest(self.conn.token);
+        }
+        drop(tx);
+        let mut interest = self.interest;
+        interest.set(WRITABLE, is_waiting);
+        // Failing, what waits goes with what comes next.
+        let _ = self.watch(runner, interest);
+    }
+
+    /// Sends pieces of `bytes`, in order, or leaves them to who holds the sending part. Returns how
+    /// many frames were dropped.
     fn send(
         &mut self,
         runner: &Loop,
@@ -558,43 +520,55 @@ impl Outlet {
         room: &mut [u8],
         limit: usize,
     ) -> usize {
-        let pieces = pieces.into_iter();
-        let Ok(mut tx) = self.conn.tx() else {
-            return pieces.map(|piece| piece.frames).sum(); // it is about to be unplugged
-        };
+        let (slot, pieces) = (self.conn.slot, pieces.into_iter());
+        let tx = slot.try_tx();
+        let is_left = tx.is_none();
         let mut dropped = 0;
-        let is_alone = pieces.clone().nth(1).is_none();
-        let (mut len, mut frames) = (0, 0);
-        for piece in pieces {
-            let part = &bytes[piece.start..piece.end];
-            let joins = !is_alone && part.len() < LONG && tx.passes_as_is(piece.longest);
-            if len > 0 && (!joins || len + part.len() > room.len()) {
-                dropped += tx.pass(&room[..len], frames, limit);
-                (len, frames) = (0, 0);
+        if is_left {
+            let leave = |piece: Piece| slot.inbox.leave(&bytes[piece.start..piece.end], limit);
+            dropped = pieces.clone().map(leave).sum();
+        }
+        if let Some(mut tx) = self.have_turn(tx) {
+            if !is_left {
+                dropped = pass_pieces(&mut tx, bytes, pieces, room, limit);
             }
-            if joins {
-                room[len..len + part.len()].copy_from_slice(part);
-                len += part.len();
-                frames += piece.frames;
-            } else if tx.passes_as_is(piece.longest) {
-                dropped += tx.pass(part, piece.frames, limit);
-            } else {
-                dropped += tx.pass_fitted(part, room, limit);
-            }
-        }
-        if len > 0 {
-            dropped += tx.pass(&room[..len], frames, limit);
-        }
-        let is_full = tx.is_stuck();
-        drop(tx);
-        if is_full {
-            // Failing, what waits goes with what comes next.
-            let _ = self.watch(runner, self.interest | WRITABLE);
-        }
-        if is_full && limit < usize::MAX {
-            // Reading goes on, and who is to read there may be waiting for this processor.
-            std::thread::yield_now();
+            let is_waiting = tx.is_stuck() || self.interest.contains(WRITABLE);
+            self.wait_for_room(runner, tx, is_waiting);
         }
         dropped
     }
+}
+
+/// Sends pieces of `bytes`, in order, short ones together. Returns how many frames were dropped.
+fn pass_pieces(
+    tx: &mut Tx,
+    bytes: &[u8],
+    pieces: impl Iterator<Item = Piece> + Clone,
+    room: &mut [u8],
+    limit: usize,
+) -> usize {
+    let mut dropped = 0;
+    let is_alone = pieces.clone().nth(1).is_none();
+    let (mut len, mut frames) = (0, 0);
+    for piece in pieces {
+        let part = &bytes[piece.start..piece.end];
+        let joins = !is_alone && part.len() < LONG && tx.passes_as_is(piece.longest);
+        if len > 0 && (!joins || len + part.len() > room.len()) {
+            dropped += tx.pass(&room[..len], frames, limit);
+            (len, frames) = (0, 0);
+        }
+        if joins {
+            room[len..len + part.len()].copy_from_slice(part);
+            len += part.len();
+            frames += piece.frames;
+        } else if tx.passes_as_is(piece.longest) {
+            dropped += tx.pass(part, piece.frames, limit);
+        } else {
+            dropped += tx.pass_fitted(part, room, limit);
+        }
+    }
+    if len > 0 {
+        dropped += tx.pass(&room[..len], frames, limit);
+    }
+    dropped
 }

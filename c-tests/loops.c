@@ -1,0 +1,501 @@
+/*
+ * loops.c - what a loop, which all of a hub's ports share, never waits for: a
+ * processor for somebody else, and a lock that a caller holds during a system
+ * call. This program's send() can be shut inside, with the connection's
+ * sending part locked.
+ */
+#include <dlfcn.h>
+
+#include "macs.h"
+#include "scratch.h"
+
+enum { SAID = 100 };
+
+/* ---- Between the library and the C library ---- */
+
+static int yields, threads_refused, gate_shut, gate_reached;
+static __thread int is_for_the_gate;
+
+static void *real(const char *name)
+{
+    void *found = dlsym(RTLD_NEXT, name);
+
+    CHECK(found != NULL);
+    return found;
+}
+
+int sched_yield(void)
+{
+    count_up(&yields);
+    return (int)syscall(SYS_sched_yield);
+}
+
+int pthread_create(pthread_t *restrict thread, const pthread_attr_t *restrict attributes,
+                   void *(*body)(void *), void *restrict argument)
+{
+    static __typeof__(&pthread_create) next;
+
+    if (get(&threads_refused) > 0) {
+        put(&threads_refused, get(&threads_refused) - 1);
+        return EAGAIN;
+    }
+    if (!next)
+        *(void **)&next = real("pthread_create");
+    return next(thread, attributes, body, argument);
+}
+
+/* The one whose turn it is waits before the frame goes into the socket. */
+ssize_t send(int fd, const void *bytes, size_t len, int flags)
+{
+    if (is_for_the_gate) {
+        is_for_the_gate = 0;
+        put(&gate_reached, 1);
+        while (get(&gate_shut))
+            raw_sleep_ms(1);
+    }
+    return sendto(fd, bytes, len, flags, NULL, 0);
+}
+
+/* ---- A caller that is inside a system call of a send ---- */
+
+struct sender {
+    qnet_conn *conn;
+    pthread_t thread;
+    int result;
+};
+
+static const struct word senders_word = { 1, 500, 77, MAC_FRAME };
+
+static void *sending_at_the_gate(void *argument)
+{
+    struct sender *sender = argument;
+    uint8_t frame[MAC_FRAME];
+
+    word_make(frame, senders_word);
+    is_for_the_gate = 1;
+    sender->result = qnet_send(sender->conn, frame, sizeof frame);
+    return NULL;
+}
+
+static void sender_start(struct sender *sender, qnet_conn *conn)
+{
+    sender->conn = conn;
+    put(&gate_reached, 0);
+    put(&gate_shut, 1);
+    start_thread(&sender->thread, sending_at_the_gate, sender);
+    EVENTUALLY(get(&gate_reached));
+}
+
+static int sender_end(struct sender *sender)
+{
+    put(&gate_shut, 0);
+    join_thread(sender->thread);
+    return sender->result;
+}
+
+static void *asking_for_stats(void *argument)
+{
+    stats_of(argument);
+    return NULL;
+}
+
+static void *setting(void *argument)
+{
+    CHECK_INT(qnet_set(argument, QNET_OPT_LINGER_MS, 1000), QNET_OK);
+    return NULL;
+}
+
+static void *shutting_down(void *argument)
+{
+    CHECK_INT(qnet_shutdown(argument), QNET_OK);
+    return NULL;
+}
+
+static void *closing(void *argument)
+{
+    CHECK_INT(qnet_close(argument), QNET_OK);
+    return NULL;
+}
+
+/* A thread that is about to wait for who is at the gate. */
+static pthread_t start_waiting(void *(*body)(void *), qnet_conn *conn)
+{
+    pthread_t thread;
+
+    start_thread(&thread, body, conn);
+    raw_sleep_ms(20);
+    return thread;
+}
+
+/* Device 0 says something to everybody `count` times, and device 1 hears it each time. */
+static void others_go_on(struct room *room, int count)
+{
+    int i;
+
+    for (i = 0; i < count; i++) {
+        device_says(&room->devices[0], EVERYBODY, MAC_FRAME);
+        device_hears(&room->devices[1], &room->devices[0], EVERYBODY);
+    }
+}
+
+/* What `device` hears next is the sender's frame, and then the last `count` that `from` said. */
+static void hears_sender_then(const struct device *device, const struct device *from, unsigned count)
+{
+    unsigned i;
+
+    CHECK_INT(raw_hear(device->fd).from, senders_word.from);
+    for (i = count; i > 0; i--) {
+        struct word word = raw_hear(device->fd);
+
+        CHECK_INT(word.from, from->n);
+        CHECK_INT(word.number, from->said - i);
+    }
+}
+
+static void a_held_port_holds_nobody_up(void)
+{
+    struct room room;
+    struct device *held = &room.devices[2];
+    struct sender sender;
+    pthread_t waiting[2];
+    uint64_t before;
+
+    room_open(&room, 3);
+    before = stats_of(held->conn).tx_frames;
+    sender_start(&sender, held->conn);
+    waiting[0] = start_waiting(asking_for_stats, held->conn);
+    waiting[1] = start_waiting(setting, held->conn);
+    others_go_on(&room, SAID);
+    /* What it says is forwarded, too. */
+    device_says(held, EVERYBODY, MAC_FRAME);
+    device_hears(&room.devices[0], held, EVERYBODY);
+    device_hears(&room.devices[1], held, EVERYBODY);
+    CHECK_INT(bytes_waiting(held->fd), 0);
+    CHECK_INT(sender_end(&sender), QNET_OK);
+    hears_sender_then(held, &room.devices[0], SAID);
+    join_thread(waiting[0]);
+    join_thread(waiting[1]);
+    EVENTUALLY(stats_of(held->conn).tx_frames == before + 1 + SAID);
+    CHECK_INT(stats_of(held->conn).tx_dropped, 0);
+    CHECK_INT(hub_stats_of(room.hub).dropped, 0);
+    room_is_quiet(&room);
+    room_close(&room);
+}
+
+/* What is left for it is bounded as its queue is. */
+static void a_held_port_has_a_bounded_queue(void)
+{
+    enum { ROOM_FOR = 20, WIRE = RAW_PREFIX + MAC_FRAME };
+    struct room room;
+    struct device *held = &room.devices[2];
+    struct sender sender;
+    int i;
+
+    room_open(&room, 3);
+    CHECK_INT(qnet_hub_set(room.hub, QNET_OPT_QUEUE_BYTES, ROOM_FOR * WIRE + WIRE / 2), QNET_OK);
+    sender_start(&sender, held->conn);
+    others_go_on(&room, SAID);
+    CHECK_INT(hub_stats_of(room.hub).dropped, SAID - ROOM_FOR);
+    CHECK_INT(sender_end(&sender), QNET_OK);
+    CHECK_INT(raw_hear(held->fd).from, senders_word.from);
+    for (i = SAID; i > SAID - ROOM_FOR; i--)
+        CHECK_INT(raw_hear(held->fd).number, room.devices[0].said - (unsigned)i);
+    EVENTUALLY(stats_of(held->conn).tx_dropped == SAID - ROOM_FOR);
+    CHECK_INT(hub_stats_of(room.hub).dropped, SAID - ROOM_FOR);
+    room_is_quiet(&room);
+    room_close(&room);
+}
+
+/* What is too long for it is dropped at once, and what is too short is padded. */
+static void a_held_port_has_its_own_lengths(void)
+{
+    struct room room;
+    struct device *held = &room.devices[2];
+    uint8_t frame[MAC_FRAME];
+    struct sender sender;
+
+    room_open(&room, 3);
+    CHECK_INT(qnet_set(held->conn, QNET_OPT_PAD, 1), QNET_OK);
+    CHECK_INT(qnet_set(held->conn, QNET_OPT_MAX_FRAME, MAC_FRAME), QNET_OK);
+    sender_start(&sender, held->conn);
+    device_says(&room.devices[0], EVERYBODY, MAC_FRAME + 1);
+    device_hears(&room.devices[1], &room.devices[0], EVERYBODY);
+    CHECK_INT(hub_stats_of(room.hub).dropped, 1);
+    device_says(&room.devices[0], EVERYBODY, MAC_FRAME_LEAST);
+    device_hears(&room.devices[1], &room.devices[0], EVERYBODY);
+    CHECK_INT(sender_end(&sender), QNET_OK);
+    CHECK_INT(raw_hear(held->fd).from, senders_word.from);
+    CHECK_INT(raw_recv(held->fd, frame, sizeof frame), MAC_FRAME);
+    EVENTUALLY(stats_of(held->conn).tx_dropped == 1);
+    CHECK_INT(hub_stats_of(room.hub).dropped, 1);
+    room_is_quiet(&room);
+    room_close(&room);
+}
+
+/* A link still loses nothing: while one side is held, the other is not read. */
+static void a_held_side_stops_the_other(void)
+{
+    struct flow flow = flow_of_all_sizes(), received = flow;
+    unsigned count = 1000 + (unsigned)rounds(2000);
+    struct device one, other;
+    struct raw_job writer;
+    struct sender sender;
+    struct room room;
+    uint64_t read;
+
+    room_open(&room, 2);
+    device_open(&one, 1);
+    device_open(&other, 2);
+    CHECK_INT(qnet_set(other.conn, QNET_OPT_MAX_FRAME, QNET_FRAME_MAX), QNET_OK);
+    CHECK_INT(qnet_link(one.conn, other.conn), QNET_OK);
+    sender_start(&sender, other.conn);
+    raw_start(&writer, raw_writing, one.fd, flow, count);
+    EVENTUALLY(raw_is_held(one.fd));
+    read = stats_of(one.conn).rx_frames;
+    CHECK(read < count);
+    room_is_quiet(&room);
+    CHECK_INT(stats_of(one.conn).rx_frames, read);
+    CHECK_INT(sender_end(&sender), QNET_OK);
+    CHECK_INT(raw_hear(other.fd).from, senders_word.from);
+    raw_take_until(other.fd, &received, count);
+    join_thread(writer.thread);
+    EVENTUALLY(stats_of(other.conn).tx_frames == count + 1);
+    CHECK_INT(stats_of(other.conn).tx_dropped, 0);
+    device_close(&one);
+    device_close(&other);
+    room_close(&room);
+}
+
+/* What was left for a port is written after it was detached, and counted once. */
+static void what_is_left_is_written_after_detaching(void)
+{
+    struct room room;
+    struct device *held = &room.devices[2];
+    struct sender sender;
+    pthread_t waiting;
+    uint64_t before;
+
+    room_open(&room, 3);
+    before = stats_of(held->conn).tx_frames;
+    sender_start(&sender, held->conn);
+    others_go_on(&room, SAID);
+    waiting = start_waiting(asking_for_stats, held->conn);
+    put(&gate_shut, 0);
+    CHECK_INT(qnet_hub_detach(room.hub, held->conn), QNET_OK);
+    CHECK_INT(sender_end(&sender), QNET_OK);
+    join_thread(waiting);
+    hears_sender_then(held, &room.devices[0], SAID);
+    CHECK_INT(qnet_flush(held->conn), QNET_OK);
+    CHECK_INT(stats_of(held->conn).tx_frames, before + 1 + SAID);
+    CHECK_INT(stats_of(held->conn).tx_dropped, 0);
+    room_close(&room);
+}
+
+/* The same where the connection is ended. */
+static void left_and_ended(void *(*ending)(void *))
+{
+    struct room room;
+    struct device *held = &room.devices[2];
+    struct sender sender;
+    pthread_t waiting;
+
+    room_open(&room, 3);
+    sender_start(&sender, held->conn);
+    others_go_on(&room, SAID);
+    waiting = start_waiting(ending, held->conn);
+    others_go_on(&room, 1);
+    CHECK_INT(sender_end(&sender), QNET_OK);
+    join_thread(waiting);
+    hears_sender_then(held, &room.devices[0], SAID + 1);
+    raw_take_end(held->fd);
+    held->is_away = 1;
+    room_is_quiet(&room);
+    CHECK_INT(qnet_hub_close(room.hub), QNET_OK);
+    device_close(&room.devices[0]);
+    device_close(&room.devices[1]);
+    if (ending == shutting_down)
+        CHECK_INT(qnet_close(held->conn), QNET_OK);
+    CHECK(close(held->fd) == 0);
+}
+
+static void what_is_left_is_written_before_a_shutdown(void)
+{
+    left_and_ended(shutting_down);
+}
+
+static void what_is_left_is_written_before_a_close(void)
+{
+    left_and_ended(closing);
+}
+
+/* Where the peer has left, it is counted as lost, and once. */
+static void what_is_left_for_nobody_is_counted(void)
+{
+    struct room room;
+    struct device *held = &room.devices[2];
+    struct sender sender;
+    uint64_t before;
+
+    room_open(&room, 3);
+    before = stats_of(held->conn).tx_frames;
+    sender_start(&sender, held->conn);
+    others_go_on(&room, SAID);
+    CHECK(close(held->fd) == 0);
+    others_go_on(&room, SAID);
+    CHECK(sender_end(&sender) != QNET_OK);
+    EVENTUALLY(ports_of(room.hub) == 2);
+    CHECK_INT(stats_of(held->conn).tx_frames, before);
+    CHECK(stats_of(held->conn).tx_dropped >= SAID);
+    CHECK(stats_of(held->conn).tx_dropped <= 2 * SAID);
+    CHECK_INT(qnet_hub_close(room.hub), QNET_OK);
+    CHECK_INT(qnet_close(held->conn), QNET_OK);
+    device_close(&room.devices[0]);
+    device_close(&room.devices[1]);
+}
+
+/* A port that goes down and comes up, with somebody at the gate, takes nobody with it. */
+static void a_held_port_is_dialled_again(void)
+{
+    static const int64_t options[][2] = { { QNET_OPT_RECONNECT_MS, 10 } };
+    const char *place = scratch_abstract("again");
+    int listener = raw_unix_listen(place);
+    struct device held = { NULL, -1, 3, 0, 0 };
+    struct sender sender;
+    struct room room;
+    qnet_stats stats;
+
+    room_open(&room, 2);
+    CHECK_INT(qnet_dial_with("unix", place, options[0], 1, &held.conn), QNET_OK);
+    held.fd = accept(listener, NULL, NULL);
+    CHECK(held.fd >= 0);
+    CHECK_INT(qnet_hub_attach(room.hub, held.conn), QNET_OK);
+    others_go_on(&room, 1);
+    device_hears(&held, &room.devices[0], EVERYBODY);
+    sender_start(&sender, held.conn);
+    others_go_on(&room, SAID);
+    CHECK(close(held.fd) == 0);
+    others_go_on(&room, SAID);
+    CHECK_INT(sender_end(&sender), QNET_OK);
+    held.fd = accept(listener, NULL, NULL);
+    CHECK(held.fd >= 0);
+    device_says(&held, EVERYBODY, MAC_FRAME);
+    device_hears(&room.devices[0], &held, EVERYBODY);
+    device_hears(&room.devices[1], &held, EVERYBODY);
+    EVENTUALLY(stats_of(held.conn).reconnects == 1);
+    device_says(&room.devices[0], held.n, MAC_FRAME);
+    CHECK_INT(raw_hear(held.fd).from, room.devices[0].n);
+    stats = stats_of(held.conn);
+    CHECK_INT(stats.tx_frames + stats.tx_dropped, 1 + SAID + 1 + SAID + 1);
+    room_close(&room);
+    device_close(&held);
+    CHECK(close(listener) == 0);
+}
+
+/* ---- Ports that do not read ---- */
+
+static void full_ports_are_no_reason_to_yield(void)
+{
+    enum { FULL = 100, SMALL_BUFFER = 4608 };
+    static struct device full[FULL];
+    struct room room;
+    int i;
+
+    room_open(&room, 2);
+    CHECK_INT(qnet_hub_set(room.hub, QNET_OPT_QUEUE_BYTES, 1024), QNET_OK);
+    for (i = 0; i < FULL; i++) {
+        device_open(&full[i], 10 + i);
+        CHECK_INT(qnet_set(full[i].conn, QNET_OPT_SNDBUF, SMALL_BUFFER), QNET_OK);
+        CHECK_INT(qnet_set(full[i].conn, QNET_OPT_LINGER_MS, 0), QNET_OK);
+        CHECK_INT(qnet_hub_attach(room.hub, full[i].conn), QNET_OK);
+    }
+    for (i = 0; i < FULL; i++)
+        while (stats_of(full[i].conn).tx_dropped == 0)
+            others_go_on(&room, 1);
+    put(&yields, 0);
+    others_go_on(&room, SAID);
+    CHECK_INT(get(&yields), 0);
+    room_close(&room);
+    for (i = 0; i < FULL; i++)
+        device_close(&full[i]);
+}
+
+/* Nor are threads that ask the hub again and again. */
+static int is_asked;
+
+static void *asking(void *hub)
+{
+    while (get(&is_asked)) {
+        hub_stats_of(hub);
+        ports_of(hub);
+    }
+    return NULL;
+}
+
+static void questions_are_no_reason_to_yield(void)
+{
+    struct room room;
+    pthread_t threads[3];
+    int i;
+
+    room_open(&room, 3);
+    put(&yields, 0);
+    put(&is_asked, 1);
+    for (i = 0; i < 3; i++)
+        start_thread(&threads[i], asking, room.hub);
+    for (i = 0; i < rounds(1000); i++)
+        room_is_quiet(&room);
+    put(&is_asked, 0);
+    for (i = 0; i < 3; i++)
+        join_thread(threads[i]);
+    CHECK_INT(get(&yields), 0);
+    room_close(&room);
+}
+
+/* ---- Trying again what the system refused ---- */
+
+/* A loop that waits for traffic, of which there is none, looks again by itself. */
+static void without_threads_closing_a_hub_only_takes_longer(void)
+{
+    struct ending ending = { 0, 0, 0, 0 };
+    qnet_hub *quiet[MOST_LOOPS], *hub;
+    struct device idle[MOST_LOOPS];
+    qnet_conn *conns[1], *port;
+    int i;
+
+    for (i = 0; i < MOST_LOOPS; i++) {
+        CHECK_INT(qnet_hub_new(&quiet[i]), QNET_OK);
+        device_open(&idle[i], i);
+        CHECK_INT(qnet_hub_attach(quiet[i], idle[i].conn), QNET_OK);
+    }
+    CHECK_INT(qnet_hub_new(&hub), QNET_OK);
+    CHECK_INT(qnet_hub_port(hub, &port), QNET_OK);
+    CHECK_INT(qnet_hub_ports(hub, conns, 1), 1);
+    CHECK_INT(qnet_set_close_handler(conns[0], ending_told, &ending), QNET_OK);
+    raw_sleep_ms(50);
+    put(&threads_refused, 6);
+    CHECK_INT(qnet_hub_close(hub), QNET_OK);
+    check_told(&ending, QNET_ERR_CLOSED);
+    CHECK_INT(get(&threads_refused), 0);
+    CHECK_INT(qnet_close(port), QNET_OK);
+    for (i = 0; i < MOST_LOOPS; i++) {
+        CHECK_INT(qnet_hub_close(quiet[i]), QNET_OK);
+        device_close(&idle[i]);
+    }
+}
+
+int main(void)
+{
+    RUN(a_held_port_holds_nobody_up);
+    RUN(a_held_port_has_a_bounded_queue);
+    RUN(a_held_port_has_its_own_lengths);
+    RUN(a_held_side_stops_the_other);
+    RUN(what_is_left_is_written_after_detaching);
+    RUN(what_is_left_is_written_before_a_shutdown);
+    RUN(what_is_left_is_written_before_a_close);
+    RUN(what_is_left_for_nobody_is_counted);
+    RUN(a_held_port_is_dialled_again);
+    RUN(full_ports_are_no_reason_to_yield);
+    RUN(questions_are_no_reason_to_yield);
+    RUN(without_threads_closing_a_hub_only_takes_longer);
+    return check_done();
+}

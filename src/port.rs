@@ -1,0 +1,292 @@
+//! A connection that is plugged into a switch: plugging in and out, and its loop's turn.
+//!
+//! The loop does not wait for the connection's state, which callers hold during system calls. What it
+//! reads with is in the switch meanwhile, and what needs the state (ending, above all) is left to the
+//! service thread.
+
+use std::sync::Arc;
+
+use rustix::event::epoll::EventFlags;
+
+use crate::buffer::loop_room;
+use crate::conn::{Conn, State};
+use crate::error::{Error, Result};
+use crate::forward::{ADDED, Loop, NOTHING, READABLE, Work};
+use crate::handle::Ref;
+use crate::process::{lock, process};
+use crate::receive::Rx;
+use crate::socket::Socket;
+use crate::switch::{Inside, Outlet, Switch};
+
+/// Why an attached or linked connection cannot be received from.
+pub const PLUGGED: Error = Error::Busy("the connection is attached or linked");
+
+/// Where a connection is plugged in.
+#[derive(Clone)]
+pub struct Port {
+    pub switch: Arc<Switch>,
+    id: usize,
+}
+
+impl Port {
+    /// The connection at the other side of a link.
+    pub fn other_side(&self) -> Option<Ref<Conn>> {
+        self.switch.lock().conn_opposite(self.id)
+    }
+
+    /// Has the loop read, with what was read before.
+    pub fn begin_reading(&self, rx: Rx) {
+        self.switch.lock().outlet(self.id).rx = Some(rx);
+    }
+
+    /// Its connection gets another socket, which its sending part does by `exchange`, and begins with
+    /// another stream.
+    pub fn exchange_socket(&self, conn: Ref<Conn>, socket: &Arc<Socket>, exchange: impl FnOnce()) {
+        self.change(exchange, |inside| {
+            let outlet = inside.outlet(self.id);
+            if let Some(rx) = &mut outlet.rx {
+                rx.start_over();
+            }
+            outlet.begin_with(socket.clone(), NOTHING);
+        });
+        // In its turn it waits for what it has to of the new one.
+        self.switch.runner.look(conn.token);
+    }
+
+    /// Changes a port whose socket is not to be waited for any more. Taking that out of the loop's set
+    /// is a system call, and not made under the switch's lock: so the loop may have put it in again.
+    fn change<R>(&self, meanwhile: impl FnOnce(), change: impl FnOnce(&mut Inside) -> R) -> R {
+        let runner = self.switch.runner;
+        let before = self.switch.lock().outlet(self.id).watched();
+        before.end(runner);
+        meanwhile();
+        let mut inside = self.switch.lock();
+        let after = inside.outlet(self.id).watched();
+        let result = change(&mut inside);
+        drop(inside);
+        if !after.is_as(&before) {
+            after.end(runner);
+        }
+        result
+    }
+}
+
+/// Plugging in and out. The state's lock is held.
+impl Ref<Conn> {
+    pub fn plug(self, state: &mut State, switch: &Arc<Switch>) -> Result<()> {
+        let runner = switch.runner;
+        runner.join()?;
+        self.slot.tx_of_own().plug(runner);
+        let port = self.add_to(switch, state.socket()).inspect_err(|_| {
+            self.slot.tx_of_own().unplug();
+            runner.leave();
+        })?;
+        state.rx.end_loans();
+        if !state.delivering {
+            port.begin_reading(std::mem::take(&mut state.rx));
+        }
+        // Otherwise a handler that was taken away has frames in hand: they come first.
+        *lock(&self.slot.place) = Some(port.clone());
+        runner.look(self.token);
+        if let Some(other) = port.other_side() {
+            // It was alone until now.
+            runner.look(other.token);
+        }
+        state.port = Some(port);
+        self.slot.changed(state);
+        Ok(())
+    }
+
+    fn add_to(self, switch: &Arc<Switch>, socket: &Arc<Socket>) -> Result<Port> {
+        let runner = switch.runner;
+        runner.watch(socket.fd(), self.token, NOTHING, ADDED)?;
+        let outlet = Outlet::new(self, socket.clone(), ADDED);
+        let added = switch.lock().add(outlet);
+        let id = added.inspect_err(|_| {
+            // Taking a descriptor out of the set cannot fail.
+            let _ = runner.watch(socket.fd(), self.token, ADDED, NOTHING);
+        })?;
+        Ok(Port { switch: switch.clone(), id })
+    }
+
+    /// Takes it out of `switch`.
+    pub fn unplug_from(self, state: &mut State, switch: &Arc<Switch>) -> Result<()> {
+        if !state.port.as_ref().is_some_and(|port| Arc::ptr_eq(&port.switch, switch)) {
+            return Err(Error::invalid("the connection is not in there"));
+        }
+        self.unplug(state);
+        Ok(())
+    }
+
+    /// Takes it out of where it is plugged in. What its loop has taken for it is still written; where
+    /// the connection has ended, its close handler is called.
+    pub fn unplug(self, state: &mut State) {
+        let Some(port) = state.port.take() else {
+            return;
+        };
+        let runner = port.switch.runner;
+        let (rx, other) = port.change(|| (), |inside| inside.remove(port.id));
+        *lock(&self.slot.place) = None;
+        if let Some(rx) = rx {
+            state.rx = rx;
+        }
+        if let Some(other) = other {
+            runner.look(other.token);
+        }
+        self.slot.tx_of_own().unplug();
+        self.leave_unwritten(runner);
+        if state.ended.is_some() {
+            self.have_close_handler_run(state, runner);
+        }
+        // Last, so that there is a thread for what rests.
+        runner.leave();
+        self.slot.changed(state);
+    }
+
+    /// Leaves what is unwritten to the service thread. Where there can be none now, `runner` tries
+    /// again.
+    fn leave_unwritten(self, runner: &Loop) {
+        if self.slot.tx_of_own().has_backlog() && !process().service.watch(self) {
+            runner.rest(self.token);
+        }
+    }
+}
+
+/// The loop's own part.
+impl Ref<Conn> {
+    /// One turn: writes what waits for it, then reads once and sends that on.
+    pub fn forward_turn(self, runner: &Loop, events: EventFlags, work: &mut Work) {
+        let port = lock(&self.slot.place).clone();
+        let Some(Port { switch, id }) = port else {
+            return self.look_after(runner);
+        };
+        if !std::ptr::eq(switch.runner, runner) {
+            return; // an event from before it was plugged in there
+        }
+        let mut inside = switch.lock();
+        if !inside.has(id, self) {
+            return;
+        }
+        if events != READABLE {
+            inside.write_waiting(id);
+        }
+        let is_over = if inside.is_cut() {
+            let is_written = inside.wait_to_write(id);
+            inside.wait_for(id, READABLE, false);
+            is_written
+        } else {
+            if inside.may_read(id) {
+                self.read_and_forward(&mut inside, id, work);
+                inside.may_read(id);
+            }
+            inside.outlet(id).end().is_some()
+        };
+        drop(inside);
+        if is_over {
+            self.hand_over(runner);
+        }
+    }
+
+    /// Leaves what waits for locks to the service thread.
+    fn hand_over(self, runner: &Loop) {
+        match process().service.try_watch(self) {
+            Some(true) => {}
+            // For want of a thread it is done here.
+            Some(false) if self.service_now() => {}
+            _ => runner.rest(self.token),
+        }
+    }
+
+    /// Does what the service thread would, if the state is free. Returns whether nothing is left.
+    fn service_now(self) -> bool {
+        let Some(mut state) = self.slot.try_state() else {
+            return false;
+        };
+        if !state.is_of(self.token) {
+            return true;
+        }
+        self.end_if_over(&mut state);
+        let lacks_thread = state.lacks_thread() && !self.start_close_thread(&mut state);
+        let is_left = lacks_thread || state.port.is_none() && self.may_have_backlog();
+        drop(state);
+        self.give_back_if_over();
+        !is_left
+    }
+
+    fn may_have_backlog(self) -> bool {
+        self.slot.try_tx().is_none_or(|tx| tx.has_backlog())
+    }
+
+    /// The turn of one that is not plugged in: for want of a thread something may be left to do.
+    fn look_after(self, runner: &Loop) {
+        let Some(state) = self.slot.try_state() else {
+            return runner.rest(self.token);
+        };
+        let is_left = state.is_of(self.token) && (state.lacks_thread() || self.may_have_backlog());
+        drop(state);
+        if is_left {
+            self.hand_over(runner);
+        }
+    }
+
+    /// A panic in its turn ends the connection, not the process.
+    pub fn forwarding_panicked(self, runner: &Loop) {
+        let port = lock(&self.slot.place).clone();
+        let Some(Port { switch, id }) = port else {
+            return;
+        };
+        let mut inside = switch.lock();
+        inside.forget_pieces();
+        if inside.has(id, self) {
+            let reason = Error::Internal("a panic while forwarding".into());
+            inside.outlet(id).rx = Some(Rx::failed(reason));
+            inside.may_read(id);
+            drop(inside);
+            self.hand_over(runner);
+        }
+    }
+
+    fn read_and_forward(self, inside: &mut Inside, id: usize, work: &mut Work) {
+        let counts = &self.slot.rx_counts;
+        let Work { buffer, sorter, now } = work;
+        let outlet = inside.outlet(id);
+        let socket = outlet.socket.clone();
+        let Some(mut rx) = outlet.rx.take() else {
+            return;
+        };
+        // From before it was plugged in: a length that no frame has is found here, too.
+        while rx.has_frame(counts) {
+            let used = inside.forward(id, rx.unread(), counts, sorter, *now);
+            rx.use_up(used);
+        }
+        let room = &mut buffer[..loop_room(&socket)];
+        if let Some(bytes) = rx.read_behind(&socket, room, counts) {
+            let used = inside.forward(id, bytes, counts, sorter, *now);
+            rx.keep(&bytes[used..], counts);
+        }
+        inside.outlet(id).rx = Some(rx);
+    }
+
+    /// The service thread's turn: ends a connection of which the loop has found that it is over. The
+    /// state's lock is held.
+    pub fn end_if_over(self, state: &mut State) {
+        let Some(port) = &state.port else {
+            return;
+        };
+        let mut inside = port.switch.lock();
+        let is_cut = inside.is_cut();
+        let end = inside.outlet(port.id).end();
+        drop(inside);
+        if is_cut {
+            let mut tx = self.slot.tx_of_own();
+            tx.empty_inbox();
+            let is_written = !tx.has_backlog();
+            drop(tx);
+            if is_written {
+                self.end_locally(state);
+            }
+        } else if let Some(end) = end {
+            self.meet_end(state, end);
+        }
+    }
+}
