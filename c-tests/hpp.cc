@@ -434,6 +434,18 @@ static void datagrams_and_their_netdev()
     }
 }
 
+/* An empty remote is NULL in C: whoever sends first. */
+static void datagrams_of_whoever_sends_first()
+{
+    auto a = qnet::conn::dgram("udp", "127.0.0.1:0", "");
+    auto b = qnet::conn::dgram("udp", "127.0.0.1:0", a.local_addr());
+    std::uint8_t buf[100];
+
+    b.send(some_frame);
+    CHECK(a.recv(buf, sizeof buf).has_value());
+    CHECK(a.peer_addr() == b.local_addr());
+}
+
 static void descriptors_change_hands()
 {
     auto [a, fd] = qnet::conn::pair_with_fd();
@@ -470,6 +482,7 @@ int main()
     RUN(hubs_forward);
     RUN(links_forward);
     RUN(datagrams_and_their_netdev);
+    RUN(datagrams_of_whoever_sends_first);
     RUN(descriptors_change_hands);
     return check_done();
 }

@@ -963,7 +963,10 @@ public:
         return conn(handle);
     }
 
-    /* One of datagrams. An empty address is NULL of qnet_dgram(). May block, to look up a name. */
+    /*
+     * One of datagrams. An empty address is NULL of qnet_dgram(): as the remote, whoever sends first.
+     * May block, to look up a name.
+     */
     static conn dgram(std::string_view network, std::string_view local, std::string_view remote,
                       std::error_code &ec)
     {
