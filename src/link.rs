@@ -39,7 +39,7 @@ pub fn link(a: Ref<Conn>, b: Ref<Conn>) -> Result<()> {
     if let Some(refusal) = one.refuses_receive().or_else(|| other.refuses_receive()) {
         return Err(refusal);
     }
-    let switch = Switch::new(Kind::Link);
+    let switch = Switch::new(Kind::Link { is_whole: false });
     a.plug(&mut one, &switch)?;
     b.plug(&mut other, &switch).inspect_err(|_| {
         a.unplug(&mut one);

@@ -55,8 +55,9 @@ pub struct Inside {
 }
 
 pub enum Kind {
-    /// What one receives the other sends. When a socket is full the other is not read.
-    Link,
+    /// What one receives the other sends. When a socket is full the other is not read, nor before
+    /// both sides have been there.
+    Link { is_whole: bool },
     Hub {
         table: Table,
         /// How many bytes may wait for each port.
@@ -165,7 +166,11 @@ impl Inside {
         if matches!(self.kind, Kind::Hub { is_closed: true, .. }) {
             return Err(Error::Handle);
         }
-        Ok(self.ports.insert(outlet))
+        let id = self.ports.insert(outlet);
+        if let Kind::Link { is_whole } = &mut self.kind {
+            *is_whole |= self.ports.len() == 2;
+        }
+        Ok(id)
     }
 
     /// Takes a port out. Returns what it was read with, if it was, and who is at the other side of the
@@ -205,12 +210,12 @@ impl Inside {
     }
 
     fn is_link(&self) -> bool {
-        matches!(self.kind, Kind::Link)
+        matches!(self.kind, Kind::Link { .. })
     }
 
     /// Whether it is a link of which one side has ended.
     pub fn is_cut(&self) -> bool {
-        self.is_link() && self.ports.len() < 2
+        self.ports.len() < 2 && matches!(self.kind, Kind::Link { is_whole: true })
     }
 
     /// The port at the other side of a link.
@@ -239,7 +244,11 @@ impl Inside {
             other.is_held || other.interest.contains(WRITABLE)
         };
         let is_open = self.ports[id].rx.as_ref().is_some_and(|rx| rx.end().is_none());
-        let may = is_open && !self.other_side(id).is_some_and(is_full);
+        let is_blocked = match self.other_side(id) {
+            Some(other) => is_full(other),
+            None => self.is_link(),
+        };
+        let may = is_open && !is_blocked;
         self.wait_for(id, READABLE, may);
         may
     }
@@ -377,7 +386,7 @@ impl Inside {
     /// How many bytes may wait for a port.
     fn limit(&self) -> usize {
         match &self.kind {
-            Kind::Link => usize::MAX,
+            Kind::Link { .. } => usize::MAX,
             Kind::Hub { queue, .. } => *queue,
         }
     }

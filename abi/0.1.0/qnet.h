@@ -6,6 +6,13 @@
  * Functions return zero or more for success and one of qnet_error for failure, unless said
  * otherwise. Any of them may be called from any thread at any time, signal handlers excepted, and
  * none raises SIGPIPE. Handles are tokens: a stale one gives QNET_ERR_HANDLE and never a crash.
+ *
+ * The last lines of each function's comment say, in words to look for, whether it may block
+ * ("Blocks: yes" or "Blocks: no": wait for a peer, for a time or for another thread's handler;
+ * a lock that is held for a system call is no wait) and whether it may call back ("Calls back:
+ * yes" or "Calls back: no": run one of the program's handlers on the calling thread before it
+ * returns; it then takes as long as that). A binding lets go of its runtime's lock around what
+ * blocks or calls back.
  */
 
 #ifndef QNET_H
@@ -72,7 +79,7 @@ typedef enum qnet_option {
     QNET_OPT_PAD = 5,
     /**
      * How long closing may take to write what was taken and drain what a peer is still writing, in
-     * ms. Default 1000.
+     * ms. Default 1000. When it takes less: see qnet_close().
      */
     QNET_OPT_LINGER_MS = 6,
     /**
@@ -106,6 +113,11 @@ typedef enum qnet_option {
      * Of a listener that made a socket file: the file's mode. Default 0600.
      */
     QNET_OPT_UNIX_MODE = 13,
+    /**
+     * Of a connection of qnet_dgram() without a remote: 1: whoever sends takes the place of the one
+     * who did before. Default 0: who sends first is the remote for good.
+     */
+    QNET_OPT_RELEARN = 17,
     /**
      * Of a hub: how long it knows behind which port a device is, after its last frame, in s: from 1.
      * Default 300.
@@ -283,6 +295,11 @@ typedef struct qnet_stats {
      * How often the connection came up by being dialled again.
      */
     uint64_t reconnects;
+    /**
+     * Messages that came from others than the remote of a qnet_dgram(), and were skipped. (An adopted
+     * socket's are kept from it, and not counted.)
+     */
+    uint64_t rx_foreign;
 } qnet_stats;
 
 /**
@@ -332,9 +349,11 @@ typedef void (*qnet_close_handler)(void *user, int reason);
 
 /**
  * Called when a connection that is dialled again has gone down, and when it is up again: in order,
- * one call at a time, on a thread of the library's. It may call anything in the library, on its own
- * connection too; it must not throw or longjmp out. It may end its thread (pthread_exit): the
- * connection then has no state handler, and is dialled again all the same.
+ * one call at a time, each on a thread of the library's that is there for it alone. It may take as
+ * long as it likes: its connection is dialled when it has returned, and no other waits for it. It may
+ * call anything in the library, on its own connection too; it must not throw or longjmp out. It may
+ * end its thread (pthread_exit): the connection then has no state handler, and is dialled again all
+ * the same.
  *
  * @param user  What qnet_set_state_handler() was given.
  * @param up    1 when it is up again, 0 when it has gone down.
@@ -344,19 +363,24 @@ typedef void (*qnet_state_handler)(void *user, int up);
 /* ---- Connecting (conn) ------------------------------------------------------------ */
 
 /**
- * Connects to a listening QEMU, or to anything else that speaks its framing.
+ * Connects to a listening QEMU, or to anything else that speaks its framing; or to a SEQPACKET
+ * socket, on which each message is a frame (gvproxy's `-listen-bess`).
  *
- * @param network  "tcp", "tcp4", "tcp6" or "unix".
+ * @param network  "tcp", "tcp4", "tcp6", "unix", or "unixpacket" (SEQPACKET, otherwise as "unix").
  * @param address  For TCP "host:port", "[v6]:port" or ":port" (this host); every address that a
  *                 name has is tried. For Unix sockets a path, or "@name" in the abstract namespace.
  *                 Dialled again, a relative path begins at the working directory of that time.
  * @param out      The connection, to be closed with qnet_close(); NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (a NULL, an unknown network, a malformed address),
  *         QNET_ERR_REFUSED (nobody listens there, or no such socket file), QNET_ERR_RESOLVE,
- *         QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *         QNET_ERR_INTERRUPTED, QNET_ERR_OS (EPROTOTYPE: a stream listens where SEQPACKET was asked
+ *         for, or the reverse), QNET_ERR_INTERNAL.
  *
  * Waits as long as the system does; qnet_dial_with() can bound it. Only a name that is no digits
  * needs a thread, for its look-up. Any thread may call it.
+ *
+ * Blocks: yes, until somebody has accepted or it has failed.
+ * Calls back: no.
  */
 int qnet_dial(const char *network, const char *address, qnet_conn **out);
 
@@ -373,6 +397,9 @@ int qnet_dial(const char *network, const char *address, qnet_conn **out);
  * With QNET_OPT_RECONNECT_MS above 0 a peer that is not there yet is no failure: where nobody
  * listens, the name has no address, the network or host cannot be reached or the time passed, the
  * connection begins down, and is dialled again; see qnet_set_state_handler().
+ *
+ * Blocks: yes, until somebody has accepted or it has failed: at most for QNET_OPT_DIAL_TIMEOUT_MS.
+ * Calls back: no.
  */
 int qnet_dial_with(const char *network,
                    const char *address,
@@ -387,6 +414,9 @@ int qnet_dial_with(const char *network,
  * @param b  the other; each to be closed with qnet_close(). Both NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (a NULL, or the same place twice), QNET_ERR_OS,
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_socketpair(qnet_conn **a, qnet_conn **b);
 
@@ -398,12 +428,16 @@ int qnet_socketpair(qnet_conn **a, qnet_conn **b);
  * @param peer_fd  The other end, which is the caller's to pass on and close; -1 on failure. It is
  *                 close-on-exec: clear FD_CLOEXEC in the child.
  * @return QNET_OK; QNET_ERR_INVALID (a NULL), QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_socketpair_fd(qnet_conn **out, int *peer_fd);
 
 /**
  * Makes a connection of a connected socket, or of an open TAP. A stream socket carries QEMU's framing;
- * on a datagram or SEQPACKET socket, as on a TAP, each message is a frame.
+ * on a datagram or SEQPACKET socket, as on a TAP, each message is a frame. With SEQPACKET nothing is
+ * lost: a sender waits for a peer that does not read, as on a stream.
  *
  * @param fd   The descriptor: the library's from success on, still the caller's on failure. Its
  *             O_NONBLOCK is left alone; FD_CLOEXEC is set.
@@ -413,6 +447,9 @@ int qnet_socketpair_fd(qnet_conn **out, int *peer_fd);
  *         socket of another kind), QNET_ERR_OS, QNET_ERR_INTERNAL.
  *
  * A TAP has to be one with IFF_NO_PI, which the system does not tell.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_from_fd(int fd,
                  qnet_conn **out);
@@ -428,9 +465,14 @@ int qnet_from_fd(int fd,
  * that is there and does not read holds up a sender for 40 ms, then frames are lost until it reads; a
  * sender with QNET_OPT_SEND_TIMEOUT_MS 0 gets QNET_ERR_AGAIN until then, and of a Unix remote's room
  * the descriptor of qnet_fd() tells nothing: it tries again after a while.
- * What does not come from the remote is not delivered; nor is a member's own multicast, nor the
- * `VFKT` that vfkit begins with. Datagrams that are shorter or longer than any frame count as
- * rx_runts.
+ * What does not come from the remote is not delivered, and counted in rx_foreign; nor is a member's own
+ * multicast delivered, nor the `VFKT` that vfkit begins with. Datagrams that are shorter or longer
+ * than any frame count as rx_runts.
+ *
+ * Without a remote it is whoever sends first, were it no frame: what is sent before is lost, and
+ * counted in tx_dropped; qnet_peer_addr() tells "" until then, and who it is from then on. With
+ * QNET_OPT_RELEARN 1 a later sender takes its place. (It is learned when what it has sent is
+ * read: by a receive, a handler, a hub or a link.)
  *
  * @param network  "udp", "udp4" or "udp6"; "unixgram"; or "mcast" (IPv4 multicast).
  * @param local    Where to receive. UDP: "host:port", "[v6]:port" or ":port" (every interface); port
@@ -440,13 +482,16 @@ int qnet_from_fd(int fd,
  * @param remote   Where to send. UDP: "host:port", "[v6]:port" or ":port" (this host); for "udp" v4
  *                 where there is a choice, for QEMU has no v6. Unix: as above, as the remote gave it
  *                 to the system; a relative path begins at the working directory of each
- *                 send. Multicast: the group, "230.0.0.1:1234".
+ *                 send. NULL: whoever sends first. Multicast: the group, "230.0.0.1:1234".
  * @param out      The connection, to be closed with qnet_close(); NULL on failure.
- * @return QNET_OK; QNET_ERR_INVALID (a NULL, an unknown network, a malformed address),
+ * @return QNET_OK; QNET_ERR_INVALID (another NULL, an unknown network, a malformed address),
  *         QNET_ERR_BUSY (somebody, or a file that may not be replaced, is at that local address),
  *         QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
  *
  * A UDP datagram carries frames of up to 65507 bytes (v6: 65527).
+ *
+ * Blocks: yes, while a name is looked up; with digits or a path no.
+ * Calls back: no.
  */
 int qnet_dgram(const char *network,
                const char *local,
@@ -464,12 +509,17 @@ int qnet_dgram(const char *network,
  * @param out   The connection, to be closed with qnet_close(); NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (out is NULL, a malformed name, or an interface that is no TAP),
  *         QNET_ERR_OS (no right to, or somebody has it open), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_tap(const char *name,
              qnet_conn **out);
 
 /**
- * Tells the `-netdev` argument with which a QEMU joins a datagram connection.
+ * Tells the `-netdev` argument with which a QEMU joins a datagram connection. Where the remote is
+ * whoever sends, and nobody has sent yet, that QEMU is on this host, with a port that its system chooses;
+ * for Unix sockets there is no such argument.
  *
  * @param conn          One of qnet_dgram().
  * @param id            The netdev's id: a letter, then letters, digits, '-', '.' and '_'.
@@ -479,8 +529,11 @@ int qnet_tap(const char *name,
  * @return The argument's length without the NUL, which may be more than there was room for;
  *         QNET_ERR_HANDLE, QNET_ERR_INVALID (a NULL, a malformed id, no such version),
  *         QNET_ERR_UNSUPPORTED (another kind of connection, or not for that QEMU: Unix sockets before
- *         7.2; abstract names, v6 and paths that are more than 107 bytes from the root on, for any),
- *         QNET_ERR_INTERNAL.
+ *         7.2; abstract names, v6, a Unix remote that is not known yet, and paths that are more than
+ *         107 bytes from the root on, for any), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_netdev(qnet_conn *conn,
                 const char *id,
@@ -493,7 +546,8 @@ int qnet_netdev(qnet_conn *conn,
 /**
  * Listens for peers: a QEMU with `-netdev stream,server=off` or `-netdev socket,connect=`.
  *
- * @param network  "tcp", "tcp4", "tcp6" or "unix".
+ * @param network  "tcp", "tcp4", "tcp6", "unix", or "unixpacket" (SEQPACKET: each message is a frame;
+ *                 otherwise as "unix").
  * @param address  For TCP "host:port", "[v6]:port" or ":port" (every interface); port 0 lets the
  *                 system choose, and qnet_listener_addr() tells. For Unix sockets a path, or
  *                 "@name" in the abstract namespace. A path's file gets mode 0600
@@ -503,6 +557,9 @@ int qnet_netdev(qnet_conn *conn,
  * @return QNET_OK; QNET_ERR_INVALID, QNET_ERR_BUSY (the address is in use, or a file is in the way
  *         that may not be replaced), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED (in a name's look-up),
  *         QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, while a name is looked up; with digits or a path no.
+ * Calls back: no.
  */
 int qnet_listen(const char *network,
                 const char *address,
@@ -518,17 +575,23 @@ int qnet_listen(const char *network,
  *         timeout below -1), QNET_ERR_AGAIN (0 was given), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED,
  *         QNET_ERR_CLOSED (the listener was closed meanwhile), QNET_ERR_OS (for example EMFILE, at
  *         once; the listener goes on), QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, at most for timeout_ms.
+ * Calls back: no.
  */
 int qnet_accept(qnet_listener *listener, int timeout_ms, qnet_conn **out);
 
 /**
- * Makes a listener of a listening stream socket (socket activation).
+ * Makes a listener of a listening stream or SEQPACKET socket (socket activation).
  *
  * @param fd   The socket: the library's from success on, still the caller's on failure. Its
  *             O_NONBLOCK and its file are left alone; FD_CLOEXEC is set.
  * @param out  The listener; NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (not an open descriptor, no socket, one that does not listen,
- *         a NULL), QNET_ERR_UNSUPPORTED (not a stream socket), QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *         a NULL), QNET_ERR_UNSUPPORTED (a socket of another kind), QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_listener_from_fd(int fd, qnet_listener **out);
 
@@ -540,6 +603,9 @@ int qnet_listener_from_fd(int fd, qnet_listener **out);
  * @param cap  Its size in bytes.
  * @return The length of the whole text in bytes, without the NUL; QNET_ERR_HANDLE,
  *         QNET_ERR_INVALID (buf is NULL), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_listener_addr(qnet_listener *listener, char *buf, size_t cap);
 
@@ -555,7 +621,11 @@ int qnet_listener_addr(qnet_listener *listener, char *buf, size_t cap);
  * @return The length of the whole text in bytes, without the NUL; QNET_ERR_HANDLE,
  *         QNET_ERR_INVALID (buf or id is NULL, no id, no version), QNET_ERR_UNSUPPORTED (what that
  *         version cannot do: before 7.2 a Unix socket or a v6 address; before 4.2 anything; for any
- *         version a path of more than 107 bytes from the root on), QNET_ERR_INTERNAL.
+ *         version a SEQPACKET listener, and a path of more than 107 bytes from the root on),
+ *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_listener_netdev(qnet_listener *listener,
                          const char *id,
@@ -567,14 +637,22 @@ int qnet_listener_netdev(qnet_listener *listener,
  * The listener's descriptor: readable when a peer waits to be accepted.
  *
  * @return The descriptor, which stays the library's; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_listener_fd(qnet_listener *listener);
 
 /**
  * Ends a listener: wakes every qnet_accept() with QNET_ERR_CLOSED, removes the socket file that it
- * made, and gives the handle back. Its connections live on.
+ * made, and gives the handle back. Its connections live on. When it returns the descriptor is
+ * closed, as after qnet_close().
  *
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, until the calls of other threads that it wakes have let go of the listener, which
+ * is at once.
+ * Calls back: no.
  */
 int qnet_listener_close(qnet_listener *listener);
 
@@ -586,6 +664,9 @@ int qnet_listener_close(qnet_listener *listener);
  * @param value   Its value.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or a value out of range),
  *         QNET_ERR_UNSUPPORTED (not for this listener), QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_listener_set(qnet_listener *listener, int option, int64_t value);
 
@@ -595,6 +676,9 @@ int qnet_listener_set(qnet_listener *listener, int option, int64_t value);
  * @param option  One of enum qnet_option.
  * @param value   Where to.
  * @return As qnet_listener_set(); QNET_ERR_INVALID where value is NULL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_listener_get(qnet_listener *listener, int option, int64_t *value);
 
@@ -615,6 +699,9 @@ int qnet_listener_get(qnet_listener *listener, int option, int64_t *value);
  *         QNET_ERR_AGAIN (the time-out is 0), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED,
  *         QNET_ERR_CLOSED (also where the peer no longer reads; frames that it sent can still be
  *         received), QNET_ERR_PROTOCOL, QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, while the peer does not read: at most for QNET_OPT_SEND_TIMEOUT_MS.
+ * Calls back: no.
  */
 int qnet_send(qnet_conn *conn, const void *frame, size_t len);
 
@@ -625,6 +712,9 @@ int qnet_send(qnet_conn *conn, const void *frame, size_t len);
  * @param count   How many there are. 0 is nothing to do.
  * @return How many were taken, each waiting as qnet_send() would; the first that cannot be taken
  *         stops them. An error, as of qnet_send(), only if that is the first of all.
+ *
+ * Blocks: yes, while the peer does not read: at most for QNET_OPT_SEND_TIMEOUT_MS.
+ * Calls back: no.
  */
 int qnet_send_batch(qnet_conn *conn, const qnet_frame *frames, size_t count);
 
@@ -636,14 +726,21 @@ int qnet_send_batch(qnet_conn *conn, const qnet_frame *frames, size_t count);
  * @param len  Their bytes, lengths included. 0 is nothing to do.
  * @return How many frames were taken, as of qnet_send_batch(). Of a frame that is cut short
  *         QNET_ERR_INVALID, of a length out of range QNET_ERR_FRAME_SIZE.
+ *
+ * Blocks: yes, while the peer does not read: at most for QNET_OPT_SEND_TIMEOUT_MS.
+ * Calls back: no.
  */
 int qnet_send_packed(qnet_conn *conn, const void *buf, size_t len);
 
 /**
- * Waits, as a send would, until nothing that was taken is unwritten.
+ * Waits, as a send would, until nothing that was taken is unwritten. A process that is about to end,
+ * by exit() or otherwise, calls it or qnet_close() first: what is unwritten then is lost.
  *
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_AGAIN, QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED,
  *         QNET_ERR_CLOSED, QNET_ERR_PROTOCOL, QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, while the peer does not read: at most for QNET_OPT_SEND_TIMEOUT_MS.
+ * Calls back: no.
  */
 int qnet_flush(qnet_conn *conn);
 
@@ -662,6 +759,10 @@ int qnet_flush(qnet_conn *conn);
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_BUSY (the connection is attached or linked),
  *         QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (it has ended; QNET_ERR_OS also where no
  *         thread can be had), QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, until the handler before has returned; not inside a handler of any kind, or with
+ * QNET_OPT_WAIT 0.
+ * Calls back: no.
  */
 int qnet_set_handler(qnet_conn *conn,
                      qnet_handler handler,
@@ -673,6 +774,10 @@ int qnet_set_handler(qnet_conn *conn,
  * @param handler  The handler; NULL stops receiving. It takes the place of a frame handler too.
  * @param user     What to call it with.
  * @return As qnet_set_handler().
+ *
+ * Blocks: yes, until the handler before has returned; not inside a handler of any kind, or with
+ * QNET_OPT_WAIT 0.
+ * Calls back: no.
  */
 int qnet_set_batch_handler(qnet_conn *conn, qnet_batch_handler handler, void *user);
 
@@ -687,6 +792,9 @@ int qnet_set_batch_handler(qnet_conn *conn, qnet_batch_handler handler, void *us
  * @param handler  The handler; NULL for none.
  * @param user     What to call it with.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: yes, the handler that is set, where the connection has ended.
  */
 int qnet_set_close_handler(qnet_conn *conn,
                            qnet_close_handler handler,
@@ -706,6 +814,9 @@ int qnet_set_close_handler(qnet_conn *conn,
  *         the connection ended, after every frame before that), QNET_ERR_INTERNAL.
  *
  * Threads may receive at once: each frame is given to one of them.
+ *
+ * Blocks: yes, at most for timeout_ms.
+ * Calls back: yes, the close handler, where the call reports the end.
  */
 int qnet_recv(qnet_conn *conn,
               void *buf,
@@ -717,10 +828,16 @@ int qnet_recv(qnet_conn *conn,
  *
  * @param frames      Filled with frames whose bytes the library lends, until the next receive on
  *                    the connection by any thread, a change of how it is received from, or its
- *                    close; not until its end or qnet_poll().
+ *                    close; not until its end or qnet_poll(). Until then they keep the memory
+ *                    that they were read into: up to 16 KiB of frames as much, with a time-out of 0
+ *                    and when fewer than count were there; else 128 KiB, of messages 68 KiB each at
+ *                    most. What is not lent costs an idle connection 16 KiB at most.
  * @param count       How many there is room for, at least 1.
  * @param timeout_ms  How long to wait for the first: -1 without an end, 0 not at all.
  * @return How many were received; else as qnet_recv().
+ *
+ * Blocks: yes, at most for timeout_ms.
+ * Calls back: yes, the close handler, where the call reports the end.
  */
 int qnet_recv_batch(qnet_conn *conn, qnet_frame *frames, size_t count, int timeout_ms);
 
@@ -732,6 +849,9 @@ int qnet_recv_batch(qnet_conn *conn, qnet_frame *frames, size_t count, int timeo
  * @param cap         Its size in bytes.
  * @param timeout_ms  How long to wait for the first: -1 without an end, 0 not at all.
  * @return The bytes of whole frames, lengths included, as many as fit; else as qnet_recv().
+ *
+ * Blocks: yes, at most for timeout_ms.
+ * Calls back: yes, the close handler, where the call reports the end.
  */
 int qnet_recv_packed(qnet_conn *conn, void *buf, size_t cap, int timeout_ms);
 
@@ -745,6 +865,9 @@ int qnet_recv_packed(qnet_conn *conn, void *buf, size_t cap, int timeout_ms);
  * @param timeout_ms  How long to wait: -1 without an end, 0 not at all.
  * @return How many are ready: 0 when the time has passed; QNET_ERR_INVALID (a NULL, a count of 0,
  *         a timeout below -1), QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, at most for timeout_ms.
+ * Calls back: no.
  */
 int qnet_poll(qnet_conn *const *conns, uint8_t *ready, size_t count, int timeout_ms);
 
@@ -761,6 +884,9 @@ int qnet_poll(qnet_conn *const *conns, uint8_t *ready, size_t count, int timeout
  *
  * @return The descriptor; QNET_ERR_HANDLE, QNET_ERR_OS (there is none to follow the socket with),
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_fd(qnet_conn *conn);
 
@@ -777,6 +903,9 @@ int qnet_fd(qnet_conn *conn);
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (a timeout below -1), QNET_ERR_AGAIN (0 was
  *         given), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED, QNET_ERR_BUSY (inside the connection's
  *         own handler), QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, at most for timeout_ms.
+ * Calls back: no.
  */
 int qnet_wait(qnet_conn *conn,
               int timeout_ms);
@@ -788,16 +917,23 @@ int qnet_wait(qnet_conn *conn,
  *         are pulled, until what the peer sent has been received; QNET_ERR_CLOSED (in order, by
  *         either side), QNET_ERR_PROTOCOL, QNET_ERR_OS (a reset, for example); QNET_ERR_HANDLE,
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_close_reason(qnet_conn *conn);
 
 /**
  * Ends the connection without waiting. No further handler call begins; sends and receives, those
- * that wait included, give QNET_ERR_CLOSED, or the reason of an end that was there before. The library writes what was taken and
- * drains what the peer is still writing (QNET_OPT_LINGER_MS), then the peer sees the end. The
- * handle stays, to be closed with qnet_close().
+ * that wait included, give QNET_ERR_CLOSED, or the reason of an end that was there before. The
+ * library writes what was taken and drains what the peer is still writing (for how long: see
+ * qnet_close()), then the peer sees the end. The handle stays, to be closed with qnet_close().
  *
  * @return QNET_OK, also where it had ended before; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: yes, the close handler, where the connection has no handler and is neither attached
+ * nor linked, and it was not called before.
  */
 int qnet_shutdown(qnet_conn *conn);
 
@@ -806,12 +942,28 @@ int qnet_shutdown(qnet_conn *conn);
  * QNET_ERR_CLOSED (qnet_wait() with QNET_OK).
  *
  * Writes what was taken and is not yet written, and drains what a QEMU peer is still writing, so
- * that its netdev works for the next connection; both within QNET_OPT_LINGER_MS, and no time at all
- * when there is nothing. Returns when no handler of the connection is running and its close handler
- * has returned; inside a handler of any kind, or with QNET_OPT_WAIT 0, without waiting for them.
+ * that its netdev works for the next connection; both within QNET_OPT_LINGER_MS. Returns when no
+ * handler of the connection is running and its close handler has returned; inside a handler of any
+ * kind, or with QNET_OPT_WAIT 0, without waiting for them. In every case its descriptor is closed
+ * then, whoever was waiting on it, and its socket file gone: the address can be used again at once.
+ * (A thread that the host has stopped in a call on the connection, or that has jumped out of one, is
+ * waited for for 10 s at most.)
+ *
+ * Draining takes no time once the peer has left; on datagrams, SEQPACKET and a TAP; and on a stream
+ * where nothing is unread and no read of the last 20 ms gave more than 4 KiB. On any other stream it
+ * takes until the peer has been silent for 20 ms. A peer that is never silent is drained for 50 ms
+ * and to the end of a frame; over a Unix socket its writes fail from then on, and it has to be silent
+ * for 20 ms all the same. A peer in the middle of a frame is waited for until that is whole: where
+ * five bytes of one came and no more, closing takes all of QNET_OPT_LINGER_MS.
  *
  * @return QNET_OK; QNET_ERR_HANDLE (of two closes at once the second gets it immediately),
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, while it writes and drains: at most for QNET_OPT_LINGER_MS; and until the
+ * connection's handlers have returned; for those not inside a handler of any kind, or with
+ * QNET_OPT_WAIT 0.
+ * Calls back: yes, the close handler, where the connection has no handler and is neither attached
+ * nor linked, and it was not called before.
  */
 int qnet_close(qnet_conn *conn);
 
@@ -827,9 +979,13 @@ int qnet_close(qnet_conn *conn);
  * whole frame received before has been taken from it: so who pulls frames must pull them; and one that
  * nobody receives from notices it when a send fails, or in qnet_wait() or qnet_poll(). So many
  * milliseconds later, and after each attempt that failed, it is dialled again, until that succeeds
- * (qnet_stats.reconnects). Its handle, handlers, hub port or link, options and counts stay. It ends
- * by qnet_shutdown() or qnet_close(), at the other end of a link's end, where no thread can be had,
- * or, while it is down, when the option is set to 0: then with the reason for which it went down.
+ * (qnet_stats.reconnects). One thread dials for all connections that are down, and none of them waits
+ * for another. An attempt fails, too, where a Unix peer has no room for another who connects (its
+ * backlog). The connection's handle, handlers, hub port or link, options and counts stay.
+ *
+ * It ends by qnet_shutdown() or qnet_close(), with which an attempt under way ends at once; at the
+ * other end of a link's end; where the thread cannot be had; or, while it is down, when the option is
+ * set to 0: then with the reason for which it went down.
  *
  * While it is down, qnet_close_reason() is QNET_OK, sends succeed and are dropped (tx_dropped), as
  * is what was taken before and not written; receives give QNET_ERR_AGAIN or QNET_ERR_TIMEOUT, or
@@ -844,6 +1000,10 @@ int qnet_close(qnet_conn *conn);
  * @param user     What to call it with.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_UNSUPPORTED (the connection was not dialled),
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, until the handler before has returned; not inside a handler of any kind, or with
+ * QNET_OPT_WAIT 0.
+ * Calls back: no.
  */
 int qnet_set_state_handler(qnet_conn *conn,
                            qnet_state_handler handler,
@@ -857,6 +1017,9 @@ int qnet_set_state_handler(qnet_conn *conn,
  *
  * @param mac  Where to: 6 bytes.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (mac is NULL), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hwaddr(qnet_conn *conn, uint8_t *mac);
 
@@ -865,6 +1028,9 @@ int qnet_hwaddr(qnet_conn *conn, uint8_t *mac);
  *
  * @param mac  The address: 6 bytes.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (mac is NULL), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_set_hwaddr(qnet_conn *conn, const uint8_t *mac);
 
@@ -877,16 +1043,23 @@ int qnet_set_hwaddr(qnet_conn *conn, const uint8_t *mac);
  * @param cap  Its size in bytes.
  * @return The length of the whole text in bytes, without the NUL; QNET_ERR_HANDLE,
  *         QNET_ERR_INVALID (buf is NULL), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_local_addr(qnet_conn *conn, char *buf, size_t cap);
 
 /**
  * Tells the address of the peer's end, as it was when the connection was made; while one that is
- * dialled again is down, the address that is dialled, or nothing where that is a name.
+ * dialled again is down, the address that is dialled, or nothing where that is a name. Of a
+ * qnet_dgram() without a remote, who sent first (QNET_OPT_RELEARN 1: last), or nothing.
  *
  * @param buf  As for qnet_local_addr().
  * @param cap  As for qnet_local_addr().
  * @return As qnet_local_addr().
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_peer_addr(qnet_conn *conn, char *buf, size_t cap);
 
@@ -897,6 +1070,9 @@ int qnet_peer_addr(qnet_conn *conn, char *buf, size_t cap);
  * @param size  Its size in bytes: sizeof(qnet_stats) of the caller's header.
  * @return The bytes that the library knows; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is NULL),
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_get_stats(qnet_conn *conn, qnet_stats *out, size_t size);
 
@@ -909,6 +1085,9 @@ int qnet_get_stats(qnet_conn *conn, qnet_stats *out, size_t size);
  *         QNET_ERR_UNSUPPORTED (not an option of this connection), QNET_ERR_BUSY
  *         (QNET_OPT_RECONNECT_MS above 0, after qnet_fd() gave out the socket itself), QNET_ERR_OS,
  *         QNET_ERR_INTERNAL. On failure nothing has changed.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_set(qnet_conn *conn, int option, int64_t value);
 
@@ -918,16 +1097,25 @@ int qnet_set(qnet_conn *conn, int option, int64_t value);
  * @param option  One of enum qnet_option.
  * @param value   Where to.
  * @return As qnet_set(); QNET_ERR_INVALID where value is NULL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_get(qnet_conn *conn, int option, int64_t *value);
 
 /**
  * The library's version: "0.1.0". QNET_VERSION and its kin tell the header's.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 const char *qnet_version(void);
 
 /**
  * The number in the shared library's name, which changes when programs must be compiled again: 0.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 uint32_t qnet_abi_version(void);
 
@@ -936,6 +1124,9 @@ uint32_t qnet_abi_version(void);
  *
  * @param code  One of enum qnet_error, or any other integer.
  * @return A static string, never NULL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 const char *qnet_strerror(int code);
 
@@ -945,11 +1136,17 @@ const char *qnet_strerror(int code);
  *
  * @return A string, never NULL, empty before the first failure; valid until this thread's next
  *         failing call.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 const char *qnet_last_error(void);
 
 /**
  * The errno of this thread's last failure, or 0 where it had none.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_last_errno(void);
 
@@ -978,6 +1175,9 @@ int qnet_last_errno(void);
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (both are the same, or frames would go round),
  *         QNET_ERR_BUSY (one has a handler, or is attached or linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS
  *         (one has ended, or there is no thread), QNET_ERR_INTERNAL. On failure neither is linked.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_link(qnet_conn *a,
               qnet_conn *b);
@@ -988,6 +1188,9 @@ int qnet_link(qnet_conn *a,
  *
  * @param conn  Either of the two.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (it is not linked), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_unlink(qnet_conn *conn);
 
@@ -1004,6 +1207,9 @@ int qnet_unlink(qnet_conn *conn);
  *
  * @param out  The hub, to be closed with qnet_hub_close(); NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (out is NULL), QNET_ERR_OS (too many hubs), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_new(qnet_hub **out);
 
@@ -1019,6 +1225,9 @@ int qnet_hub_new(qnet_hub **out);
  *         what leads here; see qnet_link()), QNET_ERR_BUSY (it has a handler, or is attached or
  *         linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (it has ended, or there is no
  *         thread), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_attach(qnet_hub *hub,
                     qnet_conn *conn);
@@ -1031,6 +1240,9 @@ int qnet_hub_attach(qnet_hub *hub,
  *
  * @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_INVALID (it is not attached to this hub),
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_detach(qnet_hub *hub,
                     qnet_conn *conn);
@@ -1043,6 +1255,9 @@ int qnet_hub_detach(qnet_hub *hub,
  *             unless the hub's own end of it was detached.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is NULL), QNET_ERR_OS,
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_port(qnet_hub *hub,
                   qnet_conn **out);
@@ -1057,6 +1272,9 @@ int qnet_hub_port(qnet_hub *hub,
  *                  whom there are not more than its QNET_OPT_MAX_CONNS.
  * @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_BUSY (a hub serves it already),
  *         QNET_ERR_OS (no thread), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_serve(qnet_hub *hub, qnet_listener *listener);
 
@@ -1068,6 +1286,9 @@ int qnet_hub_serve(qnet_hub *hub, qnet_listener *listener);
  * @param cap    How many it has room for.
  * @return How many there are; QNET_ERR_HANDLE, QNET_ERR_INVALID (conns is NULL),
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_ports(qnet_hub *hub, qnet_conn **conns, size_t cap);
 
@@ -1079,6 +1300,9 @@ int qnet_hub_ports(qnet_hub *hub, qnet_conn **conns, size_t cap);
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or a value out of range),
  *         QNET_ERR_UNSUPPORTED (not an option of hubs), QNET_ERR_INTERNAL. On failure nothing has
  *         changed.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_set(qnet_hub *hub, int option, int64_t value);
 
@@ -1088,6 +1312,9 @@ int qnet_hub_set(qnet_hub *hub, int option, int64_t value);
  * @param option  As for qnet_hub_set().
  * @param value   Where to.
  * @return As qnet_hub_set(); QNET_ERR_INVALID where value is NULL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_get(qnet_hub *hub, int option, int64_t *value);
 
@@ -1098,6 +1325,9 @@ int qnet_hub_get(qnet_hub *hub, int option, int64_t *value);
  * @param size  Its size in bytes: sizeof(qnet_hub_stats) of the caller's header.
  * @return The bytes that the library knows; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is NULL),
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
  */
 int qnet_hub_get_stats(qnet_hub *hub, qnet_hub_stats *out, size_t size);
 
@@ -1106,11 +1336,15 @@ int qnet_hub_get_stats(qnet_hub *hub, qnet_hub_stats *out, size_t size);
  * it served, and ends what qnet_hub_port() made. Handles given out by that, and attached by the
  * caller, stay the caller's to close.
  *
- * Served connections are closed as by qnet_close(), all at a time; inside a handler of any kind
- * without waiting for their close handlers.
+ * Served connections are closed as by qnet_close(), all at a time; inside a handler of any kind, or
+ * where they have QNET_OPT_WAIT 0, without waiting for their close handlers, in which their handles
+ * are stale then. When it returns the descriptors of all that it closed are closed.
  *
  * @return QNET_OK; QNET_ERR_HANDLE (of two closes at once the second gets it immediately),
  *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, as qnet_close() does, for the connections that it closes.
+ * Calls back: no.
  */
 int qnet_hub_close(qnet_hub *hub);
 
