@@ -1410,16 +1410,19 @@ static void stick(qnet_conn *conn, struct flow *flow)
         CHECK(flow->next < 1000);
 }
 
-/* A limit on descriptors below what is waited for already: all is written, and nothing spins. */
-static void stuck_above_the_limit(void)
+/* A limit on descriptors below what is waited for: all is written, and nothing spins. */
+static void stuck_above(int is_limited_first)
 {
     static const struct rlimit low = { STUCK_LIMIT, STUCK_LIMIT };
     struct flow flows[STUCK], got;
     qnet_conn *conns[STUCK];
     int fds[STUCK], i;
 
-    for (i = 0; i < STUCK; i++) {
+    for (i = 0; i < STUCK; i++)
         conns[i] = raw_pair(&fds[i]);
+    if (is_limited_first)
+        CHECK(setrlimit(RLIMIT_NOFILE, &low) == 0);
+    for (i = 0; i < STUCK; i++) {
         flows[i] = flow_of_one_size(&too_long_to_hold);
         stick(conns[i], &flows[i]);
     }
@@ -1434,6 +1437,17 @@ static void stuck_above_the_limit(void)
         check_sent(conns[i], flows[i].next);
         CHECK_INT(qnet_close(conns[i]), QNET_OK);
     }
+}
+
+static void stuck_above_the_limit(void)
+{
+    stuck_above(0);
+}
+
+/* There the library's thread has no descriptor to be woken by, either. */
+static void stuck_above_the_limit_from_the_first(void)
+{
+    stuck_above(1);
 }
 
 int main(void)
@@ -1475,5 +1489,6 @@ int main(void)
     RUN(steady_relay);
     RUN(coalescing_peer_leaves);
     RUN(stuck_above_the_limit);
+    RUN(stuck_above_the_limit_from_the_first);
     return check_done();
 }

@@ -270,8 +270,12 @@ fn poll_until(fds: &mut [PollFd<'_>], deadline: Deadline) -> Result<Woken> {
 /// The same where not everything can be polled for: soon all is looked at again.
 fn poll_blindly(fds: &mut [PollFd<'_>], deadline: Deadline) -> Result<Woken> {
     let soon = deadline.sooner(Deadline::after(BLIND));
-    match poll(fds, soon.timespec().as_ref())? {
-        0 if deadline.passed() => Ok(Woken::TimedOut),
-        _ => Ok(Woken::Something),
+    match poll(fds, soon.timespec().as_ref()) {
+        Ok(0) if deadline.passed() => Ok(Woken::TimedOut),
+        Ok(_) => Ok(Woken::Something),
+        Err(Errno::INTR) => Err(Error::Interrupted),
+        // They are too many as well: nothing is left to wait for but the time.
+        Err(_) if !fds.is_empty() => poll_blindly(&mut [], deadline),
+        Err(errno) => Err(errno.into()),
     }
 }
