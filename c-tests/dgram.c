@@ -681,6 +681,30 @@ static void the_remote_comes_and_goes(void)
     far_close(conn, &far);
 }
 
+/* A refusal that was not yet told hides no frame from who does not wait. */
+static void a_frame_behind_a_refusal(void)
+{
+    uint8_t frame[77], got[100];
+    struct far far;
+    qnet_conn *conn = far_open(&far);
+    unsigned round;
+
+    for (round = 1; round <= 5; round++) {
+        struct pollfd refused = { qnet_fd(conn), 0, 0 };
+
+        far_leaves(&far);
+        frame_make(frame, sizeof frame, round);
+        CHECK_INT(qnet_send(conn, frame, sizeof frame), QNET_OK);
+        CHECK_INT(poll(&refused, 1, patience_ms()), 1);
+        far_comes(&far);
+        far_send(&far, frame, sizeof frame);
+        CHECK(raw_readable(qnet_fd(conn), patience_ms()));
+        CHECK_INT(qnet_recv(conn, got, sizeof got, 0), sizeof frame);
+        CHECK_INT(frame_number(got, sizeof frame), round);
+    }
+    far_close(conn, &far);
+}
+
 static int errors_only(qnet_conn *conn)
 {
     uint8_t buffer[100];
@@ -1343,6 +1367,31 @@ static void a_sequenced_peer_leaves_frames_unread(void)
     }
 }
 
+/* Nor does looking for the end take anything of it. */
+static void a_sequenced_end_is_looked_for(void)
+{
+    int waits;
+
+    for (waits = 0; waits < 2; waits++) {
+        struct flow sent = flow_of_kind(far_now), seen = sent;
+        struct taker taker;
+        struct far far;
+        qnet_conn *conn = far_open(&far);
+        uint8_t frame[60] = { 0 };
+
+        CHECK_INT(qnet_send(conn, frame, sizeof frame), QNET_OK);
+        far_send_flow(&far, &sent, 3);
+        far_leaves(&far);
+        if (waits)
+            CHECK_INT(qnet_wait(conn, patience_ms()), QNET_OK);
+        CHECK_INT(qnet_close_reason(conn), QNET_OK);
+        taker_start(&taker, conn, BY_RECV, flow_each, &seen);
+        taker_want(&taker, 3);
+        CHECK_INT(taker_end(&taker), QNET_ERR_CLOSED);
+        taker_close(&taker);
+    }
+}
+
 /* In a hub and in a link as well. */
 static void a_sequenced_port_leaves(void)
 {
@@ -1892,6 +1941,7 @@ int main(void)
     RUN_KINDS(strangers_are_not_heard, UDP | NAMED);
     RUN(the_remote_by_another_name);
     RUN_KINDS(the_remote_comes_and_goes, UDP | NAMED);
+    RUN_KINDS(a_frame_behind_a_refusal, UDP);
     RUN_KINDS(nobody_there_while_receiving, UDP | NAMED);
     RUN_KINDS(a_pairs_end_goes, PAIR);
     RUN_KINDS(nobody_reads, NAMED | PAIR);
@@ -1911,6 +1961,7 @@ int main(void)
     RUN_KINDS(absent_port_of_a_hub, UDP | NAMED | PAIR);
     RUN_KINDS(a_sequenced_peer_leaves, SEQUENCED);
     RUN_KINDS(a_sequenced_peer_leaves_frames_unread, SEQUENCED);
+    RUN_KINDS(a_sequenced_end_is_looked_for, SEQUENCED);
     RUN_KINDS(a_sequenced_port_leaves, SEQUENCED);
     RUN_KINDS(a_sequenced_peer_leaves_a_sender, SEQUENCED);
     RUN_KINDS(an_empty_message_is_no_end, SEQUENCED);

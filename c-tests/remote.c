@@ -295,6 +295,70 @@ static void two_send_at_once(void)
     two_close(&two);
 }
 
+/* Strangers who send without end, each on a thread. */
+enum { FLOODERS = 8, FLOOD = 64 };
+
+struct flood {
+    struct two *two;
+    pthread_t threads[FLOODERS];
+    int fds[FLOODERS], count, is_over;
+};
+
+static void *floods(void *argument)
+{
+    struct flood *flood = argument;
+    struct mmsghdr messages[FLOOD];
+    uint8_t frame[60] = { 0 };
+    struct iovec piece = { frame, sizeof frame };
+    int i, fd = flood->fds[__atomic_fetch_add(&flood->count, 1, __ATOMIC_RELAXED)];
+
+    memset(messages, 0, sizeof messages);
+    for (i = 0; i < FLOOD; i++) {
+        messages[i].msg_hdr.msg_name = &flood->two->one.to;
+        messages[i].msg_hdr.msg_namelen = flood->two->one.to_len;
+        messages[i].msg_hdr.msg_iov = &piece;
+        messages[i].msg_hdr.msg_iovlen = 1;
+    }
+    while (!__atomic_load_n(&flood->is_over, __ATOMIC_RELAXED))
+        sendmmsg(fd, messages, FLOOD, MSG_NOSIGNAL | MSG_DONTWAIT);
+    return NULL;
+}
+
+/* They keep no call longer than it may take. */
+static void a_flood_of_strangers(void)
+{
+    struct flood flood;
+    struct two two;
+    uint8_t frame[100];
+    int i;
+
+    two_open(&two);
+    plain_sends(two.one.fd, &two.one, 1);
+    conn_hears(two.conn, 1);
+    memset(&flood, 0, sizeof flood);
+    flood.two = &two;
+    for (i = 0; i < FLOODERS; i++) {
+        flood.fds[i] = far_socket(far_now->family);
+        if (far_now->set & NAMED)
+            CHECK(bind(flood.fds[i], &(struct sockaddr){ .sa_family = AF_UNIX }, sizeof(sa_family_t)) == 0);
+        start_thread(&flood.threads[i], floods, &flood);
+    }
+    EVENTUALLY(stats_of(two.conn).rx_foreign > 0 ||
+               qnet_recv(two.conn, frame, sizeof frame, 0) == QNET_ERR_AGAIN);
+    for (i = 0; i < 5; i++) {
+        CHECK_INT(qnet_recv(two.conn, frame, sizeof frame, 0), QNET_ERR_AGAIN);
+        CHECK_INT(qnet_recv(two.conn, frame, sizeof frame, 1), QNET_ERR_TIMEOUT);
+    }
+    CHECK_INT(qnet_close(two.conn), QNET_OK);
+    flood.is_over = 1;
+    for (i = 0; i < FLOODERS; i++) {
+        join_thread(flood.threads[i]);
+        CHECK(close(flood.fds[i]) == 0);
+    }
+    far_leaves(&two.one);
+    far_leaves(&two.other);
+}
+
 static void a_newer_sender_takes_its_place(void)
 {
     int64_t value = -1;
@@ -489,6 +553,7 @@ int main(void)
     RUN_MADE(sends_before_the_first_sender, UDP | NAMED);
     RUN_MADE(the_first_sender_is_the_remote, UDP | NAMED);
     RUN_MADE(two_send_at_once, UDP | NAMED);
+    RUN_MADE(a_flood_of_strangers, UDP | NAMED);
     RUN_MADE(a_newer_sender_takes_its_place, UDP | NAMED);
     RUN_MADE(a_full_remote_is_replaced, NAMED);
     RUN_MADE(a_greeting_is_enough, UDP | NAMED);

@@ -20,7 +20,7 @@ use crate::frame::{self, PREFIX, Walk};
 use crate::mmsg::{self, FRONT, Inbox, MESSAGES, Message, Outbox, SEGMENTS, SLOT, Size, Wants};
 use crate::process::lock;
 use crate::remote::{Name, Remote, Strangers};
-use crate::socket::{self, Got, Lost, Read, Written, datagram_socket};
+use crate::socket::{self, Got, Lost, MESSAGE, Read, Written, datagram_socket};
 use crate::socket_file::SocketFile;
 use crate::tap;
 
@@ -35,7 +35,7 @@ const VFKIT: &[u8] = b"VFKT";
 const UDP_V4_MAX: usize = 65_535 - 20 - 8;
 const UDP_V6_MAX: usize = 65_535 - 8;
 
-/// How often a message is tried that the error of another stands against.
+/// How often a message is tried, or a read, that the error of another stands against.
 const TRIES: u32 = 4;
 
 /// How many messages of UDP are remembered before it is asked what became of them: more than one call
@@ -291,6 +291,7 @@ impl Tap {
             };
             prefix.write_copy_of_slice(&frame::prefix(len));
             got.bytes += PREFIX + len;
+            got.taken += len.max(MESSAGE) as u64;
             got.calls += 1;
         }
         Ok(if got.calls > 0 { Read::Bytes(got) } else { Read::Empty })
@@ -408,23 +409,24 @@ impl Messages {
 
     fn receive(&self, fd: BorrowedFd<'_>, room: &mut [MaybeUninit<u8>]) -> Result<Read> {
         let slots = (room.len() / SLOT).min(MESSAGES);
-        let mut inbox = Inbox::new();
-        let mut received = inbox.receive(fd, &mut room[..slots * SLOT], self.wants());
-        if received == Err(Errno::CONNRESET) && self.ends() {
-            // The peer left with frames unread; what it has sent comes behind that.
-            inbox = Inbox::new();
-            received = inbox.receive(fd, &mut room[..slots * SLOT], self.wants());
-        }
-        let count = match received {
-            Ok(count) => count,
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(Read::Empty),
-            Err(errno) => return self.failed_read(fd, errno),
+        let mut tries = 0;
+        let (inbox, count) = loop {
+            let mut inbox = Inbox::new();
+            match inbox.receive(fd, &mut room[..slots * SLOT], self.wants()) {
+                Ok(count) => break (inbox, count),
+                Err(Errno::AGAIN | Errno::INTR) => return Ok(Read::Empty),
+                // What waits comes behind that.
+                Err(errno) if tries < TRIES && self.survives(fd, errno) => tries += 1,
+                Err(errno) if self.ends() => return Err(Error::Os(errno)),
+                Err(_) => return Ok(Read::Empty),
+            }
         };
         let mut got = Got { calls: 1, ..Got::default() };
         let mut hearing = self.remote().map(Remote::hearing);
         for at in 0..count {
             let message = inbox.message(at);
             let start = at * SLOT + FRONT;
+            got.taken += message.len.max(MESSAGE) as u64;
             let is_last = || (at..count).all(|at| inbox.message(at).len == 0);
             if message.len == 0 && self.ends() && is_last() && self.has_ended(fd) {
                 return Ok(if got.bytes == 0 { Read::End } else { Read::Bytes(got) });
@@ -439,14 +441,17 @@ impl Messages {
         Ok(Read::Bytes(got))
     }
 
-    /// An error of datagrams is of one that was sent, and no end.
-    fn failed_read(&self, fd: BorrowedFd<'_>, errno: Errno) -> Result<Read> {
+    /// Whether an error that a read met stands for itself alone: one of datagrams is of some that were
+    /// sent, and a reset says that the peer left with frames unread.
+    fn survives(&self, fd: BorrowedFd<'_>, errno: Errno) -> bool {
         match self {
-            Messages::Sequenced => return Err(Error::Os(errno)),
-            Messages::Udp(udp) => lock(&udp.sent).look_for_refusals(fd),
-            _ => {}
+            Messages::Sequenced => errno == Errno::CONNRESET,
+            Messages::Udp(udp) => {
+                lock(&udp.sent).look_for_refusals(fd);
+                true
+            }
+            _ => true,
         }
-        Ok(Read::Empty)
     }
 
     /// Whether a message is to be delivered.

@@ -47,7 +47,7 @@ pub struct Rx {
     kept: Option<Box<Buffer>>,
     set_aside: Option<Box<Buffer>>,
     found: Option<Found>,
-    /// How many bytes were ever read.
+    /// How much was ever read, what is not delivered included; as sockets count what they hold.
     total: u64,
 }
 
@@ -154,7 +154,7 @@ impl Rx {
     fn has_read(&mut self, got: &Got, counts: &RxCounts) {
         counts.reads.add(got.calls);
         counts.foreign.add(got.foreign);
-        self.total += got.bytes as u64;
+        self.total += got.taken;
         self.looks = if got.bytes >= STREAM { LOOKS } else { 0 };
         if got.bytes > SMALL {
             self.busy = Some(Instant::now());

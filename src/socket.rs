@@ -38,6 +38,12 @@ const UNIX_SNDBUF: usize = 1 << 20;
 /// The buffers of a UDP socket: what finds the receiver's full is lost.
 const UDP_BUFFER: usize = 4 << 20;
 
+/// Less than the kernel counts for any message against the buffer that holds it.
+pub const MESSAGE: usize = 512;
+
+/// More than waits in a Unix socket for its reader, as a rule.
+const UNIX_HELD: u64 = 64 << 20;
+
 pub const CLOEXEC: SocketFlags = SocketFlags::CLOEXEC;
 
 /// What a connection is made of, shared by all who use or wait on it; closed with the last of them.
@@ -111,6 +117,8 @@ pub struct Got {
     pub is_full: bool,
     /// How many messages there were from others than the remote.
     pub foreign: u64,
+    /// How much was taken from what the socket holds, as `held` counts.
+    pub taken: u64,
 }
 
 /// What one write did.
@@ -257,17 +265,14 @@ impl Socket {
         self.receive(room, RecvFlags::DONTWAIT)
     }
 
-    /// How many bytes in wire format there may be to read, at most.
+    /// How many bytes there may be to read, at most, where each message counts for [`MESSAGE`] at
+    /// least.
     pub fn held(&self) -> u64 {
         match self.medium {
             Medium::Stream => rustix::io::ioctl_fionread(&self.fd).unwrap_or(0),
-            // Not known; but to send each takes its sender longer than to read it.
-            Medium::Messages(_) if self.is_unix() => u64::MAX,
-            // The kernel counts more for each than it has bytes, but may have made one of many.
-            Medium::Messages(_) => {
-                let bytes = sockopt::socket_recv_buffer_size(&self.fd).unwrap_or(0);
-                (bytes * (1 + frame::PREFIX)) as u64
-            }
+            // Not known: its senders' buffers hold it.
+            Medium::Messages(_) if self.is_unix() => UNIX_HELD,
+            Medium::Messages(_) => sockopt::socket_recv_buffer_size(&self.fd).unwrap_or(0) as u64,
         }
     }
 
@@ -276,12 +281,19 @@ impl Socket {
         if !self.ends() {
             return Ok(Read::Empty);
         }
-        let peeked =
-            self.receive(&mut [MaybeUninit::uninit()], RecvFlags::DONTWAIT | RecvFlags::PEEK);
+        let mut peeked = self.peek_once();
+        if matches!(peeked, Err(Error::Os(Errno::CONNRESET))) && self.has_messages() {
+            // As in reading them: what the peer has sent comes behind that.
+            peeked = self.peek_once();
+        }
         match (peeked, self.messages()) {
             (Ok(Read::End), Some(messages)) if !messages.has_ended(self.fd()) => Ok(Read::Empty),
             (peeked, _) => peeked,
         }
+    }
+
+    fn peek_once(&self) -> Result<Read> {
+        self.receive(&mut [MaybeUninit::uninit()], RecvFlags::DONTWAIT | RecvFlags::PEEK)
     }
 
     fn receive(&self, room: &mut [MaybeUninit<u8>], flags: RecvFlags) -> Result<Read> {
@@ -289,7 +301,8 @@ impl Socket {
         match rustix::net::recv(&self.fd, room, flags).map(|(_, bytes)| bytes) {
             Ok(0) => Ok(Read::End),
             Ok(bytes) => {
-                Ok(Read::Bytes(Got { bytes, calls: 1, is_full: bytes == most, foreign: 0 }))
+                let (is_full, taken) = (bytes == most, bytes as u64);
+                Ok(Read::Bytes(Got { bytes, calls: 1, is_full, foreign: 0, taken }))
             }
             Err(Errno::AGAIN | Errno::INTR) => Ok(Read::Empty),
             Err(errno) => Err(Error::Os(errno)),
