@@ -547,6 +547,8 @@ impl Ref<Conn> {
     pub fn stats(self) -> Result<qnet_stats> {
         let state = self.state()?;
         let rx = &self.slot.rx_counts;
+        // A system call, before the lock that a loop waits for.
+        let kept_away = state.socket().kept_away();
         // While its loop has a turn, it is about to count.
         let turn = state.port.as_ref().map(|port| port.switch.lock());
         let mut stats = qnet_stats {
@@ -554,7 +556,7 @@ impl Ref<Conn> {
             rx_bytes: rx.bytes.get(),
             rx_runts: rx.runts.get(),
             rx_reads: rx.reads.get(),
-            rx_foreign: rx.foreign.get() + state.socket().kept_away(),
+            rx_foreign: rx.foreign.get() + kept_away,
             reconnects: state.redial.as_ref().map_or(0, |redial| redial.reconnects()),
             ..qnet_stats::default()
         };
