@@ -350,7 +350,7 @@ static void a_flood_of_strangers(void)
         CHECK_INT(qnet_recv(two.conn, frame, sizeof frame, 1), QNET_ERR_TIMEOUT);
     }
     CHECK_INT(qnet_close(two.conn), QNET_OK);
-    flood.is_over = 1;
+    __atomic_store_n(&flood.is_over, 1, __ATOMIC_RELAXED);
     for (i = 0; i < FLOODERS; i++) {
         join_thread(flood.threads[i]);
         CHECK(close(flood.fds[i]) == 0);
