@@ -1032,7 +1032,7 @@ static void each_call_suffers(void)
 
 /* The system has no memory for any write for a while, though sockets have room: that is waited out, by
  * nobody that is busy with it. */
-enum { SHORT_MS = 300, SHORT_MOST = 1000 };
+enum { SHORT_MS = 300, SHORT_MOST = 1000, LONG_ROW = 1000 };
 
 static void shortage_begins(enum shim_call call)
 {
@@ -1144,6 +1144,31 @@ static void short_of_memory_to_forward(void)
         device_close(&a);
         device_close(&b);
     }
+}
+
+/* A side of a link that is to be read again, and cannot be put into the loop's set for a while. */
+static void short_of_memory_to_read_on(void)
+{
+    static const size_t size = 9000;
+    struct flow flow = flow_of_one_size(&size), received = flow;
+    struct device a, b;
+    struct raw_job writer;
+
+    device_open(&a, 1);
+    device_open(&b, 2);
+    CHECK_INT(qnet_link(a.conn, b.conn), QNET_OK);
+    raw_start(&writer, raw_writing, a.fd, flow, LONG_ROW);
+    EVENTUALLY(raw_is_held(a.fd));
+    shortage_begins(CALL_epoll_ctl);
+    while (raw_readable(b.fd, SHORT_MS))
+        raw_take(b.fd, &received);
+    CHECK(shim_count(CALL_epoll_wait) < SHORT_MOST);
+    CHECK(shim_fired() > 0);
+    shortage_ends(CALL_epoll_ctl);
+    raw_take_until(b.fd, &received, LONG_ROW);
+    join_thread(writer.thread);
+    device_close(&a);
+    device_close(&b);
 }
 
 /* A datagram is lost when that lasts, and counted; of SEQPACKET nothing was taken. */
@@ -1269,6 +1294,7 @@ int main(void)
     RUN(short_of_memory_afterwards);
     RUN(short_of_memory_to_close);
     RUN(short_of_memory_to_forward);
+    RUN(short_of_memory_to_read_on);
     RUN(short_of_memory_for_a_message);
     RUN(short_of_every_size);
     RUN(every_import_is_known);

@@ -1,10 +1,12 @@
 /*
  * loops.c - what a loop, which all of a hub's ports share, never waits for: a
  * processor for somebody else, and a lock that a caller holds during a system
- * call. This program's send() can be shut inside, with the connection's
- * sending part locked.
+ * call; and what it makes of what others do meanwhile. A caller of this program
+ * can be shut inside a system call: send(), with the connection's sending part
+ * locked, and epoll_ctl().
  */
 #include <dlfcn.h>
+#include <sys/epoll.h>
 
 #include "macs.h"
 #include "scratch.h"
@@ -13,8 +15,33 @@ enum { SAID = 100 };
 
 /* ---- Between the library and the C library ---- */
 
-static int yields, threads_refused, gate_shut, gate_reached;
+/* Before the call, and behind it. */
+enum gate { ENTRY, EXIT, GATES };
+
+static int yields, threads_refused, gate_shut[GATES], gate_reached[GATES];
 static __thread int is_for_the_gate;
+
+static void shut_gate(enum gate gate)
+{
+    put(&gate_reached[gate], 0);
+    put(&gate_shut[gate], 1);
+}
+
+static void wait_at(enum gate gate)
+{
+    put(&gate_reached[gate], 1);
+    while (get(&gate_shut[gate]))
+        raw_sleep_ms(1);
+}
+
+/* Whether the calling thread is the one that is to wait, this once. */
+static int is_gates_turn(void)
+{
+    int is_turn = is_for_the_gate;
+
+    is_for_the_gate = 0;
+    return is_turn;
+}
 
 static void *real(const char *name)
 {
@@ -47,13 +74,21 @@ int pthread_create(pthread_t *restrict thread, const pthread_attr_t *restrict at
 /* The one whose turn it is waits before the frame goes into the socket. */
 ssize_t send(int fd, const void *bytes, size_t len, int flags)
 {
-    if (is_for_the_gate) {
-        is_for_the_gate = 0;
-        put(&gate_reached, 1);
-        while (get(&gate_shut))
-            raw_sleep_ms(1);
-    }
+    if (is_gates_turn())
+        wait_at(ENTRY);
     return sendto(fd, bytes, len, flags, NULL, 0);
+}
+
+int epoll_ctl(int set, int what, int fd, struct epoll_event *event)
+{
+    int is_turn = what == EPOLL_CTL_DEL && is_gates_turn(), result;
+
+    if (is_turn)
+        wait_at(ENTRY);
+    result = (int)syscall(SYS_epoll_ctl, set, what, fd, event);
+    if (is_turn)
+        wait_at(EXIT);
+    return result;
 }
 
 /* ---- A caller that is inside a system call of a send ---- */
@@ -80,15 +115,14 @@ static void *sending_at_the_gate(void *argument)
 static void sender_start(struct sender *sender, qnet_conn *conn)
 {
     sender->conn = conn;
-    put(&gate_reached, 0);
-    put(&gate_shut, 1);
+    shut_gate(ENTRY);
     start_thread(&sender->thread, sending_at_the_gate, sender);
-    EVENTUALLY(get(&gate_reached));
+    EVENTUALLY(get(&gate_reached[ENTRY]));
 }
 
 static int sender_end(struct sender *sender)
 {
-    put(&gate_shut, 0);
+    put(&gate_shut[ENTRY], 0);
     join_thread(sender->thread);
     return sender->result;
 }
@@ -280,7 +314,7 @@ static void what_is_left_is_written_after_detaching(void)
     sender_start(&sender, held->conn);
     others_go_on(&room, SAID);
     waiting = start_waiting(asking_for_stats, held->conn);
-    put(&gate_shut, 0);
+    put(&gate_shut[ENTRY], 0);
     CHECK_INT(qnet_hub_detach(room.hub, held->conn), QNET_OK);
     CHECK_INT(sender_end(&sender), QNET_OK);
     join_thread(waiting);
@@ -391,6 +425,57 @@ static void a_held_port_is_dialled_again(void)
     CHECK(close(listener) == 0);
 }
 
+/* ---- A link that changes while others are at it ---- */
+
+static void *unlinking_at_the_gate(void *conn)
+{
+    is_for_the_gate = 1;
+    CHECK_INT(qnet_unlink(conn), QNET_OK);
+    return NULL;
+}
+
+/* A loop that takes a socket out of its set while that is done for unlinking, too, and then puts it in
+ * again: afterwards it is not in there. */
+static void nothing_of_a_link_stays_in_the_set(void)
+{
+    enum { MANY = 1000 };
+    static const size_t size = 9000;
+    struct flow flow = flow_of_one_size(&size), received = flow;
+    struct device one, other;
+    struct raw_job writer;
+    pthread_t thread;
+    int i;
+
+    device_open(&one, 1);
+    device_open(&other, 2);
+    CHECK_INT(qnet_link(one.conn, other.conn), QNET_OK);
+    raw_send_flow(one.fd, &flow, 1, 0);
+    raw_take(other.fd, &received);
+    shut_gate(ENTRY);
+    shut_gate(EXIT);
+    /* Which takes the other side out first. */
+    start_thread(&thread, unlinking_at_the_gate, other.conn);
+    EVENTUALLY(get(&gate_reached[ENTRY]));
+    raw_start(&writer, raw_writing, one.fd, flow, MANY);
+    EVENTUALLY(raw_is_held(one.fd));
+    put(&gate_shut[ENTRY], 0);
+    EVENTUALLY(get(&gate_reached[EXIT]));
+    raw_take_until(other.fd, &received, 1 + MANY);
+    join_thread(writer.thread);
+    raw_send_flow(one.fd, &writer.flow, 1, 0);
+    raw_take(other.fd, &received);
+    put(&gate_shut[EXIT], 0);
+    join_thread(thread);
+    for (i = 0; i < MOST_LOOPS; i++) {
+        CHECK_INT(qnet_link(one.conn, other.conn), QNET_OK);
+        raw_send_flow(one.fd, &writer.flow, 1, 0);
+        raw_take(other.fd, &received);
+        CHECK_INT(qnet_unlink(one.conn), QNET_OK);
+    }
+    device_close(&one);
+    device_close(&other);
+}
+
 /* ---- Ports that do not read ---- */
 
 static void full_ports_are_no_reason_to_yield(void)
@@ -494,6 +579,7 @@ int main(void)
     RUN(what_is_left_is_written_before_a_close);
     RUN(what_is_left_for_nobody_is_counted);
     RUN(a_held_port_is_dialled_again);
+    RUN(nothing_of_a_link_stays_in_the_set);
     RUN(full_ports_are_no_reason_to_yield);
     RUN(questions_are_no_reason_to_yield);
     RUN(without_threads_closing_a_hub_only_takes_longer);

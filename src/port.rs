@@ -47,14 +47,16 @@ impl Port {
             if let Some(rx) = &mut outlet.rx {
                 rx.start_over();
             }
-            outlet.begin_with(socket.clone(), NOTHING);
+            outlet.begin_with(socket.clone());
         });
         // In its turn it waits for what it has to of the new one.
         self.switch.runner.look(conn.token);
     }
 
     /// Changes a port whose socket is not to be waited for any more. Taking that out of the loop's set
-    /// is a system call, and not made under the switch's lock: so the loop may have put it in again.
+    /// is a system call, and not made under the switch's lock. It comes first, so that the loop is not
+    /// told again and again of what it has no port for; and once more behind the change, since until
+    /// that the loop may have put the socket in again, whether or not it had taken it out itself.
     fn change<R>(&self, meanwhile: impl FnOnce(), change: impl FnOnce(&mut Inside) -> R) -> R {
         let runner = self.switch.runner;
         let before = self.switch.lock().outlet(self.id).watched();
@@ -64,9 +66,7 @@ impl Port {
         let after = inside.outlet(self.id).watched();
         let result = change(&mut inside);
         drop(inside);
-        if !after.is_as(&before) {
-            after.end(runner);
-        }
+        after.end(runner);
         result
     }
 }
@@ -100,7 +100,7 @@ impl Ref<Conn> {
     fn add_to(self, switch: &Arc<Switch>, socket: &Arc<Socket>) -> Result<Port> {
         let runner = switch.runner;
         runner.watch(socket.fd(), self.token, NOTHING, ADDED)?;
-        let outlet = Outlet::new(self, socket.clone(), ADDED);
+        let outlet = Outlet::new(self, socket.clone());
         let added = switch.lock().add(outlet);
         let id = added.inspect_err(|_| {
             // Taking a descriptor out of the set cannot fail.

@@ -85,7 +85,7 @@ pub struct Outlet {
     is_held: bool,
     /// Whether it is memory that is waited for where it waits to write: nothing tells of that.
     is_short: bool,
-    /// What it waits for; and what the loop watches for that, of the socket and of its second
+    /// What it waits for; and what the loop's set has of that, of the socket and of its second
     /// descriptor.
     interest: Interest,
     watched: (Interest, Interest),
@@ -231,10 +231,8 @@ impl Inside {
     /// Waits for something at a port, or no more.
     pub fn wait_for(&mut self, id: usize, what: Interest, whether: bool) {
         let outlet = &mut self.ports[id];
-        let mut interest = outlet.interest;
-        interest.set(what, whether);
-        // Only the system's lack of memory stands against it; the next turn tries again.
-        let _ = outlet.watch(self.runner, interest);
+        outlet.interest.set(what, whether);
+        outlet.watch(self.runner);
     }
 
     /// Whether a port is to be read, and waits for that from now on.
@@ -416,10 +414,6 @@ pub struct Watched {
 }
 
 impl Watched {
-    pub fn is_as(&self, other: &Watched) -> bool {
-        self.watched == other.watched
-    }
-
     /// Waits for none of it any more.
     pub fn end(&self, runner: &Loop) {
         // Taking a descriptor out of the set cannot fail.
@@ -431,24 +425,25 @@ impl Watched {
 }
 
 impl Outlet {
-    pub fn new(conn: Ref<Conn>, socket: Arc<Socket>, interest: Interest) -> Outlet {
+    /// Of a connection whose socket was `ADDED` to the loop's set.
+    pub fn new(conn: Ref<Conn>, socket: Arc<Socket>) -> Outlet {
         Outlet {
             conn,
             socket,
             rx: None,
             is_held: false,
             is_short: false,
-            interest,
-            watched: (interest, NOTHING),
+            interest: NOTHING,
+            watched: (ADDED, NOTHING),
             first: NO_PIECE,
             last: NO_PIECE,
         }
     }
 
-    /// Goes on with another socket, of which the loop waits for `interest`.
-    pub fn begin_with(&mut self, socket: Arc<Socket>, interest: Interest) {
+    /// Goes on with another socket, of which nothing is waited for yet.
+    pub fn begin_with(&mut self, socket: Arc<Socket>) {
         self.socket = socket;
-        (self.interest, self.watched) = (interest, (interest, NOTHING));
+        (self.interest, self.watched) = (NOTHING, (NOTHING, NOTHING));
     }
 
     pub fn watched(&self) -> Watched {
@@ -483,10 +478,16 @@ impl Outlet {
         })
     }
 
-    /// Waits for something else, from now on.
-    fn watch(&mut self, runner: &Loop, interest: Interest) -> Result<()> {
-        let interest = interest - ADDED;
-        let watched = if self.is_short { interest - WRITABLE } else { interest };
+    /// Has the loop watch for what is waited for, from now on. Only the system's lack of memory, or of
+    /// room in the sets of all its processes, stands against that; nothing tells when it is over.
+    fn watch(&mut self, runner: &Loop) {
+        if self.try_watch(runner).is_err() {
+            runner.rest(self.conn.token);
+        }
+    }
+
+    fn try_watch(&mut self, runner: &Loop) -> Result<()> {
+        let watched = if self.is_short { self.interest - WRITABLE } else { self.interest };
         // Which of the two tells of room may have changed since.
         let is_apart = watched.contains(WRITABLE) && self.socket.room_apart().is_some();
         let second = if is_apart { WRITABLE } else { NOTHING };
@@ -499,7 +500,6 @@ impl Outlet {
             runner.watch(fd, self.conn.token, self.watched.1, second)?;
             self.watched.1 = second;
         }
-        self.interest = interest;
         Ok(())
     }
 
@@ -513,10 +513,8 @@ impl Outlet {
             runner.rest(self.conn.token);
         }
         drop(tx);
-        let mut interest = self.interest;
-        interest.set(WRITABLE, is_waiting);
-        // Failing, what waits goes with what comes next.
-        let _ = self.watch(runner, interest);
+        self.interest.set(WRITABLE, is_waiting);
+        self.watch(runner);
     }
 
     /// Sends pieces of `bytes`, in order, or leaves them to who holds the sending part. Returns how

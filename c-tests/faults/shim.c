@@ -322,10 +322,10 @@ int close(int fd)
     return -1;
 }
 
-/* Taking out of a set is what the kernel needs no memory for. */
+/* Putting into a set is what the kernel needs memory for. */
 int epoll_ctl(int set, int what, int fd, struct epoll_event *event)
 {
-    if (what != EPOLL_CTL_DEL) {
+    if (what == EPOLL_CTL_ADD) {
         FAIL_IF_TOLD(epoll_ctl, fd)
     }
     NEXT(epoll_ctl)
