@@ -3,7 +3,7 @@
  * processor for somebody else, and a lock that a caller holds during a system
  * call; and what it makes of what others do meanwhile. A caller of this program
  * can be shut inside a system call: send(), with the connection's sending part
- * locked, and epoll_ctl().
+ * locked, setsockopt(), with its state locked, and epoll_ctl().
  */
 #include <dlfcn.h>
 #include <sys/epoll.h>
@@ -77,6 +77,13 @@ ssize_t send(int fd, const void *bytes, size_t len, int flags)
     if (is_gates_turn())
         wait_at(ENTRY);
     return sendto(fd, bytes, len, flags, NULL, 0);
+}
+
+int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
+{
+    if (is_gates_turn())
+        wait_at(ENTRY);
+    return (int)syscall(SYS_setsockopt, fd, level, name, value, len);
 }
 
 int epoll_ctl(int set, int what, int fd, struct epoll_event *event)
@@ -476,6 +483,45 @@ static void nothing_of_a_link_stays_in_the_set(void)
     device_close(&other);
 }
 
+static void *setting_a_buffer_at_the_gate(void *conn)
+{
+    is_for_the_gate = 1;
+    CHECK_INT(qnet_set(conn, QNET_OPT_RCVBUF, 100000), QNET_OK);
+    return NULL;
+}
+
+/* What a caller sends after the loop has found a link cut, and before that is the other side's end, is
+ * written first; and then it ends all the same. */
+static void a_late_send_delays_an_end_and_no_more(void)
+{
+    static uint8_t frame[60000], heard[60000];
+    struct device one, other;
+    pthread_t thread;
+
+    device_open(&one, 1);
+    device_open(&other, 2);
+    CHECK_INT(qnet_set(other.conn, QNET_OPT_SNDBUF, 10000), QNET_OK);
+    CHECK_INT(qnet_set(other.conn, QNET_OPT_SEND_TIMEOUT_MS, 0), QNET_OK);
+    CHECK_INT(qnet_link(one.conn, other.conn), QNET_OK);
+    shut_gate(ENTRY);
+    start_thread(&thread, setting_a_buffer_at_the_gate, other.conn);
+    EVENTUALLY(get(&gate_reached[ENTRY]));
+    CHECK(shutdown(one.fd, SHUT_WR) == 0);
+    EVENTUALLY(qnet_close_reason(one.conn) == QNET_ERR_CLOSED);
+    raw_sleep_ms(50);
+    frame_make(frame, sizeof frame, 1);
+    CHECK_INT(qnet_send(other.conn, frame, sizeof frame), QNET_OK);
+    put(&gate_shut[ENTRY], 0);
+    join_thread(thread);
+    raw_sleep_ms(50);
+    CHECK_INT(raw_recv(other.fd, heard, sizeof heard), sizeof heard);
+    CHECK_INT(qnet_wait(other.conn, patience_ms()), QNET_OK);
+    raw_take_end(other.fd);
+    CHECK_INT(stats_of(other.conn).tx_frames, 1);
+    device_close(&one);
+    device_close(&other);
+}
+
 /* ---- Ports that do not read ---- */
 
 static void full_ports_are_no_reason_to_yield(void)
@@ -580,6 +626,7 @@ int main(void)
     RUN(what_is_left_for_nobody_is_counted);
     RUN(a_held_port_is_dialled_again);
     RUN(nothing_of_a_link_stays_in_the_set);
+    RUN(a_late_send_delays_an_end_and_no_more);
     RUN(full_ports_are_no_reason_to_yield);
     RUN(questions_are_no_reason_to_yield);
     RUN(without_threads_closing_a_hub_only_takes_longer);

@@ -127,7 +127,8 @@ impl Ref<Conn> {
         let runner = port.switch.runner;
         let (rx, other) = port.change(|| (), |inside| inside.remove(port.id));
         *lock(&self.slot.place) = None;
-        if let Some(rx) = rx {
+        // While a handler has frames in hand, which lie in `state.rx`, it has one only for a panic.
+        if let Some(rx) = rx.filter(|_| !state.delivering) {
             state.rx = rx;
         }
         if let Some(other) = other {
@@ -206,15 +207,20 @@ impl Ref<Conn> {
             return true;
         }
         self.end_if_over(&mut state);
-        let lacks_thread = state.lacks_thread() && !self.start_close_thread(&mut state);
-        let is_left = lacks_thread || state.port.is_none() && self.may_have_backlog();
+        if state.lacks_thread() {
+            self.start_close_thread(&mut state);
+        }
+        let is_left = self.has_work_left(&state);
         drop(state);
         self.give_back_if_over();
         !is_left
     }
 
-    fn may_have_backlog(self) -> bool {
-        self.slot.try_tx().is_none_or(|tx| tx.has_backlog())
+    /// Whether a thread is lacking for its close handler, or may be for what is unwritten. Only of one
+    /// that is not plugged in the sending part is tried: its loop counts on who holds that to tell.
+    fn has_work_left(self, state: &State) -> bool {
+        let may_have_backlog = || self.slot.try_tx().is_none_or(|tx| tx.has_backlog());
+        state.lacks_thread() || state.port.is_none() && may_have_backlog()
     }
 
     /// The turn of one that is not plugged in: for want of a thread something may be left to do.
@@ -222,7 +228,7 @@ impl Ref<Conn> {
         let Some(state) = self.slot.try_state() else {
             return runner.rest(self.token);
         };
-        let is_left = state.is_of(self.token) && (state.lacks_thread() || self.may_have_backlog());
+        let is_left = state.is_of(self.token) && self.has_work_left(&state);
         drop(state);
         if is_left {
             self.hand_over(runner);
@@ -280,10 +286,13 @@ impl Ref<Conn> {
         if is_cut {
             let mut tx = self.slot.tx_of_own();
             tx.empty_inbox();
-            let is_written = !tx.has_backlog();
+            let is_written = tx.write_backlog();
             drop(tx);
             if is_written {
                 self.end_locally(state);
+            } else {
+                // A caller's, since the loop has looked: it has this done again once that is written.
+                port.switch.runner.look(self.token);
             }
         } else if let Some(end) = end {
             self.meet_end(state, end);
