@@ -614,6 +614,53 @@ static void without_threads_closing_a_hub_only_takes_longer(void)
     }
 }
 
+/* A handler that takes itself away, links its connection, and ends its thread when told to. */
+struct leaver {
+    struct device one, other;
+    int has_linked, may_leave;
+};
+
+static void links_and_leaves(void *user, const uint8_t *frame, size_t len)
+{
+    struct leaver *leaver = user;
+
+    (void)frame;
+    (void)len;
+    CHECK_INT(qnet_set_handler(leaver->one.conn, NULL, NULL), QNET_OK);
+    CHECK_INT(qnet_link(leaver->one.conn, leaver->other.conn), QNET_OK);
+    put(&leaver->has_linked, 1);
+    while (!get(&leaver->may_leave))
+        raw_sleep_ms(1);
+    put(&threads_refused, 1);
+    pthread_exit(NULL);
+}
+
+/* The close handler that was to run on that thread does so on another, though that is refused once. */
+static void a_close_handler_survives_its_thread(void)
+{
+    struct ending ending = { 0, 0, 0, 0 };
+    struct leaver leaver;
+
+    memset(&leaver, 0, sizeof leaver);
+    device_open(&leaver.one, 1);
+    device_open(&leaver.other, 2);
+    CHECK_INT(qnet_set_close_handler(leaver.one.conn, ending_told, &ending), QNET_OK);
+    CHECK_INT(qnet_set_handler(leaver.one.conn, links_and_leaves, &leaver), QNET_OK);
+    device_says(&leaver.one, EVERYBODY, MAC_FRAME);
+    EVENTUALLY(get(&leaver.has_linked));
+    CHECK_INT(qnet_shutdown(leaver.one.conn), QNET_OK);
+    raw_take_end(leaver.one.fd);
+    CHECK_INT(qnet_wait(leaver.other.conn, patience_ms()), QNET_OK);
+    raw_sleep_ms(50);
+    CHECK_INT(get(&ending.ends), 0);
+    put(&leaver.may_leave, 1);
+    CHECK_INT(qnet_wait(leaver.one.conn, patience_ms()), QNET_OK);
+    check_told(&ending, QNET_ERR_CLOSED);
+    CHECK_INT(get(&threads_refused), 0);
+    device_close(&leaver.one);
+    device_close(&leaver.other);
+}
+
 int main(void)
 {
     RUN(a_held_port_holds_nobody_up);
@@ -630,5 +677,6 @@ int main(void)
     RUN(full_ports_are_no_reason_to_yield);
     RUN(questions_are_no_reason_to_yield);
     RUN(without_threads_closing_a_hub_only_takes_longer);
+    RUN(a_close_handler_survives_its_thread);
     return check_done();
 }

@@ -788,6 +788,36 @@ static void a_full_link_goes_on(void)
     scene_close(&scene);
 }
 
+/* A write of the link's has met the peer's leaving, and nobody has read that when the cable is out. */
+static void unlinked_when_a_write_has_met_the_end(void)
+{
+    static const size_t size = 60000;
+    struct flow back = flow_of_one_size(&size), there = flow_of_small_frames();
+    struct scene scene;
+    qnet_conn *other;
+    int fd;
+
+    other = raw_pair(&fd);
+    scene_open(&scene, SOON_MS);
+    CHECK_INT(qnet_set(other, QNET_OPT_SNDBUF, 10000), QNET_OK);
+    CHECK_INT(qnet_link(scene.conn, other), QNET_OK);
+    do {
+        raw_send_flow(scene.peer.fd, &back, 1, 0);
+        EVENTUALLY(stats_of(scene.conn).rx_frames == back.next);
+    } while (stats_of(other).tx_frames == back.next);
+    /* The other side is full, so that this one is not read. */
+    peer_leaves(&scene.peer);
+    raw_send_flow(fd, &there, 1, 0);
+    EVENTUALLY(stats_of(scene.conn).tx_dropped == 1);
+    CHECK_INT(get(&scene.carrier.told), 0);
+    CHECK_INT(qnet_unlink(scene.conn), QNET_OK);
+    is_told(&scene, 1);
+    scene_up(&scene);
+    CHECK_INT(qnet_close(other), QNET_OK);
+    CHECK(close(fd) == 0);
+    scene_close(&scene);
+}
+
 /* ---- At the beginning ---- */
 
 static void starts_before_its_peer(void)
@@ -1938,6 +1968,7 @@ int main(void)
     RUN(plugged_in_while_down);
     RUN_KINDS(a_link_survives);
     RUN_KINDS(a_full_link_goes_on);
+    RUN(unlinked_when_a_write_has_met_the_end);
     RUN_KINDS(starts_before_its_peer);
     RUN(starts_before_anybody_answers);
     RUN(failures_at_the_beginning);

@@ -390,6 +390,10 @@ impl Ref<Conn> {
             Doing::State => self.state_handler_died(&mut state),
             _ => state.close_phase = ClosePhase::Done,
         }
+        if state.lacks_thread() {
+            // The service thread tries again.
+            process().service.watch(self);
+        }
         self.slot.changed(&state);
         self.slot.free_if_unused(state);
         match doing {

@@ -135,7 +135,7 @@ impl Ref<Conn> {
             runner.look(other.token);
         }
         self.slot.tx_of_own().unplug();
-        self.leave_unwritten(runner);
+        self.leave_sending(runner);
         if state.ended.is_some() {
             self.have_close_handler_run(state, runner);
         }
@@ -144,10 +144,13 @@ impl Ref<Conn> {
         self.slot.changed(state);
     }
 
-    /// Leaves what is unwritten to the service thread. Where there can be none now, `runner` tries
-    /// again.
-    fn leave_unwritten(self, runner: &Loop) {
-        if self.slot.tx_of_own().has_backlog() && !process().service.watch(self) {
+    /// Leaves what is unwritten to the service thread, and an end that a write has met and the loop has
+    /// not read. Where there can be none now, `runner` tries again.
+    fn leave_sending(self, runner: &Loop) {
+        let tx = self.slot.tx_of_own();
+        let is_left = tx.has_backlog() || tx.is_lost();
+        drop(tx);
+        if is_left && !process().service.watch(self) {
             runner.rest(self.token);
         }
     }
