@@ -441,6 +441,26 @@ static void this_side_ends(void)
     footprint_again(before);
 }
 
+/* More than the peer's socket holds; it speaks when this side has ended, and only then reads. */
+static void what_was_sent_arrives_though_the_peer_speaks(void)
+{
+    static const size_t size = 1514;
+    struct flow sent = flow_of_one_size(&size), got = sent;
+    uint8_t frame[60] = { 0 };
+    int fd;
+    qnet_conn *conn = link_open(&fd);
+
+    CHECK_INT(qnet_set(conn, QNET_OPT_LINGER_MS, patience_ms()), QNET_OK);
+    CHECK_INT(flow_send(&sent, conn, 0, 300), 300);
+    CHECK_INT(qnet_shutdown(conn), QNET_OK);
+    raw_send(fd, frame, sizeof frame);
+    raw_take_until(fd, &got, 300);
+    CHECK(raw_ended(fd));
+    CHECK_INT(stats_of(conn).tx_frames, 300);
+    CHECK_INT(qnet_close(conn), QNET_OK);
+    close(fd);
+}
+
 /* The descriptor's number is not given to another one while the handle lives. */
 static void number_stays_after_shutdown(void)
 {
@@ -1690,6 +1710,7 @@ int main(void)
     RUN_EACH(peer_ends);
     RUN(frames_come_after_a_failed_send);
     RUN_EACH(this_side_ends);
+    RUN_EACH_TCP(what_was_sent_arrives_though_the_peer_speaks);
     RUN(a_broken_length_behind_what_was_pulled);
     RUN(number_stays_after_shutdown);
     RUN(loan_outlives_the_end);

@@ -2,7 +2,8 @@
 //! the end.
 //!
 //! Draining is for QEMU: a `stream` netdev whose peer leaves while its write is blocked never
-//! receives from the next one.
+//! receives from the next one. And for TCP, which answers what comes to a socket that is closed by a
+//! reset, and then forgets what it had still to send.
 
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,9 @@ const PATIENCE: Duration = Duration::from_millis(50);
 
 /// One frame fills no socket.
 const LONGEST: usize = PREFIX + MAX;
+
+/// How long to wait before looking again whether TCP has sent all: no descriptor tells.
+const SENDING: Duration = Duration::from_millis(5);
 
 /// How many reads one turn of draining makes.
 const READS: usize = 16;
@@ -120,6 +124,11 @@ impl Finish {
         true
     }
 
+    /// Whether something is still to be sent by the system, to a peer that may yet write.
+    fn is_sending(&self, socket: &Socket) -> bool {
+        self.draining.is_some() && socket.unsent() > 0
+    }
+
     /// What the next turn waits for: `room` to write, the end of the peer's frame, or its silence.
     fn wait(&self, room: Option<(PollFlags, Deadline)>) -> Turn {
         let is_writing = room.is_some();
@@ -203,8 +212,14 @@ impl Ref<Conn> {
         tx.write_backlog();
         let is_writing = tx.has_backlog();
         let is_draining = finish.drain(&socket, is_writing);
-        if (is_writing || is_draining) && !finish.deadline.passed() {
-            return Some(finish.wait(is_writing.then(|| tx.room())));
+        if !finish.deadline.passed() {
+            if is_writing || is_draining {
+                return Some(finish.wait(is_writing.then(|| tx.room())));
+            }
+            if finish.is_sending(&socket) {
+                let until = finish.deadline.sooner(Deadline::after(SENDING));
+                return Some(Turn::Wait(PollFlags::IN, until));
+            }
         }
         tx.drop_backlog();
         drop(tx);

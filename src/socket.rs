@@ -1,6 +1,7 @@
 //! Every system call on sockets but those of dialling. No call here raises SIGPIPE, waits, or leaves a
 //! descriptor open across `exec`.
 
+use std::ffi::c_int;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,6 +11,7 @@ use std::time::Duration;
 use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, FdFlags};
+use rustix::ioctl::{Getter, Opcode, ioctl};
 use rustix::net::addr::SocketAddrArg;
 use rustix::net::sockopt;
 use rustix::net::{
@@ -43,6 +45,9 @@ pub const MESSAGE: usize = 512;
 
 /// More than waits in a Unix socket for its reader, as a rule.
 const UNIX_HELD: u64 = 64 << 20;
+
+/// Asks how much of what was written was not sent yet (Linux `include/uapi/linux/sockios.h`).
+const SIOCOUTQNSD: Opcode = 0x894b;
 
 pub const CLOEXEC: SocketFlags = SocketFlags::CLOEXEC;
 
@@ -274,6 +279,17 @@ impl Socket {
             Medium::Messages(_) if self.is_unix() => UNIX_HELD,
             Medium::Messages(_) => sockopt::socket_recv_buffer_size(&self.fd).unwrap_or(0) as u64,
         }
+    }
+
+    /// How many bytes of what was written the system has not sent yet: the other host has no room for
+    /// them. Only TCP keeps any.
+    pub fn unsent(&self) -> usize {
+        if self.has_messages() {
+            return 0;
+        }
+        // SAFETY: the call has that number, and writes an int. Other sockets do not know it.
+        let unsent = unsafe { ioctl(&self.fd, Getter::<SIOCOUTQNSD, c_int>::new()) };
+        unsent.map_or(0, |bytes| bytes as usize)
     }
 
     /// What a read would give, which it takes nothing of; where it might be the end.

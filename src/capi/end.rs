@@ -56,8 +56,9 @@ pub unsafe extern "C-unwind" fn qnet_shutdown(conn: *mut qnet_conn) -> c_int {
 /// Ends the connection and gives its handle back. Calls that wait on it are woken, with
 /// QNET_ERR_CLOSED (qnet_wait() with QNET_OK).
 ///
-/// Writes what was taken and is not yet written, and drains what a QEMU peer is still writing, so
-/// that its netdev works for the next connection; both within QNET_OPT_LINGER_MS. Returns when no
+/// Writes what was taken and is not yet written (of TCP also until the system has sent it, for which
+/// a peer that does not read leaves no room), and drains what a QEMU peer is still writing, so that
+/// its netdev works for the next connection; all within QNET_OPT_LINGER_MS. Returns when no
 /// handler of the connection is running and its close handler has returned; inside a handler of any
 /// kind, or with QNET_OPT_WAIT 0, without waiting for them. In every case its descriptor is closed
 /// then, whoever was waiting on it, and its socket file gone: the address can be used again at once.
