@@ -661,6 +661,40 @@ static void a_close_handler_survives_its_thread(void)
     device_close(&leaver.other);
 }
 
+static int may_read;
+
+static void *reads_later(void *job)
+{
+    while (!get(&may_read))
+        raw_sleep_ms(1);
+    raw_sleep_ms(100);
+    return raw_reading(job);
+}
+
+/* Who closes writes by himself, to a peer that reads only then. */
+static void without_threads_closing_writes_what_was_taken(void)
+{
+    static const size_t size = 60000;
+    struct flow flow = flow_of_one_size(&size);
+    struct raw_job reader;
+    uint8_t frame[60000];
+    int fd;
+    qnet_conn *conn = raw_pair(&fd);
+
+    CHECK_INT(qnet_set(conn, QNET_OPT_SNDBUF, 4608), QNET_OK);
+    CHECK_INT(qnet_set(conn, QNET_OPT_LINGER_MS, patience_ms()), QNET_OK);
+    raw_start(&reader, reads_later, fd, flow, 1);
+    put(&threads_refused, 1000);
+    frame_make(frame, size, 0);
+    CHECK_INT(qnet_set(conn, QNET_OPT_SEND_TIMEOUT_MS, 10), QNET_OK);
+    CHECK_INT(qnet_send(conn, frame, size), QNET_OK);
+    put(&may_read, 1);
+    CHECK_INT(qnet_close(conn), QNET_OK);
+    put(&threads_refused, 0);
+    join_thread(reader.thread);
+    close(fd);
+}
+
 int main(void)
 {
     RUN(a_held_port_holds_nobody_up);
@@ -678,5 +712,6 @@ int main(void)
     RUN(questions_are_no_reason_to_yield);
     RUN(without_threads_closing_a_hub_only_takes_longer);
     RUN(a_close_handler_survives_its_thread);
+    RUN(without_threads_closing_writes_what_was_taken);
     return check_done();
 }

@@ -4,7 +4,7 @@
 //! panic boundary may enclose one; what has to be put right is put right by this thread's list of
 //! running calls, when the thread's storage is destroyed.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
 
 use crate::conn::Conn;
@@ -104,12 +104,16 @@ struct Calls(Vec<Running>);
 
 thread_local! {
     static CALLS: RefCell<Calls> = const { RefCell::new(Calls(Vec::new())) };
+    /// Whether there is anything in that list. To look there would have the system remember its
+    /// destructor: too late on a thread whose own ones call the library.
+    static IS_CALLED: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Drop for Calls {
     /// The thread ends; what still runs on it was ended from inside.
     fn drop(&mut self) {
         cork::close();
+        IS_CALLED.set(false);
         while let Some(running) = self.0.pop() {
             if running.process.is_current() {
                 running.conn.callback_died(running.doing);
@@ -118,9 +122,18 @@ impl Drop for Calls {
     }
 }
 
-/// Does something with the list, unless this thread is so near its end that the list is gone.
-fn with_calls<R>(f: impl FnOnce(&mut Vec<Running>) -> R) -> Option<R> {
-    CALLS.try_with(|calls| f(&mut calls.borrow_mut().0)).ok()
+/// Changes the list, unless this thread is so near its end that it is gone.
+fn change(change: impl FnOnce(&mut Vec<Running>)) {
+    let _ = CALLS.try_with(|calls| {
+        let running = &mut calls.borrow_mut().0;
+        change(running);
+        IS_CALLED.set(!running.is_empty());
+    });
+}
+
+/// Looks at the list, from the last call to the first.
+fn any(is: impl FnMut(&Running) -> bool) -> bool {
+    IS_CALLED.get() && CALLS.with(|calls| calls.borrow().0.iter().rev().any(is))
 }
 
 /// Every callback runs in here: `call` calls one function of the caller's, or the frame handler again
@@ -130,9 +143,9 @@ fn with_calls<R>(f: impl FnOnce(&mut Vec<Running>) -> R) -> Option<R> {
 #[must_use]
 pub fn run(conn: Ref<Conn>, doing: Doing, call: impl FnOnce()) -> bool {
     let process = process::process();
-    with_calls(|calls| calls.push(Running { conn, process, doing }));
+    change(|calls| calls.push(Running { conn, process, doing }));
     call();
-    with_calls(|calls| calls.pop());
+    change(|calls| _ = calls.pop());
     let is_same = process.is_current();
     if !is_same {
         cork::close();
@@ -142,7 +155,7 @@ pub fn run(conn: Ref<Conn>, doing: Doing, call: impl FnOnce()) -> bool {
 
 /// Whether this thread is inside a callback of any kind, where no call waits for another.
 pub fn inside() -> bool {
-    with_calls(|calls| calls.last().is_some_and(|last| last.process.is_current())).unwrap_or(false)
+    any(|running| running.process.is_current())
 }
 
 /// Whether this thread is inside a callback of `conn`.
@@ -161,10 +174,9 @@ pub fn tells(conn: Ref<Conn>) -> bool {
 }
 
 fn any_of(conn: Ref<Conn>, is: impl Fn(Doing) -> bool) -> bool {
-    let is = |running: &Running| {
+    any(|running| {
         running.conn.token == conn.token && is(running.doing) && running.process.is_current()
-    };
-    with_calls(|calls| calls.iter().any(is)).unwrap_or(false)
+    })
 }
 
 impl CloseCall {

@@ -195,6 +195,8 @@ impl Ref<Conn> {
     fn finish(self, state: &mut State, finish: Finish) {
         state.finish = Some(Box::new(finish));
         if let Some(Turn::Wait(..)) = self.finish_turn(state)
+            // Who closes takes the turns himself.
+            && !state.closing
             && !process().service.watch(self)
             && let Some(finish) = &mut state.finish
         {

@@ -690,7 +690,8 @@ int qnet_listener_get(qnet_listener *listener, int option, int64_t *value);
  * Returns when the frame is in the socket, waiting while the peer does not read; at most
  * QNET_OPT_SEND_TIMEOUT_MS. Or when it is held, for others to join it: see QNET_OPT_CORK and
  * QNET_OPT_TX_USECS. Once the socket has taken a part of the frame, the call succeeds, and
- * the library writes the rest by itself, ahead of everything later. Threads may send at once:
+ * the library writes the rest by itself, ahead of everything later (where the system refuses it the
+ * thread for that, the next send, flush or close does). Threads may send at once:
  * frames never mix, and those of one thread stay in order. SIGPIPE is never raised.
  *
  * @param frame  From the destination address on, without a checksum. Not kept after the call.
@@ -748,7 +749,9 @@ int qnet_flush(qnet_conn *conn);
 
 /**
  * Has a handler called with every frame received, on a thread of the connection's own, one call at
- * a time, in order. Frames that came before wait, and are not lost.
+ * a time, in order. Frames that came before wait, and are not lost; where the peer has left, they
+ * are followed by the end. An end that was told already, by qnet_wait() or qnet_close_reason() too,
+ * is this call's answer, and a close handler waits for qnet_close().
  *
  * Outside a handler of any kind, returns when the handler that this one replaces is not running and
  * never will again, so that its `user` may be freed (hold no lock that the handler takes). With

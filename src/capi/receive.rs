@@ -34,7 +34,9 @@ pub type qnet_batch_handler =
 pub type qnet_close_handler = Option<unsafe extern "C-unwind" fn(user: *mut c_void, reason: c_int)>;
 
 /// Has a handler called with every frame received, on a thread of the connection's own, one call at
-/// a time, in order. Frames that came before wait, and are not lost.
+/// a time, in order. Frames that came before wait, and are not lost; where the peer has left, they
+/// are followed by the end. An end that was told already, by qnet_wait() or qnet_close_reason() too,
+/// is this call's answer, and a close handler waits for qnet_close().
 ///
 /// Outside a handler of any kind, returns when the handler that this one replaces is not running and
 /// never will again, so that its `user` may be freed (hold no lock that the handler takes). With

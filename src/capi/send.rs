@@ -10,7 +10,8 @@ use crate::send::{self, Bad, Packed, Scattered};
 /// Returns when the frame is in the socket, waiting while the peer does not read; at most
 /// QNET_OPT_SEND_TIMEOUT_MS. Or when it is held, for others to join it: see QNET_OPT_CORK and
 /// QNET_OPT_TX_USECS. Once the socket has taken a part of the frame, the call succeeds, and
-/// the library writes the rest by itself, ahead of everything later. Threads may send at once:
+/// the library writes the rest by itself, ahead of everything later (where the system refuses it the
+/// thread for that, the next send, flush or close does). Threads may send at once:
 /// frames never mix, and those of one thread stay in order. SIGPIPE is never raised.
 ///
 /// @param frame  From the destination address on, without a checksum. Not kept after the call.
