@@ -939,7 +939,7 @@ impl Gather {
 #[inline]
 pub fn join(token: Token, frame: &[u8]) -> bool {
     match cork::with(|cork| cork.find(token)) {
-        Some(conn) => conn.tx().is_ok_and(|mut tx| tx.join(frame, true)),
+        Some(conn) => conn.join(frame, true),
         None => coalesce(token, frame),
     }
 }
@@ -952,10 +952,17 @@ fn coalesce(token: Token, frame: &[u8]) -> bool {
     // What may be corked has to be listed first.
     conn.slot.coalesces.load(Ordering::Relaxed)
         && !cork::with(Cork::is_open)
-        && conn.tx().is_ok_and(|mut tx| tx.join(frame, false))
+        && conn.join(frame, false)
 }
 
 impl Ref<Conn> {
+    /// The same, if the handle is live.
+    #[inline]
+    fn join(self, frame: &[u8], is_corked: bool) -> bool {
+        let mut tx = self.slot.tx_of_own();
+        tx.token == self.token && tx.join(frame, is_corked)
+    }
+
     /// Sends frames in order, each waiting as one alone would. Returns how many were taken; an
     /// error only if the first was not.
     pub fn send_all<'a>(self, mut frames: impl Frames<'a>) -> Result<usize> {
