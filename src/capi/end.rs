@@ -72,6 +72,10 @@ pub unsafe extern "C-unwind" fn qnet_shutdown(conn: *mut qnet_conn) -> c_int {
 /// for 20 ms all the same. A peer in the middle of a frame is waited for until that is whole: where
 /// five bytes of one came and no more, closing takes all of QNET_OPT_LINGER_MS.
 ///
+/// What QNET_OPT_LINGER_MS cuts off is not told: QNET_OK all the same. Who has to know calls
+/// qnet_flush() before, or qnet_shutdown(), qnet_wait() and qnet_get_stats() (tx_dropped), and only
+/// then qnet_close().
+///
 /// @return QNET_OK; QNET_ERR_HANDLE (of two closes at once the second gets it immediately),
 ///         QNET_ERR_INTERNAL.
 ///
