@@ -48,6 +48,13 @@ all_are_taken()
     ! grep . "$work"/blocks/*
 }
 
+# After the page's command what is built here comes before what the system has.
+comes_first_in_path()
+(
+    take 'PATH=$PWD' "$work/path" && cd "$root" && . "$work/path" &&
+        [ "${PATH%%:*}" = "$root/target/examples-c" ]
+)
+
 compile()       # source program
 {
     "${CC:-cc}" -std=c99 -Wall -Wextra -Wpedantic -Werror -Iinclude -o "$2" "$1" \

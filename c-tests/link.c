@@ -666,9 +666,13 @@ static void no_other_way_to_receive(void)
         CHECK_INT(qnet_set_batch_handler(both[i], ignore_batch, NULL), QNET_ERR_BUSY);
         CHECK_INT(qnet_link(both[i], both[1 - i]), QNET_ERR_BUSY);
         CHECK_INT(qnet_link(both[i], spare.a), QNET_ERR_BUSY);
+        CHECK(strstr(qnet_last_error(), ": a (") != NULL);
         CHECK_INT(qnet_link(spare.a, both[i]), QNET_ERR_BUSY);
+        CHECK(strstr(qnet_last_error(), ": b (") != NULL);
         CHECK_INT(qnet_unlink(spare.a), QNET_ERR_INVALID);
         CHECK_INT(qnet_hub_attach(hub, both[i]), QNET_ERR_BUSY);
+        CHECK(strstr(qnet_last_error(), ": conn (") != NULL);
+        CHECK(strstr(qnet_last_error(), "the connection is attached or linked") != NULL);
         CHECK_INT(qnet_hub_detach(hub, both[i]), QNET_ERR_INVALID);
     }
     passes(cable.fa, cable.fb);

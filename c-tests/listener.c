@@ -431,6 +431,8 @@ static void unix_mode(void)
         CHECK_INT(value, 0666);
         CHECK_INT(qnet_listener_set(listener, QNET_OPT_UNIX_MODE, -1), QNET_ERR_INVALID);
         CHECK_INT(qnet_listener_set(listener, QNET_OPT_UNIX_MODE, 0200000), QNET_ERR_INVALID);
+        CHECK(strstr(qnet_last_error(), "QNET_OPT_UNIX_MODE, option 13, cannot be 0200000: it is "
+                                        "from 0 to 0777") != NULL);
         CHECK_INT(mode_of(path), 0666);
         CHECK_INT(qnet_listener_close(listener), QNET_OK);
         CHECK(!exists(path));
@@ -544,11 +546,13 @@ static void other_files_left_alone(void)
 
     CHECK(symlink(file, link) == 0);
     CHECK(qnet_listen("unix", link, &listener) < 0);
+    CHECK(strstr(qnet_last_error(), "a symbolic link is in the way") != NULL);
     CHECK(exists(link));
     check_file(file);
 
     CHECK(mkfifo(fifo, 0600) == 0);
     CHECK(qnet_listen("unix", fifo, &listener) < 0);
+    CHECK(strstr(qnet_last_error(), "a file that is no socket is in the way") != NULL);
     CHECK(exists(fifo));
 
     check_listen_fails("unix", scratch_path("no-directory/socket"), QNET_ERR_OS);

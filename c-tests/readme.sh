@@ -94,6 +94,12 @@ program_compiles()
     take 'int main(void)' "$work/user/program.c" && compile "$work/user/program.c" "$tmp/bin/program"
 }
 
+program_in_cpp_compiles()
+{
+    take 'qnet.hpp' "$work/user/program.cc" && "${CXX:-g++}" -std=c++17 -Wall -Wextra -Wpedantic -Werror \
+        -Iinclude -o "$work/user/cpp" "$work/user/program.cc" -L"$target/release" -lqnet
+}
+
 # As a user whose home directory is another; the tools are those of this one.
 installs()
 {
@@ -102,20 +108,28 @@ installs()
             HOME=$work/home sh -eux "$work/install" && [ -e "$work/home/.local/lib/libqnet.so.0" ]
 }
 
+# What is shared is found when the program starts, too.
 links()
 (
-    prefix=$work/home/.local
     take 'cc program.c -lqnet' "$work/user/commands" && cd "$work/user" || return 1
+    HOME=$work/home && . "$work/environment" || return 1
     number=0
     for needed in 'libqnet.so.0 libc.so.6' 'libqnet.so.0 libc.so.6' libc.so.6 ''; do
         number=$((number + 1))
         command_of commands $number >command && rm -f a.out &&
-            env PKG_CONFIG_PATH="$prefix/lib/pkgconfig" C_INCLUDE_PATH="$prefix/include" \
-                LIBRARY_PATH="$prefix/lib" sh -eux ./command || return 1
+            sh -eux ./command || return 1
         needs=$(readelf -d a.out | sed -n 's/.*(NEEDED).*\[\(lib[qc].*\)\]/\1/p' | xargs)
         echo "needs $needs" && [ "$needs" = "$needed" ] || return 1
+        case $needs in *libqnet*) ldd a.out | grep "=> $HOME/.local/lib/libqnet" || return 1 ;; esac
     done
     ! command_of commands 5 | grep .
+)
+
+found_by_cmake()
+(
+    mkdir "$work/cmake" && cd "$work/cmake" && HOME=$work/home && . "$work/environment" || return 1
+    printf 'cmake_minimum_required(VERSION 3.13)\nproject(user C)\nfind_package(qnet REQUIRED)\n' \
+        >CMakeLists.txt && cmake . && grep "qnet_DIR:PATH=$HOME/.local/" CMakeCache.txt
 )
 
 # One row of the benchmark, and what it draws in another tree.
@@ -144,11 +158,19 @@ split_blocks README.md
 row='send to batch handler 1514'
 try 'CI runs what the README runs first' examples_run
 try "the README's program compiles" program_compiles
+try "the README's program in C++ compiles" program_in_cpp_compiles
+try "the README's programs come first" comes_first_in_path
 try 'it installs as the README says' installs
+take 'CMAKE_PREFIX_PATH' "$work/environment"
 if command -v pkg-config >/dev/null; then
     try 'programs link as the README says' links
 else
     report skipped 'programs link as the README says: no pkg-config'
+fi
+if command -v cmake >/dev/null; then
+    try 'CMake finds it as the README says' found_by_cmake
+else
+    report skipped 'CMake finds it as the README says: no cmake'
 fi
 try 'it is measured as the README says' measures
 try "hosts.sh runs the README's hosts" hosts_run

@@ -261,7 +261,7 @@ missing()   # test
 
 takes_all()
 {
-    split_blocks docs/recipes.md && take 'passt -f' "$tmp/passt" && take '-listen-qemu' "$tmp/qemu" &&
+    split_blocks docs/recipes.md && comes_first_in_path && take 'passt -f' "$tmp/passt" && take '-listen-qemu' "$tmp/qemu" &&
         take '-listen-bess' "$tmp/bess" && take '-listen-vfkit' "$tmp/vfkit" && take 'unixgram:/tmp/vm.sock' "$tmp/named" &&
         take 'vde_plug' "$tmp/plugged" && take '-netdev vde' "$tmp/hubbed" && take 'ssh -N' "$tmp/ssh_loop" &&
         take 'dial=unix:/tmp/near.sock' "$tmp/near" && take 'openssl req' "$tmp/certificates" &&

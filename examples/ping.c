@@ -22,7 +22,8 @@ static const char usage[] =
     "usage: ping [-c COUNT] [-i INTERVAL] [-W TIMEOUT] [-I SOURCE_IP] NETWORK ADDRESS TARGET_IP\n\n"
     "Pings TARGET_IP as SOURCE_IP (10.0.2.15) through what listens at ADDRESS, COUNT times or\n"
     "until Ctrl-C, every INTERVAL (1) seconds, waiting at most TIMEOUT (1) seconds for each\n"
-    "answer. NETWORK is tcp, tcp4, tcp6 or unix. Exit status: 0 answers, 1 none, 2 error.\n";
+    "answer. NETWORK is tcp, tcp4, tcp6, unix or unixpacket. Exit status: 0 answers, 1 none,\n"
+    "2 error.\n";
 
 static volatile sig_atomic_t stopping;
 static qnet_conn *conn;

@@ -3,7 +3,7 @@
  * addresses, or is connected to, is on the same network as everybody else.
  *
  * One hub has all of them; nothing is left to do here but to wait for the end
- * and, on a terminal, to tell every second how it goes.
+ * and to tell how it went; on a terminal, every second, how it goes.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -37,16 +37,16 @@ static int complain(const char *what, int status)
     return status;
 }
 
-/* Tells how it goes, in the line where it was told last. Returns 0, or the exit status. */
-static int print_counters(qnet_hub *hub)
+/* Tells how it goes, after what begins the line. Returns 0, or the exit status. */
+static int print_counters(qnet_hub *hub, const char *begin)
 {
     qnet_hub_stats stats;
 
     if (qnet_hub_get_stats(hub, &stats, sizeof stats) < 0)
         return complain(qnet_last_error(), 1);
-    if (printf("\r%" PRIu64 " ports, %" PRIu64 " devices, frames: %" PRIu64 " forwarded, %" PRIu64
-               " flooded, %" PRIu64 " dropped    ",
-               stats.ports, stats.macs, stats.forwarded, stats.flooded, stats.dropped) < 0 ||
+    if (printf("%s%" PRIu64 " ports, %" PRIu64 " devices, frames: %" PRIu64 " forwarded, %" PRIu64
+               " flooded, %" PRIu64 " dropped",
+               begin, stats.ports, stats.macs, stats.forwarded, stats.flooded, stats.dropped) < 0 ||
         fflush(stdout) != 0)
         return complain("cannot write to standard output", 1);
     return 0;
@@ -61,11 +61,12 @@ static int wait_for(const sigset_t *signals, qnet_hub *hub)
     if (!isatty(STDOUT_FILENO)) {
         while (sigwaitinfo(signals, NULL) < 0) /* stopped, and continued */
             continue;
-        return 0;
+        status = print_counters(hub, "");
+    } else {
+        do {
+            status = print_counters(hub, "\r\033[K"); /* in place of what was told last */
+        } while (status == 0 && sigtimedwait(signals, NULL, &second) < 0);
     }
-    do {
-        status = print_counters(hub);
-    } while (status == 0 && sigtimedwait(signals, NULL, &second) < 0);
     putchar('\n');
     return status;
 }
@@ -83,9 +84,13 @@ int main(int argc, char **argv)
         fputs(usage, stderr);
         return 2;
     }
-    /* Blocked, they wait to be waited for: no handler, and nothing that it could interrupt. */
+    /*
+     * Blocked, they wait to be waited for: no handler, and nothing that it could interrupt. And
+     * nobody who reads what is told any more ends it before the socket files are removed.
+     */
     if (sigemptyset(&signals) != 0 || sigaddset(&signals, SIGINT) != 0 ||
-        sigaddset(&signals, SIGTERM) != 0 || sigprocmask(SIG_BLOCK, &signals, NULL) != 0)
+        sigaddset(&signals, SIGTERM) != 0 || sigaddset(&signals, SIGPIPE) != 0 ||
+        sigprocmask(SIG_BLOCK, &signals, NULL) != 0)
         return complain("cannot block signals", 1);
     own = calloc((size_t)argc, sizeof *own);
     if (own == NULL)

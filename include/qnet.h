@@ -150,7 +150,8 @@ typedef enum qnet_error {
      */
     QNET_ERR_INVALID = -1,
     /**
-     * Not a live handle of that type.
+     * Not a live handle of that type: closed, of another type, invented, or of the process before a
+     * fork.
      */
     QNET_ERR_HANDLE = -2,
     /**
@@ -960,6 +961,11 @@ int qnet_shutdown(qnet_conn *conn);
  * for 20 ms all the same. A peer in the middle of a frame is waited for until that is whole: where
  * five bytes of one came and no more, closing takes all of QNET_OPT_LINGER_MS.
  *
+ * What QNET_OPT_LINGER_MS cuts off is not told: QNET_OK all the same. Who has to know calls
+ * qnet_flush() before, after which all of it is in the socket. Or qnet_shutdown(): within
+ * QNET_OPT_LINGER_MS, each frame that was taken is among qnet_get_stats()' tx_frames or tx_dropped,
+ * of which qnet_wait() does not wait for the last.
+ *
  * @return QNET_OK; QNET_ERR_HANDLE (of two closes at once the second gets it immediately),
  *         QNET_ERR_INTERNAL.
  *
@@ -1177,8 +1183,9 @@ int qnet_last_errno(void);
  * @param a  One connection, and
  * @param b  the other. Both stay the caller's, to be closed with qnet_close(), which ends the link.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (both are the same, or frames would go round),
- *         QNET_ERR_BUSY (one has a handler, or is attached or linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS
- *         (one has ended, or there is no thread), QNET_ERR_INTERNAL. On failure neither is linked.
+ *         QNET_ERR_BUSY (one has a handler, or is attached or linked), QNET_ERR_CLOSED,
+ *         QNET_ERR_PROTOCOL or QNET_ERR_OS (one has ended, or there is no thread to be had, or no
+ *         descriptor for one: EMFILE), QNET_ERR_INTERNAL. On failure neither is linked.
  *
  * Blocks: no.
  * Calls back: no.
@@ -1228,7 +1235,7 @@ int qnet_hub_new(qnet_hub **out);
  *         its qnet_hub_port(), or the other end of its qnet_socketpair() is attached, or linked to
  *         what leads here; see qnet_link()), QNET_ERR_BUSY (it has a handler, or is attached or
  *         linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (it has ended, or there is no
- *         thread), QNET_ERR_INTERNAL.
+ *         thread to be had, or no descriptor for one: EMFILE), QNET_ERR_INTERNAL.
  *
  * Blocks: no.
  * Calls back: no.
@@ -1269,13 +1276,15 @@ int qnet_hub_port(qnet_hub *hub,
 /**
  * Accepts a listener's peers in the background, and attaches them. A peer that leaves is detached
  * and its connection given back by the library: its handle, from qnet_hub_ports(), is stale then.
- * Without descriptors to spare accepting waits, and goes on.
+ * Without a descriptor for a peer accepting waits, and goes on; without one for the thread that
+ * accepts, this function fails.
  *
  * @param listener  It stays the caller's until qnet_hub_close(), which closes it; closing it before
  *                  ends the accepting, and the peers stay. Its options are those of the peers, of
  *                  whom there are not more than its QNET_OPT_MAX_CONNS.
  * @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_BUSY (a hub serves it already),
- *         QNET_ERR_OS (no thread), QNET_ERR_INTERNAL.
+ *         QNET_ERR_OS (there is no thread to be had, or no descriptor for one: EMFILE),
+ *         QNET_ERR_INTERNAL.
  *
  * Blocks: no.
  * Calls back: no.
@@ -1343,6 +1352,10 @@ int qnet_hub_get_stats(qnet_hub *hub, qnet_hub_stats *out, size_t size);
  * Served connections are closed as by qnet_close(), all at a time; inside a handler of any kind, or
  * where they have QNET_OPT_WAIT 0, without waiting for their close handlers, in which their handles
  * are stale then. When it returns the descriptors of all that it closed are closed.
+ *
+ * What the hub has not read yet is lost, whether a peer sent it or the program, into a
+ * qnet_hub_port(): as with any peer that leaves without reading. To be sure, wait for its arrival, or
+ * the answer to it, before.
  *
  * @return QNET_OK; QNET_ERR_HANDLE (of two closes at once the second gets it immediately),
  *         QNET_ERR_INTERNAL.

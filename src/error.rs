@@ -4,6 +4,8 @@ use std::ffi::{CStr, c_int};
 
 use rustix::io::Errno;
 
+use crate::options::qnet_option;
+
 /// What a function returns that can fail: zero or more is success, one of these is not.
 ///
 /// Functions return int, not this type; the enumerators are its values.
@@ -16,7 +18,8 @@ pub enum qnet_error {
     /// An argument cannot be right: a NULL, an unknown network, a malformed address, an option out
     /// of range.
     QNET_ERR_INVALID = -1,
-    /// Not a live handle of that type.
+    /// Not a live handle of that type: closed, of another type, invented, or of the process before a
+    /// fork.
     QNET_ERR_HANDLE = -2,
     /// The connection or listener has ended, in order, by either side.
     QNET_ERR_CLOSED = -3,
@@ -51,7 +54,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     #[error("{0}")]
     Invalid(String),
-    #[error("not a live handle of that type")]
+    #[error(
+        "not a live handle of that type (closed, of another type, or of the process before a fork)"
+    )]
     Handle,
     #[error("the connection has ended")]
     Closed,
@@ -71,6 +76,11 @@ pub enum Error {
     Interrupted,
     #[error("{0}")]
     Unsupported(&'static str),
+    #[error("{0:?}, option {number}, is not for this object", number = *.0 as c_int)]
+    Misplaced(qnet_option),
+    /// Of one argument of several.
+    #[error("{0}: {1}")]
+    Argument(String, Box<Error>),
     #[error("QEMU takes a path of at most {max} bytes, and this one has {}: {}", .path.len(), String::from_utf8_lossy(.path))]
     LongPath { path: Vec<u8>, max: usize },
     #[error("a bug in libqnet: {0}")]
@@ -99,7 +109,10 @@ impl Error {
             Error::Os(_) => qnet_error::QNET_ERR_OS,
             Error::Busy(_) => qnet_error::QNET_ERR_BUSY,
             Error::Interrupted => qnet_error::QNET_ERR_INTERRUPTED,
-            Error::Unsupported(_) | Error::LongPath { .. } => qnet_error::QNET_ERR_UNSUPPORTED,
+            Error::Unsupported(_) | Error::Misplaced(_) | Error::LongPath { .. } => {
+                qnet_error::QNET_ERR_UNSUPPORTED
+            }
+            Error::Argument(_, error) => return error.code(),
             Error::Internal(_) => qnet_error::QNET_ERR_INTERNAL,
             Error::Refused(_) => qnet_error::QNET_ERR_REFUSED,
             Error::Resolve(_) => qnet_error::QNET_ERR_RESOLVE,
@@ -111,6 +124,7 @@ impl Error {
     pub fn errno(&self) -> c_int {
         match self {
             Error::Os(errno) | Error::Refused(errno) => errno.raw_os_error(),
+            Error::Argument(_, error) => error.errno(),
             _ => 0,
         }
     }

@@ -97,7 +97,7 @@ impl Ref<Hub> {
         let switch = self.switch()?;
         let _plugging = ring::check_attach(&switch, conn)?;
         let mut state = conn.state()?;
-        if let Some(refusal) = state.refuses_receive() {
+        if let Some(refusal) = state.refuses_plug("conn") {
             return Err(refusal);
         }
         conn.plug(&mut state, &switch)?;

@@ -36,7 +36,7 @@ pub fn link(a: Ref<Conn>, b: Ref<Conn>) -> Result<()> {
     }
     let _plugging = ring::check_link(a, b)?;
     let (mut one, mut other) = lock_both(a, b)?;
-    if let Some(refusal) = one.refuses_receive().or_else(|| other.refuses_receive()) {
+    if let Some(refusal) = one.refuses_plug("a").or_else(|| other.refuses_plug("b")) {
         return Err(refusal);
     }
     let switch = Switch::new(Kind::Link { is_whole: false });

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use qnet_option::*;
+
 use crate::error::{Error, Result};
 use crate::frame;
 use crate::socket::Buffers;
 use crate::wake::Deadline;
 
 /// What qnet_set() and its kin set. The functions take int; the enumerators are its values.
-// Some are only for C to name yet.
-#[allow(non_camel_case_types, clippy::enum_variant_names, dead_code)]
+#[allow(non_camel_case_types, clippy::enum_variant_names)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub enum qnet_option {
@@ -94,7 +95,7 @@ pub enum Holder {
 
 /// One option: its default, its range, and who has it.
 struct Rule {
-    option: i32,
+    option: qnet_option,
     default: i64,
     min: i64,
     max: i64,
@@ -110,44 +111,61 @@ const DIAL: &[Holder] = &[Holder::Dial];
 const LISTENER: &[Holder] = &[Holder::Listener];
 const HUB: &[Holder] = &[Holder::Hub];
 
-const fn rule(option: i32, default: i64, min: i64, max: i64, holders: &'static [Holder]) -> Rule {
+const fn rule(
+    option: qnet_option,
+    default: i64,
+    min: i64,
+    max: i64,
+    holders: &'static [Holder],
+) -> Rule {
     Rule { option, default, min, max, holders }
 }
 
 const RULES: [Rule; 17] = [
-    rule(SEND_TIMEOUT_MS, -1, -1, FOREVER, EVERY),
-    rule(TX_USECS, 0, 0, 1_000_000, EVERY),
-    rule(CORK, 1, 0, 1, EVERY),
-    rule(MAX_FRAME, 65_535, frame::MIN as i64, frame::MAX as i64, EVERY),
-    rule(PAD, 0, 0, 1, EVERY),
-    rule(LINGER_MS, 1000, 0, FOREVER, EVERY),
+    rule(QNET_OPT_SEND_TIMEOUT_MS, -1, -1, FOREVER, EVERY),
+    rule(QNET_OPT_TX_USECS, 0, 0, 1_000_000, EVERY),
+    rule(QNET_OPT_CORK, 1, 0, 1, EVERY),
+    rule(QNET_OPT_MAX_FRAME, 65_535, frame::MIN as i64, frame::MAX as i64, EVERY),
+    rule(QNET_OPT_PAD, 0, 0, 1, EVERY),
+    rule(QNET_OPT_LINGER_MS, 1000, 0, FOREVER, EVERY),
     // 0 is not to be set: it stands for the library's own choice.
-    rule(SNDBUF, 0, 1, FOREVER, EVERY),
-    rule(RCVBUF, 0, 1, FOREVER, EVERY),
-    rule(RECONNECT_MS, 0, 0, FOREVER, DIALLED),
-    rule(DIAL_TIMEOUT_MS, -1, -1, FOREVER, DIAL),
-    rule(MAX_CONNS, 1024, 1, FOREVER, LISTENER),
-    rule(WAIT, 1, 0, 1, EVERY),
-    rule(UNIX_MODE, 0o600, 0, 0o777, LISTENER),
-    rule(RELEARN, 0, 0, 1, TO_SENDER),
-    rule(MAC_AGE_S, 300, 1, FOREVER, HUB),
-    rule(MAC_MAX, 8192, 1, 1 << 20, HUB),
-    rule(QUEUE_BYTES, 1 << 20, 0, FOREVER, HUB),
+    rule(QNET_OPT_SNDBUF, 0, 1, FOREVER, EVERY),
+    rule(QNET_OPT_RCVBUF, 0, 1, FOREVER, EVERY),
+    rule(QNET_OPT_RECONNECT_MS, 0, 0, FOREVER, DIALLED),
+    rule(QNET_OPT_DIAL_TIMEOUT_MS, -1, -1, FOREVER, DIAL),
+    rule(QNET_OPT_MAX_CONNS, 1024, 1, FOREVER, LISTENER),
+    rule(QNET_OPT_WAIT, 1, 0, 1, EVERY),
+    rule(QNET_OPT_UNIX_MODE, 0o600, 0, 0o777, LISTENER),
+    rule(QNET_OPT_RELEARN, 0, 0, 1, TO_SENDER),
+    rule(QNET_OPT_MAC_AGE_S, 300, 1, FOREVER, HUB),
+    rule(QNET_OPT_MAC_MAX, 8192, 1, 1 << 20, HUB),
+    rule(QNET_OPT_QUEUE_BYTES, 1 << 20, 0, FOREVER, HUB),
 ];
 
 /// Where an option's rule and value are, if it has one.
 fn index(option: i32) -> Option<usize> {
-    RULES.iter().position(|rule| rule.option == option)
+    RULES.iter().position(|rule| rule.option as i32 == option)
 }
 
 fn find(option: i32, holder: Holder) -> Result<&'static Rule> {
-    if !matches!(option, SEND_TIMEOUT_MS..=UNIX_MODE | RELEARN | MAC_AGE_S..=QUEUE_BYTES) {
-        return Err(Error::invalid(format!("unknown option {option}")));
+    let index = index(option).ok_or_else(|| Error::invalid(format!("unknown option {option}")))?;
+    let rule = &RULES[index];
+    if rule.holders.contains(&holder) { Ok(rule) } else { Err(Error::Misplaced(rule.option)) }
+}
+
+impl Rule {
+    fn refusal(&self, value: i64) -> Error {
+        // A mode is read in octal, as C writes it.
+        let shown = |value: i64| match self.option {
+            QNET_OPT_UNIX_MODE if value > 0 => format!("0{value:o}"),
+            _ => value.to_string(),
+        };
+        let (option, number) = (self.option, self.option as i32);
+        let [value, min, max] = [value, self.min, self.max].map(shown);
+        Error::Invalid(format!(
+            "{option:?}, option {number}, cannot be {value}: it is from {min} to {max}"
+        ))
     }
-    index(option)
-        .map(|index| &RULES[index])
-        .filter(|rule| rule.holders.contains(&holder))
-        .ok_or(Error::Unsupported("the option is not for this object"))
 }
 
 /// Checks what a caller gave as an option.
@@ -171,9 +189,7 @@ impl Options {
     pub fn set(&mut self, option: i32, value: i64, holder: Holder) -> Result<()> {
         let rule = find(option, holder)?;
         if !(rule.min..=rule.max).contains(&value) {
-            let Rule { min, max, .. } = rule;
-            let why = format!("option {option} cannot be {value}: it is from {min} to {max}");
-            return Err(Error::Invalid(why));
+            return Err(rule.refusal(value));
         }
         self.values[index(option).expect("it has a rule")] = value as i32;
         Ok(())
@@ -262,7 +278,7 @@ mod tests {
         for misplaced in [RECONNECT_MS, DIAL_TIMEOUT_MS, MAX_CONNS, UNIX_MODE, RELEARN, 20, 21, 22]
         {
             let set = options.set(misplaced, 1, Holder::Conn);
-            assert!(matches!(set, Err(Error::Unsupported(_))));
+            assert!(matches!(set, Err(Error::Misplaced(_))));
         }
     }
 }

@@ -279,6 +279,12 @@ impl State {
         self.handler.map(|_| Error::Busy("the connection has a handler"))
     }
 
+    /// Why it cannot be attached or linked, if so; it is the argument that has this name.
+    pub fn refuses_plug(&self, argument: &str) -> Option<Error> {
+        let why = self.refuses_receive()?;
+        Some(Error::Argument(format!("{argument} ({})", self.socket().peer()), Box::new(why)))
+    }
+
     /// Wakes others who wait, if more was read since there were `reads` than was taken: they cannot
     /// see it in the socket any more.
     fn share_since(&mut self, conn: &Conn, reads: u64) {

@@ -68,8 +68,10 @@ fn dead_socket(path: &[u8], address: &SocketAddrUnix) -> Result<Option<(OwnedFd,
         file => file?,
     };
     let stat = stat_of(file.as_fd())?;
-    if !is_socket(&stat) {
-        return Err(Error::Busy("a file that is no socket is in the way"));
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Socket => {}
+        FileType::Symlink => return Err(Error::Busy("a symbolic link is in the way")),
+        _ => return Err(Error::Busy("a file that is no socket is in the way")),
     }
     // Of another type than what it asks for, it disturbs nobody: a stream's connect would be
     // accepted, and take a QEMU's only place.

@@ -72,6 +72,11 @@ pub unsafe extern "C-unwind" fn qnet_shutdown(conn: *mut qnet_conn) -> c_int {
 /// for 20 ms all the same. A peer in the middle of a frame is waited for until that is whole: where
 /// five bytes of one came and no more, closing takes all of QNET_OPT_LINGER_MS.
 ///
+/// What QNET_OPT_LINGER_MS cuts off is not told: QNET_OK all the same. Who has to know calls
+/// qnet_flush() before, after which all of it is in the socket. Or qnet_shutdown(): within
+/// QNET_OPT_LINGER_MS, each frame that was taken is among qnet_get_stats()' tx_frames or tx_dropped,
+/// of which qnet_wait() does not wait for the last.
+///
 /// @return QNET_OK; QNET_ERR_HANDLE (of two closes at once the second gets it immediately),
 ///         QNET_ERR_INTERNAL.
 ///

@@ -46,7 +46,7 @@ pub unsafe extern "C-unwind" fn qnet_hub_new(out: *mut *mut qnet_hub) -> c_int {
 ///         its qnet_hub_port(), or the other end of its qnet_socketpair() is attached, or linked to
 ///         what leads here; see qnet_link()), QNET_ERR_BUSY (it has a handler, or is attached or
 ///         linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (it has ended, or there is no
-///         thread), QNET_ERR_INTERNAL.
+///         thread to be had, or no descriptor for one: EMFILE), QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
 /// Calls back: no.
@@ -99,13 +99,15 @@ pub unsafe extern "C-unwind" fn qnet_hub_port(
 
 /// Accepts a listener's peers in the background, and attaches them. A peer that leaves is detached
 /// and its connection given back by the library: its handle, from qnet_hub_ports(), is stale then.
-/// Without descriptors to spare accepting waits, and goes on.
+/// Without a descriptor for a peer accepting waits, and goes on; without one for the thread that
+/// accepts, this function fails.
 ///
 /// @param listener  It stays the caller's until qnet_hub_close(), which closes it; closing it before
 ///                  ends the accepting, and the peers stay. Its options are those of the peers, of
 ///                  whom there are not more than its QNET_OPT_MAX_CONNS.
 /// @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_BUSY (a hub serves it already),
-///         QNET_ERR_OS (no thread), QNET_ERR_INTERNAL.
+///         QNET_ERR_OS (there is no thread to be had, or no descriptor for one: EMFILE),
+///         QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
 /// Calls back: no.
@@ -215,6 +217,10 @@ pub unsafe extern "C-unwind" fn qnet_hub_get_stats(
 /// Served connections are closed as by qnet_close(), all at a time; inside a handler of any kind, or
 /// where they have QNET_OPT_WAIT 0, without waiting for their close handlers, in which their handles
 /// are stale then. When it returns the descriptors of all that it closed are closed.
+///
+/// What the hub has not read yet is lost, whether a peer sent it or the program, into a
+/// qnet_hub_port(): as with any peer that leaves without reading. To be sure, wait for its arrival, or
+/// the answer to it, before.
 ///
 /// @return QNET_OK; QNET_ERR_HANDLE (of two closes at once the second gets it immediately),
 ///         QNET_ERR_INTERNAL.

@@ -24,8 +24,9 @@ use crate::process::process;
 /// @param a  One connection, and
 /// @param b  the other. Both stay the caller's, to be closed with qnet_close(), which ends the link.
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (both are the same, or frames would go round),
-///         QNET_ERR_BUSY (one has a handler, or is attached or linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS
-///         (one has ended, or there is no thread), QNET_ERR_INTERNAL. On failure neither is linked.
+///         QNET_ERR_BUSY (one has a handler, or is attached or linked), QNET_ERR_CLOSED,
+///         QNET_ERR_PROTOCOL or QNET_ERR_OS (one has ended, or there is no thread to be had, or no
+///         descriptor for one: EMFILE), QNET_ERR_INTERNAL. On failure neither is linked.
 ///
 /// Blocks: no.
 /// Calls back: no.
