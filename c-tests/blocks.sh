@@ -83,3 +83,9 @@ exec qemu-system-x86_64 "$@"
 END
     chmod +x "$bin/qemu-system-x86_64"
 }
+
+# Has a program found inside that may lie somewhere below the /tmp that is not seen there.
+bring()         # program
+{
+    ! found=$(command -v "$1") || cp "$found" "$work/tmp/bin/"
+}

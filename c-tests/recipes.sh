@@ -269,7 +269,7 @@ takes_all()
         take 'execvp' "$tmp/frames.c" && take 'plug.py' "$tmp/plug.py" && take 'left.sock' "$tmp/cable" &&
         take 'int waiting' "$tmp/waiting.c" && take 'speed=' "$tmp/bond" &&
         take 'switch unix:/tmp/sw.sock' "$tmp/switch" && all_are_taken &&
-        furnish switch link tap_bridge responder ping &&
+        furnish switch link tap_bridge responder ping && bring gvproxy &&
         compile "$tmp/frames.c" "$tmp/bin/frames" && compile "$tmp/waiting.c" "$tmp/bin/waiting"
 }
 
