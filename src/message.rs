@@ -409,11 +409,11 @@ impl Messages {
 
     fn receive(&self, fd: BorrowedFd<'_>, room: &mut [MaybeUninit<u8>]) -> Result<Read> {
         let slots = (room.len() / SLOT).min(MESSAGES);
+        let mut inbox = Inbox::new();
         let mut tries = 0;
-        let (inbox, count) = loop {
-            let mut inbox = Inbox::new();
+        let count = loop {
             match inbox.receive(fd, &mut room[..slots * SLOT], self.wants()) {
-                Ok(count) => break (inbox, count),
+                Ok(count) => break count,
                 Err(Errno::AGAIN | Errno::INTR) => return Ok(Read::Empty),
                 // What waits comes behind that.
                 Err(errno) if tries < TRIES && self.survives(fd, errno) => tries += 1,

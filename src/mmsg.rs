@@ -72,6 +72,7 @@ impl Inbox {
         room: &mut [MaybeUninit<u8>],
         wants: Wants,
     ) -> rustix::io::Result<usize> {
+        self.headers.clear();
         let mut pieces: SmallVec<[libc::iovec; MESSAGES]> = SmallVec::new();
         for slot in room.chunks_exact_mut(SLOT) {
             let (iov_base, iov_len) = (slot[FRONT..].as_mut_ptr().cast(), SLOT - FRONT);
@@ -97,14 +98,20 @@ impl Inbox {
         returned(unsafe { libc::recvmmsg(fd.as_raw_fd(), first, count, flags, ptr::null_mut()) })
     }
 
-    /// One of the messages that were received.
+    /// One of the messages that were received. What its header points to is looked at where it is
+    /// now: the inbox may have been moved since.
     pub fn message(&self, at: usize) -> Message<'_> {
-        let header = &self.headers[at];
+        let libc::mmsghdr { mut msg_hdr, msg_len } = self.headers[at];
+        if !msg_hdr.msg_control.is_null() {
+            msg_hdr.msg_control = self.controls[at].as_ptr().cast_mut().cast();
+        }
+        let has_name = !msg_hdr.msg_name.is_null();
+        let name_len = if has_name { msg_hdr.msg_namelen as usize } else { 0 };
         Message {
-            len: header.msg_len as usize,
-            is_cut: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
-            segment: segment_of(&header.msg_hdr),
-            sender: sender_of(&header.msg_hdr),
+            len: msg_len as usize,
+            is_cut: msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+            segment: segment_of(&msg_hdr),
+            sender: bytes_of(&self.names[at], name_len),
         }
     }
 }
@@ -136,13 +143,11 @@ impl Message<'_> {
     }
 }
 
-fn sender_of(header: &libc::msghdr) -> &[u8] {
-    if header.msg_name.is_null() {
-        return &[];
-    }
-    let len = (header.msg_namelen as usize).min(size_of::<libc::sockaddr_storage>());
-    // SAFETY: the kernel has written that many bytes of the name, which the header's owner holds.
-    unsafe { std::slice::from_raw_parts(header.msg_name.cast(), len) }
+/// The first bytes of a name, which the kernel has written.
+fn bytes_of(name: &MaybeUninit<libc::sockaddr_storage>, len: usize) -> &[u8] {
+    let len = len.min(size_of::<libc::sockaddr_storage>());
+    // SAFETY: the kernel has written that many bytes of it, and they are as many at most.
+    unsafe { std::slice::from_raw_parts(name.as_ptr().cast(), len) }
 }
 
 fn segment_of(header: &libc::msghdr) -> Option<usize> {
