@@ -3,6 +3,7 @@
  * frames of every size over it, by every way to send and to receive.
  */
 #include "alone.h"
+#include "footprint.h"
 #include "links.h"
 
 /* ---- Opening ---- */
@@ -470,6 +471,8 @@ static void dials_by_name(void)
 {
     check_dial("tcp", "localhost", AF_INET);
     check_dial("tcp4", "localhost", AF_INET);
+    /* What the resolver has taken goes with its thread. */
+    EVENTUALLY(footprint_now().threads == 0);
 }
 
 static void dials_this_host(void)

@@ -298,50 +298,52 @@ static void two_send_at_once(void)
 /* Strangers who send without end, each on a thread. */
 enum { FLOODERS = 8, FLOOD = 64 };
 
-struct flood {
+struct flooder {
+    pthread_t thread;
     struct two *two;
-    pthread_t threads[FLOODERS];
-    int fds[FLOODERS], count, is_over;
+    int fd, *is_over;
 };
 
 static void *floods(void *argument)
 {
-    struct flood *flood = argument;
+    struct flooder *flooder = argument;
     struct mmsghdr messages[FLOOD];
     uint8_t frame[60] = { 0 };
     struct iovec piece = { frame, sizeof frame };
-    int i, fd = flood->fds[__atomic_fetch_add(&flood->count, 1, __ATOMIC_RELAXED)];
+    int i;
 
     memset(messages, 0, sizeof messages);
     for (i = 0; i < FLOOD; i++) {
-        messages[i].msg_hdr.msg_name = &flood->two->one.to;
-        messages[i].msg_hdr.msg_namelen = flood->two->one.to_len;
+        messages[i].msg_hdr.msg_name = &flooder->two->one.to;
+        messages[i].msg_hdr.msg_namelen = flooder->two->one.to_len;
         messages[i].msg_hdr.msg_iov = &piece;
         messages[i].msg_hdr.msg_iovlen = 1;
     }
-    while (!__atomic_load_n(&flood->is_over, __ATOMIC_RELAXED))
-        sendmmsg(fd, messages, FLOOD, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (!__atomic_load_n(flooder->is_over, __ATOMIC_RELAXED))
+        sendmmsg(flooder->fd, messages, FLOOD, MSG_NOSIGNAL | MSG_DONTWAIT);
     return NULL;
 }
 
 /* They keep no call longer than it may take. */
 static void a_flood_of_strangers(void)
 {
-    struct flood flood;
+    struct flooder flooders[FLOODERS];
     struct two two;
     uint8_t frame[100];
-    int i;
+    int i, is_over = 0;
 
     two_open(&two);
     plain_sends(two.one.fd, &two.one, 1);
     conn_hears(two.conn, 1);
-    memset(&flood, 0, sizeof flood);
-    flood.two = &two;
     for (i = 0; i < FLOODERS; i++) {
-        flood.fds[i] = far_socket(far_now->family);
+        int fd = far_socket(far_now->family);
+
         if (far_now->set & NAMED)
-            CHECK(bind(flood.fds[i], &(struct sockaddr){ .sa_family = AF_UNIX }, sizeof(sa_family_t)) == 0);
-        start_thread(&flood.threads[i], floods, &flood);
+            CHECK(bind(fd, &(struct sockaddr){ .sa_family = AF_UNIX }, sizeof(sa_family_t)) == 0);
+        flooders[i].two = &two;
+        flooders[i].fd = fd;
+        flooders[i].is_over = &is_over;
+        start_thread(&flooders[i].thread, floods, &flooders[i]);
     }
     EVENTUALLY(stats_of(two.conn).rx_foreign > 0 ||
                qnet_recv(two.conn, frame, sizeof frame, 0) == QNET_ERR_AGAIN);
@@ -350,10 +352,10 @@ static void a_flood_of_strangers(void)
         CHECK_INT(qnet_recv(two.conn, frame, sizeof frame, 1), QNET_ERR_TIMEOUT);
     }
     CHECK_INT(qnet_close(two.conn), QNET_OK);
-    __atomic_store_n(&flood.is_over, 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&is_over, 1, __ATOMIC_RELAXED);
     for (i = 0; i < FLOODERS; i++) {
-        join_thread(flood.threads[i]);
-        CHECK(close(flood.fds[i]) == 0);
+        join_thread(flooders[i].thread);
+        CHECK(close(flooders[i].fd) == 0);
     }
     far_leaves(&two.one);
     far_leaves(&two.other);
