@@ -1345,6 +1345,15 @@ static void a_sequenced_peer_leaves(void)
     }
 }
 
+static void far_leaves_a_frame_unread(qnet_conn *conn, struct far *far, struct flow *sent)
+{
+    uint8_t frame[60] = { 0 };
+
+    CHECK_INT(qnet_send(conn, frame, sizeof frame), QNET_OK);
+    far_send_flow(far, sent, 3);
+    far_leaves(far);
+}
+
 /* One that leaves with a frame unread resets the socket; what it has sent is received nevertheless. */
 static void a_sequenced_peer_leaves_frames_unread(void)
 {
@@ -1355,11 +1364,8 @@ static void a_sequenced_peer_leaves_frames_unread(void)
         struct taker taker;
         struct far far;
         qnet_conn *conn = far_open(&far);
-        uint8_t frame[60] = { 0 };
 
-        CHECK_INT(qnet_send(conn, frame, sizeof frame), QNET_OK);
-        far_send_flow(&far, &sent, 3);
-        far_leaves(&far);
+        far_leaves_a_frame_unread(conn, &far, &sent);
         taker_start(&taker, conn, way, flow_each, &seen);
         taker_want(&taker, 3);
         CHECK_INT(taker_end(&taker), QNET_ERR_CLOSED);
@@ -1377,11 +1383,8 @@ static void a_sequenced_end_is_looked_for(void)
         struct taker taker;
         struct far far;
         qnet_conn *conn = far_open(&far);
-        uint8_t frame[60] = { 0 };
 
-        CHECK_INT(qnet_send(conn, frame, sizeof frame), QNET_OK);
-        far_send_flow(&far, &sent, 3);
-        far_leaves(&far);
+        far_leaves_a_frame_unread(conn, &far, &sent);
         if (waits)
             CHECK_INT(qnet_wait(conn, patience_ms()), QNET_OK);
         CHECK_INT(qnet_close_reason(conn), QNET_OK);

@@ -29,7 +29,7 @@ const LOOPS: usize = 4;
 const EVENTS: usize = 64;
 
 /// How long a listener rests that the system refused a connection, mostly for want of descriptors,
-/// and a connection that it refused a thread for its close handler.
+/// and a connection that it refused a thread for its close handler or its state handler.
 pub const REST: Duration = Duration::from_millis(50);
 
 /// What the loop waits for of a descriptor.

@@ -20,6 +20,7 @@ use crate::conn::{self, Conn, State};
 use crate::descriptor::{Poller, above_standard};
 use crate::dial::{Attempt, Order};
 use crate::error::{Error, Result};
+use crate::forward::REST;
 use crate::handle::{NONE, Ref};
 use crate::options::{self, Options};
 use crate::process::process;
@@ -32,9 +33,6 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 
 /// How long to wait for a handler that was taken away, before the service thread looks again.
 const AGAIN: Duration = Duration::from_millis(20);
-
-/// How long to wait where the system refuses a thread for the state handler.
-const REST: Duration = Duration::from_millis(50);
 
 /// What a connection that was dialled needs to be dialled again.
 pub struct Redial {
