@@ -590,7 +590,9 @@ static void nothing_but_runts(void)
 
 enum { FLOODERS = 4 };
 
-/* Sends to the next flooder, from an address that is new each time, and reads nothing. */
+/* Sends to the next flooder and reads nothing. All but the first frame of each write come from an
+ * address that is new each time; that one comes from its own, which the hub forgets otherwise, and
+ * frames for it would go to the good peers and crowd out their own. */
 static void *flooding(void *peer)
 {
     enum { FLOOD = 100, SAYS = RAW_PREFIX + 1000 };
@@ -603,8 +605,9 @@ static void *flooding(void *peer)
         raw_put_length(wire + at * SAYS, SAYS - RAW_PREFIX);
         mac_make(wire + at * SAYS + RAW_PREFIX, next);
     }
+    mac_make(wire + RAW_PREFIX + MAC_LEN, FIRST_PEER + i);
     do {
-        for (at = 0; at < FLOOD; at++) {
+        for (at = 1; at < FLOOD; at++) {
             int from = 1000 + (int)(next_random(&random) << 8 | (unsigned)at);
 
             mac_make(wire + at * SAYS + RAW_PREFIX + MAC_LEN, from);
