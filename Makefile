@@ -1,5 +1,5 @@
 # make             the libraries, target/release/libqnet.so and libqnet.a
-# make check       all tests (see c-tests/Makefile for parts of them)
+# make check       the tests, in a few minutes (see c-tests/Makefile for more of them, or fewer)
 # make install     them, the header, and what pkg-config and CMake find them by
 # make uninstall
 #

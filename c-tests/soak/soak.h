@@ -5,7 +5,7 @@
 #ifndef SOAK_H
 #define SOAK_H
 
-#include "../far.h"
+#include "far.h"
 
 /* One sort of life: a connection or more, from opening to closing; and what became of its frames. */
 struct sort {
@@ -33,7 +33,7 @@ static inline unsigned pick(unsigned n)
     return (unsigned)rand_r(&chance) % n;
 }
 
-/* Held while something is opened or named, for which links.h and far.h have one buffer. */
+/* Held while something is opened or named, for which places.h and far.h have one buffer. */
 static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
 
 /* Whether a call on a connection says no more than: not now. */

@@ -1,0 +1,206 @@
+#!/bin/sh
+# install.sh TARGET - installs into an empty directory, and builds from there what a user would: the
+# examples by pkg-config and by CMake (with the shared library, with libqnet.a inside, and with nothing
+# shared at all), and with -lqnet alone; a program with another static library made of Rust; a plugin.
+# And that `cargo cinstall` makes the same tree.
+# QNET_REQUIRE_CARGO_C=1 fails where that is missing.
+
+cd "$(dirname "$0")" || exit 2
+. ./report.sh
+cd ../.. || exit 2
+export CARGO_TARGET_DIR="$1"
+CC=${CC:-cc}
+root=$work/root
+examples='responder ping poll_loop switch link'
+
+installs() {
+    make && make install PREFIX=/usr DESTDIR="$root" &&
+        (cd "$root/usr" && find . -type f -o -type l | sort) | diff "$work/tree" -
+}
+
+uninstalls() {
+    make uninstall PREFIX=/usr DESTDIR="$root" && [ -z "$(find "$root" -type f -o -type l)" ]
+}
+
+# Builds the examples with the flags given, and runs two of them.
+build() {
+    for example in $examples; do
+        # Flags are words.
+        # shellcheck disable=SC2086
+        "$CC" -std=c99 -Wall -Wextra -Wpedantic -Werror -o "$work/$example" "examples/$example.c" \
+            $1 -pthread || return 1
+    done
+    LD_LIBRARY_PATH=$2 runs "$work"
+}
+
+# One of a directory's examples asks another.
+runs() {    # directory [ping]
+    "$1/responder" unix "$work/r.sock" 10.0.0.1 >"$work/said" &
+    started=$!
+    until grep '^listening' "$work/said"; do
+        kill -0 "$started" || return 1
+        sleep 0.1
+    done
+    "$1/${2:-ping}" -c 1 unix "$work/r.sock" 10.0.0.1 && kill "$started" && wait "$started"
+    status=$? started=
+    return "$status"
+}
+
+flags() {
+    PKG_CONFIG_PATH=$root/usr/lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$root \
+        PKG_CONFIG_ALLOW_SYSTEM_CFLAGS=1 PKG_CONFIG_ALLOW_SYSTEM_LIBS=1 pkg-config "$@" qnet
+}
+
+by_pkg_config() {
+    build "$(flags --cflags --libs)" "$root/usr/lib" && needs_libqnet
+}
+
+# Both libraries are there to be taken: the README says how.
+with_the_archive() {
+    build "$(flags --cflags --libs --static | sed 's/-lqnet/-l:libqnet.a/')" '' &&
+        has_it_inside "$work/ping"
+}
+
+with_nothing_shared() {
+    build "-static $(flags --cflags --libs --static)" '' && has_nothing_shared "$work/ping"
+}
+
+has_it_inside() {
+    readelf -d "$1" | grep 'NEEDED.*\[libc\.so\.6\]' && ! needs_libqnet "$1"
+}
+
+has_nothing_shared() {
+    ! readelf -d "$1" | grep NEEDED && ! readelf -l "$1" | grep INTERP
+}
+
+by_hand() {
+    build "-I$root/usr/include -L$root/usr/lib -lqnet" "$root/usr/lib" && needs_libqnet
+}
+
+needs_libqnet() {
+    readelf -d "${1:-$work/ping}" | grep 'NEEDED.*\[libqnet\.so\.0\]'
+}
+
+by_cmake() {
+    mkdir "$work/cmake" && cat >"$work/cmake/CMakeLists.txt" <<END &&
+cmake_minimum_required(VERSION 3.16)
+project(user C)
+find_package(qnet 0.1 REQUIRED)
+add_executable(responder $PWD/examples/responder.c)
+target_link_libraries(responder qnet::qnet)
+add_executable(dynamic $PWD/examples/ping.c)
+target_link_libraries(dynamic qnet::qnet)
+add_executable(inside $PWD/examples/ping.c)
+target_link_libraries(inside qnet::static)
+add_executable(static $PWD/examples/ping.c)
+target_link_libraries(static qnet::static)
+target_link_options(static PRIVATE -static)
+END
+        cmake -S "$work/cmake" -B "$work/built" -DCMAKE_PREFIX_PATH="$root/usr" &&
+        cmake --build "$work/built" || return 1
+    for program in dynamic inside static; do
+        runs "$work/built" "$program" || return 1
+    done
+    needs_libqnet "$work/built/dynamic" && has_it_inside "$work/built/inside" &&
+        has_nothing_shared "$work/built/static"
+}
+
+asks_cmake_for_another() {
+    sed 's/qnet 0.1 /qnet 0.9 /' "$work/cmake/CMakeLists.txt" >"$work/CMakeLists.txt" &&
+        ! cmake -S "$work" -B "$work/none" -DCMAKE_PREFIX_PATH="$root/usr"
+}
+
+beside_another() {
+    cat >"$work/other.rs" <<'END' &&
+#[unsafe(no_mangle)]
+pub extern "C" fn other_sum(n: u64) -> u64 {
+    std::panic::catch_unwind(|| (1..=n).collect::<Vec<_>>().iter().sum()).unwrap_or(0)
+}
+END
+        cat >"$work/both.c" <<'END' &&
+#include <qnet.h>
+
+uint64_t other_sum(uint64_t n);
+
+int main(void)
+{
+    uint8_t frame[64] = { 0 };
+    qnet_conn *a, *b;
+    int result = 1;
+
+    if (qnet_socketpair(&a, &b) != QNET_OK)
+        return 1;
+    if (qnet_send(a, frame, sizeof frame) == QNET_OK && qnet_recv(b, frame, sizeof frame, -1) == 64)
+        result = other_sum(10) != 55;
+    return qnet_close(a) != QNET_OK || qnet_close(b) != QNET_OK || result;
+}
+END
+        rustc --edition 2024 --crate-type staticlib -Clto=fat -Copt-level=2 \
+            -o "$work/libother.a" "$work/other.rs" &&
+        both "$root/usr/lib/libqnet.a $work/libother.a" &&
+        both "$work/libother.a $root/usr/lib/libqnet.a"
+}
+
+both() {
+    # Two files are two words.
+    # shellcheck disable=SC2086
+    "$CC" -std=c99 -I"$root/usr/include" -o "$work/both" "$work/both.c" $1 -lpthread -ldl -lm &&
+        "$work/both"
+}
+
+# A shared object with the static library in it.
+in_a_plugin() {
+    "$CC" -shared -fPIC -I"$root/usr/include" -o "$work/plugin.so" c-tests/process/dlopen/plugin.c \
+        "$root/usr/lib/libqnet.a" -lm && ! needs_libqnet "$work/plugin.so"
+}
+
+by_cargo() {
+    cargo cinstall --release --locked --prefix=/usr --libdir=/usr/lib --destdir="$work/cargo" &&
+        (cd "$work/cargo/usr" && find . -type f -o -type l | sort) | diff "$work/tree" - &&
+        for same in include share; do
+            diff -r "$root/usr/$same" "$work/cargo/usr/$same" || return 1
+        done &&
+        flags --modversion --libs --cflags --static >"$work/by-make" &&
+        root=$work/cargo flags --modversion --libs --cflags --static |
+        sed "s|$work/cargo|$root|g; s/-lgcc_s *//" | diff "$work/by-make" - &&
+        readelf -d "$work/cargo/usr/lib/libqnet.so" | grep 'SONAME.*\[libqnet\.so\.0\]' &&
+        nm -D "$work/cargo/usr/lib/libqnet.so" | grep ' qnet_dial@@QNET_0$'
+}
+
+cat >"$work/tree" <<'END'
+./include/qnet.h
+./include/qnet.hpp
+./lib/libqnet.a
+./lib/libqnet.so
+./lib/libqnet.so.0
+./lib/libqnet.so.0.1.0
+./lib/pkgconfig/qnet.pc
+./share/cmake/qnet/qnetConfig.cmake
+./share/cmake/qnet/qnetConfigVersion.cmake
+END
+
+try 'make install makes the whole tree' installs
+if command -v pkg-config >/dev/null; then
+    try 'the examples build by pkg-config' by_pkg_config
+    try 'the examples build by pkg-config, with libqnet.a inside' with_the_archive
+    try 'the examples build by pkg-config, with nothing shared' with_nothing_shared
+else
+    report skipped 'the examples build by pkg-config: no pkg-config'
+fi
+try 'the examples build with -lqnet' by_hand
+if command -v cmake >/dev/null; then
+    try 'the examples build by CMake' by_cmake
+    try 'CMake is told of the version' asks_cmake_for_another
+else
+    report skipped 'the examples build by CMake: no cmake'
+fi
+try 'libqnet.a links beside another static library of Rust' beside_another
+try 'libqnet.a links into a plugin' in_a_plugin
+if cargo cinstall --version >/dev/null 2>&1; then
+    try 'cargo cinstall makes the same tree' by_cargo
+else
+    lack "${QNET_REQUIRE_CARGO_C:-0}" 'cargo cinstall makes the same tree: no cargo-c'
+fi
+try 'make uninstall leaves nothing' uninstalls
+
+finish

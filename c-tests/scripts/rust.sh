@@ -1,0 +1,13 @@
+#!/bin/sh
+# rust.sh target-directory - runs the Rust tests and counts them.
+
+cd "$(dirname "$0")/../.." || exit 2
+output=$(mktemp) || exit 2
+trap 'rm -f "$output"' EXIT
+
+${CARGO:-cargo} test --release --target-dir "$1" >"$output" 2>&1
+status=$?
+cat "$output"
+awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }
+    END { printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored }' "$output"
+exit $status

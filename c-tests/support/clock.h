@@ -1,0 +1,75 @@
+/*
+ * clock.h - the time, waiting for what has to happen, and how busy this process is.
+ */
+#ifndef CLOCK_H
+#define CLOCK_H
+
+#include <sys/resource.h>
+#include <time.h>
+
+#include "check.h"
+
+static inline void raw_sleep_ms(long ms)
+{
+    struct timespec time;
+
+    time.tv_sec = ms / 1000;
+    time.tv_nsec = ms % 1000 * 1000000;
+    nanosleep(&time, NULL);
+}
+
+static inline long long raw_now_ms(void)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (long long)time.tv_sec * 1000 + time.tv_nsec / 1000000;
+}
+
+/* How long something that must happen may take before it counts as never. */
+static inline int patience_ms(void)
+{
+    return 10000 * check_slow();
+}
+
+/* Waits until `condition` is true; fails if it stays false. It must be free to be evaluated again. */
+#define EVENTUALLY(condition)                                                  \
+    do {                                                                       \
+        long long now_ms_, until_ms_ = raw_now_ms() + patience_ms();           \
+        while (now_ms_ = raw_now_ms(), !(condition)) {                         \
+            if (now_ms_ >= until_ms_)                                          \
+                check_fail(__FILE__, __LINE__, #condition);                    \
+            raw_sleep_ms(1);                                                   \
+        }                                                                      \
+    } while (0)
+
+/* ---- Processor time ---- */
+
+static inline long cpu_ms(void)
+{
+    struct rusage usage;
+
+    CHECK(getrusage(RUSAGE_SELF, &usage) == 0);
+    return (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000 +
+           (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1000;
+}
+
+/* How much processor time this process takes within 200 ms. */
+static inline long busy_ms(void)
+{
+    long before = cpu_ms();
+
+    raw_sleep_ms(200);
+    return cpu_ms() - before;
+}
+
+/*
+ * Nothing in this process is busy, though it looks as if it waited. What just happened may take its
+ * time; what spins does so for ever, and gets its share of the processor.
+ */
+static inline void is_idle(void)
+{
+    EVENTUALLY(busy_ms() < 40);
+}
+
+#endif

@@ -1,0 +1,43 @@
+/*
+ * threads.h - threads, and integers that several of them use.
+ */
+#ifndef THREADS_H
+#define THREADS_H
+
+#include <pthread.h>
+#include <sys/syscall.h>
+
+#include "clock.h"
+
+static inline void start_thread(pthread_t *thread, void *(*body)(void *), void *argument)
+{
+    CHECK_INT(pthread_create(thread, NULL, body, argument), 0);
+}
+
+static inline void join_thread(pthread_t thread)
+{
+    CHECK_INT(pthread_join(thread, NULL), 0);
+}
+
+static inline int this_thread(void)
+{
+    return (int)syscall(SYS_gettid);
+}
+
+static inline int get(const int *number)
+{
+    return __atomic_load_n(number, __ATOMIC_SEQ_CST);
+}
+
+static inline void put(int *number, int value)
+{
+    __atomic_store_n(number, value, __ATOMIC_SEQ_CST);
+}
+
+/* Adds one; the sum. */
+static inline int count_up(int *number)
+{
+    return __atomic_add_fetch(number, 1, __ATOMIC_SEQ_CST);
+}
+
+#endif
