@@ -13,49 +13,19 @@
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("libqnet is for 64-bit Linux");
 
-#[cfg(not(fuzzing))]
-mod address;
-#[cfg(fuzzing)] // parsing alone, for fuzz/
-pub mod address;
-mod buffer;
-mod callback;
 pub mod capi;
-mod carrier;
 mod conn;
-mod cork;
-mod descriptor;
-mod dgram;
-mod dial;
-mod dialler;
-mod end;
 mod error;
 mod forward;
 mod frame;
-mod handle;
-mod handler;
-mod hub;
-mod inbox;
-mod link;
 mod listener;
-mod memory;
-mod message;
-mod mmsg;
-mod netdev;
+#[cfg(not(fuzzing))]
+mod net;
+#[cfg(fuzzing)] // parsing addresses alone, for fuzz/
+pub mod net;
 mod options;
-mod poll;
-mod port;
-mod process;
-mod receive;
-mod redial;
-mod remote;
-mod resolve;
-mod ring;
-mod send;
-mod service;
-mod socket;
-mod socket_file;
+mod runtime;
+mod rx;
 mod switch;
-mod table;
-mod tap;
-mod thread;
-mod wake;
+mod sys;
+mod tx;

@@ -9,19 +9,19 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::SocketType;
 
-use crate::address::{Host, Target};
 use crate::conn::{self, Conn, Living};
 use crate::error::{Error, Result};
-use crate::forward::{ADDED, Interest, Loop, NOTHING, READABLE};
-use crate::handle::{NONE, Object, Ref, Token};
-use crate::hub::Hub;
-use crate::netdev;
+use crate::forward::hub::{self, Hub};
+use crate::net::address::{Host, Target};
+use crate::net::netdev;
+use crate::net::resolve::resolve;
+use crate::net::socket::{self, BACKLOG, ListenSocket, Socket};
+use crate::net::socket_file::SocketFile;
 use crate::options::{self, Holder, Options};
-use crate::process::{lock, process};
-use crate::resolve::resolve;
-use crate::socket::{self, BACKLOG, ListenSocket, Socket};
-use crate::socket_file::SocketFile;
-use crate::wake::{Deadline, Last, Wake};
+use crate::runtime::event_loop::{ADDED, Interest, Loop, NOTHING, READABLE};
+use crate::runtime::handle::{NONE, Object, Ref, Token};
+use crate::runtime::process::{lock, process};
+use crate::runtime::wake::{Deadline, Last, Wake};
 
 #[derive(Default)]
 pub struct Listener {
@@ -115,196 +115,195 @@ impl Ref<Listener> {
         let state = lock(&self.slot.state);
         if state.token == self.token { Ok(state) } else { Err(Error::Handle) }
     }
+}
 
-    fn open(self) -> Result<Arc<Open>> {
-        Ok(self.state()?.open().clone())
-    }
+fn open(listener: Ref<Listener>) -> Result<Arc<Open>> {
+    Ok(listener.state()?.open().clone())
+}
 
-    /// The next peer's connection.
-    pub fn accept(self, timeout_ms: i32) -> Result<Ref<Conn>> {
-        let mut deadline = None;
-        let mut turned_away = 0;
-        loop {
-            let state = match self.state() {
-                // It went while this call was waiting: that is an end, not a mistake.
-                Err(_) if deadline.is_some() => return Err(Error::Closed),
-                state => state?,
-            };
-            let deadline = match deadline {
-                Some(deadline) => deadline,
-                None => *deadline.insert(Deadline::from_timeout(timeout_ms)?),
-            };
-            let open = state.open().clone();
-            drop(state);
-            let epoch = open.wake.epoch();
-            match self.next_visitor()? {
-                Visitor::Admitted(conn) => return Ok(conn),
-                // Whoever waited when the call was made has been dealt with after so many.
-                Visitor::TurnedAway if turned_away < BACKLOG => {
-                    turned_away += 1;
-                    continue;
-                }
-                Visitor::TurnedAway => turned_away = 0,
-                Visitor::Nobody => {}
-            }
-            if deadline.passed() {
-                return Err(deadline.error());
-            }
-            open.wake.wait_fd(epoch, open.socket.fd(), PollFlags::IN, deadline)?;
-        }
-    }
-
-    /// Deals with one peer that waits, if any does.
-    fn next_visitor(self) -> Result<Visitor> {
-        let state = self.state().map_err(|_| Error::Closed)?;
-        let (open, options) = (state.open().clone(), state.options.clone());
-        drop(state);
-        let accepted = open.socket.accept();
-        if self.state().is_err() {
-            return Err(Error::Closed);
-        }
-        accepted?.map_or(Ok(Visitor::Nobody), |fd| open.admit(fd, options))
-    }
-
-    pub fn close(self) -> Result<()> {
-        let mut state = self.state()?;
+/// The next peer's connection.
+pub fn accept(listener: Ref<Listener>, timeout_ms: i32) -> Result<Ref<Conn>> {
+    let mut deadline = None;
+    let mut turned_away = 0;
+    loop {
+        let state = match listener.state() {
+            // It went while this call was waiting: that is an end, not a mistake.
+            Err(_) if deadline.is_some() => return Err(Error::Closed),
+            state => state?,
+        };
+        let deadline = match deadline {
+            Some(deadline) => deadline,
+            None => *deadline.insert(Deadline::from_timeout(timeout_ms)?),
+        };
         let open = state.open().clone();
-        let server = state.server.take();
-        *state = State { token: NONE, ..State::default() };
         drop(state);
-        if let Some(mut server) = server {
-            // Taking a descriptor out of the set cannot fail.
-            let _ = server.watch(self.token, &open, NOTHING);
-            server.runner.leave();
+        let epoch = open.wake.epoch();
+        match next_visitor(listener)? {
+            Visitor::Admitted(conn) => return Ok(conn),
+            // Whoever waited when the call was made has been dealt with after so many.
+            Visitor::TurnedAway if turned_away < BACKLOG => {
+                turned_away += 1;
+                continue;
+            }
+            Visitor::TurnedAway => turned_away = 0,
+            Visitor::Nobody => {}
         }
-        drop(lock(&open.file).take());
-        open.socket.refuse();
-        open.wake.raise();
-        process().listeners.give_back(self.token);
-        let departure = open.last.departure();
-        drop(open);
-        departure.wait();
-        Ok(())
-    }
-
-    pub fn addr(self) -> Result<Vec<u8>> {
-        Ok(self.open()?.socket.address.to_bytes())
-    }
-
-    pub fn describe(self) -> String {
-        self.open().map_or_else(|_| "a listener".into(), |open| open.socket.address.to_string())
-    }
-
-    pub fn fd(self) -> Result<RawFd> {
-        Ok(self.open()?.socket.fd().as_raw_fd())
-    }
-
-    /// The `-netdev` argument with which a QEMU of that version joins.
-    pub fn netdev(self, id: &[u8], version: i32) -> Result<Vec<u8>> {
-        let open = self.open()?;
-        let socket = &open.socket;
-        let at = lock(&open.file).as_ref().map_or(socket.address.clone(), SocketFile::address);
-        let argument = netdev::connecting(&at, socket.takes_v4(), id, version)?;
-        if socket.has_messages() {
-            return Err(Error::Unsupported("a QEMU connects to no SEQPACKET socket"));
+        if deadline.passed() {
+            return Err(deadline.error());
         }
-        Ok(argument)
+        open.wake.wait_fd(epoch, open.socket.fd(), PollFlags::IN, deadline)?;
     }
+}
 
-    pub fn set(self, option: i32, value: i64) -> Result<()> {
-        let open = self.open()?;
-        // Not under the lock of the state, which a loop takes.
-        let file = (option == options::UNIX_MODE).then(|| lock(&open.file));
-        self.state()?.options.clone().set(option, value, Holder::Listener)?;
-        if let Some(file) = &file {
-            file.as_ref().ok_or(NO_FILE)?.set_mode(value as u32)?;
-        }
-        self.state()?.options.set(option, value, Holder::Listener)
+/// Deals with one peer that waits, if any does.
+fn next_visitor(listener: Ref<Listener>) -> Result<Visitor> {
+    let state = listener.state().map_err(|_| Error::Closed)?;
+    let (open, options) = (state.open().clone(), state.options.clone());
+    drop(state);
+    let accepted = open.socket.accept();
+    if listener.state().is_err() {
+        return Err(Error::Closed);
     }
+    accepted?.map_or(Ok(Visitor::Nobody), |fd| open.admit(fd, options))
+}
 
-    pub fn get(self, option: i32) -> Result<i64> {
-        let open = self.open()?;
-        options::check_known(option, Holder::Listener)?;
-        if option == options::UNIX_MODE && lock(&open.file).is_none() {
-            return Err(NO_FILE);
-        }
-        Ok(self.state()?.options.get(option))
+pub fn close(listener: Ref<Listener>) -> Result<()> {
+    let mut state = listener.state()?;
+    let open = state.open().clone();
+    let server = state.server.take();
+    *state = State { token: NONE, ..State::default() };
+    drop(state);
+    if let Some(mut server) = server {
+        // Taking a descriptor out of the set cannot fail.
+        let _ = server.watch(listener.token, &open, NOTHING);
+        server.runner.leave();
     }
+    drop(lock(&open.file).take());
+    open.socket.refuse();
+    open.wake.raise();
+    process().listeners.give_back(listener.token);
+    let departure = open.last.departure();
+    drop(open);
+    departure.wait();
+    Ok(())
+}
+
+pub fn addr(listener: Ref<Listener>) -> Result<Vec<u8>> {
+    Ok(open(listener)?.socket.address.to_bytes())
+}
+
+pub fn describe(listener: Ref<Listener>) -> String {
+    open(listener).map_or_else(|_| "a listener".into(), |open| open.socket.address.to_string())
+}
+
+pub fn fd(listener: Ref<Listener>) -> Result<RawFd> {
+    Ok(open(listener)?.socket.fd().as_raw_fd())
+}
+
+/// The `-netdev` argument with which a QEMU of that version joins.
+pub fn netdev(listener: Ref<Listener>, id: &[u8], version: i32) -> Result<Vec<u8>> {
+    let open = open(listener)?;
+    let socket = &open.socket;
+    let at = lock(&open.file).as_ref().map_or(socket.address.clone(), SocketFile::address);
+    let argument = netdev::connecting(&at, socket.takes_v4(), id, version)?;
+    if socket.has_messages() {
+        return Err(Error::Unsupported("a QEMU connects to no SEQPACKET socket"));
+    }
+    Ok(argument)
+}
+
+pub fn set(listener: Ref<Listener>, option: i32, value: i64) -> Result<()> {
+    let open = open(listener)?;
+    // Not under the lock of the state, which a loop takes.
+    let file = (option == options::UNIX_MODE).then(|| lock(&open.file));
+    listener.state()?.options.clone().set(option, value, Holder::Listener)?;
+    if let Some(file) = &file {
+        file.as_ref().ok_or(NO_FILE)?.set_mode(value as u32)?;
+    }
+    listener.state()?.options.set(option, value, Holder::Listener)
+}
+
+pub fn get(listener: Ref<Listener>, option: i32) -> Result<i64> {
+    let open = open(listener)?;
+    options::check_known(option, Holder::Listener)?;
+    if option == options::UNIX_MODE && lock(&open.file).is_none() {
+        return Err(NO_FILE);
+    }
+    Ok(listener.state()?.options.get(option))
 }
 
 /// How many peers one turn deals with.
 const ACCEPTED: usize = 16;
 
-/// Being served by a hub.
-impl Ref<Listener> {
-    /// Has a hub's loop accept from now on.
-    pub fn serve(self, hub: Ref<Hub>, runner: &'static Loop) -> Result<()> {
-        let open = self.open()?;
-        if self.state()?.server.is_some() {
-            return Err(SERVED);
-        }
-        runner.join()?;
-        let mut server = Server { hub, runner, interest: NOTHING };
-        let added = server.watch(self.token, &open, ADDED).map_err(|error| match error {
-            Error::Os(Errno::EXIST) => SERVED,
-            error => error,
-        });
-        let begun = added.and_then(|()| self.be_served(server));
-        if begun.is_err() {
-            // Taking a descriptor out of the set cannot fail.
-            let _ = server.watch(self.token, &open, NOTHING);
-            runner.leave();
-            return begun;
-        }
-        // In its turn it waits for peers.
-        runner.look(self.token);
-        Ok(())
-    }
+// Being served by a hub.
 
-    fn be_served(self, server: Server) -> Result<()> {
-        let mut state = self.state()?;
-        if state.server.is_some() {
-            return Err(SERVED);
-        }
-        state.server = Some(server);
-        Ok(())
+/// Has a hub's loop accept from now on.
+pub fn serve(listener: Ref<Listener>, hub: Ref<Hub>, runner: &'static Loop) -> Result<()> {
+    let open = open(listener)?;
+    if listener.state()?.server.is_some() {
+        return Err(SERVED);
     }
-
-    /// Whether the handle is live.
-    pub fn check(self) -> Result<()> {
-        self.state().map(|_| ())
+    runner.join()?;
+    let mut server = Server { hub, runner, interest: NOTHING };
+    let added = server.watch(listener.token, &open, ADDED).map_err(|error| match error {
+        Error::Os(Errno::EXIST) => SERVED,
+        error => error,
+    });
+    let begun = added.and_then(|()| be_served(listener, server));
+    if begun.is_err() {
+        // Taking a descriptor out of the set cannot fail.
+        let _ = server.watch(listener.token, &open, NOTHING);
+        runner.leave();
+        return begun;
     }
+    // In its turn it waits for peers.
+    runner.look(listener.token);
+    Ok(())
+}
 
-    /// The loop's turn: accepts what waits. Where the system refuses, it rests for a while.
-    pub fn serve_turn(self, runner: &Loop) {
-        let Ok(mut state) = self.state() else {
-            return;
-        };
-        let Some(server) = state.server else {
-            return;
-        };
-        // It may be new, or have rested.
-        let is_watched = state.watch(self.token, READABLE);
-        drop(state);
-        if !is_watched {
-            runner.rest(self.token);
-        }
-        for _ in 0..ACCEPTED {
-            match self.next_visitor() {
-                // Failing, the peer is hung up on: the hub is closed, or the system refuses.
-                Ok(Visitor::Admitted(conn)) => drop(server.hub.adopt(conn)),
-                Ok(Visitor::TurnedAway) => {}
-                Err(Error::Os(_)) => return self.rest(runner),
-                Ok(Visitor::Nobody) | Err(_) => return,
-            }
+fn be_served(listener: Ref<Listener>, server: Server) -> Result<()> {
+    let mut state = listener.state()?;
+    if state.server.is_some() {
+        return Err(SERVED);
+    }
+    state.server = Some(server);
+    Ok(())
+}
+
+/// Whether the handle is live.
+pub fn check(listener: Ref<Listener>) -> Result<()> {
+    listener.state().map(|_| ())
+}
+
+/// The loop's turn: accepts what waits. Where the system refuses, it rests for a while.
+pub fn serve_turn(listener: Ref<Listener>, runner: &Loop) {
+    let Ok(mut state) = listener.state() else {
+        return;
+    };
+    let Some(server) = state.server else {
+        return;
+    };
+    // It may be new, or have rested.
+    let is_watched = state.watch(listener.token, READABLE);
+    drop(state);
+    if !is_watched {
+        runner.rest(listener.token);
+    }
+    for _ in 0..ACCEPTED {
+        match next_visitor(listener) {
+            // Failing, the peer is hung up on: the hub is closed, or the system refuses.
+            Ok(Visitor::Admitted(conn)) => drop(hub::adopt(server.hub, conn)),
+            Ok(Visitor::TurnedAway) => {}
+            Err(Error::Os(_)) => return rest(listener, runner),
+            Ok(Visitor::Nobody) | Err(_) => return,
         }
     }
+}
 
-    fn rest(self, runner: &Loop) {
-        if let Ok(mut state) = self.state() {
-            state.watch(self.token, NOTHING);
-            runner.rest(self.token);
-        }
+fn rest(listener: Ref<Listener>, runner: &Loop) {
+    if let Ok(mut state) = listener.state() {
+        state.watch(listener.token, NOTHING);
+        runner.rest(listener.token);
     }
 }
 

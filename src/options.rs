@@ -6,8 +6,8 @@ use qnet_option::*;
 
 use crate::error::{Error, Result};
 use crate::frame;
-use crate::socket::Buffers;
-use crate::wake::Deadline;
+use crate::net::socket::Buffers;
+use crate::runtime::wake::Deadline;
 
 /// What qnet_set() and its kin set. The functions take int; the enumerators are its values.
 #[allow(non_camel_case_types, clippy::enum_variant_names)]

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ptr;
 
 use libfuzzer_sys::fuzz_target;
-use qnet::address::{Address, Family, Host, Target, UnixName, parse_inet};
+use qnet::net::address::{Address, Family, Host, Target, UnixName, parse_inet};
 use qnet::capi::{conn, dgram, end, info, listener};
 use qnet_fuzz::{INVALID, OK};
 

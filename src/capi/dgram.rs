@@ -2,7 +2,8 @@ use std::ffi::{c_char, c_int};
 use std::ptr;
 
 use super::{OK, call, give_text, handle_of, on_conn, put, qnet_conn, shown, string};
-use crate::{dgram, tap};
+use crate::conn;
+use crate::net::{dgram, tap};
 
 /// Makes a connection of datagrams, each of which is a frame: the other end of QEMU's
 /// `-netdev dgram`, `socket,udp=` and `socket,mcast=`.
@@ -128,6 +129,6 @@ pub unsafe extern "C-unwind" fn qnet_netdev(
 ) -> c_int {
     on_conn(conn, "tell the netdev", |conn| {
         // SAFETY: C promises that the id is NULL or ends with NUL, and room for `cap` bytes.
-        unsafe { give_text(&conn.netdev(string(id, "id")?, qemu_version)?, buf, cap) }
+        unsafe { give_text(&conn::netdev(conn, string(id, "id")?, qemu_version)?, buf, cap) }
     })
 }

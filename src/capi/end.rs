@@ -1,6 +1,9 @@
 use std::ffi::c_int;
 
 use super::{OK, on_conn, qnet_conn, run_close_call, run_due_close_call};
+use crate::conn;
+use crate::conn::end;
+use crate::conn::receive;
 
 /// Waits until the connection has ended, by either side, and, where it has a handler or is attached
 /// or linked, its close handler has returned. It works however the connection is received from: one that is pulled, or
@@ -17,7 +20,7 @@ use super::{OK, on_conn, qnet_conn, run_close_call, run_due_close_call};
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_wait(conn: *mut qnet_conn, timeout_ms: c_int) -> c_int {
-    on_conn(conn, "wait for the end", |conn| conn.wait(timeout_ms).map(|()| OK))
+    on_conn(conn, "wait for the end", |conn| end::wait(conn, timeout_ms).map(|()| OK))
 }
 
 /// Tells how the connection ended.
@@ -32,7 +35,7 @@ pub unsafe extern "C-unwind" fn qnet_wait(conn: *mut qnet_conn, timeout_ms: c_in
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_close_reason(conn: *mut qnet_conn) -> c_int {
     on_conn(conn, "tell how it ended", |conn| {
-        Ok(conn.close_reason()?.map_or(OK, |reason| reason.code()))
+        Ok(receive::close_reason(conn)?.map_or(OK, |reason| reason.code()))
     })
 }
 
@@ -48,7 +51,7 @@ pub unsafe extern "C-unwind" fn qnet_close_reason(conn: *mut qnet_conn) -> c_int
 /// nor linked, and it was not called before.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_shutdown(conn: *mut qnet_conn) -> c_int {
-    let code = on_conn(conn, "shut down", |conn| conn.shutdown().map(|()| OK));
+    let code = on_conn(conn, "shut down", |conn| end::shutdown(conn).map(|()| OK));
     run_due_close_call(conn);
     code
 }
@@ -89,7 +92,7 @@ pub unsafe extern "C-unwind" fn qnet_shutdown(conn: *mut qnet_conn) -> c_int {
 pub unsafe extern "C-unwind" fn qnet_close(conn: *mut qnet_conn) -> c_int {
     let mut due = None;
     let code = on_conn(conn, "close", |conn| {
-        due = conn.close()?;
+        due = end::close(conn)?;
         Ok(OK)
     });
     if let Some(call) = due {
@@ -99,7 +102,7 @@ pub unsafe extern "C-unwind" fn qnet_close(conn: *mut qnet_conn) -> c_int {
         return code;
     }
     on_conn(conn, "close", |conn| {
-        conn.release().wait();
+        conn::release(conn).wait();
         Ok(OK)
     })
 }

@@ -4,8 +4,8 @@ use std::ptr;
 use super::{
     OK, call, give_struct, handle_of, on_hub, out, put, qnet_conn, qnet_hub, qnet_listener,
 };
-use crate::hub::{self, qnet_hub_stats};
-use crate::process::process;
+use crate::forward::hub::{self, qnet_hub_stats};
+use crate::runtime::process::process;
 
 /// Makes a hub: a learning switch, between connections that are attached to it.
 ///
@@ -52,7 +52,9 @@ pub unsafe extern "C-unwind" fn qnet_hub_new(out: *mut *mut qnet_hub) -> c_int {
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_hub_attach(hub: *mut qnet_hub, conn: *mut qnet_conn) -> c_int {
-    on_hub(hub, "attach", |hub| hub.attach(process().conns.get(conn.addr() as u64)?).map(|()| OK))
+    on_hub(hub, "attach", |hub| {
+        hub::attach(hub, process().conns.get(conn.addr() as u64)?).map(|()| OK)
+    })
 }
 
 /// Detaches a connection, which is as before qnet_hub_attach(): nothing is forwarded from or to it
@@ -67,7 +69,9 @@ pub unsafe extern "C-unwind" fn qnet_hub_attach(hub: *mut qnet_hub, conn: *mut q
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_hub_detach(hub: *mut qnet_hub, conn: *mut qnet_conn) -> c_int {
-    on_hub(hub, "detach", |hub| hub.detach(process().conns.get(conn.addr() as u64)?).map(|()| OK))
+    on_hub(hub, "detach", |hub| {
+        hub::detach(hub, process().conns.get(conn.addr() as u64)?).map(|()| OK)
+    })
 }
 
 /// Makes a connection whose other end is attached: the program's own device on the hub, used like
@@ -89,9 +93,9 @@ pub unsafe extern "C-unwind" fn qnet_hub_port(
     unsafe {
         put(out, ptr::null_mut());
         on_hub(hub, "make a port", |hub| {
-            hub.check()?;
+            hub::check(hub)?;
             let to = super::out(out, "out")?;
-            put(to, handle_of(hub.port()?));
+            put(to, handle_of(hub::port(hub)?));
             Ok(OK)
         })
     }
@@ -117,7 +121,7 @@ pub unsafe extern "C-unwind" fn qnet_hub_serve(
     listener: *mut qnet_listener,
 ) -> c_int {
     on_hub(hub, "serve", |hub| {
-        hub.serve(process().listeners.get(listener.addr() as u64)?).map(|()| OK)
+        hub::serve(hub, process().listeners.get(listener.addr() as u64)?).map(|()| OK)
     })
 }
 
@@ -139,7 +143,7 @@ pub unsafe extern "C-unwind" fn qnet_hub_ports(
 ) -> c_int {
     on_hub(hub, "tell the ports", |hub| {
         let to = if cap > 0 { out(conns, "conns")? } else { conns };
-        let ports = hub.ports()?;
+        let ports = hub::ports(hub)?;
         for (at, conn) in ports.iter().take(cap).enumerate() {
             // SAFETY: C promises room for `cap` handles.
             unsafe { to.add(at).write(handle_of(*conn)) };
@@ -164,7 +168,7 @@ pub unsafe extern "C-unwind" fn qnet_hub_set(
     option: c_int,
     value: i64,
 ) -> c_int {
-    on_hub(hub, "set an option", |hub| hub.set(option, value).map(|()| OK))
+    on_hub(hub, "set an option", |hub| hub::set(hub, option, value).map(|()| OK))
 }
 
 /// Tells an option's value.
@@ -184,7 +188,7 @@ pub unsafe extern "C-unwind" fn qnet_hub_get(
     on_hub(hub, "get an option", |hub| {
         let to = out(value, "value")?;
         // SAFETY: C promises that it may be written to.
-        unsafe { put(to, hub.get(option)?) };
+        unsafe { put(to, hub::get(hub, option)?) };
         Ok(OK)
     })
 }
@@ -206,7 +210,7 @@ pub unsafe extern "C-unwind" fn qnet_hub_get_stats(
 ) -> c_int {
     on_hub(hub, "tell the counts", |hub| {
         // SAFETY: C promises room for `size` bytes; the struct is plain integers.
-        unsafe { give_struct(|| hub.stats(), out, size) }
+        unsafe { give_struct(|| hub::stats(hub), out, size) }
     })
 }
 
@@ -229,5 +233,5 @@ pub unsafe extern "C-unwind" fn qnet_hub_get_stats(
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_hub_close(hub: *mut qnet_hub) -> c_int {
-    on_hub(hub, "close", |hub| hub.close().map(|()| OK))
+    on_hub(hub, "close", |hub| hub::close(hub).map(|()| OK))
 }

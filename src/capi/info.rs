@@ -1,7 +1,7 @@
 use std::ffi::{c_char, c_int};
 
 use super::{LAST_ERROR, OK, give_struct, give_text, guard, on_conn, out, put, qnet_conn};
-use crate::conn::qnet_stats;
+use crate::conn::{self, qnet_stats};
 use crate::error;
 
 /// Tells the connection's hardware address: its own, for a program that answers as a device. The
@@ -17,7 +17,7 @@ pub unsafe extern "C-unwind" fn qnet_hwaddr(conn: *mut qnet_conn, mac: *mut u8) 
     on_conn(conn, "tell the hardware address", |conn| {
         let mac = out(mac, "mac")?;
         // SAFETY: C promises room for 6 bytes.
-        unsafe { put(mac.cast(), conn.hwaddr()?) };
+        unsafe { put(mac.cast(), conn::hwaddr(conn)?) };
         Ok(OK)
     })
 }
@@ -34,7 +34,7 @@ pub unsafe extern "C-unwind" fn qnet_set_hwaddr(conn: *mut qnet_conn, mac: *cons
     on_conn(conn, "set the hardware address", |conn| {
         let mac = out(mac.cast_mut(), "mac")?;
         // SAFETY: C promises 6 bytes.
-        conn.set_hwaddr(unsafe { mac.cast::<[u8; 6]>().read() }).map(|()| OK)
+        conn::set_hwaddr(conn, unsafe { mac.cast::<[u8; 6]>().read() }).map(|()| OK)
     })
 }
 
@@ -57,7 +57,7 @@ pub unsafe extern "C-unwind" fn qnet_local_addr(
 ) -> c_int {
     on_conn(conn, "tell the local address", |conn| {
         // SAFETY: C promises room for `cap` bytes.
-        unsafe { give_text(&conn.local_addr()?, buf, cap) }
+        unsafe { give_text(&conn::local_addr(conn)?, buf, cap) }
     })
 }
 
@@ -79,7 +79,7 @@ pub unsafe extern "C-unwind" fn qnet_peer_addr(
 ) -> c_int {
     on_conn(conn, "tell the peer's address", |conn| {
         // SAFETY: C promises room for `cap` bytes.
-        unsafe { give_text(&conn.peer_addr()?, buf, cap) }
+        unsafe { give_text(&conn::peer_addr(conn)?, buf, cap) }
     })
 }
 
@@ -100,7 +100,7 @@ pub unsafe extern "C-unwind" fn qnet_get_stats(
 ) -> c_int {
     on_conn(conn, "tell the counts", |conn| {
         // SAFETY: C promises room for `size` bytes; the struct is plain integers.
-        unsafe { give_struct(|| conn.stats(), out, size) }
+        unsafe { give_struct(|| conn::stats(conn), out, size) }
     })
 }
 
@@ -117,7 +117,7 @@ pub unsafe extern "C-unwind" fn qnet_get_stats(
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_set(conn: *mut qnet_conn, option: c_int, value: i64) -> c_int {
-    on_conn(conn, "set an option", |conn| conn.set(option, value).map(|()| OK))
+    on_conn(conn, "set an option", |conn| conn::set(conn, option, value).map(|()| OK))
 }
 
 /// Tells an option's value.
@@ -137,7 +137,7 @@ pub unsafe extern "C-unwind" fn qnet_get(
     on_conn(conn, "get an option", |conn| {
         let to = out(value, "value")?;
         // SAFETY: C promises that it may be written to.
-        unsafe { put(to, conn.get(option)?) };
+        unsafe { put(to, conn::get(conn, option)?) };
         Ok(OK)
     })
 }

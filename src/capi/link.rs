@@ -1,8 +1,8 @@
 use std::ffi::c_int;
 
 use super::{OK, on_conn, qnet_conn};
-use crate::link;
-use crate::process::process;
+use crate::forward::link;
+use crate::runtime::process::process;
 
 /// Cables two connections together: what one receives the other sends, until one ends or
 /// qnet_unlink() is called.

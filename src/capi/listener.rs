@@ -4,8 +4,8 @@ use std::ptr;
 use super::conn::adopted;
 use super::{OK, call, give_text, handle_of, on_listener, out, put, qnet_conn, qnet_listener};
 use super::{shown, string};
-use crate::handle::Ref;
 use crate::listener::{self, Listener};
+use crate::runtime::handle::Ref;
 
 fn handle_of_listener(listener: Ref<Listener>) -> *mut qnet_listener {
     ptr::without_provenance_mut(listener.token as usize)
@@ -72,7 +72,7 @@ pub unsafe extern "C-unwind" fn qnet_accept(
         put(out, ptr::null_mut());
         on_listener(listener, "accept", |listener| {
             let to = super::out(out, "out")?;
-            put(to, handle_of(listener.accept(timeout_ms)?));
+            put(to, handle_of(listener::accept(listener, timeout_ms)?));
             Ok(OK)
         })
     }
@@ -126,7 +126,7 @@ pub unsafe extern "C-unwind" fn qnet_listener_addr(
 ) -> c_int {
     on_listener(listener, "tell the address", |listener| {
         // SAFETY: C promises room for `cap` bytes.
-        unsafe { give_text(&listener.addr()?, buf, cap) }
+        unsafe { give_text(&listener::addr(listener)?, buf, cap) }
     })
 }
 
@@ -156,7 +156,9 @@ pub unsafe extern "C-unwind" fn qnet_listener_netdev(
 ) -> c_int {
     on_listener(listener, "write a -netdev argument", |listener| {
         // SAFETY: C promises a string, and room for `cap` bytes.
-        unsafe { give_text(&listener.netdev(string(id, "id")?, qemu_version)?, buf, cap) }
+        unsafe {
+            give_text(&listener::netdev(listener, string(id, "id")?, qemu_version)?, buf, cap)
+        }
     })
 }
 
@@ -168,7 +170,7 @@ pub unsafe extern "C-unwind" fn qnet_listener_netdev(
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_listener_fd(listener: *mut qnet_listener) -> c_int {
-    on_listener(listener, "tell the descriptor", |listener| listener.fd())
+    on_listener(listener, "tell the descriptor", |listener| listener::fd(listener))
 }
 
 /// Ends a listener: wakes every qnet_accept() with QNET_ERR_CLOSED, removes the socket file that it
@@ -182,7 +184,7 @@ pub unsafe extern "C-unwind" fn qnet_listener_fd(listener: *mut qnet_listener) -
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_listener_close(listener: *mut qnet_listener) -> c_int {
-    on_listener(listener, "close", |listener| listener.close().map(|()| OK))
+    on_listener(listener, "close", |listener| listener::close(listener).map(|()| OK))
 }
 
 /// Sets an option of the listener, or one that the connections it accepts from now on start with.
@@ -201,7 +203,9 @@ pub unsafe extern "C-unwind" fn qnet_listener_set(
     option: c_int,
     value: i64,
 ) -> c_int {
-    on_listener(listener, "set an option", |listener| listener.set(option, value).map(|()| OK))
+    on_listener(listener, "set an option", |listener| {
+        listener::set(listener, option, value).map(|()| OK)
+    })
 }
 
 /// Tells an option's value: for QNET_OPT_SNDBUF and QNET_OPT_RCVBUF 0 until set.
@@ -221,7 +225,7 @@ pub unsafe extern "C-unwind" fn qnet_listener_get(
     on_listener(listener, "get an option", |listener| {
         let to = out(value, "value")?;
         // SAFETY: C promises that it may be written to.
-        unsafe { put(to, listener.get(option)?) };
+        unsafe { put(to, listener::get(listener, option)?) };
         Ok(OK)
     })
 }

@@ -23,14 +23,14 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
-use crate::callback::CloseCall;
 use crate::conn::Conn;
 use crate::error::{Error, Result, qnet_error};
-use crate::handle::{Ref, Token};
-use crate::hub::Hub;
+use crate::forward::hub::Hub;
 use crate::listener::Listener;
-use crate::process::process;
-use crate::thread::Uncancelled;
+use crate::runtime::callback::CloseCall;
+use crate::runtime::handle::{Ref, Token};
+use crate::runtime::process::process;
+use crate::sys::thread::Uncancelled;
 
 /// A connection: a layer-2 device, something that frames go into and come out of.
 ///
@@ -119,7 +119,7 @@ fn on_conn(
         conn.addr() as Token,
         find,
         |conn| conn.state().map(|_| ()),
-        Ref::<Conn>::describe,
+        crate::conn::describe,
         body,
     )
 }
@@ -134,8 +134,8 @@ fn on_listener(
         attempt,
         listener.addr() as Token,
         find,
-        Ref::<Listener>::check,
-        Ref::<Listener>::describe,
+        crate::listener::check,
+        crate::listener::describe,
         body,
     )
 }
@@ -150,7 +150,7 @@ fn on_hub(
         attempt,
         hub.addr() as Token,
         find,
-        Ref::<Hub>::check,
+        crate::forward::hub::check,
         |hub| format!("hub {:#x}", hub.token),
         body,
     )
@@ -170,7 +170,7 @@ fn on_conn_to_its_end(
 }
 
 fn run_due_close_call(conn: *mut qnet_conn) {
-    let due = || process().conns.get(conn.addr() as u64).ok()?.due_close_call();
+    let due = || crate::conn::end::due_close_call(process().conns.get(conn.addr() as u64).ok()?);
     if let Some(call) = guard(|_| None, due) {
         run_close_call(call);
     }
@@ -307,6 +307,6 @@ unsafe fn give_struct<T>(
 }
 
 /// What a callback is called with.
-fn user(user: *mut c_void) -> crate::callback::User {
-    crate::callback::User(user)
+fn user(user: *mut c_void) -> crate::runtime::callback::User {
+    crate::runtime::callback::User(user)
 }

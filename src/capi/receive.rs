@@ -2,11 +2,13 @@ use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
 
 use super::{OK, call, on_conn, on_conn_to_its_end, out, qnet_conn, run_close_call, slice, user};
-use crate::callback::{CloseHandler, Handler, HandlerFn, qnet_frame};
+use crate::conn::handler;
+use crate::conn::receive;
+use crate::conn::{self, poll};
 use crate::error::{Error, Result};
 use crate::frame;
-use crate::poll;
-use crate::process::process;
+use crate::runtime::callback::{CloseHandler, Handler, HandlerFn, qnet_frame};
+use crate::runtime::process::process;
 
 /// Called with one frame. It may call anything in the library, on its own connection too; it must
 /// not throw or longjmp out. It may end its thread (pthread_exit): the connection then has no
@@ -80,7 +82,7 @@ pub unsafe extern "C-unwind" fn qnet_set_batch_handler(
 
 fn set_handler(conn: *mut qnet_conn, call: Option<HandlerFn>, word: *mut c_void) -> c_int {
     on_conn(conn, "set a handler", |conn| {
-        conn.set_handler(call.map(|call| Handler { call, user: user(word) })).map(|()| OK)
+        handler::set_handler(conn, call.map(|call| Handler { call, user: user(word) })).map(|()| OK)
     })
 }
 
@@ -106,7 +108,7 @@ pub unsafe extern "C-unwind" fn qnet_set_close_handler(
     let mut due = None;
     let code = on_conn(conn, "set a close handler", |conn| {
         let handler = handler.map(|call| CloseHandler { call, user: super::user(user) });
-        due = conn.set_close_handler(handler)?;
+        due = handler::set_close_handler(conn, handler)?;
         Ok(OK)
     });
     if let Some(call) = due {
@@ -141,7 +143,7 @@ pub unsafe extern "C-unwind" fn qnet_recv(
     on_conn_to_its_end(conn, "receive", |conn| {
         // SAFETY: C promises room for `cap` bytes.
         let buf = unsafe { room(buf, cap.min(frame::MAX)) }?;
-        conn.recv(buf, timeout_ms).map(|len| len as c_int)
+        receive::recv(conn, buf, timeout_ms).map(|len| len as c_int)
     })
 }
 
@@ -176,7 +178,8 @@ pub unsafe extern "C-unwind" fn qnet_recv_batch(
             // SAFETY: C promises room for `count` frames, and i is less.
             unsafe { frames.add(i).write(lent) };
         };
-        conn.recv_batch(count.min(c_int::MAX as usize), timeout_ms, lend).map(|n| n as c_int)
+        receive::recv_batch(conn, count.min(c_int::MAX as usize), timeout_ms, lend)
+            .map(|n| n as c_int)
     })
 }
 
@@ -201,7 +204,7 @@ pub unsafe extern "C-unwind" fn qnet_recv_packed(
         let buf = out(buf, "buf")?;
         // SAFETY: C promises room for `cap` bytes.
         let buf = unsafe { room(buf, cap.min(c_int::MAX as usize)) }?;
-        conn.recv_packed(buf, timeout_ms).map(|len| len as c_int)
+        receive::recv_packed(conn, buf, timeout_ms).map(|len| len as c_int)
     })
 }
 
@@ -260,7 +263,7 @@ pub unsafe extern "C-unwind" fn qnet_poll(
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_fd(conn: *mut qnet_conn) -> c_int {
-    on_conn(conn, "tell the descriptor", |conn| conn.fd())
+    on_conn(conn, "tell the descriptor", |conn| conn::fd(conn))
 }
 
 /// A caller's buffer.

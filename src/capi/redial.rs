@@ -1,7 +1,8 @@
 use std::ffi::{c_int, c_void};
 
 use super::{OK, on_conn, qnet_conn};
-use crate::callback::StateHandler;
+use crate::conn::carrier;
+use crate::runtime::callback::StateHandler;
 
 /// Called when a connection that is dialled again has gone down, and when it is up again: in order,
 /// one call at a time, each on a thread of the library's that is there for it alone. It may take as
@@ -56,6 +57,6 @@ pub unsafe extern "C-unwind" fn qnet_set_state_handler(
 ) -> c_int {
     on_conn(conn, "set a state handler", |conn| {
         let handler = handler.map(|call| StateHandler { call, user: super::user(user) });
-        conn.set_state_handler(handler).map(|()| OK)
+        carrier::set_state_handler(conn, handler).map(|()| OK)
     })
 }

@@ -1,9 +1,9 @@
 use std::ffi::{c_int, c_void};
 
 use super::{OK, on_conn, qnet_conn, slice};
-use crate::callback::qnet_frame;
+use crate::conn::send::{self, Bad, Packed, Scattered};
 use crate::frame::{self, Walk};
-use crate::send::{self, Bad, Packed, Scattered};
+use crate::runtime::callback::qnet_frame;
 
 /// Sends one frame, whole or not at all.
 ///
@@ -43,7 +43,9 @@ pub unsafe extern "C-unwind" fn qnet_send(
 /// Not in line, so that the short way does not prepare for it.
 #[inline(never)]
 fn send_one(conn: *mut qnet_conn, frame: Result<&[u8], Bad>) -> c_int {
-    on_conn(conn, "send", |conn| conn.send_all(Scattered([frame].iter().copied())).map(|_| OK))
+    on_conn(conn, "send", |conn| {
+        send::send_all(conn, Scattered([frame].iter().copied())).map(|_| OK)
+    })
 }
 
 /// Sends frames in order, many to a system call.
@@ -65,7 +67,7 @@ pub unsafe extern "C-unwind" fn qnet_send_batch(
         // SAFETY: C promises `count` frames, of `len` bytes each, that live for the call.
         let frames = unsafe { slice(frames, count.min(c_int::MAX as usize), "frames") }?;
         let frames = frames.iter().map(|frame| unsafe { bytes(frame.data, frame.len) });
-        conn.send_all(Scattered(frames)).map(|taken| taken as c_int)
+        send::send_all(conn, Scattered(frames)).map(|taken| taken as c_int)
     })
 }
 
@@ -88,7 +90,7 @@ pub unsafe extern "C-unwind" fn qnet_send_packed(
     on_conn(conn, "send packed frames", |conn| {
         // SAFETY: C promises `len` bytes that live for the call.
         let bytes = unsafe { slice(buf.cast::<u8>(), len, "buf") }?;
-        conn.send_all(Packed(Walk::over(bytes))).map(|taken| taken as c_int)
+        send::send_all(conn, Packed(Walk::over(bytes))).map(|taken| taken as c_int)
     })
 }
 
@@ -102,7 +104,7 @@ pub unsafe extern "C-unwind" fn qnet_send_packed(
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_flush(conn: *mut qnet_conn) -> c_int {
-    on_conn(conn, "flush", |conn| conn.flush().map(|()| OK))
+    on_conn(conn, "flush", |conn| send::flush(conn).map(|()| OK))
 }
 
 /// A frame's bytes. One longer than any frame is not looked at.

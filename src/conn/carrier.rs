@@ -1,0 +1,152 @@
+//! The state handler of a connection that is dialled again: told what the connection does, in order and
+//! one call at a time. Each call has a thread of its own, so that it may take as long as it likes.
+
+use crate::conn::handler;
+use crate::conn::redial::{Redial, guarded};
+use crate::conn::{ClosePhase, Conn, State};
+use crate::error::{Error, Result};
+use crate::runtime::callback::{self, Doing, StateHandler};
+use crate::runtime::handle::Ref;
+use crate::runtime::process::{Process, process};
+use crate::sys::thread;
+
+#[derive(Default)]
+pub struct Carrier {
+    handler: Option<StateHandler>,
+    /// Whether the handler was set after the last call had begun, and how often one has begun.
+    is_handler_new: bool,
+    calls: u64,
+    teller: Teller,
+}
+
+/// The thread that makes a call.
+#[derive(Default, PartialEq, Eq)]
+enum Teller {
+    #[default]
+    None,
+    Starting,
+    Calling,
+}
+
+impl Carrier {
+    /// Whether the handler is running.
+    pub fn is_telling(&self) -> bool {
+        self.teller == Teller::Calling
+    }
+
+    /// Whether it is running, or about to: the thread that dials is told when it is not any more.
+    pub fn is_busy(&self) -> bool {
+        self.teller != Teller::None
+    }
+
+    /// Has the handler called, if there is one. Returns whether the system has given the thread for it.
+    pub fn tell(&mut self, conn: Ref<Conn>, up: bool) -> bool {
+        if self.handler.is_none() {
+            return true;
+        }
+        let process = process();
+        let is_started = thread::spawn(c"qnet-state", move || run(conn, up, process)).is_ok();
+        if is_started {
+            self.teller = Teller::Starting;
+        }
+        is_started
+    }
+}
+
+/// Sets what is called when the connection has gone down or come up, or nothing. Returns when
+/// the handler before is not running and never will again, where this thread may wait for that.
+pub fn set_state_handler(conn: Ref<Conn>, handler: Option<StateHandler>) -> Result<()> {
+    let mut state = conn.state()?;
+    let redial = state.redial.as_mut();
+    let redial = redial.ok_or(Error::Unsupported("the connection was not dialled"))?;
+    let carrier = &mut redial.carrier;
+    carrier.handler = handler;
+    carrier.is_handler_new = true;
+    let calls = carrier.calls;
+    if !state.options.wait() || callback::inside() {
+        return Ok(());
+    }
+    let is_before = |redial: &Redial| redial.carrier.is_telling() && redial.carrier.calls == calls;
+    while state.is_of(conn.token) && state.redial.as_deref().is_some_and(is_before) {
+        let socket = state.socket().clone();
+        let epoch = socket.wake.epoch();
+        drop(state);
+        socket.wake.wait_change(epoch);
+        state = conn.slot.state_of_own();
+    }
+    Ok(())
+}
+
+/// The thread that is to call the state handler has begun: the handler, if there still is one.
+fn begin_telling(conn: Ref<Conn>) -> Option<StateHandler> {
+    let mut state = conn.state().ok()?;
+    let is_ended = state.ended.is_some();
+    let carrier = &mut state.redial.as_mut()?.carrier;
+    carrier.teller = Teller::None;
+    let Some(handler) = carrier.handler.filter(|_| !is_ended) else {
+        process().dialler.look(conn.token);
+        return None;
+    };
+    carrier.teller = Teller::Calling;
+    carrier.is_handler_new = false;
+    carrier.calls += 1;
+    Some(handler)
+}
+
+/// The state handler has returned. Returns whether its thread is to go on as the connection's
+/// own.
+fn told(conn: Ref<Conn>) -> bool {
+    let mut state = conn.slot.state_of_own();
+    stop_telling(conn, &mut state);
+    let goes_on = leaves_close_handler(conn, &state);
+    state.thread |= goes_on;
+    conn.slot.changed(&state);
+    conn.slot.free_if_unused(state);
+    goes_on
+}
+
+/// The state handler has ended its thread. It is none any more, unless another was set meanwhile.
+pub fn state_handler_died(conn: Ref<Conn>, state: &mut State) {
+    stop_telling(conn, state);
+    if let Some(redial) = &mut state.redial
+        && !redial.carrier.is_handler_new
+    {
+        redial.carrier.handler = None;
+    }
+    if leaves_close_handler(conn, state) {
+        state.thread = handler::start_thread(conn).is_ok();
+    }
+}
+
+fn stop_telling(conn: Ref<Conn>, state: &mut State) {
+    if let Some(redial) = &mut state.redial {
+        redial.carrier.teller = Teller::None;
+    }
+    process().dialler.look(conn.token);
+}
+
+/// Whether the close handler waits for the state handler, with nobody else to call it.
+fn leaves_close_handler(conn: Ref<Conn>, state: &State) -> bool {
+    let waits = match state.close_phase {
+        ClosePhase::Pending => !state.is_of(conn.token),
+        phase => phase == ClosePhase::Due,
+    };
+    waits && !state.thread
+}
+
+/// The thread. Nothing with a destructor lives here across the callback, which may unwind past.
+fn run(conn: Ref<Conn>, up: bool, process: &'static Process) {
+    let Some(Some(handler)) = guarded(conn, || begin_telling(conn)) else {
+        return;
+    };
+    let is_same = callback::run(conn, Doing::State, || {
+        // SAFETY: the promise made with the handler.
+        unsafe { (handler.call)(handler.user.0, up.into()) };
+    });
+    if !is_same {
+        return;
+    }
+    if guarded(conn, || told(conn)) == Some(true) {
+        handler::run(conn, process);
+    }
+}

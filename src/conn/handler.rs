@@ -1,0 +1,307 @@
+//! Handlers: the connection's own thread, which reads and calls them.
+
+use std::sync::MutexGuard;
+use std::sync::atomic::Ordering;
+
+use crate::conn::end;
+use crate::conn::receive;
+use crate::conn::{self, ClosePhase, Conn, State};
+use crate::error::{Error, Result};
+use crate::frame::{self, Front, PREFIX, Run, Walk};
+use crate::runtime::callback::{self, CloseHandler, Doing, Handler, HandlerFn, qnet_frame};
+use crate::runtime::cork::{self, Cork};
+use crate::runtime::event_loop::Loop;
+use crate::runtime::handle::Ref;
+use crate::runtime::process::{Process, process};
+use crate::runtime::wake::Deadline;
+use crate::switch::port::PLUGGED;
+use crate::sys::thread;
+
+/// The most frames that a batch handler is called with.
+const BATCH: usize = 256;
+
+/// What a connection's thread does next. Plain data: a callback that ends the thread unwinds past
+/// it.
+#[derive(Clone, Copy)]
+enum Step {
+    Deliver { handler: Handler, bytes: *const u8, len: usize },
+    Close { handler: Option<CloseHandler>, code: i32 },
+    Stop,
+}
+
+/// Sets what is called with the connection's frames, or nothing. Returns when the handler
+/// before is not running and never will again, where this thread may wait for that.
+pub fn set_handler(conn: Ref<Conn>, handler: Option<Handler>) -> Result<()> {
+    let mut state = conn.state()?;
+    if let Some(end) = &state.ended {
+        return Err(end.clone());
+    }
+    if state.port.is_some() {
+        return Err(PLUGGED);
+    }
+    if handler.is_some() && !state.thread {
+        start_thread(conn)?;
+        state.thread = true;
+    }
+    state.handler = handler;
+    state.is_handler_new = true;
+    state.rx.end_loans();
+    conn.slot.interrupt.store(true, Ordering::Release);
+    conn.slot.changed(&state);
+    if state.options.wait() && !callback::inside() {
+        wait_for_handler(conn, state);
+    }
+    Ok(())
+}
+
+/// A handler has ended the thread that it ran on. One that was set meanwhile gets another, and
+/// so does a close handler that is due.
+pub fn replace_thread(conn: Ref<Conn>, state: &mut State) {
+    let is_handled = state.handler.is_some();
+    let has_frames = is_handled && state.is_handler_new;
+    // Without a handler, who closes calls it; but that may have been, without waiting.
+    let has_end = state.ended.is_some()
+        && match state.close_phase {
+            ClosePhase::Pending => is_handled || !state.is_of(conn.token),
+            phase => phase == ClosePhase::Due,
+        };
+    state.thread = (has_frames || has_end) && start_thread(conn).is_ok();
+    if !state.thread {
+        state.handler = None;
+    }
+}
+
+/// Waits until the handler before is not running, and its thread is gone where it was taken
+/// away; but not for a close handler, which that thread goes on with where the connection ends.
+fn wait_for_handler(conn: Ref<Conn>, mut state: MutexGuard<'_, State>) {
+    let deliveries = state.deliveries;
+    let is_before = |state: &State| {
+        state.delivering && state.deliveries == deliveries
+            || state.thread && state.handler.is_none() && state.ended.is_none()
+    };
+    while state.is_of(conn.token) && is_before(&state) {
+        let socket = state.socket().clone();
+        let epoch = socket.wake.epoch();
+        drop(state);
+        socket.wake.wait_change(epoch);
+        state = conn.slot.state_of_own();
+    }
+}
+
+/// Sets what is called when the connection has ended. Where that call's time has passed, the
+/// handler is returned, to be run by the caller.
+pub fn set_close_handler(
+    conn: Ref<Conn>,
+    handler: Option<CloseHandler>,
+) -> Result<Option<callback::CloseCall>> {
+    let mut state = conn.state()?;
+    if matches!(state.close_phase, ClosePhase::Pending | ClosePhase::Due) {
+        state.close_handler = handler;
+        return Ok(state.due_close_call(conn));
+    }
+    let code = state.ended.as_ref().map_or(0, Error::code);
+    let doing = Doing::LateClose;
+    Ok(handler.map(|handler| callback::CloseCall { conn: conn, handler, code, doing }))
+}
+
+// The close handler of connections that no handler's thread and no caller receives from.
+
+/// Has the close handler called on a thread of the connection's own. Where there can be none now,
+/// `runner` tries again.
+pub fn have_close_handler_run(conn: Ref<Conn>, state: &mut State, runner: &Loop) {
+    if state.close_phase != ClosePhase::Pending && !state.lacks_thread() {
+        return;
+    }
+    if state.close_handler.is_none() {
+        state.close_phase = ClosePhase::Done;
+        return;
+    }
+    state.close_phase = ClosePhase::Due;
+    if !start_close_thread(conn, state) {
+        runner.rest(conn.token);
+    }
+}
+
+/// Starts the thread that a close handler waits for. Returns whether there is one.
+pub fn start_close_thread(conn: Ref<Conn>, state: &mut State) -> bool {
+    state.thread = state.thread || start_thread(conn).is_ok();
+    state.thread
+}
+
+pub fn start_thread(conn: Ref<Conn>) -> Result<()> {
+    let process = process();
+    thread::spawn(c"qnet-handler", move || run(conn, process))
+}
+
+/// The thread. Nothing with a destructor lives here across a callback, which may unwind past.
+pub fn run(conn: Ref<Conn>, process: &'static Process) {
+    loop {
+        match guarded(conn, || next_step(conn)).unwrap_or(Step::Stop) {
+            Step::Deliver { handler, bytes, len } => {
+                // SAFETY: while `delivering` is set, which only this thread takes back, nobody
+                // moves, writes or frees these bytes of the connection's buffer.
+                let bytes = unsafe { std::slice::from_raw_parts(bytes, len) };
+                let is_same = callback::run(conn, Doing::Frames, || {
+                    cork::with(|cork| {
+                        cork.begin(process);
+                        deliver(conn.slot, process, cork, handler, bytes);
+                    });
+                });
+                if !is_same {
+                    return;
+                }
+                guarded(conn, || {
+                    cork::close();
+                    delivered(conn);
+                });
+            }
+            Step::Close { handler, code } => {
+                let is_same = callback::run(conn, Doing::OwnClose, || {
+                    if let Some(handler) = handler {
+                        // SAFETY: the promise made with the handler.
+                        unsafe { (handler.call)(handler.user.0, code) };
+                    }
+                });
+                if is_same {
+                    guarded(conn, || closed(conn));
+                }
+                return;
+            }
+            Step::Stop => return,
+        }
+    }
+}
+
+/// Runs the library's own part of the thread; a panic in it ends the connection, not the process.
+fn guarded<R>(conn: Ref<Conn>, step: impl FnOnce() -> R) -> Option<R> {
+    let step = std::panic::AssertUnwindSafe(step);
+    match std::panic::catch_unwind(step) {
+        Ok(done) => Some(done),
+        Err(_) => {
+            let mut state = conn.slot.state_of_own();
+            end::end(conn, &mut state, Error::Internal("a panic in the handler's thread".into()));
+            state.handler = None;
+            state.delivering = false;
+            leave(conn, state);
+            None
+        }
+    }
+}
+
+/// Hands over the frames of `bytes`, until one is not whole or somebody interrupts.
+fn deliver(conn: &Conn, process: &'static Process, cork: &Cork, handler: Handler, bytes: &[u8]) {
+    let goes_on = || !conn.interrupt.load(Ordering::Acquire) && process.is_current();
+    let user = handler.user.0;
+    let mut at = 0;
+    match handler.call {
+        HandlerFn::One(call) => {
+            let mut walk = Walk::over(bytes);
+            let mut next = walk.next();
+            while let Some(frame) = next
+                && goes_on()
+            {
+                at += PREFIX + frame.len();
+                // One ahead: whether another call follows decides what this one's sends may do.
+                next = walk.next();
+                conn.delivered.store(at, Ordering::Relaxed);
+                if frame.len() < frame::MIN {
+                    conn.rx_counts.runts.add(1);
+                    continue;
+                }
+                conn.rx_counts.frame(frame.len());
+                cork.open(next.is_some());
+                // SAFETY: the promise made with the handler; the frame lives for the call.
+                unsafe { call(user, frame.as_ptr(), frame.len()) };
+            }
+        }
+        HandlerFn::Batch(call) => {
+            let mut frames = [qnet_frame { data: std::ptr::null(), len: 0 }; BATCH];
+            while goes_on() {
+                let run = Run::over(&bytes[at..], BATCH, |n, frame| {
+                    frames[n] = qnet_frame { data: frame.as_ptr(), len: frame.len() };
+                });
+                at += run.end;
+                conn.delivered.store(at, Ordering::Relaxed);
+                conn.rx_counts.run(&run);
+                if run.frames == 0 {
+                    break;
+                }
+                cork.open(matches!(frame::front(&bytes[at..]), Front::Whole(_)));
+                // SAFETY: as above, for every frame of the array.
+                unsafe { call(user, frames.as_ptr(), run.frames) };
+            }
+        }
+    }
+}
+
+// The thread's own steps, between callbacks.
+
+/// Waits until there is something to call, or nothing more to do.
+fn next_step(conn: Ref<Conn>) -> Step {
+    loop {
+        let mut state = conn.slot.state_of_own();
+        conn.slot.interrupt.store(false, Ordering::Relaxed);
+        if let Some(end) = &state.ended
+            && matches!(state.close_phase, ClosePhase::Pending | ClosePhase::Due)
+        {
+            let code = end.code();
+            if state.is_telling() {
+                // The close handler comes last: who runs the state handler goes on with it.
+                state.close_phase = ClosePhase::Due;
+                leave(conn, state);
+                return Step::Stop;
+            }
+            state.close_phase = ClosePhase::RunningOwn;
+            return Step::Close { handler: state.close_handler, code };
+        }
+        let handler = state.handler.filter(|_| state.ended.is_none());
+        let Some(handler) = handler else {
+            leave(conn, state);
+            return Step::Stop;
+        };
+        let socket = state.socket().clone();
+        let epoch = socket.wake.epoch();
+        if state.rx.has_frame(&conn.slot.rx_counts) {
+            return begin_delivery(conn, &mut state, handler);
+        }
+        if let Some(end) = state.rx.end() {
+            end::meet_end(conn, &mut state, end);
+            continue;
+        }
+        if !state.rx.fill(&socket, &conn.slot.rx_counts) {
+            // What it fails for only makes it look again.
+            let _ = receive::wait_readable(conn, state, &socket, epoch, Deadline::Never);
+        }
+    }
+}
+
+fn begin_delivery(conn: Ref<Conn>, state: &mut State, handler: Handler) -> Step {
+    state.delivering = true;
+    state.is_handler_new = false;
+    state.deliveries += 1;
+    conn.slot.delivered.store(0, Ordering::Relaxed);
+    let bytes = state.rx.unread();
+    Step::Deliver { handler, bytes: bytes.as_ptr(), len: bytes.len() }
+}
+
+fn delivered(conn: Ref<Conn>) {
+    let mut state = conn.slot.state_of_own();
+    conn.slot.end_delivery(&mut state);
+    if conn.slot.interrupt.load(Ordering::Relaxed) {
+        conn.slot.changed(&state);
+    }
+}
+
+/// The close handler has returned, and the thread goes.
+fn closed(conn: Ref<Conn>) {
+    let mut state = conn.slot.state_of_own();
+    state.close_phase = ClosePhase::Done;
+    leave(conn, state);
+    conn::give_back_if_over(conn);
+}
+
+fn leave(conn: Ref<Conn>, mut state: MutexGuard<'_, State>) {
+    state.thread = false;
+    conn.slot.changed(&state);
+    conn.slot.free_if_unused(state);
+}

@@ -1,0 +1,106 @@
+//! Waiting for many connections at once.
+
+use std::sync::Arc;
+
+use rustix::event::{PollFd, PollFlags};
+
+use crate::conn::receive;
+use crate::conn::{Conn, State};
+use crate::error::Result;
+use crate::net::socket::Socket;
+use crate::runtime::handle::Ref;
+use crate::runtime::wake::{Deadline, Wake};
+
+/// One call of [`poll`] that waits: its connections know it, and wake it; no others do.
+struct Poller<'a> {
+    conns: &'a [Result<Ref<Conn>>],
+    wake: Arc<Wake>,
+    is_known: bool,
+    /// Those to wait on.
+    sockets: Vec<Arc<Socket>>,
+}
+
+impl<'a> Poller<'a> {
+    fn of(conns: &'a [Result<Ref<Conn>>]) -> Poller<'a> {
+        let (wake, sockets) = (Arc::default(), Vec::with_capacity(conns.len()));
+        Poller { conns, wake, is_known: false, sockets }
+    }
+
+    /// Looks at every connection. In each it is known from the first look on, so that it misses no
+    /// change.
+    fn look(&mut self, ready: &mut [u8]) -> usize {
+        let is_new = !std::mem::replace(&mut self.is_known, true);
+        scan(self.conns, ready, |conn, state| {
+            if is_new {
+                state.pollers.push(self.wake.clone());
+            }
+            // While a handler that was taken away still runs, only its return matters.
+            if !receive::is_behind_handler(conn, state) {
+                self.sockets.push(state.socket().clone());
+            }
+        })
+    }
+
+    fn wait(&mut self, epoch: u32, deadline: Deadline) -> Result<()> {
+        let fds = self.sockets.iter();
+        let fds = fds.map(|socket| PollFd::from_borrowed_fd(socket.fd(), PollFlags::IN));
+        let woken = self.wake.wait_fds(epoch, fds.collect(), deadline);
+        // Nobody is to wait for this one's next look to have a socket closed.
+        self.sockets.clear();
+        woken.map(|_| ())
+    }
+}
+
+impl Drop for Poller<'_> {
+    fn drop(&mut self) {
+        for conn in self.conns.iter().flatten().filter(|_| self.is_known) {
+            // The slot may be another connection's, which does not know it.
+            let mut state = conn.slot.state_of_own();
+            state.pollers.retain(|wake| !Arc::ptr_eq(wake, &self.wake));
+        }
+    }
+}
+
+/// Waits until one of `conns` has something to give; an entry that is no live handle has its
+/// error. Returns how many are ready, 0 when the time has passed.
+pub fn poll(conns: &[Result<Ref<Conn>>], ready: &mut [u8], timeout_ms: i32) -> Result<usize> {
+    let deadline = Deadline::from_timeout(timeout_ms)?;
+    let found = scan(conns, ready, |_, _| {});
+    if found > 0 || deadline == Deadline::Now {
+        return Ok(found);
+    }
+    let mut poller = Poller::of(conns);
+    loop {
+        let epoch = poller.wake.epoch();
+        let found = poller.look(ready);
+        if found > 0 || deadline.passed() {
+            return Ok(found);
+        }
+        poller.wait(epoch, deadline)?;
+    }
+}
+
+/// Looks which are ready, and hands the others to `wait_for`. Returns how many are.
+fn scan(
+    conns: &[Result<Ref<Conn>>],
+    ready: &mut [u8],
+    mut wait_for: impl FnMut(Ref<Conn>, &mut State),
+) -> usize {
+    let mut is_ready = |conn: &Result<Ref<Conn>>| {
+        let Ok(conn) = conn else {
+            return true;
+        };
+        let Ok(mut state) = conn.state() else {
+            return true;
+        };
+        let is_ready = receive::is_ready(*conn, &mut state);
+        if !is_ready {
+            wait_for(*conn, &mut state);
+        }
+        is_ready
+    };
+    for (conn, ready) in conns.iter().zip(ready.iter_mut()) {
+        *ready = is_ready(conn).into();
+    }
+    ready.iter().filter(|&&ready| ready != 0).count()
+}

@@ -1,0 +1,232 @@
+//! Hubs: learning switches, what is attached to them, and listeners that they serve.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use crate::conn::end;
+use crate::conn::{self, Conn};
+use crate::error::{Error, Result};
+use crate::forward::ring;
+use crate::listener::{self, Listener};
+use crate::options::{self, Holder, Options};
+use crate::runtime::handle::{Object, Ref, Token};
+use crate::runtime::process::{lock, process};
+use crate::switch::port;
+use crate::switch::table::Table;
+use crate::switch::{Kind, Switch};
+
+/// How many connections that are gone a hub may remember at any time.
+const FEW: usize = 16;
+
+#[derive(Default)]
+pub struct Hub {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    token: Token,
+    /// There while the handle is live.
+    switch: Option<Arc<Switch>>,
+    options: Options,
+    /// Those that it serves; some may be closed.
+    listeners: Vec<Ref<Listener>>,
+    /// Connections that are the hub's own, with others among them that were and are gone.
+    own: Vec<Ref<Conn>>,
+    /// How many those may become before the ones that are gone are sorted out.
+    most: usize,
+}
+
+impl Object for Hub {
+    const KIND: u64 = 3;
+}
+
+/// What `qnet_hub_get_stats` tells of a hub since it was made.
+///
+/// The struct only grows at its end.
+#[allow(non_camel_case_types)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct qnet_hub_stats {
+    /// How many connections are attached now, served ones and those of qnet_hub_port() included.
+    pub ports: u64,
+    /// How many devices are known now.
+    pub macs: u64,
+    /// Frames sent to the one port where their destination is.
+    pub forwarded: u64,
+    /// Frames for all, or for a destination that is not known: sent to every other port. Each counts
+    /// once.
+    pub flooded: u64,
+    /// What a port did not take: since its queue was full, the frame longer than its
+    /// QNET_OPT_MAX_FRAME, or its connection down or about to end, each counted in that connection's
+    /// tx_dropped as well; and frames for a destination at the port that they came from. Of a flooded
+    /// frame each port's counts.
+    pub dropped: u64,
+}
+
+pub fn new() -> Result<Ref<Hub>> {
+    let hub = process().hubs.take()?;
+    let options = Options::default();
+    let table = Table::new(options.mac_max(), options.mac_age());
+    let kind = Kind::Hub { table, queue: options.queue_bytes(), is_closed: false };
+    let mut state = lock(&hub.slot.state);
+    *state =
+        State { token: hub.token, switch: Some(Switch::new(kind)), options, ..State::default() };
+    Ok(hub)
+}
+
+impl Ref<Hub> {
+    fn state(self) -> Result<MutexGuard<'static, State>> {
+        let state = lock(&self.slot.state);
+        if state.token == self.token { Ok(state) } else { Err(Error::Handle) }
+    }
+}
+
+fn switch(hub: Ref<Hub>) -> Result<Arc<Switch>> {
+    Ok(hub.state()?.switch().clone())
+}
+
+/// Whether the handle is live.
+pub fn check(hub: Ref<Hub>) -> Result<()> {
+    hub.state().map(|_| ())
+}
+
+pub fn attach(hub: Ref<Hub>, conn: Ref<Conn>) -> Result<()> {
+    attach_as(hub, conn, false)
+}
+
+/// The same for a connection that is the hub's own to give back.
+fn attach_as(hub: Ref<Hub>, conn: Ref<Conn>, is_hubs: bool) -> Result<()> {
+    let switch = switch(hub)?;
+    let _plugging = ring::check_attach(&switch, conn)?;
+    let mut state = conn.state()?;
+    if let Some(refusal) = state.refuses_plug("conn") {
+        return Err(refusal);
+    }
+    port::plug(conn, &mut state, &switch)?;
+    state.is_hubs = is_hubs;
+    Ok(())
+}
+
+pub fn detach(hub: Ref<Hub>, conn: Ref<Conn>) -> Result<()> {
+    let switch = switch(hub)?;
+    let mut state = conn.state()?;
+    port::unplug_from(conn, &mut state, &switch)?;
+    state.is_hubs = false;
+    Ok(())
+}
+
+/// A connection whose other end is attached.
+pub fn port(hub: Ref<Hub>) -> Result<Ref<Conn>> {
+    check(hub)?;
+    let (inner, outer) = conn::pair()?;
+    adopt(hub, inner).inspect_err(|_| conn::discard(outer))?;
+    Ok(outer)
+}
+
+/// Attaches a connection that nobody else knows.
+pub fn adopt(hub: Ref<Hub>, conn: Ref<Conn>) -> Result<()> {
+    attach_as(hub, conn, true).inspect_err(|_| conn::discard(conn))?;
+    // If there is none, the hub was closed since.
+    if let Ok(mut state) = hub.state() {
+        state.add_own(conn);
+    }
+    Ok(())
+}
+
+/// Accepts from a listener, and attaches, from now on.
+pub fn serve(hub: Ref<Hub>, listener: Ref<Listener>) -> Result<()> {
+    listener::serve(listener, hub, switch(hub)?.runner)?;
+    match hub.state() {
+        Ok(mut state) => {
+            state.listeners.retain(|listener| listener::check(*listener).is_ok());
+            state.listeners.push(listener);
+        }
+        // The hub was closed since, and closes what it serves. It may be closed already.
+        Err(_) => _ = listener::close(listener),
+    }
+    Ok(())
+}
+
+pub fn ports(hub: Ref<Hub>) -> Result<Vec<Ref<Conn>>> {
+    Ok(switch(hub)?.lock().ports().collect())
+}
+
+pub fn stats(hub: Ref<Hub>) -> Result<qnet_hub_stats> {
+    let switch = switch(hub)?;
+    let mut inside = switch.lock();
+    let (counts, ports) = (inside.counts, inside.ports().len());
+    let Kind::Hub { table, .. } = &mut inside.kind else {
+        return Ok(qnet_hub_stats::default());
+    };
+    Ok(qnet_hub_stats {
+        ports: ports as u64,
+        macs: table.len(Instant::now()) as u64,
+        forwarded: counts.forwarded,
+        flooded: counts.flooded,
+        dropped: counts.dropped,
+    })
+}
+
+pub fn set(hub: Ref<Hub>, option: i32, value: i64) -> Result<()> {
+    let mut state = hub.state()?;
+    state.options.set(option, value, Holder::Hub)?;
+    let options = &state.options;
+    if let Kind::Hub { table, queue, .. } = &mut state.switch().lock().kind {
+        table.configure(options.mac_max(), options.mac_age());
+        *queue = options.queue_bytes();
+    }
+    Ok(())
+}
+
+pub fn get(hub: Ref<Hub>, option: i32) -> Result<i64> {
+    let state = hub.state()?;
+    options::check_known(option, Holder::Hub)?;
+    Ok(state.options.get(option))
+}
+
+/// Detaches all, and closes what is the hub's own, all at a time.
+pub fn close(hub: Ref<Hub>) -> Result<()> {
+    let State { switch, listeners, own, .. } = std::mem::take(&mut *hub.state()?);
+    let switch = switch.expect("a live hub has a switch");
+    process().hubs.give_back(hub.token);
+    for listener in listeners {
+        // It may be closed already.
+        let _ = listener::close(listener);
+    }
+    let ports = switch.lock().close();
+    ports.iter().for_each(|conn| leave_closed_hub(*conn, &switch));
+    // Those that left before may still be in their close handlers.
+    own.iter().chain(&ports).for_each(|conn| end::close_own(*conn));
+    Ok(())
+}
+
+/// Ends the hub's own connection, and detaches a caller's.
+fn leave_closed_hub(conn: Ref<Conn>, switch: &Arc<Switch>) {
+    if let Ok(mut state) = conn.state() {
+        if state.is_hubs {
+            end::end_locally(conn, &mut state);
+        } else {
+            // It may have been detached meanwhile.
+            let _ = port::unplug_from(conn, &mut state, switch);
+        }
+    }
+}
+
+impl State {
+    fn switch(&self) -> &Arc<Switch> {
+        self.switch.as_ref().expect("a live hub has a switch")
+    }
+
+    fn add_own(&mut self, conn: Ref<Conn>) {
+        if self.own.len() >= self.most {
+            // A loop does this, which waits for nobody: one whose state is held is asked next time.
+            let may_live = |conn: &Ref<Conn>| {
+                conn.slot.try_state().is_none_or(|state| state.is_of(conn.token))
+            };
+            self.own.retain(may_live);
+            self.most = 2 * self.own.len() + FEW;
+        }
+        self.own.push(conn);
+    }
+}

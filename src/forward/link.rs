@@ -1,0 +1,65 @@
+//! Links: two connections cabled together.
+
+use std::cmp::Ordering;
+use std::ptr;
+use std::sync::MutexGuard;
+
+use crate::conn::{Conn, State};
+use crate::error::{Error, Result};
+use crate::forward::ring;
+use crate::runtime::handle::Ref;
+use crate::switch::port;
+use crate::switch::{Kind, Switch};
+
+/// Both states, in the order of their slots: nobody else locks two. Not of their tokens, one of which
+/// may be invented, and then higher than the live one of its slot.
+type Both = (MutexGuard<'static, State>, MutexGuard<'static, State>);
+
+fn lock_both(a: Ref<Conn>, b: Ref<Conn>) -> Result<Both> {
+    match ptr::from_ref(a.slot).cmp(&ptr::from_ref(b.slot)) {
+        Ordering::Less => {
+            let one = a.state()?;
+            Ok((one, b.state()?))
+        }
+        Ordering::Greater => {
+            let other = b.state()?;
+            Ok((a.state()?, other))
+        }
+        // Two tokens of one slot are not both live.
+        Ordering::Equal => Err(Error::Handle),
+    }
+}
+
+/// Joins two connections: what one receives the other sends.
+pub fn link(a: Ref<Conn>, b: Ref<Conn>) -> Result<()> {
+    if a.token == b.token {
+        return Err(Error::invalid("a connection cannot be linked to itself"));
+    }
+    let _plugging = ring::check_link(a, b)?;
+    let (mut one, mut other) = lock_both(a, b)?;
+    if let Some(refusal) = one.refuses_plug("a").or_else(|| other.refuses_plug("b")) {
+        return Err(refusal);
+    }
+    let switch = Switch::new(Kind::Link { is_whole: false });
+    port::plug(a, &mut one, &switch)?;
+    port::plug(b, &mut other, &switch).inspect_err(|_| {
+        port::unplug(a, &mut one);
+    })
+}
+
+/// Takes the cable out at both sides.
+pub fn unlink(conn: Ref<Conn>) -> Result<()> {
+    let state = conn.state()?;
+    let port = state.port.as_ref().filter(|port| port.switch.is_link());
+    let port = port.ok_or_else(|| Error::invalid("the connection is not linked"))?;
+    let (switch, other) = (port.switch.clone(), port.other_side());
+    drop(state);
+    if let Some(other) = other
+        && let Ok((mut one, mut two)) = lock_both(conn, other)
+    {
+        // The other may have ended meanwhile.
+        let _ = port::unplug_from(other, &mut two, &switch);
+        return port::unplug_from(conn, &mut one, &switch);
+    }
+    port::unplug_from(conn, &mut *conn.state()?, &switch)
+}

@@ -1,0 +1,5 @@
+//! Frames between connections.
+
+pub mod hub;
+pub mod link;
+pub mod ring;

@@ -1,0 +1,82 @@
+//! Rings: what leads frames round inside the process, with nobody outside who could take them.
+//!
+//! A connection that the library made with its other end leads there (its twin); a cable leads from
+//! one connection to another. So from each connection there is one way, which ends at one that is not
+//! plugged in, at a hub, or outside the process.
+
+use std::sync::{Arc, MutexGuard};
+
+use crate::conn::Conn;
+use crate::error::{Error, Result};
+use crate::runtime::handle::Ref;
+use crate::runtime::process::{lock, process};
+use crate::switch::Switch;
+
+/// Held while something is plugged in that could close a ring, and before any other lock: of two that
+/// would close one together the second sees the first. What is taken out meanwhile opens rings only.
+pub type Plugging = MutexGuard<'static, ()>;
+
+/// Where the way from a connection ends.
+enum End {
+    Loose(Ref<Conn>),
+    Hub(Arc<Switch>),
+    Outside,
+}
+
+/// Refuses a cable that would close a ring, or lead from a hub to itself.
+pub fn check_link(a: Ref<Conn>, b: Ref<Conn>) -> Result<Option<Plugging>> {
+    if twin(a).is_none() || twin(b).is_none() {
+        return Ok(None);
+    }
+    let plugging = lock(&process().plugging);
+    match (follow_twin(a), follow_twin(b)) {
+        (End::Loose(end), _) if end.token == b.token => {
+            Err(Error::invalid("frames would go round: one leads to the other already"))
+        }
+        (End::Hub(one), End::Hub(other)) if Arc::ptr_eq(&one, &other) => {
+            Err(Error::invalid("frames would go round: both lead to the same hub"))
+        }
+        _ => Ok(Some(plugging)),
+    }
+}
+
+/// Refuses to attach what leads to the same hub.
+pub fn check_attach(hub: &Arc<Switch>, conn: Ref<Conn>) -> Result<Option<Plugging>> {
+    if twin(conn).is_none() {
+        return Ok(None);
+    }
+    let plugging = lock(&process().plugging);
+    match follow_twin(conn) {
+        End::Hub(other) if Arc::ptr_eq(hub, &other) => {
+            Err(Error::invalid("frames would go round: the connection leads to this hub"))
+        }
+        _ => Ok(Some(plugging)),
+    }
+}
+
+fn twin(conn: Ref<Conn>) -> Option<Ref<Conn>> {
+    conn.state().ok()?.twin
+}
+
+/// The way that begins at the other end. It has an end, since there is no ring yet.
+fn follow_twin(mut conn: Ref<Conn>) -> End {
+    loop {
+        let Some(twin) = twin(conn) else {
+            return End::Outside;
+        };
+        let Ok(state) = twin.state() else {
+            return End::Outside;
+        };
+        let Some(port) = &state.port else {
+            return End::Loose(twin);
+        };
+        if !port.switch.is_link() {
+            return End::Hub(port.switch.clone());
+        }
+        match port.other_side() {
+            Some(next) => conn = next,
+            // Being taken out.
+            None => return End::Outside,
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Names to addresses, on threads of their own: the system's resolver cannot be woken. A name is
+//! looked up once at a time, for all who want it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::{Arc, Mutex};
+
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::net::address::Family;
+use crate::net::socket;
+use crate::runtime::handle::Token;
+use crate::runtime::process::{lock, process};
+use crate::runtime::wake::{Deadline, PollFds, Wake, Woken};
+use crate::sys::thread;
+
+/// The look-ups that are under way, by name.
+#[derive(Default)]
+pub struct Lookups(Mutex<BTreeMap<String, Arc<Lookup>>>);
+
+/// One look-up, which goes on though nobody waits for it any more. Its answer is for those who came
+/// before it was there.
+#[derive(Default)]
+pub struct Lookup {
+    progress: Mutex<Progress>,
+    wake: Wake,
+}
+
+#[derive(Default)]
+struct Progress {
+    answer: Option<Result<Vec<IpAddr>>>,
+    /// The connections that the thread that dials is to look at then.
+    conns: BTreeSet<Token>,
+}
+
+impl Lookups {
+    /// The look-up of `name` that is under way, or a new one.
+    pub fn join(&'static self, name: &str) -> Result<Arc<Lookup>> {
+        let mut all = lock(&self.0);
+        if let Some(lookup) = all.get(name) {
+            return Ok(lookup.clone());
+        }
+        let lookup = Arc::new(Lookup::default());
+        let (threads, asked) = (lookup.clone(), name.to_owned());
+        thread::spawn(c"qnet-resolve", move || {
+            let answer = ask(&asked);
+            lock(&self.0).remove(&asked);
+            threads.give(answer);
+        })?;
+        all.insert(name.to_owned(), lookup.clone());
+        Ok(lookup)
+    }
+}
+
+impl Lookup {
+    /// The answer. Where there is none yet, the thread that dials looks at `conn` when there is.
+    pub fn answer_or_look(&self, conn: Token) -> Option<Result<Vec<IpAddr>>> {
+        let mut progress = lock(&self.progress);
+        if progress.answer.is_none() {
+            progress.conns.insert(conn);
+        }
+        progress.answer.clone()
+    }
+
+    fn wait(&self, deadline: Deadline) -> Result<Vec<IpAddr>> {
+        loop {
+            let epoch = self.wake.epoch();
+            if let Some(answer) = lock(&self.progress).answer.clone() {
+                return answer;
+            }
+            if deadline.passed()
+                || self.wake.wait_fds(epoch, PollFds::new(), deadline)? == Woken::TimedOut
+            {
+                return Err(deadline.error());
+            }
+        }
+    }
+
+    fn give(&self, answer: Result<Vec<IpAddr>>) {
+        let mut progress = lock(&self.progress);
+        progress.answer = Some(answer);
+        let conns = std::mem::take(&mut progress.conns);
+        drop(progress);
+        self.wake.raise();
+        for conn in conns {
+            process().dialler.look(conn);
+        }
+    }
+}
+
+/// The addresses of `name` that `family` admits, in the resolver's order.
+pub fn resolve(
+    name: &str,
+    port: u16,
+    family: Family,
+    deadline: Deadline,
+) -> Result<Vec<SocketAddr>> {
+    let addresses = process().lookups.join(name)?.wait(deadline)?;
+    admitted(addresses, port, family)
+}
+
+/// Those of a name's addresses that `family` admits.
+pub fn admitted(addresses: Vec<IpAddr>, port: u16, family: Family) -> Result<Vec<SocketAddr>> {
+    let mut addresses: Vec<SocketAddr> =
+        addresses.into_iter().map(|ip| (ip, port).into()).collect();
+    addresses.retain(|address| family.admits(address));
+    if addresses.is_empty() {
+        return Err(Error::Resolve("the name has no address of this network".into()));
+    }
+    Ok(addresses)
+}
+
+/// Asks the system's resolver, and waits for it.
+fn ask(name: &str) -> Result<Vec<IpAddr>> {
+    let answer = (name, 0).to_socket_addrs();
+    let addresses = answer.map_err(|error| match Errno::from_io_error(&error) {
+        Some(errno) => Error::Os(errno),
+        // Without a descriptor the resolver says that there is no such name.
+        None => match socket::check_descriptors() {
+            Err(error) => error,
+            Ok(()) => Error::Resolve(error.to_string()),
+        },
+    })?;
+    Ok(addresses.map(|address| address.ip()).collect())
+}

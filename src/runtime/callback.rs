@@ -1,0 +1,199 @@
+//! The caller's functions, and which of them run on this thread right now.
+//!
+//! A callback may end its thread (`pthread_exit`). So nothing with a destructor, no lock and no
+//! panic boundary may enclose one; what has to be put right is put right by this thread's list of
+//! running calls, when the thread's storage is destroyed.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::{c_int, c_void};
+
+use crate::conn::{self, Conn};
+use crate::runtime::cork;
+use crate::runtime::handle::Ref;
+use crate::runtime::process::{self, Process};
+
+/// One Ethernet frame in memory: from its destination address on, without prefix or checksum.
+///
+/// Laid out as `struct iovec`.
+#[allow(non_camel_case_types)]
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct qnet_frame {
+    /// The frame's first byte.
+    pub data: *const u8,
+    /// Its length in bytes.
+    pub len: usize,
+}
+
+type FrameFn = unsafe extern "C-unwind" fn(*mut c_void, *const u8, usize);
+type BatchFn = unsafe extern "C-unwind" fn(*mut c_void, *const qnet_frame, usize);
+type StateFn = unsafe extern "C-unwind" fn(*mut c_void, c_int);
+type CloseFn = unsafe extern "C-unwind" fn(*mut c_void, c_int);
+
+/// What the caller gave to be called with: an address or any other word, never looked at here.
+#[derive(Debug, Clone, Copy)]
+pub struct User(pub *mut c_void);
+
+// SAFETY: it is handed back on the library's threads, which is what the caller gave it for.
+unsafe impl Send for User {}
+
+/// A frame handler. To make one is to promise that `call` may be called with `user` until another
+/// takes its place.
+#[derive(Debug, Clone, Copy)]
+pub struct Handler {
+    pub call: HandlerFn,
+    pub user: User,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum HandlerFn {
+    One(FrameFn),
+    Batch(BatchFn),
+}
+
+/// A state handler, under the same promise.
+#[derive(Debug, Clone, Copy)]
+pub struct StateHandler {
+    pub call: StateFn,
+    pub user: User,
+}
+
+/// A close handler, under the same promise.
+#[derive(Debug, Clone, Copy)]
+pub struct CloseHandler {
+    pub call: CloseFn,
+    pub user: User,
+}
+
+/// A close handler that fell due: it must be run, once, by who holds this.
+#[derive(Clone, Copy)]
+#[must_use]
+pub struct CloseCall {
+    pub conn: Ref<Conn>,
+    pub handler: CloseHandler,
+    pub code: c_int,
+    /// What the thread that runs it is doing.
+    pub doing: Doing,
+}
+
+/// What a thread does for a connection in a callback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doing {
+    /// Frames, on the connection's own thread.
+    Frames,
+    /// The state handler, on the thread that dials again.
+    State,
+    /// The close handler, on the connection's own thread.
+    OwnClose,
+    /// The close handler, on a thread of the caller's.
+    CallersClose,
+    /// The same inside `qnet_close`, which has yet to give the handle back.
+    ClosersClose,
+    /// A close handler that nobody waits for.
+    LateClose,
+}
+
+#[derive(Clone, Copy)]
+struct Running {
+    conn: Ref<Conn>,
+    process: &'static Process,
+    doing: Doing,
+}
+
+struct Calls(Vec<Running>);
+
+thread_local! {
+    static CALLS: RefCell<Calls> = const { RefCell::new(Calls(Vec::new())) };
+    /// Whether there is anything in that list. To look there would have the system remember its
+    /// destructor: too late on a thread whose own ones call the library.
+    static IS_CALLED: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Drop for Calls {
+    /// The thread ends; what still runs on it was ended from inside.
+    fn drop(&mut self) {
+        cork::close();
+        IS_CALLED.set(false);
+        while let Some(running) = self.0.pop() {
+            if running.process.is_current() {
+                conn::callback_died(running.conn, running.doing);
+            }
+        }
+    }
+}
+
+/// Changes the list, unless this thread is so near its end that it is gone.
+fn change(change: impl FnOnce(&mut Vec<Running>)) {
+    let _ = CALLS.try_with(|calls| {
+        let running = &mut calls.borrow_mut().0;
+        change(running);
+        IS_CALLED.set(!running.is_empty());
+    });
+}
+
+/// Looks at the list, from the last call to the first.
+fn any(is: impl FnMut(&Running) -> bool) -> bool {
+    IS_CALLED.get() && CALLS.with(|calls| calls.borrow().0.iter().rev().any(is))
+}
+
+/// Every callback runs in here: `call` calls one function of the caller's, or the frame handler again
+/// and again. It must hold nothing with a destructor. Returns whether this process is still the one
+/// that it was: in a child forked inside, all that the library had is the parent's, memory and
+/// descriptors, and nobody may touch it any more, be it to lock, to write or to tell somebody.
+#[must_use]
+pub fn run(conn: Ref<Conn>, doing: Doing, call: impl FnOnce()) -> bool {
+    let process = process::process();
+    change(|calls| calls.push(Running { conn, process, doing }));
+    call();
+    change(|calls| _ = calls.pop());
+    let is_same = process.is_current();
+    if !is_same {
+        cork::close();
+    }
+    is_same
+}
+
+/// Whether this thread is inside a callback of any kind, where no call waits for another.
+pub fn inside() -> bool {
+    any(|running| running.process.is_current())
+}
+
+/// Whether this thread is inside a callback of `conn`.
+pub fn inside_of(conn: Ref<Conn>) -> bool {
+    any_of(conn, |_| true)
+}
+
+/// Whether this thread is the one that hands over the frames of `conn`.
+pub fn delivers(conn: Ref<Conn>) -> bool {
+    any_of(conn, |doing| doing == Doing::Frames)
+}
+
+/// Whether this thread is the one that tells of the state of `conn`.
+pub fn tells(conn: Ref<Conn>) -> bool {
+    any_of(conn, |doing| doing == Doing::State)
+}
+
+fn any_of(conn: Ref<Conn>, is: impl Fn(Doing) -> bool) -> bool {
+    any(|running| {
+        running.conn.token == conn.token && is(running.doing) && running.process.is_current()
+    })
+}
+
+impl CloseCall {
+    /// Calls it on this thread of the caller's. Returns as `run` does; where that is true, `returned`
+    /// must follow.
+    #[must_use]
+    pub fn run(self) -> bool {
+        // SAFETY: the promise made when it was set.
+        run(self.conn, self.doing, || unsafe {
+            (self.handler.call)(self.handler.user.0, self.code)
+        })
+    }
+
+    /// Says that it has returned.
+    pub fn returned(self) {
+        if self.doing != Doing::LateClose {
+            conn::close_handler_returned(self.conn);
+        }
+    }
+}

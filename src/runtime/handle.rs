@@ -1,0 +1,156 @@
+//! Handles: tokens that stand for objects, so that a stale one is an error and not a crash.
+//!
+//! An object lives in a slot that is never freed, only used again under another token. A look-up is
+//! arithmetic and reads nothing that changes; the token is compared under the object's own lock,
+//! which the call takes anyway.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
+
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::runtime::process::lock;
+
+/// From the low end: a one, 2 bits of kind, 18 of index, 26 of generation, which begins at 1. So a
+/// token is odd, at least 2^21, and below 2^47.
+pub type Token = u64;
+
+/// The token of a slot that stands for nothing.
+pub const NONE: Token = 0;
+
+const KIND_SHIFT: u32 = 1;
+const INDEX_SHIFT: u32 = 3;
+const GENERATION_SHIFT: u32 = 21;
+const INDEX_MASK: u64 = (1 << (GENERATION_SHIFT - INDEX_SHIFT)) - 1;
+const KIND_MASK: u64 = 0b11;
+const ONE_GENERATION: u64 = 1 << GENERATION_SHIFT;
+const END: Token = 1 << 47;
+
+const CHUNK: usize = 128;
+const CHUNKS: usize = (INDEX_MASK as usize + 1) / CHUNK;
+
+/// Where the next process of this family begins to number its slots: a forked child's tokens never
+/// equal its parent's.
+static FIRST: AtomicU32 = AtomicU32::new(0);
+
+/// What a table holds.
+pub trait Object: Default + Sync + 'static {
+    /// Tells handles of different types apart: 1 to 3.
+    const KIND: u64;
+}
+
+/// An object by the token that it was reached by, which is not yet known to be its own: everything
+/// that locks the object compares it.
+pub struct Ref<T: 'static> {
+    pub slot: &'static T,
+    pub token: Token,
+}
+
+impl<T> Clone for Ref<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Ref<T> {}
+
+pub struct Table<T> {
+    chunks: Box<[OnceLock<Box<[T]>>]>,
+    free: Mutex<Free>,
+}
+
+struct Free {
+    /// Tokens given back, each already of its slot's next generation.
+    tokens: Vec<Token>,
+    /// The first index never used.
+    next: u32,
+}
+
+impl<T: Object> Default for Table<T> {
+    fn default() -> Self {
+        let free = Free { tokens: Vec::new(), next: FIRST.load(Ordering::Relaxed) };
+        Table { chunks: (0..CHUNKS).map(|_| OnceLock::new()).collect(), free: Mutex::new(free) }
+    }
+}
+
+impl<T: Object> Table<T> {
+    /// The slot of a token, if it can be one of this table's.
+    #[inline]
+    pub fn get(&'static self, token: Token) -> Result<Ref<T>> {
+        if token & 1 == 0 || token >> KIND_SHIFT & KIND_MASK != T::KIND || token >= END {
+            return Err(Error::Handle);
+        }
+        let index = (token >> INDEX_SHIFT & INDEX_MASK) as usize;
+        let chunk = self.chunks[index / CHUNK].get().ok_or(Error::Handle)?;
+        Ok(Ref { slot: &chunk[index % CHUNK], token })
+    }
+
+    /// A slot for a new object, which its caller makes of it.
+    pub fn take(&'static self) -> Result<Ref<T>> {
+        let mut free = lock(&self.free);
+        let token = match free.tokens.pop() {
+            Some(token) => token,
+            None => self.extend(&mut free)?,
+        };
+        drop(free);
+        self.get(token)
+    }
+
+    fn extend(&self, free: &mut Free) -> Result<Token> {
+        let index = free.next as usize;
+        // As many objects as there are tokens for: like a full descriptor table.
+        let chunk = self.chunks.get(index / CHUNK).ok_or(Error::Os(Errno::MFILE))?;
+        chunk.get_or_init(|| (0..CHUNK).map(|_| T::default()).collect());
+        free.next += 1;
+        FIRST.fetch_max(free.next, Ordering::Relaxed);
+        Ok(ONE_GENERATION | (index as u64) << INDEX_SHIFT | T::KIND << KIND_SHIFT | 1)
+    }
+
+    /// Gives a slot back, which nobody may reach under `token` any more. One whose generations are
+    /// used up is never used again.
+    pub fn give_back(&self, token: Token) {
+        let next = token + ONE_GENERATION;
+        if next < END {
+            lock(&self.free).tokens.push(next);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Thing;
+
+    impl Object for Thing {
+        const KIND: u64 = 3;
+    }
+
+    #[test]
+    fn tokens() {
+        let table: &'static Table<Thing> = Box::leak(Box::default());
+        let first = table.take().unwrap();
+        let second = table.take().unwrap();
+        assert_ne!(first.token, second.token);
+        for token in [first.token, second.token] {
+            assert!(token & 1 == 1 && (4097..END).contains(&token));
+        }
+        table.give_back(first.token);
+        let again = table.take().unwrap();
+        assert!(std::ptr::eq(again.slot, first.slot) || size_of::<Thing>() == 0);
+        assert_eq!(again.token, first.token + ONE_GENERATION);
+        for bad in [0, 1, 4096, first.token + 1, first.token ^ 2, END | first.token, u64::MAX] {
+            assert!(table.get(bad).is_err(), "{bad:#x}");
+        }
+    }
+
+    #[test]
+    fn a_slot_whose_generations_are_used_up_is_retired() {
+        let table: &'static Table<Thing> = Box::leak(Box::default());
+        let token = table.take().unwrap().token;
+        table.give_back(END - ONE_GENERATION + (token & (ONE_GENERATION - 1)));
+        assert!(table.take().unwrap().token < 2 * ONE_GENERATION);
+    }
+}

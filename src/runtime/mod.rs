@@ -1,0 +1,10 @@
+//! What everything else runs on: it knows tokens, and no objects.
+
+pub mod callback;
+pub mod cork;
+pub mod dialler;
+pub mod event_loop;
+pub mod handle;
+pub mod process;
+pub mod service;
+pub mod wake;

@@ -1,0 +1,6 @@
+//! Linux, wrapped.
+
+pub mod descriptor;
+pub mod memory;
+pub mod mmsg;
+pub mod thread;
