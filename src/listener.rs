@@ -19,9 +19,18 @@ use crate::net::socket::{self, BACKLOG, ListenSocket, Socket};
 use crate::net::socket_file::SocketFile;
 use crate::options::{self, Holder, Options};
 use crate::runtime::event_loop::{ADDED, Interest, Loop, NOTHING, READABLE};
-use crate::runtime::handle::{NONE, Object, Ref, Token};
-use crate::runtime::process::{lock, process};
-use crate::runtime::wake::{Deadline, Last, Wake};
+use crate::runtime::handle::{NONE, Object, Ref, Table, Token};
+use crate::runtime::lock::lock;
+use crate::runtime::wake::{Last, Wake};
+use crate::sys::clock::Deadline;
+use crate::sys::fork::PerProcess;
+
+static LISTENERS: PerProcess<Table<Listener>> = PerProcess::new();
+
+/// This process's listeners.
+pub fn table() -> &'static Table<Listener> {
+    LISTENERS.get()
+}
 
 #[derive(Default)]
 pub struct Listener {
@@ -82,16 +91,16 @@ pub fn listen(network: &[u8], address: &[u8]) -> Result<Ref<Listener>> {
             (socket::listen_tcp(&addresses, family)?, None)
         }
     };
-    Ok(open_in(process().listeners.take()?, socket, file))
+    Ok(open_in(table().take()?, socket, file))
 }
 
 /// Makes a listener of somebody's descriptor, which is theirs until `own` is called.
 pub fn from_fd(fd: BorrowedFd<'_>, own: impl FnOnce() -> OwnedFd) -> Result<Ref<Listener>> {
-    let listener = process().listeners.take()?;
+    let listener = table().take()?;
     match ListenSocket::adopt(fd, own) {
         Ok(socket) => Ok(open_in(listener, socket, None)),
         Err(error) => {
-            process().listeners.give_back(listener.token);
+            table().give_back(listener.token);
             Err(error)
         }
     }
@@ -181,7 +190,7 @@ pub fn close(listener: Ref<Listener>) -> Result<()> {
     drop(lock(&open.file).take());
     open.socket.refuse();
     open.wake.raise();
-    process().listeners.give_back(listener.token);
+    table().give_back(listener.token);
     let departure = open.last.departure();
     drop(open);
     departure.wait();

@@ -7,7 +7,7 @@ use qnet_option::*;
 use crate::error::{Error, Result};
 use crate::frame;
 use crate::net::socket::Buffers;
-use crate::runtime::wake::Deadline;
+use crate::sys::clock::Deadline;
 
 /// What qnet_set() and its kin set. The functions take int; the enumerators are its values.
 #[allow(non_camel_case_types, clippy::enum_variant_names)]

@@ -4,8 +4,9 @@ use std::ptr;
 use super::{
     OK, call, give_struct, handle_of, on_hub, out, put, qnet_conn, qnet_hub, qnet_listener,
 };
+use crate::conn;
 use crate::forward::hub::{self, qnet_hub_stats};
-use crate::runtime::process::process;
+use crate::listener;
 
 /// Makes a hub: a learning switch, between connections that are attached to it.
 ///
@@ -53,7 +54,7 @@ pub unsafe extern "C-unwind" fn qnet_hub_new(out: *mut *mut qnet_hub) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_hub_attach(hub: *mut qnet_hub, conn: *mut qnet_conn) -> c_int {
     on_hub(hub, "attach", |hub| {
-        hub::attach(hub, process().conns.get(conn.addr() as u64)?).map(|()| OK)
+        hub::attach(hub, conn::table().get(conn.addr() as u64)?).map(|()| OK)
     })
 }
 
@@ -70,7 +71,7 @@ pub unsafe extern "C-unwind" fn qnet_hub_attach(hub: *mut qnet_hub, conn: *mut q
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_hub_detach(hub: *mut qnet_hub, conn: *mut qnet_conn) -> c_int {
     on_hub(hub, "detach", |hub| {
-        hub::detach(hub, process().conns.get(conn.addr() as u64)?).map(|()| OK)
+        hub::detach(hub, conn::table().get(conn.addr() as u64)?).map(|()| OK)
     })
 }
 
@@ -121,7 +122,7 @@ pub unsafe extern "C-unwind" fn qnet_hub_serve(
     listener: *mut qnet_listener,
 ) -> c_int {
     on_hub(hub, "serve", |hub| {
-        hub::serve(hub, process().listeners.get(listener.addr() as u64)?).map(|()| OK)
+        hub::serve(hub, listener::table().get(listener.addr() as u64)?).map(|()| OK)
     })
 }
 

@@ -1,8 +1,8 @@
 use std::ffi::c_int;
 
 use super::{OK, on_conn, qnet_conn};
+use crate::conn;
 use crate::forward::link;
-use crate::runtime::process::process;
 
 /// Cables two connections together: what one receives the other sends, until one ends or
 /// qnet_unlink() is called.
@@ -32,7 +32,7 @@ use crate::runtime::process::process;
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_link(a: *mut qnet_conn, b: *mut qnet_conn) -> c_int {
-    on_conn(a, "link", |a| link::link(a, process().conns.get(b.addr() as u64)?).map(|()| OK))
+    on_conn(a, "link", |a| link::link(a, conn::table().get(b.addr() as u64)?).map(|()| OK))
 }
 
 /// Takes the cable out at both sides, at once: both connections are as before qnet_link(). What was

@@ -29,7 +29,6 @@ use crate::forward::hub::Hub;
 use crate::listener::Listener;
 use crate::runtime::callback::CloseCall;
 use crate::runtime::handle::{Ref, Token};
-use crate::runtime::process::process;
 use crate::sys::thread::Uncancelled;
 
 /// A connection: a layer-2 device, something that frames go into and come out of.
@@ -113,7 +112,7 @@ fn on_conn(
     attempt: &str,
     body: impl FnOnce(Ref<Conn>) -> Result<c_int>,
 ) -> c_int {
-    let find = |token| process().conns.get(token);
+    let find = |token| crate::conn::table().get(token);
     on(
         attempt,
         conn.addr() as Token,
@@ -129,7 +128,7 @@ fn on_listener(
     attempt: &str,
     body: impl FnOnce(Ref<Listener>) -> Result<c_int>,
 ) -> c_int {
-    let find = |token| process().listeners.get(token);
+    let find = |token| crate::listener::table().get(token);
     on(
         attempt,
         listener.addr() as Token,
@@ -145,7 +144,7 @@ fn on_hub(
     attempt: &str,
     body: impl FnOnce(Ref<Hub>) -> Result<c_int>,
 ) -> c_int {
-    let find = |token| process().hubs.get(token);
+    let find = |token| crate::forward::hub::table().get(token);
     on(
         attempt,
         hub.addr() as Token,
@@ -170,7 +169,8 @@ fn on_conn_to_its_end(
 }
 
 fn run_due_close_call(conn: *mut qnet_conn) {
-    let due = || crate::conn::end::due_close_call(process().conns.get(conn.addr() as u64).ok()?);
+    let due =
+        || crate::conn::end::due_close_call(crate::conn::table().get(conn.addr() as u64).ok()?);
     if let Some(call) = guard(|_| None, due) {
         run_close_call(call);
     }

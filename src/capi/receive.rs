@@ -8,7 +8,6 @@ use crate::conn::{self, poll};
 use crate::error::{Error, Result};
 use crate::frame;
 use crate::runtime::callback::{CloseHandler, Handler, HandlerFn, qnet_frame};
-use crate::runtime::process::process;
 
 /// Called with one frame. It may call anything in the library, on its own connection too; it must
 /// not throw or longjmp out. It may end its thread (pthread_exit): the connection then has no
@@ -239,7 +238,7 @@ pub unsafe extern "C-unwind" fn qnet_poll(
                 ready.write_bytes(0, count);
                 (slice(conns, count, "conns")?, std::slice::from_raw_parts_mut(ready, count))
             };
-            let table = &process().conns;
+            let table = &conn::table();
             let conns: Vec<_> = conns.iter().map(|conn| table.get(conn.addr() as u64)).collect();
             poll::poll(&conns, ready, timeout_ms).map(|n| n as c_int)
         },

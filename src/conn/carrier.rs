@@ -6,8 +6,9 @@ use crate::conn::redial::{Redial, guarded};
 use crate::conn::{ClosePhase, Conn, State};
 use crate::error::{Error, Result};
 use crate::runtime::callback::{self, Doing, StateHandler};
+use crate::runtime::dialler;
 use crate::runtime::handle::Ref;
-use crate::runtime::process::{Process, process};
+use crate::sys::fork::Stamp;
 use crate::sys::thread;
 
 #[derive(Default)]
@@ -44,7 +45,7 @@ impl Carrier {
         if self.handler.is_none() {
             return true;
         }
-        let process = process();
+        let process = Stamp::now();
         let is_started = thread::spawn(c"qnet-state", move || run(conn, up, process)).is_ok();
         if is_started {
             self.teller = Teller::Starting;
@@ -84,7 +85,7 @@ fn begin_telling(conn: Ref<Conn>) -> Option<StateHandler> {
     let carrier = &mut state.redial.as_mut()?.carrier;
     carrier.teller = Teller::None;
     let Some(handler) = carrier.handler.filter(|_| !is_ended) else {
-        process().dialler.look(conn.token);
+        dialler::dialler().look(conn.token);
         return None;
     };
     carrier.teller = Teller::Calling;
@@ -122,7 +123,7 @@ fn stop_telling(conn: Ref<Conn>, state: &mut State) {
     if let Some(redial) = &mut state.redial {
         redial.carrier.teller = Teller::None;
     }
-    process().dialler.look(conn.token);
+    dialler::dialler().look(conn.token);
 }
 
 /// Whether the close handler waits for the state handler, with nobody else to call it.
@@ -135,7 +136,7 @@ fn leaves_close_handler(conn: Ref<Conn>, state: &State) -> bool {
 }
 
 /// The thread. Nothing with a destructor lives here across the callback, which may unwind past.
-fn run(conn: Ref<Conn>, up: bool, process: &'static Process) {
+fn run(conn: Ref<Conn>, up: bool, process: Stamp) {
     let Some(Some(handler)) = guarded(conn, || begin_telling(conn)) else {
         return;
     };

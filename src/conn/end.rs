@@ -21,9 +21,10 @@ use crate::net::socket::{Read, Socket};
 use crate::runtime::callback::{self, CloseCall};
 use crate::runtime::event_loop::REST;
 use crate::runtime::handle::Ref;
-use crate::runtime::process::process;
-use crate::runtime::wake::{Deadline, PollFds};
+use crate::runtime::service;
+use crate::runtime::wake::PollFds;
 use crate::switch::port;
+use crate::sys::clock::Deadline;
 use crate::sys::memory::as_room;
 
 /// How long a peer that was writing must be silent to have finished.
@@ -201,7 +202,7 @@ fn finish(conn: Ref<Conn>, state: &mut State, finish: Finish) {
     if let Some(Turn::Wait(..)) = finish_turn(conn, state)
         // Who closes takes the turns himself.
         && !state.closing
-        && !process().service.watch(conn)
+        && !service::service().watch(conn)
         && let Some(finish) = &mut state.finish
     {
         // Without a thread nobody would: the peer is to see the end all the same.

@@ -12,9 +12,9 @@ use crate::runtime::callback::{self, CloseHandler, Doing, Handler, HandlerFn, qn
 use crate::runtime::cork::{self, Cork};
 use crate::runtime::event_loop::Loop;
 use crate::runtime::handle::Ref;
-use crate::runtime::process::{Process, process};
-use crate::runtime::wake::Deadline;
 use crate::switch::port::PLUGGED;
+use crate::sys::clock::Deadline;
+use crate::sys::fork::Stamp;
 use crate::sys::thread;
 
 /// The most frames that a batch handler is called with.
@@ -129,12 +129,12 @@ pub fn start_close_thread(conn: Ref<Conn>, state: &mut State) -> bool {
 }
 
 pub fn start_thread(conn: Ref<Conn>) -> Result<()> {
-    let process = process();
+    let process = Stamp::now();
     thread::spawn(c"qnet-handler", move || run(conn, process))
 }
 
 /// The thread. Nothing with a destructor lives here across a callback, which may unwind past.
-pub fn run(conn: Ref<Conn>, process: &'static Process) {
+pub fn run(conn: Ref<Conn>, process: Stamp) {
     loop {
         match guarded(conn, || next_step(conn)).unwrap_or(Step::Stop) {
             Step::Deliver { handler, bytes, len } => {
@@ -189,7 +189,7 @@ fn guarded<R>(conn: Ref<Conn>, step: impl FnOnce() -> R) -> Option<R> {
 }
 
 /// Hands over the frames of `bytes`, until one is not whole or somebody interrupts.
-fn deliver(conn: &Conn, process: &'static Process, cork: &Cork, handler: Handler, bytes: &[u8]) {
+fn deliver(conn: &Conn, process: Stamp, cork: &Cork, handler: Handler, bytes: &[u8]) {
     let goes_on = || !conn.interrupt.load(Ordering::Acquire) && process.is_current();
     let user = handler.user.0;
     let mut at = 0;

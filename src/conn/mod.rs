@@ -36,11 +36,21 @@ use crate::net::socket::{self, Medium, Socket};
 use crate::net::socket_file::SocketFile;
 use crate::options::{self, Holder, Options};
 use crate::runtime::callback::{self, CloseCall, CloseHandler, Doing};
-use crate::runtime::handle::{NONE, Object, Ref, Token};
-use crate::runtime::process::{Fair, lock, process, try_lock};
+use crate::runtime::handle::{NONE, Object, Ref, Table, Token};
+use crate::runtime::lock::{Fair, lock, try_lock};
+use crate::runtime::service;
 use crate::runtime::wake::{Departure, Wake};
 use crate::switch::port::Port;
+use crate::sys::fork::PerProcess;
 use crate::tx::inbox::{Inbox, TxGuard};
+
+static CONNS: PerProcess<Table<Conn>> = PerProcess::new();
+
+/// This process's connections.
+#[inline]
+pub fn table() -> &'static Table<Conn> {
+    CONNS.get()
+}
 
 #[derive(Default)]
 pub struct Conn {
@@ -257,7 +267,7 @@ impl State {
         let released = Released(left.collect());
         if !released.0.is_empty() {
             // All others who wait have been woken.
-            process().service.look();
+            service::service().look();
         }
         released
     }
@@ -350,7 +360,7 @@ impl Conn {
         if !state.open && !state.thread && !state.is_telling() && token != NONE {
             *state = State::default();
             drop(state);
-            process().conns.give_back(token);
+            table().give_back(token);
         }
     }
 }
@@ -401,7 +411,7 @@ pub fn callback_died(conn: Ref<Conn>, doing: Doing) {
     }
     if state.lacks_thread() {
         // The service thread tries again.
-        process().service.watch(conn);
+        service::service().watch(conn);
     }
     conn.slot.changed(&state);
     conn.slot.free_if_unused(state);
@@ -453,7 +463,7 @@ pub fn release(conn: Ref<Conn>) -> Released {
 
 /// Makes a connection of a socket.
 pub fn open(socket: Socket, options: Options, living: Option<Living>) -> Result<Ref<Conn>> {
-    Ok(open_in(process().conns.take()?, socket, options, living))
+    Ok(open_in(table().take()?, socket, options, living))
 }
 
 fn open_in(conn: Ref<Conn>, socket: Socket, options: Options, living: Option<Living>) -> Ref<Conn> {
@@ -512,9 +522,9 @@ fn adopt(fd: OwnedFd) -> Result<Ref<Conn>> {
 /// nothing can fail any more.
 pub fn from_fd(fd: BorrowedFd<'_>, own: impl FnOnce() -> OwnedFd) -> Result<Ref<Conn>> {
     let medium = Medium::of(fd)?;
-    let conn = process().conns.take()?;
+    let conn = table().take()?;
     if let Err(error) = socket::set_close_on_exec(fd) {
-        process().conns.give_back(conn.token);
+        table().give_back(conn.token);
         return Err(error);
     }
     Ok(open_in(conn, Socket::of(own(), medium), Options::default(), None))

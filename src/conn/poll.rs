@@ -9,7 +9,8 @@ use crate::conn::{Conn, State};
 use crate::error::Result;
 use crate::net::socket::Socket;
 use crate::runtime::handle::Ref;
-use crate::runtime::wake::{Deadline, Wake};
+use crate::runtime::wake::Wake;
+use crate::sys::clock::Deadline;
 
 /// One call of [`poll`] that waits: its connections know it, and wake it; no others do.
 struct Poller<'a> {

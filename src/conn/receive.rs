@@ -14,9 +14,10 @@ use crate::frame::{self, Front, PREFIX, Run};
 use crate::net::socket::{Got, Read, Socket};
 use crate::runtime::callback;
 use crate::runtime::handle::Ref;
-use crate::runtime::wake::{Deadline, PollFds, Woken};
+use crate::runtime::wake::{PollFds, Woken};
 use crate::rx::buffer::{Buffer, LARGE, RESTING, SMALL, Sizes};
 use crate::switch::port::PLUGGED;
+use crate::sys::clock::Deadline;
 use crate::sys::memory::as_room;
 
 /// How long who waits for a connection that is quiet keeps a large buffer for it.

@@ -24,10 +24,10 @@ use crate::net::address::{Address, Target};
 use crate::net::dial::{Attempt, Order};
 use crate::net::socket::Socket;
 use crate::options::{self, Options};
+use crate::runtime::dialler;
 use crate::runtime::event_loop::REST;
 use crate::runtime::handle::{NONE, Ref};
-use crate::runtime::process::process;
-use crate::runtime::wake::Deadline;
+use crate::sys::clock::Deadline;
 use crate::sys::descriptor::{Poller, above_standard};
 
 /// How long one attempt may take, unless the caller has said so.
@@ -61,7 +61,7 @@ struct Reserve {
 impl Reserve {
     fn new(peer: Address) -> Result<Reserve> {
         let absent = Arc::new(Socket::absent(peer)?);
-        Ok(Reserve { absent, poller: process().dialler.poller()? })
+        Ok(Reserve { absent, poller: dialler::dialler().poller()? })
     }
 }
 
@@ -135,7 +135,7 @@ pub fn open(target: Target, dialled: Result<OwnedFd>, options: Options) -> Resul
             Ok(conn)
         }
         Err(reason) if redials && is_absence(&reason) => {
-            let poller = process().dialler.poller()?;
+            let poller = dialler::dialler().poller()?;
             let conn = conn::open(Socket::absent(peer)?, options, None)?;
             begin_down(conn, redial, poller, reason).inspect_err(|_| conn::discard(conn))?;
             Ok(conn)
@@ -233,7 +233,7 @@ fn begin_down(
     reason: Error,
 ) -> Result<()> {
     let mut state = conn.slot.state_of_own();
-    process().dialler.watch(conn.token, &poller)?;
+    dialler::dialler().watch(conn.token, &poller)?;
     let absent = state.socket().clone();
     conn.slot.tx_of_own().go_down(absent.clone());
     redial.reserve = Some(Reserve { absent, poller });
@@ -255,7 +255,7 @@ pub fn go_down(conn: Ref<Conn>, state: &mut State, reason: &Error) -> bool {
     let Some(Reserve { absent, poller }) = &redial.reserve else {
         return false;
     };
-    if process().dialler.watch(conn.token, poller).is_err() {
+    if dialler::dialler().watch(conn.token, poller).is_err() {
         return false;
     }
     let absent = absent.clone();
@@ -340,14 +340,14 @@ pub fn set_redialling(conn: Ref<Conn>, state: &mut State, options: &Options) -> 
         redial.reserve = Some(Reserve::new(peer)?);
     }
     // The thread may be waiting for another time.
-    process().dialler.look(conn.token);
+    dialler::dialler().look(conn.token);
     Ok(())
 }
 
 /// The connection has ended, and so does what the thread that dials does for it.
 pub fn stop_dialling(conn: Ref<Conn>, state: &State) {
     if state.redial.is_some() {
-        process().dialler.look(conn.token);
+        dialler::dialler().look(conn.token);
     }
 }
 

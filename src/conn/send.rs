@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 
-use crate::conn::{Conn, qnet_stats};
+use crate::conn::{self, Conn, qnet_stats};
 use crate::error::{Error, Result};
 use crate::frame::{self, PREFIX, Walk};
 use crate::net::socket::{Lost, Socket, Written};
@@ -25,8 +25,9 @@ use crate::options::{self, Options};
 use crate::runtime::cork::{self, Cork};
 use crate::runtime::event_loop::Loop;
 use crate::runtime::handle::{Ref, Token};
-use crate::runtime::process::{Pool, process};
-use crate::runtime::wake::Deadline;
+use crate::runtime::pool::{self, BUFFER};
+use crate::runtime::service;
+use crate::sys::clock::Deadline;
 use crate::sys::memory::Memory;
 use crate::tx::inbox::{Fit, TxGuard};
 
@@ -38,17 +39,11 @@ const PIECE: usize = 36_400;
 pub const HOLD: usize = PIECE;
 
 /// The most that one write to a TCP socket gathers: there fewer writes are better.
-const TCP_PIECE: usize = 128 << 10;
-
-/// The size of a gathering buffer: any frame has room.
-pub const BUFFER: usize = TCP_PIECE;
+const TCP_PIECE: usize = BUFFER;
 
 /// How long a handler's sends are held at most: a little less than the millisecond promised, for the
 /// service thread has to wake up.
 const CORKED: Duration = Duration::from_micros(900);
-
-/// How many gathering buffers are kept for later: as much as waits for a port of a hub at most.
-const KEPT: usize = 8;
 
 /// Up to this length a frame is copied behind its prefix, for one piece costs less to write than two.
 const COPIED: usize = 2 << 10;
@@ -113,12 +108,12 @@ struct Chunk {
 
 impl Chunk {
     fn new() -> Chunk {
-        let buffer = process().gather.take();
+        let buffer = pool::take(BUFFER);
         Chunk { buffer, len: 0, frames: 0, progress: Progress::default() }
     }
 
     fn give_back(self) {
-        process().gather.give_back(self.buffer);
+        pool::give_back(self.buffer);
     }
 
     /// Appends a frame for which there is room.
@@ -370,9 +365,9 @@ impl Tx {
         self.lost = Some(why);
         self.socket().shutdown();
         if self.runner.is_none()
-            && let Ok(conn) = process().conns.get(self.token)
+            && let Ok(conn) = conn::table().get(self.token)
         {
-            process().service.watch(conn);
+            service::service().watch(conn);
         }
     }
 
@@ -616,7 +611,7 @@ impl Tx {
             let written = self.write(&[IoSlice::new(&bytes[..len])]);
             return Gathered { written, len, count, behind };
         }
-        let mut buffer = process().gather.take();
+        let mut buffer = pool::take(BUFFER);
         let mut room = &mut buffer[..self.piece];
         let count = self.go_over(&mut behind, |wire| {
             let fits = wire.len() <= room.len();
@@ -629,7 +624,7 @@ impl Tx {
         });
         let len = self.piece - room.len();
         let written = self.write(&[IoSlice::new(&buffer[..len])]);
-        process().gather.give_back(buffer);
+        pool::give_back(buffer);
         Gathered { written, len, count, behind }
     }
 
@@ -919,21 +914,6 @@ struct Gathered<F> {
     behind: F,
 }
 
-/// Buffers to gather frames in, or to read a stream into, shared: as many as there are threads that
-/// do so at one time.
-#[derive(Default)]
-pub struct Gather(Pool<Memory, KEPT>);
-
-impl Gather {
-    pub fn take(&self) -> Memory {
-        self.0.take().unwrap_or_else(|| Memory::of(BUFFER))
-    }
-
-    pub fn give_back(&self, buffer: Memory) {
-        self.0.give_back(buffer);
-    }
-}
-
 /// Holds a frame back beside others, the short way: without a look at anything else. Returns
 /// whether it did.
 #[inline]
@@ -946,7 +926,7 @@ pub fn join(token: Token, frame: &[u8]) -> bool {
 
 #[inline(never)]
 fn coalesce(token: Token, frame: &[u8]) -> bool {
-    let Ok(conn) = process().conns.get(token) else {
+    let Ok(conn) = conn::table().get(token) else {
         return false;
     };
     // What may be corked has to be listed first.
@@ -1022,7 +1002,7 @@ fn have_watched(conn: Ref<Conn>, mut tx: TxGuard<'_>) -> bool {
     }
     tx.hold.look = Some(due);
     drop(tx);
-    let is_watched = process().service.watch(conn);
+    let is_watched = service::service().watch(conn);
     if !is_watched && let Ok(mut tx) = conn.tx() {
         tx.hold.look = None;
         tx.write_backlog();
@@ -1057,14 +1037,14 @@ pub fn flush(conn: Ref<Conn>) -> Result<()> {
 /// Writes what is held. What the socket does not take is the service thread's.
 pub fn uncork(conn: Ref<Conn>) {
     if conn.tx().is_ok_and(|mut tx| !tx.write_backlog()) {
-        process().service.watch(conn);
+        service::service().watch(conn);
     }
 }
 
 /// Leaves what is unwritten to the library's own thread, since no further call is needed for it.
 fn leave_backlog(conn: Ref<Conn>) {
     if conn.tx().is_ok_and(|tx| tx.has_backlog()) {
-        process().service.watch(conn);
+        service::service().watch(conn);
     }
 }
 

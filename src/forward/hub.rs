@@ -9,14 +9,22 @@ use crate::error::{Error, Result};
 use crate::forward::ring;
 use crate::listener::{self, Listener};
 use crate::options::{self, Holder, Options};
-use crate::runtime::handle::{Object, Ref, Token};
-use crate::runtime::process::{lock, process};
+use crate::runtime::handle::{self, Object, Ref, Token};
+use crate::runtime::lock::lock;
 use crate::switch::port;
 use crate::switch::table::Table;
 use crate::switch::{Kind, Switch};
+use crate::sys::fork::PerProcess;
 
 /// How many connections that are gone a hub may remember at any time.
 const FEW: usize = 16;
+
+static HUBS: PerProcess<handle::Table<Hub>> = PerProcess::new();
+
+/// This process's hubs.
+pub fn table() -> &'static handle::Table<Hub> {
+    HUBS.get()
+}
 
 #[derive(Default)]
 pub struct Hub {
@@ -65,7 +73,7 @@ pub struct qnet_hub_stats {
 }
 
 pub fn new() -> Result<Ref<Hub>> {
-    let hub = process().hubs.take()?;
+    let hub = table().take()?;
     let options = Options::default();
     let table = Table::new(options.mac_max(), options.mac_age());
     let kind = Kind::Hub { table, queue: options.queue_bytes(), is_closed: false };
@@ -189,7 +197,7 @@ pub fn get(hub: Ref<Hub>, option: i32) -> Result<i64> {
 pub fn close(hub: Ref<Hub>) -> Result<()> {
     let State { switch, listeners, own, .. } = std::mem::take(&mut *hub.state()?);
     let switch = switch.expect("a live hub has a switch");
-    process().hubs.give_back(hub.token);
+    table().give_back(hub.token);
     for listener in listeners {
         // It may be closed already.
         let _ = listener::close(listener);

@@ -4,13 +4,16 @@
 //! one connection to another. So from each connection there is one way, which ends at one that is not
 //! plugged in, at a hub, or outside the process.
 
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::conn::Conn;
 use crate::error::{Error, Result};
 use crate::runtime::handle::Ref;
-use crate::runtime::process::{lock, process};
+use crate::runtime::lock::lock;
 use crate::switch::Switch;
+use crate::sys::fork::PerProcess;
+
+static PLUGGING: PerProcess<Mutex<()>> = PerProcess::new();
 
 /// Held while something is plugged in that could close a ring, and before any other lock: of two that
 /// would close one together the second sees the first. What is taken out meanwhile opens rings only.
@@ -28,7 +31,7 @@ pub fn check_link(a: Ref<Conn>, b: Ref<Conn>) -> Result<Option<Plugging>> {
     if twin(a).is_none() || twin(b).is_none() {
         return Ok(None);
     }
-    let plugging = lock(&process().plugging);
+    let plugging = lock(PLUGGING.get());
     match (follow_twin(a), follow_twin(b)) {
         (End::Loose(end), _) if end.token == b.token => {
             Err(Error::invalid("frames would go round: one leads to the other already"))
@@ -45,7 +48,7 @@ pub fn check_attach(hub: &Arc<Switch>, conn: Ref<Conn>) -> Result<Option<Pluggin
     if twin(conn).is_none() {
         return Ok(None);
     }
-    let plugging = lock(&process().plugging);
+    let plugging = lock(PLUGGING.get());
     match follow_twin(conn) {
         End::Hub(other) if Arc::ptr_eq(hub, &other) => {
             Err(Error::invalid("frames would go round: the connection leads to this hub"))

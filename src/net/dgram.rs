@@ -15,7 +15,7 @@ use crate::net::resolve::resolve;
 use crate::net::socket::{self, Socket, datagram_socket, family_of};
 use crate::options::Options;
 use crate::runtime::handle::Ref;
-use crate::runtime::wake::Deadline;
+use crate::sys::clock::Deadline;
 use crate::sys::mmsg::{set_option, take_nothing};
 
 /// Makes a connection that takes datagrams at `local`, and sends them to `remote`, or to whoever sends

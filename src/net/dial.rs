@@ -16,8 +16,8 @@ use crate::net::address::{Family, Host, Target, UnixName};
 use crate::net::resolve::{self, Lookup, resolve};
 use crate::net::socket::{Buffers, CLOEXEC, family_of, nonblocking_socket, open_socket};
 use crate::runtime::handle::Token;
-use crate::runtime::process::process;
-use crate::runtime::wake::{self, Deadline, Wake};
+use crate::runtime::wake::{self, Wake};
+use crate::sys::clock::Deadline;
 use crate::sys::descriptor::Poller;
 
 /// The longest that one `connect` of a Unix socket waits for room in the backlog. Finite, since a
@@ -237,7 +237,7 @@ impl Attempt {
                     return try_unix(name, SocketType::SEQPACKET, buffers).map(Some);
                 }
                 Target::Tcp { host: Host::Name(name), .. } => {
-                    Stage::Name(process().lookups.join(name)?)
+                    Stage::Name(resolve::lookups().join(name)?)
                 }
                 Target::Tcp { family, host, port } => {
                     Stage::Tcp(TcpDial::of(here(host, *family, *port), buffers))

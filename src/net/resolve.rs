@@ -10,10 +10,20 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::net::address::Family;
 use crate::net::socket;
+use crate::runtime::dialler;
 use crate::runtime::handle::Token;
-use crate::runtime::process::{lock, process};
-use crate::runtime::wake::{Deadline, PollFds, Wake, Woken};
+use crate::runtime::lock::lock;
+use crate::runtime::wake::{PollFds, Wake, Woken};
+use crate::sys::clock::Deadline;
+use crate::sys::fork::PerProcess;
 use crate::sys::thread;
+
+static LOOKUPS: PerProcess<Lookups> = PerProcess::new();
+
+/// This process's.
+pub fn lookups() -> &'static Lookups {
+    LOOKUPS.get()
+}
 
 /// The look-ups that are under way, by name.
 #[derive(Default)]
@@ -84,7 +94,7 @@ impl Lookup {
         drop(progress);
         self.wake.raise();
         for conn in conns {
-            process().dialler.look(conn);
+            dialler::dialler().look(conn);
         }
     }
 }
@@ -96,7 +106,7 @@ pub fn resolve(
     family: Family,
     deadline: Deadline,
 ) -> Result<Vec<SocketAddr>> {
-    let addresses = process().lookups.join(name)?.wait(deadline)?;
+    let addresses = lookups().join(name)?.wait(deadline)?;
     admitted(addresses, port, family)
 }
 

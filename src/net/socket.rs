@@ -26,7 +26,7 @@ use crate::net::messages::remote::Remote;
 use crate::net::messages::{Messages, Tap};
 use crate::net::socket_file::{SocketFile, take_name};
 use crate::options::Options;
-use crate::runtime::process::lock;
+use crate::runtime::lock::lock;
 use crate::runtime::wake::{Departure, Last, Wake};
 use crate::sys::descriptor::above_standard;
 

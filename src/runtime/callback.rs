@@ -10,7 +10,7 @@ use std::ffi::{c_int, c_void};
 use crate::conn::{self, Conn};
 use crate::runtime::cork;
 use crate::runtime::handle::Ref;
-use crate::runtime::process::{self, Process};
+use crate::sys::fork::Stamp;
 
 /// One Ethernet frame in memory: from its destination address on, without prefix or checksum.
 ///
@@ -96,7 +96,7 @@ pub enum Doing {
 #[derive(Clone, Copy)]
 struct Running {
     conn: Ref<Conn>,
-    process: &'static Process,
+    process: Stamp,
     doing: Doing,
 }
 
@@ -142,7 +142,7 @@ fn any(is: impl FnMut(&Running) -> bool) -> bool {
 /// descriptors, and nobody may touch it any more, be it to lock, to write or to tell somebody.
 #[must_use]
 pub fn run(conn: Ref<Conn>, doing: Doing, call: impl FnOnce()) -> bool {
-    let process = process::process();
+    let process = Stamp::now();
     change(|calls| calls.push(Running { conn, process, doing }));
     call();
     change(|calls| _ = calls.pop());

@@ -10,8 +10,8 @@ use std::cell::Cell;
 use crate::conn::Conn;
 use crate::conn::send;
 use crate::runtime::handle::{Ref, Token};
-use crate::runtime::process::Process;
 use crate::runtime::wake;
+use crate::sys::fork::Stamp;
 
 /// For how many connections a thread holds something at a time.
 const MOST: usize = 32;
@@ -21,7 +21,7 @@ pub struct Cork {
     /// Whether sends may be held back now.
     is_open: Cell<bool>,
     /// In which process: a child forked in a handler has nothing to do with its parent's.
-    process: Cell<Option<&'static Process>>,
+    process: Cell<Option<Stamp>>,
     /// Connections that this thread has held something for, and how many they are. Others may have
     /// written it.
     conns: [Cell<Option<Ref<Conn>>>; MOST],
@@ -47,7 +47,7 @@ pub fn with<R>(f: impl FnOnce(&Cork) -> R) -> R {
 
 impl Cork {
     /// A handler is about to be called, more than once perhaps.
-    pub fn begin(&self, process: &'static Process) {
+    pub fn begin(&self, process: Stamp) {
         self.process.set(Some(process));
     }
 
@@ -88,7 +88,7 @@ impl Cork {
 
     #[inline]
     fn is_of_this_process(&self) -> bool {
-        self.process.get().is_some_and(Process::is_current)
+        self.process.get().is_some_and(Stamp::is_current)
     }
 }
 

@@ -8,17 +8,25 @@ use std::time::Instant;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
 
-use crate::conn::redial;
+use crate::conn::{self, redial};
 use crate::error::Result;
 use crate::net::dial::Attempt;
 use crate::runtime::handle::{NONE, Token};
-use crate::runtime::process::{lock, process};
-use crate::runtime::wake::Deadline;
+use crate::runtime::lock::lock;
+use crate::sys::clock::Deadline;
 use crate::sys::descriptor::Poller;
+use crate::sys::fork::PerProcess;
 use crate::sys::thread;
 
 /// How many attempts get their turn after one wait.
 const EVENTS: usize = 64;
+
+static DIALLER: PerProcess<Dialler> = PerProcess::new();
+
+/// This process's.
+pub fn dialler() -> &'static Dialler {
+    DIALLER.get()
+}
 
 #[derive(Default)]
 pub struct Dialler {
@@ -129,7 +137,7 @@ impl Queue {
         if let Some(time) = entry.time {
             self.times.remove(&(time, token));
         }
-        let Ok(conn) = process().conns.get(token) else {
+        let Ok(conn) = conn::table().get(token) else {
             return;
         };
         let Some(until) = redial::redial_turn(conn, &mut entry.attempt, poller) else {

@@ -15,17 +15,18 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use crate::error::{Error, Result};
 use crate::listener;
 use crate::runtime::handle::{NONE, Token};
-use crate::runtime::process::{lock, process};
+use crate::runtime::lock::lock;
 use crate::runtime::service::IDLE;
-use crate::runtime::wake::Deadline;
 use crate::rx::buffer::LOOP_ROOM;
 use crate::switch::Sorter;
 use crate::switch::port;
+use crate::sys::clock::Deadline;
 use crate::sys::descriptor::Poller;
+use crate::sys::fork::PerProcess;
 use crate::sys::thread;
 
 /// The most loops that a process has.
-const LOOPS: usize = 4;
+const MOST: usize = 4;
 
 /// How many connections and listeners get their turn after one wait.
 const EVENTS: usize = 64;
@@ -42,7 +43,14 @@ pub const WRITABLE: Interest = Interest::OUT;
 /// It is in the set, to be told of no more than that the peer has left, and that once.
 pub const ADDED: Interest = Interest::ONESHOT;
 
-/// The loops of a process: as many as it has processors, up to [`LOOPS`].
+static LOOPS: PerProcess<Loops> = PerProcess::new();
+
+/// This process's.
+pub fn loops() -> &'static Loops {
+    LOOPS.get()
+}
+
+/// The loops of a process: as many as it has processors, up to [`MOST`].
 #[derive(Default)]
 pub struct Loops {
     all: OnceLock<Box<[Loop]>>,
@@ -54,7 +62,7 @@ impl Loops {
     pub fn choose(&self) -> &Loop {
         let all = self.all.get_or_init(|| {
             let processors = std::thread::available_parallelism().map_or(1, usize::from);
-            (0..processors.min(LOOPS)).map(|_| Loop::default()).collect()
+            (0..processors.min(MOST)).map(|_| Loop::default()).collect()
         });
         &all[self.next.fetch_add(1, Ordering::Relaxed) % all.len()]
     }
@@ -194,10 +202,9 @@ impl Loop {
     }
 
     fn turn(&self, token: Token, events: EventFlags, work: &mut Work) {
-        let process = process();
-        if let Ok(listener) = process.listeners.get(token) {
+        if let Ok(listener) = listener::table().get(token) {
             let _ = catch_unwind(AssertUnwindSafe(|| listener::serve_turn(listener, self)));
-        } else if let Ok(conn) = process.conns.get(token) {
+        } else if let Ok(conn) = crate::conn::table().get(token) {
             let turn = AssertUnwindSafe(|| port::forward_turn(conn, self, events, work));
             if catch_unwind(turn).is_err() {
                 *work = Work::default();

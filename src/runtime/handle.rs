@@ -10,7 +10,7 @@ use std::sync::{Mutex, OnceLock};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::runtime::process::lock;
+use crate::runtime::lock::lock;
 
 /// From the low end: a one, 2 bits of kind, 18 of index, 26 of generation, which begins at 1. So a
 /// token is odd, at least 2^21, and below 2^47.

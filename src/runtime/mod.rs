@@ -5,6 +5,7 @@ pub mod cork;
 pub mod dialler;
 pub mod event_loop;
 pub mod handle;
-pub mod process;
+pub mod lock;
+pub mod pool;
 pub mod service;
 pub mod wake;

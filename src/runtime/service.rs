@@ -10,12 +10,21 @@ use crate::conn::Conn;
 use crate::conn::end;
 use crate::net::socket::Socket;
 use crate::runtime::handle::Ref;
-use crate::runtime::process::{lock, try_lock};
-use crate::runtime::wake::{Deadline, Wake, poll_fd};
+use crate::runtime::lock::{lock, try_lock};
+use crate::runtime::wake::{Wake, poll_fd};
+use crate::sys::clock::Deadline;
+use crate::sys::fork::PerProcess;
 use crate::sys::thread;
 
 /// How long the thread stays when there is nothing to do: to start another costs more.
 pub const IDLE: Duration = Duration::from_millis(20);
+
+static SERVICE: PerProcess<Service> = PerProcess::new();
+
+/// This process's.
+pub fn service() -> &'static Service {
+    SERVICE.get()
+}
 
 #[derive(Default)]
 pub struct Service {

@@ -7,14 +7,15 @@ use std::cell::Cell;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use smallvec::SmallVec;
 
 use crate::error::{Error, Result};
-use crate::runtime::process::lock;
+use crate::runtime::lock::lock;
+use crate::sys::clock::Deadline;
 use crate::sys::descriptor::Event;
 
 /// How long to poll at a time where no event descriptor could be had (EMFILE), or poll is refused.
@@ -23,75 +24,6 @@ const BLIND: Duration = Duration::from_millis(10);
 /// The longest that a close waits for threads to leave what it has taken from them. They need
 /// microseconds, unless the host has stopped one, or has jumped out of a wait and left it there.
 const LEAVING: Duration = Duration::from_secs(10);
-
-/// How long a call may wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deadline {
-    Never,
-    /// Not at all: the call gives AGAIN instead.
-    Now,
-    At(Instant),
-}
-
-impl Deadline {
-    /// -1 waits, 0 does not, more is milliseconds from now.
-    pub fn after_ms(ms: i64) -> Deadline {
-        match ms {
-            0 => Deadline::Now,
-            ms if ms < 0 => Deadline::Never,
-            ms => Deadline::after(Duration::from_millis(ms as u64)),
-        }
-    }
-
-    pub fn after(time: Duration) -> Deadline {
-        Instant::now().checked_add(time).map_or(Deadline::Never, Deadline::At)
-    }
-
-    /// A call's `timeout_ms`, in which less than -1 is invalid.
-    pub fn from_timeout(ms: i32) -> Result<Deadline> {
-        if ms < -1 {
-            return Err(Error::invalid(format!("a timeout of {ms} ms (-1 waits, 0 does not)")));
-        }
-        Ok(Deadline::after_ms(ms.into()))
-    }
-
-    pub fn sooner(self, other: Deadline) -> Deadline {
-        match (self, other) {
-            (Deadline::Never, d) | (d, Deadline::Never) => d,
-            (Deadline::Now, _) | (_, Deadline::Now) => Deadline::Now,
-            (Deadline::At(a), Deadline::At(b)) => Deadline::At(a.min(b)),
-        }
-    }
-
-    /// The time left, or `None` where there is no limit.
-    pub fn left(self) -> Option<Duration> {
-        match self {
-            Deadline::Never => None,
-            Deadline::Now => Some(Duration::ZERO),
-            Deadline::At(time) => Some(time.saturating_duration_since(Instant::now())),
-        }
-    }
-
-    /// The same as system calls want it.
-    pub fn timespec(self) -> Option<Timespec> {
-        self.left().map(|left| Timespec {
-            tv_sec: left.as_secs() as _,
-            tv_nsec: left.subsec_nanos().into(),
-        })
-    }
-
-    pub fn passed(self) -> bool {
-        self.left() == Some(Duration::ZERO)
-    }
-
-    /// What a call says whose time has passed.
-    pub fn error(self) -> Error {
-        match self {
-            Deadline::Now => Error::Again,
-            _ => Error::Timeout,
-        }
-    }
-}
 
 thread_local! {
     static BEFORE_WAITING: Cell<Option<fn()>> = const { Cell::new(None) };

@@ -3,12 +3,12 @@
 
 use std::ops::{Deref, DerefMut};
 
-use crate::conn::send::BUFFER;
 use crate::frame::{self, PREFIX};
 use crate::net::socket::Socket;
-use crate::runtime::process::{Pool, process};
+use crate::runtime::pool;
+use crate::runtime::pool::{BUFFER, ROOM};
 use crate::sys::memory::Memory;
-use crate::sys::mmsg::{MESSAGES, SLOT};
+use crate::sys::mmsg::SLOT;
 
 /// A buffer for a trickle of frames, and one for a stream of them.
 pub const SMALL: usize = 4 << 10;
@@ -28,9 +28,6 @@ pub struct Sizes {
 const STREAM_SIZES: Sizes = Sizes { small: SMALL, large: LARGE, least: SMALL };
 const MESSAGE_SIZES: Sizes = Sizes { small: 2 * SLOT, large: ROOM, least: SLOT };
 
-/// Room for as many messages as one read gives.
-const ROOM: usize = MESSAGES * SLOT;
-
 /// The room that a loop has for reads of any socket.
 pub const LOOP_ROOM: usize = ROOM;
 
@@ -49,28 +46,9 @@ impl Sizes {
 #[derive(Default)]
 pub struct Room(Memory);
 
-/// The large ones that messages are read into. One is given back by each thread that reads, as a
-/// rule, and what was touched of it stays in use.
-pub type Rooms = Pool<Memory, 2>;
-
-impl Room {
-    fn of(bytes: usize) -> Room {
-        Room(match bytes {
-            LARGE => process().gather.take(),
-            ROOM => process().rooms.take().unwrap_or_else(|| Memory::of(ROOM)),
-            _ => Memory::of(bytes),
-        })
-    }
-}
-
 impl Drop for Room {
     fn drop(&mut self) {
-        let memory = std::mem::take(&mut self.0);
-        match memory.len() {
-            LARGE => process().gather.give_back(memory),
-            ROOM => process().rooms.give_back(memory),
-            _ => {}
-        }
+        pool::give_back(std::mem::take(&mut self.0));
     }
 }
 
@@ -110,7 +88,7 @@ impl Buffer {
     }
 
     pub fn with_capacity(capacity: usize, bytes: &[u8]) -> Buffer {
-        let mut memory = Room::of(capacity);
+        let mut memory = Room(pool::take(capacity));
         memory[..bytes.len()].copy_from_slice(bytes);
         Buffer { memory, end: bytes.len(), ..Buffer::default() }
     }

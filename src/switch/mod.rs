@@ -20,9 +20,9 @@ use crate::conn::{Conn, RxCounts};
 use crate::error::{Error, Result};
 use crate::frame::{self, PREFIX, Run, Walk};
 use crate::net::socket::Socket;
-use crate::runtime::event_loop::{ADDED, Interest, Loop, NOTHING, READABLE, WRITABLE};
+use crate::runtime::event_loop::{self, ADDED, Interest, Loop, NOTHING, READABLE, WRITABLE};
 use crate::runtime::handle::{Ref, Token};
-use crate::runtime::process::{Fair, process};
+use crate::runtime::lock::Fair;
 use crate::switch::table::{Mac, Table};
 use crate::sys::memory::Memory;
 
@@ -149,7 +149,7 @@ impl Default for Sorter {
 
 impl Switch {
     pub fn new(kind: Kind) -> Arc<Switch> {
-        let runner = process().loops.choose();
+        let runner = event_loop::loops().choose();
         let counts = Counts::default();
         let inside = Inside { runner, ports: Slab::new(), kind, counts };
         Arc::new(Switch { runner, inside: Fair::new(inside) })

@@ -16,7 +16,8 @@ use crate::error::{Error, Result};
 use crate::net::socket::Socket;
 use crate::runtime::event_loop::{ADDED, Loop, NOTHING, READABLE, Work};
 use crate::runtime::handle::Ref;
-use crate::runtime::process::{lock, process};
+use crate::runtime::lock::lock;
+use crate::runtime::service;
 use crate::rx::buffer::loop_room;
 use crate::switch::{Inside, Outlet, Switch};
 
@@ -152,7 +153,7 @@ fn leave_sending(conn: Ref<Conn>, runner: &Loop) {
     let tx = conn.slot.tx_of_own();
     let is_left = tx.has_backlog() || tx.is_lost();
     drop(tx);
-    if is_left && !process().service.watch(conn) {
+    if is_left && !service::service().watch(conn) {
         runner.rest(conn.token);
     }
 }
@@ -194,7 +195,7 @@ pub fn forward_turn(conn: Ref<Conn>, runner: &Loop, events: EventFlags, work: &m
 
 /// Leaves what waits for locks to the service thread.
 fn hand_over(conn: Ref<Conn>, runner: &Loop) {
-    match process().service.try_watch(conn) {
+    match service::service().try_watch(conn) {
         Some(true) => {}
         // For want of a thread it is done here.
         Some(false) if service_now(conn) => {}

@@ -1,6 +1,8 @@
 //! Linux, wrapped.
 
+pub mod clock;
 pub mod descriptor;
+pub mod fork;
 pub mod memory;
 pub mod mmsg;
 pub mod thread;

@@ -12,7 +12,7 @@ use crate::conn::send::{Tx, Wire};
 use crate::frame::{self, Walk};
 use crate::runtime::event_loop::Loop;
 use crate::runtime::handle::Token;
-use crate::runtime::process::lock;
+use crate::runtime::lock::lock;
 
 #[derive(Default)]
 pub struct Inbox {

@@ -23,7 +23,7 @@ use crate::net::messages::remote::{Name, Remote, Strangers};
 use crate::net::socket::{self, Got, Lost, MESSAGE, Read, Written, datagram_socket};
 use crate::net::socket_file::SocketFile;
 use crate::net::tap;
-use crate::runtime::process::lock;
+use crate::runtime::lock::lock;
 use crate::sys::mmsg::{
     self, FRONT, Inbox, MESSAGES, Message, Outbox, SEGMENTS, SLOT, Size, Wants,
 };

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::net::address::Address;
 use crate::net::socket::{datagram_socket, family_of};
 use crate::net::socket_file::identity;
-use crate::runtime::process::lock;
+use crate::runtime::lock::lock;
 use crate::sys::mmsg;
 
 /// The longest name of a socket here, a Unix one's.
