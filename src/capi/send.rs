@@ -1,9 +1,10 @@
 use std::ffi::{c_int, c_void};
 
 use super::{OK, on_conn, qnet_conn, slice};
-use crate::conn::send::{self, Bad, Packed, Scattered};
+use crate::conn::send;
 use crate::frame::{self, Walk};
 use crate::runtime::callback::qnet_frame;
+use crate::tx::frames::{Bad, Packed, Scattered};
 
 /// Sends one frame, whole or not at all.
 ///

@@ -9,11 +9,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 
+use crate::conn;
 use crate::conn::handler;
 use crate::conn::receive;
 use crate::conn::redial;
-use crate::conn::send;
-use crate::conn::{self, receive::Rx};
 use crate::conn::{ClosePhase, Conn, State};
 use crate::error::{Error, Result};
 use crate::frame::{MAX, PREFIX, Skimmer};
@@ -23,6 +22,7 @@ use crate::runtime::event_loop::REST;
 use crate::runtime::handle::Ref;
 use crate::runtime::service;
 use crate::runtime::wake::PollFds;
+use crate::rx::Rx;
 use crate::switch::port;
 use crate::sys::clock::Deadline;
 use crate::sys::memory::as_room;
@@ -160,7 +160,7 @@ pub fn end(conn: Ref<Conn>, state: &mut State, reason: Error) {
     redial::stop_dialling(conn, state);
     // What its loop has for it comes first.
     port::unplug(conn, state);
-    conn.slot.tx_of_own().end(reason);
+    conn.slot.sender.lock().end(reason);
     conn.slot.interrupt.store(true, std::sync::atomic::Ordering::Release);
     conn.slot.changed(state);
 }
@@ -184,7 +184,7 @@ pub fn end_as_found(conn: Ref<Conn>, state: &mut State, reason: Error) {
 
 /// A reset that a write met left nothing for reading but an end.
 fn with_reset(conn: Ref<Conn>, reason: Error) -> Error {
-    let reset = conn.slot.tx_of_own().reset();
+    let reset = conn.slot.sender.lock().reset();
     if reason == Error::Closed { reset.unwrap_or(reason) } else { reason }
 }
 
@@ -215,7 +215,7 @@ fn finish(conn: Ref<Conn>, state: &mut State, finish: Finish) {
 pub fn finish_turn(conn: Ref<Conn>, state: &mut State) -> Option<Turn> {
     let socket = state.socket().clone();
     let finish = state.finish.as_mut()?;
-    let mut tx = conn.slot.tx_of_own();
+    let mut tx = conn.slot.sender.lock();
     tx.write_backlog();
     let is_writing = tx.has_backlog();
     let is_draining = finish.drain(&socket, is_writing);
@@ -388,8 +388,8 @@ pub fn service_turn(conn: Ref<Conn>) -> Option<(std::sync::Arc<Socket>, PollFlag
             if let Some(again) = redial::look_for_loss(conn, &mut state) {
                 return Some((socket, PollFlags::empty(), again));
             }
-            let mut tx = conn.slot.tx_of_own();
-            let (events, until) = send::write_due(&mut tx)?;
+            let mut tx = conn.slot.sender.lock();
+            let (events, until) = tx.write_due()?;
             Some((socket, events, until))
         }
         _ => {

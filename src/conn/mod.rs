@@ -17,17 +17,14 @@ pub mod redial;
 pub mod send;
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use smallvec::SmallVec;
 
 use crate::conn::end::Finish;
-use crate::conn::receive::Rx;
 use crate::conn::redial::Redial;
-use crate::conn::send::Tx;
 use crate::error::{Error, Result};
-use crate::frame::Run;
 use crate::net::address::Target;
 use crate::net::dgram;
 use crate::net::dial;
@@ -37,12 +34,15 @@ use crate::net::socket_file::SocketFile;
 use crate::options::{self, Holder, Options};
 use crate::runtime::callback::{self, CloseCall, CloseHandler, Doing};
 use crate::runtime::handle::{NONE, Object, Ref, Table, Token};
-use crate::runtime::lock::{Fair, lock, try_lock};
+use crate::runtime::lock::Fair;
 use crate::runtime::service;
 use crate::runtime::wake::{Departure, Wake};
+use crate::rx::Rx;
+use crate::rx::counts::RxCounts;
 use crate::switch::port::Port;
 use crate::sys::fork::PerProcess;
-use crate::tx::inbox::{Inbox, TxGuard};
+use crate::tx::Tx;
+use crate::tx::sender::Sender;
 
 static CONNS: PerProcess<Table<Conn>> = PerProcess::new();
 
@@ -55,17 +55,13 @@ pub fn table() -> &'static Table<Conn> {
 #[derive(Default)]
 pub struct Conn {
     state: Fair<State>,
-    tx: Mutex<Tx>,
-    /// What a loop has for the sending part while somebody else holds that.
-    pub inbox: Inbox,
+    pub sender: Sender,
     /// Where it is plugged in, for the loop, which does not wait for the state. Changed under that.
     pub place: Mutex<Option<Port>>,
     pub rx_counts: RxCounts,
     /// Tells the delivering thread to look at the state again before its next frame. Acquire and
     /// Release, and what it stands for is read under the state's lock.
     pub interrupt: AtomicBool,
-    /// Whether sends are held back for others to join them: a hint, Relaxed.
-    pub coalesces: AtomicBool,
     /// How many bytes of the delivery under way have been handed over. Written by the delivering
     /// thread alone; read by others when that has told, under the state's lock, that it is done.
     pub delivered: AtomicUsize,
@@ -155,56 +151,6 @@ impl Living {
 impl Drop for Living {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Counts of receiving. One writer at a time: who holds the state's lock, or that of the switch that it
-/// is plugged into, or the delivering thread.
-#[derive(Default)]
-pub struct RxCounts {
-    pub frames: Counter,
-    pub bytes: Counter,
-    pub runts: Counter,
-    pub reads: Counter,
-    pub foreign: Counter,
-}
-
-#[derive(Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    #[inline]
-    pub fn add(&self, n: u64) {
-        self.0.store(self.get() + n, Ordering::Relaxed);
-    }
-
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn clear(&self) {
-        self.0.store(0, Ordering::Relaxed);
-    }
-}
-
-impl RxCounts {
-    fn clear(&self) {
-        for counter in [&self.frames, &self.bytes, &self.runts, &self.reads, &self.foreign] {
-            counter.clear();
-        }
-    }
-
-    /// Many at once.
-    pub fn run(&self, run: &Run) {
-        self.frames.add(run.frames as u64);
-        self.bytes.add(run.bytes as u64);
-        self.runts.add(run.runts as u64);
-    }
-
-    #[inline]
-    pub fn frame(&self, len: usize) {
-        self.frames.add(1);
-        self.bytes.add(len as u64);
     }
 }
 
@@ -321,21 +267,6 @@ impl Conn {
         self.state.try_lock()
     }
 
-    /// The sending part, for who holds the state of the same connection.
-    pub fn tx_of_own(&self) -> TxGuard<'_> {
-        TxGuard::of(lock(&self.tx), &self.inbox)
-    }
-
-    /// The same for a loop, if nobody holds it.
-    pub fn try_tx(&self) -> Option<MutexGuard<'_, Tx>> {
-        try_lock(&self.tx)
-    }
-
-    /// Keeps the hint in step with the options that sending was given.
-    fn hint(&self, options: &Options) {
-        self.coalesces.store(!options.tx_time().is_zero(), Ordering::Relaxed);
-    }
-
     /// Tells all who wait on the connection to look again. The state's lock is held.
     pub fn changed(&self, state: &State) {
         if let Some(socket) = &state.socket {
@@ -370,12 +301,6 @@ impl Ref<Conn> {
     pub fn state(self) -> Result<MutexGuard<'static, State>> {
         let state = self.slot.state.lock();
         if state.is_of(self.token) { Ok(state) } else { Err(Error::Handle) }
-    }
-
-    /// The sending part, if the handle is live.
-    pub fn tx(self) -> Result<TxGuard<'static>> {
-        let tx = self.slot.tx_of_own();
-        if tx.token == self.token { Ok(tx) } else { Err(Error::Handle) }
     }
 }
 
@@ -450,7 +375,7 @@ pub fn discard(conn: Ref<Conn>) {
 /// The same, for who waits until all of it is closed.
 pub fn release(conn: Ref<Conn>) -> Released {
     let mut state = conn.slot.state.lock();
-    let mut tx = conn.slot.tx_of_own();
+    let mut tx = conn.slot.sender.lock();
     state.open = false;
     conn.slot.changed(&state);
     *tx = Tx::default();
@@ -469,10 +394,10 @@ pub fn open(socket: Socket, options: Options, living: Option<Living>) -> Result<
 fn open_in(conn: Ref<Conn>, socket: Socket, options: Options, living: Option<Living>) -> Ref<Conn> {
     let socket = Arc::new(socket);
     let mut state = conn.slot.state.lock();
-    let mut tx = conn.slot.tx_of_own();
+    let mut tx = conn.slot.sender.lock();
     conn.slot.rx_counts.clear();
-    *tx = Tx::new(conn.token, socket.clone(), &options);
-    conn.slot.hint(&options);
+    *tx = Tx::new(conn.token, socket.clone(), &options, look_after_loss);
+    conn.slot.sender.hint(&options);
     state.token = conn.token;
     state.open = true;
     state.socket = Some(socket);
@@ -480,6 +405,13 @@ fn open_in(conn: Ref<Conn>, socket: Socket, options: Options, living: Option<Liv
     state.living = living;
     state.hwaddr = random_hwaddr();
     conn
+}
+
+/// A write has met the end of a connection that nobody may be reading: the service thread looks.
+fn look_after_loss(token: Token) {
+    if let Ok(conn) = table().get(token) {
+        service::service().watch(conn);
+    }
 }
 
 /// Locally administered and unicast: the second lowest bit of the first byte set, the lowest not.
@@ -581,7 +513,11 @@ pub fn stats(conn: Ref<Conn>) -> Result<qnet_stats> {
         ..qnet_stats::default()
     };
     drop(turn);
-    conn.slot.tx_of_own().add_to(&mut stats);
+    let tx = conn.slot.sender.lock().counts();
+    stats.tx_frames = tx.frames;
+    stats.tx_bytes = tx.bytes;
+    stats.tx_dropped = tx.dropped;
+    stats.tx_writes = tx.writes;
     Ok(stats)
 }
 
@@ -600,11 +536,7 @@ pub fn set(conn: Ref<Conn>, option: i32, value: i64) -> Result<()> {
             remote.expect("it has the option").set_relearning(value != 0);
         }
         _ => {
-            let mut tx = conn.slot.tx_of_own();
-            tx.configure(&changed);
-            conn.slot.inbox.fit(tx.fit());
-            drop(tx);
-            conn.slot.hint(&changed);
+            conn.slot.sender.configure(&changed);
         }
     }
     state.options = changed;

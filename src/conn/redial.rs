@@ -17,7 +17,6 @@ use rustix::io::Errno;
 use crate::conn::carrier::Carrier;
 use crate::conn::end;
 use crate::conn::receive;
-use crate::conn::send::Tx;
 use crate::conn::{self, Conn, State};
 use crate::error::{Error, Result};
 use crate::net::address::{Address, Target};
@@ -29,6 +28,7 @@ use crate::runtime::event_loop::REST;
 use crate::runtime::handle::{NONE, Ref};
 use crate::sys::clock::Deadline;
 use crate::sys::descriptor::{Poller, above_standard};
+use crate::tx::Tx;
 
 /// How long one attempt may take, unless the caller has said so.
 const ATTEMPT: Duration = Duration::from_secs(10);
@@ -235,7 +235,7 @@ fn begin_down(
     let mut state = conn.slot.state_of_own();
     dialler::dialler().watch(conn.token, &poller)?;
     let absent = state.socket().clone();
-    conn.slot.tx_of_own().go_down(absent.clone());
+    conn.slot.sender.lock().go_down(absent.clone());
     redial.reserve = Some(Reserve { absent, poller });
     redial.down = Some(Down { reason: as_end(reason), since: Instant::now() });
     redial.next = Next::Dial;
@@ -295,7 +295,7 @@ fn exchange_socket(
     socket: Arc<Socket>,
     exchange: fn(&mut Tx, Arc<Socket>),
 ) {
-    let in_tx = || exchange(&mut conn.slot.tx_of_own(), socket.clone());
+    let in_tx = || exchange(&mut conn.slot.sender.lock(), socket.clone());
     match &state.port {
         Some(port) => port.exchange_socket(conn, &socket, in_tx),
         None => in_tx(),
@@ -308,7 +308,7 @@ fn exchange_socket(
 /// reads it goes down by this, unless frames wait. Returns when to look again, if so.
 pub fn look_for_loss(conn: Ref<Conn>, state: &mut State) -> Option<Deadline> {
     let is_down = state.redial.as_ref().is_some_and(|redial| redial.down.is_some());
-    if !state.redials() || is_down || !conn.slot.tx_of_own().is_lost() {
+    if !state.redials() || is_down || !conn.slot.sender.lock().is_lost() {
         return None;
     }
     if state.delivering {

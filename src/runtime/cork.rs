@@ -7,9 +7,8 @@
 
 use std::cell::Cell;
 
-use crate::conn::Conn;
 use crate::conn::send;
-use crate::runtime::handle::{Ref, Token};
+use crate::runtime::handle::{NONE, Token};
 use crate::runtime::wake;
 use crate::sys::fork::Stamp;
 
@@ -24,7 +23,7 @@ pub struct Cork {
     process: Cell<Option<Stamp>>,
     /// Connections that this thread has held something for, and how many they are. Others may have
     /// written it.
-    conns: [Cell<Option<Ref<Conn>>>; MOST],
+    conns: [Cell<Token>; MOST],
     count: Cell<usize>,
 }
 
@@ -33,7 +32,7 @@ thread_local! {
         Cork {
             is_open: Cell::new(false),
             process: Cell::new(None),
-            conns: [const { Cell::new(None) }; MOST],
+            conns: [const { Cell::new(NONE) }; MOST],
             count: Cell::new(0),
         }
     };
@@ -63,24 +62,23 @@ impl Cork {
         self.is_open.get() && self.is_of_this_process()
     }
 
-    /// The connection of that token, if this thread holds something back for it, as far as it knows.
+    /// Whether this thread holds something back for that connection, as far as it knows.
     #[inline]
-    pub fn find(&self, token: Token) -> Option<Ref<Conn>> {
-        let listed = self.conns.iter().take(self.count.get());
-        let conn = listed.flat_map(Cell::get).find(|conn| conn.token == token);
-        conn.filter(|_| self.is_of_this_process())
+    pub fn find(&self, token: Token) -> bool {
+        let mut listed = self.conns.iter().take(self.count.get());
+        listed.any(|conn| conn.get() == token) && self.is_of_this_process()
     }
 
     /// Remembers that it does. Returns whether there is room to.
-    pub fn list(&self, conn: Ref<Conn>) -> bool {
-        if self.find(conn.token).is_some() {
+    pub fn list(&self, conn: Token) -> bool {
+        if self.find(conn) {
             return true;
         }
         let count = self.count.get();
         let Some(place) = self.conns.get(count) else {
             return false;
         };
-        place.set(Some(conn));
+        place.set(conn);
         self.count.set(count + 1);
         wake::before_waiting(Some(release));
         true
@@ -102,7 +100,11 @@ pub fn release() {
         wake::before_waiting(None);
         if cork.is_of_this_process() {
             // What is written here waits for nothing, so that nobody comes back to the list meanwhile.
-            cork.conns[..count].iter().filter_map(Cell::get).for_each(send::uncork);
+            for conn in &cork.conns[..count] {
+                if let Ok(conn) = crate::conn::table().get(conn.get()) {
+                    send::uncork(conn);
+                }
+            }
         }
     });
 }

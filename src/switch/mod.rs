@@ -14,17 +14,18 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use crate::conn::receive::Rx;
-use crate::conn::send::Tx;
-use crate::conn::{Conn, RxCounts};
+use crate::conn::Conn;
 use crate::error::{Error, Result};
 use crate::frame::{self, PREFIX, Run, Walk};
 use crate::net::socket::Socket;
 use crate::runtime::event_loop::{self, ADDED, Interest, Loop, NOTHING, READABLE, WRITABLE};
 use crate::runtime::handle::{Ref, Token};
 use crate::runtime::lock::Fair;
+use crate::rx::Rx;
+use crate::rx::counts::RxCounts;
 use crate::switch::table::{Mac, Table};
 use crate::sys::memory::Memory;
+use crate::tx::Tx;
 
 /// A frame's destination and source: what decides where it goes.
 type Addresses = [u8; 12];
@@ -460,7 +461,7 @@ impl Outlet {
 
     /// The sending part, with what was left for it taken over, if nobody else holds it.
     fn tx(&mut self) -> Option<MutexGuard<'static, Tx>> {
-        let tx = self.conn.slot.try_tx();
+        let tx = self.conn.slot.sender.try_lock();
         self.have_turn(tx)
     }
 
@@ -471,12 +472,12 @@ impl Outlet {
     ) -> Option<MutexGuard<'static, Tx>> {
         let slot = self.conn.slot;
         let tx = tx.or_else(|| {
-            slot.inbox.want();
-            slot.try_tx()
+            slot.sender.inbox.want();
+            slot.sender.try_lock()
         });
         self.is_held = tx.is_none();
         tx.map(|mut tx| {
-            slot.inbox.empty_into(&mut tx);
+            slot.sender.inbox.empty_into(&mut tx);
             tx
         })
     }
@@ -509,7 +510,7 @@ impl Outlet {
     /// Lets the sending part go, and waits for what it needs to go on: for nothing where all is
     /// written.
     fn wait_for_room(&mut self, runner: &Loop, tx: MutexGuard<'static, Tx>, is_waiting: bool) {
-        self.conn.slot.inbox.tell_unwritten(tx.queued());
+        self.conn.slot.sender.inbox.tell_unwritten(tx.queued());
         self.is_short = tx.is_short();
         if is_waiting && tx.waits_for_time() {
             // What finds no room for long is lost, and nothing else may happen until then.
@@ -531,11 +532,12 @@ impl Outlet {
         limit: usize,
     ) -> usize {
         let (slot, pieces) = (self.conn.slot, pieces.into_iter());
-        let tx = slot.try_tx();
+        let tx = slot.sender.try_lock();
         let is_left = tx.is_none();
         let mut dropped = 0;
         if is_left {
-            let leave = |piece: Piece| slot.inbox.leave(&bytes[piece.start..piece.end], limit);
+            let leave =
+                |piece: Piece| slot.sender.inbox.leave(&bytes[piece.start..piece.end], limit);
             dropped = pieces.clone().map(leave).sum();
         }
         if let Some(mut tx) = self.have_turn(tx) {

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use rustix::event::epoll::EventFlags;
 
+use crate::conn;
 use crate::conn::end;
 use crate::conn::handler;
-use crate::conn::{self, receive::Rx};
 use crate::conn::{Conn, State};
 use crate::error::{Error, Result};
 use crate::net::socket::Socket;
@@ -18,6 +18,7 @@ use crate::runtime::event_loop::{ADDED, Loop, NOTHING, READABLE, Work};
 use crate::runtime::handle::Ref;
 use crate::runtime::lock::lock;
 use crate::runtime::service;
+use crate::rx::Rx;
 use crate::rx::buffer::loop_room;
 use crate::switch::{Inside, Outlet, Switch};
 
@@ -79,9 +80,9 @@ impl Port {
 pub fn plug(conn: Ref<Conn>, state: &mut State, switch: &Arc<Switch>) -> Result<()> {
     let runner = switch.runner;
     runner.join()?;
-    conn.slot.tx_of_own().plug(runner);
+    conn.slot.sender.lock().plug(runner);
     let port = add_to(conn, switch, state.socket()).inspect_err(|_| {
-        conn.slot.tx_of_own().unplug();
+        conn.slot.sender.lock().unplug();
         runner.leave();
     })?;
     state.rx.end_loans();
@@ -137,7 +138,7 @@ pub fn unplug(conn: Ref<Conn>, state: &mut State) {
     if let Some(other) = other {
         runner.look(other.token);
     }
-    conn.slot.tx_of_own().unplug();
+    conn.slot.sender.lock().unplug();
     leave_sending(conn, runner);
     if state.ended.is_some() {
         handler::have_close_handler_run(conn, state, runner);
@@ -150,7 +151,7 @@ pub fn unplug(conn: Ref<Conn>, state: &mut State) {
 /// Leaves what is unwritten to the service thread, and an end that a write has met and the loop has
 /// not read. Where there can be none now, `runner` tries again.
 fn leave_sending(conn: Ref<Conn>, runner: &Loop) {
-    let tx = conn.slot.tx_of_own();
+    let tx = conn.slot.sender.lock();
     let is_left = tx.has_backlog() || tx.is_lost();
     drop(tx);
     if is_left && !service::service().watch(conn) {
@@ -224,7 +225,7 @@ fn service_now(conn: Ref<Conn>) -> bool {
 /// Whether a thread is lacking for its close handler, or may be for what is unwritten. Only of one
 /// that is not plugged in the sending part is tried: its loop counts on who holds that to tell.
 fn has_work_left(conn: Ref<Conn>, state: &State) -> bool {
-    let may_have_backlog = || conn.slot.try_tx().is_none_or(|tx| tx.has_backlog());
+    let may_have_backlog = || conn.slot.sender.try_lock().is_none_or(|tx| tx.has_backlog());
     state.lacks_thread() || state.port.is_none() && may_have_backlog()
 }
 
@@ -289,7 +290,7 @@ pub fn end_if_over(conn: Ref<Conn>, state: &mut State) {
     let end = inside.outlet(port.id).end();
     drop(inside);
     if is_cut {
-        let mut tx = conn.slot.tx_of_own();
+        let mut tx = conn.slot.sender.lock();
         tx.empty_inbox();
         let is_written = tx.write_backlog();
         drop(tx);

@@ -4,15 +4,13 @@
 //! its frames here, and marks that it did. Who holds the lock takes them over when letting it go, and
 //! gives the port a turn. So nothing is lost, and the loop's frames stay in order.
 
-use std::ops::{Deref, DerefMut};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::sync::{Mutex, MutexGuard};
 
-use crate::conn::send::{Tx, Wire};
 use crate::frame::{self, Walk};
-use crate::runtime::event_loop::Loop;
-use crate::runtime::handle::Token;
 use crate::runtime::lock::lock;
+use crate::tx::Tx;
+use crate::tx::frames::Wire;
 
 #[derive(Default)]
 pub struct Inbox {
@@ -89,7 +87,7 @@ impl Inbox {
         fence(Ordering::SeqCst);
     }
 
-    fn is_wanted(&self) -> bool {
+    pub fn is_wanted(&self) -> bool {
         self.is_wanted.load(Ordering::Relaxed)
     }
 
@@ -109,86 +107,5 @@ impl Inbox {
             tx.pass(&bytes, frames, usize::MAX);
         }
         true
-    }
-}
-
-/// The sending part, locked by anybody but a loop.
-pub struct TxGuard<'a> {
-    tx: MutexGuard<'a, Tx>,
-    /// Dropped next, when the lock is free.
-    after: After<'a>,
-}
-
-impl<'a> TxGuard<'a> {
-    pub fn of(tx: MutexGuard<'a, Tx>, inbox: &'a Inbox) -> TxGuard<'a> {
-        TxGuard { tx, after: After { inbox, port: None, is_due: false } }
-    }
-
-    /// Takes over what the loop has left.
-    pub fn empty_inbox(&mut self) {
-        self.after.is_due |= self.after.inbox.empty_into(&mut self.tx);
-    }
-
-    /// From now on a loop sends, too.
-    pub fn plug(&mut self, runner: &'static Loop) {
-        self.tx.runner = Some(runner);
-        self.after.inbox.fit(self.tx.fit());
-        self.after.inbox.tell_unwritten(self.tx.queued());
-    }
-
-    /// The loop does not send any more, and what it has left is taken over.
-    pub fn unplug(&mut self) {
-        self.after.inbox.empty_into(&mut self.tx);
-        self.tx.runner = None;
-    }
-}
-
-impl Deref for TxGuard<'_> {
-    type Target = Tx;
-
-    #[inline]
-    fn deref(&self) -> &Tx {
-        &self.tx
-    }
-}
-
-impl DerefMut for TxGuard<'_> {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut Tx {
-        &mut self.tx
-    }
-}
-
-impl Drop for TxGuard<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(runner) = self.tx.runner {
-            self.empty_inbox();
-            self.after.inbox.tell_unwritten(self.tx.queued());
-            self.after.port = Some((runner, self.tx.token));
-        }
-    }
-}
-
-/// What follows when the lock is free again.
-struct After<'a> {
-    inbox: &'a Inbox,
-    /// The loop, and whose turn it is, where the connection is plugged in.
-    port: Option<(&'static Loop, Token)>,
-    /// Whether the loop has wanted something that was done under the lock.
-    is_due: bool,
-}
-
-impl Drop for After<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some((runner, token)) = self.port {
-            fence(Ordering::SeqCst);
-            // What came since the inbox was emptied is the loop's: emptying it here again and again
-            // might keep a caller for ever.
-            if self.is_due || self.inbox.is_wanted() {
-                runner.look(token);
-            }
-        }
     }
 }
