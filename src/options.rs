@@ -56,8 +56,8 @@ pub enum qnet_option {
     /// For listeners: how many accepted connections may exist that have not been closed with
     /// qnet_close(). Further peers are disconnected at once. The default is 1024.
     QNET_OPT_MAX_CONNS = 11,
-    /// 0: functions that otherwise wait for a running handler of this connection
-    /// (qnet_set_handler(), qnet_close() and the like) return without waiting. The default is 1.
+    /// 0: qnet_set_handler(), qnet_close() and other functions do not wait for running handlers of
+    /// this connection. The default is 1: they do, outside handlers.
     QNET_OPT_WAIT = 12,
     /// For listeners that created a socket file: the permissions of the file. The default is 0600
     /// (octal).

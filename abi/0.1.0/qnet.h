@@ -128,8 +128,8 @@ typedef enum qnet_option {
      */
     QNET_OPT_MAX_CONNS = 11,
     /**
-     * 0: functions that otherwise wait for a running handler of this connection
-     * (qnet_set_handler(), qnet_close() and the like) return without waiting. The default is 1.
+     * 0: qnet_set_handler(), qnet_close() and other functions do not wait for running handlers of
+     * this connection. The default is 1: they do, outside handlers.
      */
     QNET_OPT_WAIT = 12,
     /**
@@ -1275,8 +1275,8 @@ int qnet_last_errno(void);
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (a equals b, or frames would circulate),
  *         QNET_ERR_BUSY (one has a handler, or is attached or linked), QNET_ERR_CLOSED,
  *         QNET_ERR_PROTOCOL or QNET_ERR_OS (one has ended; QNET_ERR_OS also if no thread can be
- *         started or no descriptor is left for it, EMFILE), QNET_ERR_INTERNAL. On failure nothing
- *         has changed.
+ *         started or no descriptor is left for it, EMFILE), QNET_ERR_INTERNAL. On failure neither
+ *         is linked.
  *
  * Blocks: no.
  * Calls back: no.

@@ -29,8 +29,8 @@ use crate::process::process;
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (a equals b, or frames would circulate),
 ///         QNET_ERR_BUSY (one has a handler, or is attached or linked), QNET_ERR_CLOSED,
 ///         QNET_ERR_PROTOCOL or QNET_ERR_OS (one has ended; QNET_ERR_OS also if no thread can be
-///         started or no descriptor is left for it, EMFILE), QNET_ERR_INTERNAL. On failure nothing
-///         has changed.
+///         started or no descriptor is left for it, EMFILE), QNET_ERR_INTERNAL. On failure neither
+///         is linked.
 ///
 /// Blocks: no.
 /// Calls back: no.
