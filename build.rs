@@ -83,16 +83,26 @@ const BEGIN: &str = "\
  *
  * Generated from the library's sources; do not edit.
  *
- * Functions return zero or more for success and one of qnet_error for failure, unless said
- * otherwise. Any of them may be called from any thread at any time, signal handlers excepted, and
- * none raises SIGPIPE. Handles are tokens: a stale one gives QNET_ERR_HANDLE and never a crash.
+ * Unless a comment says otherwise, a function returns zero or a positive number for success and a
+ * negative code of qnet_error for failure. Every function may be called from any thread at any time,
+ * except from a signal handler. None raises SIGPIPE. Handles are tokens, not addresses: a stale one
+ * gives QNET_ERR_HANDLE and never crashes.
  *
- * The last lines of each function's comment say, in words to look for, whether it may block
- * (\"Blocks: yes\" or \"Blocks: no\": wait for a peer, for a time or for another thread's handler;
- * a lock that is held for a system call is no wait) and whether it may call back (\"Calls back:
- * yes\" or \"Calls back: no\": run one of the program's handlers on the calling thread before it
- * returns; it then takes as long as that). A binding lets go of its runtime's lock around what
- * blocks or calls back.
+ * A connection is received from in one way at a time: by a handler, which the library calls with
+ * each frame (qnet_set_handler()); by calls of the program (qnet_recv() and the like); or by a hub or
+ * a link, which forwards the frames to other connections (qnet_hub_attach(), qnet_link()). Until one
+ * of these begins, nothing is read, and frames wait in the socket.
+ *
+ * A frame is \"taken\" when a call that sends has accepted it. The library then writes it without
+ * further calls. It is lost only if the connection ends or is down, or if nobody receives a datagram,
+ * and then it is counted (qnet_stats.tx_dropped).
+ *
+ * Each function's comment ends with two lines that a script can search for:
+ *   \"Blocks: yes\" or \"Blocks: no\" says whether the call may wait for a peer, for time to pass or
+ *   for a handler on another thread. A lock that is held during a system call does not count.
+ *   \"Calls back: yes\" or \"Calls back: no\" says whether the call may run one of the program's
+ *   handlers on the calling thread before it returns. It then takes as long as that handler.
+ * A language binding should release its interpreter's lock around calls that block or call back.
  */
 
 #ifndef QNET_H
@@ -116,8 +126,8 @@ fn version() -> String {
     format!(
         "\
 /**
- * The version of this header, for #if. QNET_VERSION orders versions: it is 10000 times the major
- * version, 100 times the minor one, and the patch: 10203 is 1.2.3.
+ * The version of this header, for use in #if. QNET_VERSION is a single number that can be compared:
+ * 10000 * major + 100 * minor + patch, so that 10203 is version 1.2.3.
  */
 #define QNET_VERSION_MAJOR {major}
 #define QNET_VERSION_MINOR {minor}

@@ -1,5 +1,5 @@
 /*
- * address.h - an address in one argument, for programs that take several, and what is opened there.
+ * address.h - parses an address given as one argument, and opens connections and listeners there.
  */
 #ifndef ADDRESS_H
 #define ADDRESS_H
@@ -12,31 +12,32 @@
 #include "qnet.h"
 
 #define ADDRESS_USAGE                                                                               \
-    "An ADDRESS is unix:PATH, unixpacket:PATH or tcp:HOST:PORT, where port 0 is chosen by the\n"    \
-    "system, and told. Or of datagrams, one a frame, which come to LOCAL and go to REMOTE:\n"       \
-    "unixgram:LOCAL,REMOTE or udp:LOCAL,REMOTE. Without a REMOTE it is whoever has sent last.\n"
+    "An ADDRESS is unix:PATH, unixpacket:PATH or tcp:HOST:PORT; for port 0 the system chooses a\n"  \
+    "port, which is printed. For datagrams with one frame each, received at LOCAL and sent to\n"    \
+    "REMOTE, it is unixgram:LOCAL,REMOTE or udp:LOCAL,REMOTE. Without REMOTE, datagrams are sent\n" \
+    "to the latest sender.\n"
 
 enum how { LISTEN, DIAL, DATAGRAMS };
 
 struct address {
-    const char *argument; /* all of it */
+    const char *argument; /* the whole argument */
     enum how how;
     char network[12];
-    char local[256];    /* of datagrams; otherwise the whole address */
-    const char *remote; /* of datagrams; NULL: whoever has sent last */
+    char local[256];    /* the local address of datagrams; otherwise the only address */
+    const char *remote; /* of datagrams; NULL for the latest sender */
 };
 
-/* The program's own: says what is wrong; returns the exit status for it. */
+/* Defined by each program: prints what is wrong. Returns the exit status. */
 static int complain(const char *what, int status);
 
-/* The reason of a failure in full, where there is such a text. */
+/* The reason for a failure, in full if there is such a text. */
 static inline const char *why(int code)
 {
     return code == QNET_ERR_TIMEOUT || code == QNET_ERR_INTERRUPTED ? qnet_strerror(code)
                                                                     : qnet_last_error();
 }
 
-/* Says what is wrong with an argument; returns the exit status for it. */
+/* Prints what is wrong with an argument. Returns the exit status. */
 static inline int complain_of(const char *argument, const char *what, int status)
 {
     char line[400];
@@ -50,8 +51,8 @@ static inline int failed(int code)
     return complain(why(code), code == QNET_ERR_INVALID ? 2 : 1);
 }
 
-/* Copies what is before a character; returns what is behind it, or NULL if it is not there or that
- * is too long. */
+/* Copies what is before a character. Returns what is behind it, or NULL if there is no such
+ * character or there is too much before it. */
 static inline const char *copy_until(const char *text, char end, char *out, size_t cap)
 {
     const char *found = strchr(text, end);
@@ -64,7 +65,7 @@ static inline const char *copy_until(const char *text, char end, char *out, size
     return found + 1;
 }
 
-/* Reads [listen=|dial=]ADDRESS; without either it is as `how` says. Returns 0, or the exit status. */
+/* Reads [listen=|dial=]ADDRESS; without either it is opened as `how`. Returns 0, or the exit status. */
 static inline int parse_address(const char *argument, enum how how, struct address *out)
 {
     const char *rest = argument;
@@ -84,7 +85,7 @@ static inline int parse_address(const char *argument, enum how how, struct addre
         return complain_of(argument, "an address is NETWORK:WHERE, as in unix:PATH (see --help)", 2);
     if (strcmp(out->network, "unixgram") == 0 || strcmp(out->network, "udp") == 0) {
         if (argument[0] != 'u')
-            return complain_of(argument, "datagrams are neither listened for nor dialled", 2);
+            return complain_of(argument, "listen= and dial= do not apply to datagrams", 2);
         out->how = DATAGRAMS;
         out->remote = copy_until(rest, ',', out->local, sizeof out->local);
         if (out->remote != NULL)
@@ -107,10 +108,10 @@ static inline int parse_mode(const char *text, int *mode)
     return 0;
 }
 
-/* Listens, with such a mode of the socket's file, and tells where. Returns 0, or the exit status. */
+/* Listens, with that mode for a socket file, and prints where. Returns 0, or the exit status. */
 static inline int listen_at(const struct address *address, int mode, qnet_listener **out)
 {
-    char where[256]; /* the address with the port that the system chose, if that was 0 */
+    char where[256]; /* with the port that the system chose, if the port was 0 */
     int code = qnet_listen(address->network, address->local, out);
 
     if (code != QNET_OK)
@@ -126,7 +127,7 @@ static inline int listen_at(const struct address *address, int mode, qnet_listen
     return 0;
 }
 
-/* Opens a connection of datagrams, with such a mode of its file. Returns 0, or the exit status. */
+/* Opens a datagram connection, with that mode for its file. Returns 0, or the exit status. */
 static inline int open_datagrams(const struct address *address, int mode, qnet_conn **out)
 {
     int code = qnet_dgram(address->network, address->local, address->remote, out);
@@ -149,25 +150,25 @@ static inline int dial(const struct address *address, qnet_conn **out)
     return code == QNET_OK ? 0 : failed(code);
 }
 
-/* Called when a connection of dial_again() has lost its peer, and when that is there again. */
+/* Called when a connection of dial_again() has gone down, and when it is up again. */
 static void on_state(void *argument, int up)
 {
     (void)complain_of(argument, up ? "up" : "down", 0);
 }
 
-/* Dials again, for ever, whenever nobody is there. Returns 0, or the exit status. */
+/* Dials, and dials again whenever the peer is gone. Returns 0, or the exit status. */
 static inline int dial_again(const struct address *address, qnet_conn **out)
 {
     static const int64_t options[] = {
-        QNET_OPT_DIAL_TIMEOUT_MS, 3000, /* of each attempt */
-        QNET_OPT_RECONNECT_MS, 1000,    /* after each */
+        QNET_OPT_DIAL_TIMEOUT_MS, 3000, /* for each attempt */
+        QNET_OPT_RECONNECT_MS, 1000,    /* between attempts */
     };
     int code = qnet_dial_with(address->network, address->local, options, 1, out);
 
     if (code == QNET_OK) {
         code = qnet_set(*out, options[2], options[3]);
     } else if (code != QNET_ERR_INVALID && code != QNET_ERR_INTERRUPTED) {
-        (void)complain(why(code), 1); /* once, with the reason; from now on by on_state() alone */
+        (void)complain(why(code), 1); /* this once with the reason; later only on_state() reports */
         code = qnet_dial_with(address->network, address->local, options, 2, out);
     }
     if (code == QNET_OK)

@@ -1,6 +1,6 @@
 /*
- * link.c - a cable between two sockets: what comes out of one goes into the
- * other. When one side ends, it is linked again as soon as both are there.
+ * link.c - connects two sockets like a cable: frames from one go to the other.
+ * When one side has ended, they are linked again as soon as both are there.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -14,19 +14,19 @@
 
 static const char usage[] =
     "usage: link [--once] [--mode MODE] ADDRESS|listen=ADDRESS ADDRESS|listen=ADDRESS\n\n"
-    "Connects to both, or waits for one to connect (listen=), and cables them together, until\n"
-    "Ctrl-C or SIGTERM. When one side has left, it is waited for, and they are cabled together\n"
-    "again; with --once that is the end, and so is one that is not there.\n\n" ADDRESS_USAGE
-    "\nSocket files have the mode 0600, for nobody but the same user, unless --mode says 0660 or\n"
-    "another. It joins two QEMUs that were started with\n\n"
+    "Connects to each address, or waits for a peer to connect to it (listen=), and links the two\n"
+    "like a cable, until Ctrl-C or SIGTERM. When a side has left, link waits for it and links the\n"
+    "two again. With --once it exits then, and also if a side is not there.\n\n" ADDRESS_USAGE
+    "\nSocket files have mode 0600, which admits the same user only, unless --mode gives another,\n"
+    "such as 0660. This connects two QEMUs that were started with\n\n"
     "    -netdev stream,id=n0,server=on,addr.type=unix,addr.path=/tmp/a.sock     (QEMU 7.2+)\n"
     "    -netdev socket,id=n0,listen=127.0.0.1:7000                              (any QEMU)\n\n"
-    "and -device virtio-net-pci,netdev=n0,mac=52:54:00:00:00:01, each with a mac of its own:\n\n"
+    "and -device virtio-net-pci,netdev=n0,mac=52:54:00:00:00:01, each with its own mac:\n\n"
     "    link unix:/tmp/a.sock tcp:127.0.0.1:7000\n";
 
 struct side {
     struct address address;
-    qnet_listener *listener; /* with listen= alone */
+    qnet_listener *listener; /* only with listen= */
     qnet_conn *conn;
 };
 
@@ -39,7 +39,7 @@ static void on_signal(int number)
     stopping = 1;
 }
 
-/* Says what is wrong; returns the exit status for it. */
+/* Prints what is wrong. Returns the exit status. */
 static int complain(const char *what, int status)
 {
     fprintf(stderr, "link: %s\n", what);
@@ -51,13 +51,13 @@ static int accept_one(struct side *side)
 {
     int code = QNET_ERR_TIMEOUT;
 
-    /* Not -1: a signal between the test and the wait would go unnoticed. */
+    /* Not -1, because a signal between the test and the wait would go unnoticed. */
     while (!stopping && (code == QNET_ERR_TIMEOUT || code == QNET_ERR_INTERRUPTED))
         code = qnet_accept(side->listener, 1000, &side->conn);
     return stopping || code == QNET_OK ? 0 : failed(code);
 }
 
-/* Connects a side with its other end. Returns 0, or the exit status. */
+/* Opens the connection of a side. Returns 0, or the exit status. */
 static int open_side(struct side *side)
 {
     switch (side->address.how) {
@@ -80,7 +80,7 @@ static int wait_for(qnet_conn *conn)
     return stopping || code == QNET_OK ? 0 : failed(code);
 }
 
-/* Tells what came from a side and went to it, and how it ended. Returns 0, or the exit status. */
+/* Prints what came from a side and went to it, and how it ended. Returns 0, or the exit status. */
 static int print_stats(const struct side *side)
 {
     int reason = qnet_close_reason(side->conn);
@@ -96,25 +96,25 @@ static int print_stats(const struct side *side)
     return 0;
 }
 
-/* Cables the two together until the end of one. Returns 0, or the exit status. */
+/* Links the two until one of them ends. Returns 0, or the exit status. */
 static int cable(struct side *a, struct side *b)
 {
     int status, code = qnet_link(a->conn, b->conn);
 
     if (code == QNET_ERR_CLOSED || code == QNET_ERR_PROTOCOL)
-        return once ? failed(code) : 0; /* one has left already */
+        return once ? failed(code) : 0; /* one side has already left */
     if (code != QNET_OK)
         return failed(code);
     printf("linked %s and %s\n", a->address.argument, b->address.argument);
     status = wait_for(a->conn);
     if (status == 0)
-        status = wait_for(b->conn); /* ends with it, once all is written */
+        status = wait_for(b->conn); /* ends too, once everything is written */
     if (status == 0)
         status = print_stats(a);
     return status == 0 ? print_stats(b) : status;
 }
 
-/* Connects both, those that listen first, and cables them together. Returns 0, or the exit status. */
+/* Opens both sides, those that listen first, and links them. Returns 0, or the exit status. */
 static int run_once(struct side *sides)
 {
     int first = sides[1].address.how == LISTEN;
@@ -125,7 +125,7 @@ static int run_once(struct side *sides)
     if (status == 0 && !stopping)
         status = cable(&sides[0], &sides[1]);
     for (i = 0; i < 2; i++) {
-        (void)qnet_close(sides[i].conn); /* NULL, where there is none: does nothing */
+        (void)qnet_close(sides[i].conn); /* does nothing if it is NULL */
         sides[i].conn = NULL;
     }
     return status;

@@ -1,9 +1,9 @@
 /*
- * packet.h - what the examples know of Ethernet, ARP, IPv4 and ICMP.
+ * packet.h - the little Ethernet, ARP, IPv4 and ICMP that the examples need.
  *
  * Every field is made of bytes: the structs have neither padding nor
  * alignment and may lie anywhere in a frame. The read_ functions trust
- * nothing: they succeed only when every byte they hand out was received.
+ * nothing: they succeed only if every byte that they return was received.
  */
 #ifndef PACKET_H
 #define PACKET_H
@@ -55,7 +55,7 @@ static inline void put16(uint8_t field[2], unsigned value)
     field[1] = (uint8_t)value;
 }
 
-/* The Internet checksum (RFC 1071); 0 for bytes that contain their own, if it is right. */
+/* The Internet checksum (RFC 1071); 0 for bytes that contain a correct checksum. */
 static inline unsigned checksum(const void *bytes, size_t len)
 {
     const uint8_t *at = bytes;
@@ -79,7 +79,7 @@ static inline void write_ethernet(struct ethernet_header *out, const uint8_t des
     put16(out->type, type);
 }
 
-/* A request is for everybody: its target_mac is that of broadcasts. */
+/* A request is broadcast: its target_mac is the broadcast address. */
 static inline void write_arp(struct arp_frame *out, unsigned operation, const uint8_t mac[6],
                              const uint8_t ip[4], const uint8_t target_mac[6],
                              const uint8_t target_ip[4])
@@ -96,7 +96,7 @@ static inline void write_arp(struct arp_frame *out, unsigned operation, const ui
     memcpy(out->target_ip, target_ip, 4);
 }
 
-/* The frame as an ARP request or reply for IPv4 over Ethernet, or NULL if it is none. */
+/* The frame as an ARP request or reply for IPv4 over Ethernet, or NULL if it is neither. */
 static inline const struct arp_frame *read_arp(const uint8_t *frame, size_t len,
                                                unsigned operation)
 {

@@ -2,7 +2,7 @@
  * ping.c - pings an IPv4 address on the other side of a QEMU netdev.
  *
  * Dials, asks for the target's MAC address by ARP, and then does what ping(8)
- * does. Everything is received by pulling, in the one thread there is.
+ * does. It receives by pulling, in its only thread.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -20,20 +20,20 @@ enum { ECHO_LEN = sizeof(struct icmp_header) + 56 };
 
 static const char usage[] =
     "usage: ping [-c COUNT] [-i INTERVAL] [-W TIMEOUT] [-I SOURCE_IP] NETWORK ADDRESS TARGET_IP\n\n"
-    "Pings TARGET_IP as SOURCE_IP (10.0.2.15) through what listens at ADDRESS, COUNT times or\n"
+    "Pings TARGET_IP from SOURCE_IP (10.0.2.15) through the listener at ADDRESS, COUNT times or\n"
     "until Ctrl-C, every INTERVAL (1) seconds, waiting at most TIMEOUT (1) seconds for each\n"
-    "answer. NETWORK is tcp, tcp4, tcp6, unix or unixpacket. Exit status: 0 answers, 1 none,\n"
-    "2 error.\n";
+    "answer. NETWORK is tcp, tcp4, tcp6, unix or unixpacket. The exit status is 0 if there were\n"
+    "answers, 1 if there were none, and 2 for an error.\n";
 
 static volatile sig_atomic_t stopping;
 static qnet_conn *conn;
 static const char *target;
 static int resolved; /* target_mac is known */
 static uint8_t own_mac[6], own_ip[4] = {10, 0, 2, 15}, target_mac[6], target_ip[4];
-static uint8_t frame[QNET_FRAME_MAX];          /* what was received last */
+static uint8_t frame[QNET_FRAME_MAX];          /* the last one received */
 static double interval = 1, timeout = 1;       /* in seconds */
 static long count = -1, transmitted, received; /* count -1: until a signal */
-static double shortest = 1e9, longest, sum;    /* of the times, in milliseconds */
+static double shortest = 1e9, longest, sum;    /* of the round trips, in ms */
 
 static void on_signal(int number)
 {
@@ -57,7 +57,7 @@ static void fail(const char *what)
     fprintf(stderr, "ping: %s\n", what);
     if (transmitted > 0)
         print_summary();
-    (void)qnet_close(conn); /* NULL, before there is one: does nothing */
+    (void)qnet_close(conn); /* does nothing if it is NULL */
     exit(2);
 }
 
@@ -78,7 +78,7 @@ static void transmit(const void *bytes, size_t len)
         fail(qnet_last_error());
 }
 
-/* Answers who asks for our MAC address and learns the target's. */
+/* Answers requests for our MAC address, and learns the target's. */
 static void handle_arp(size_t len)
 {
     uint8_t answer[sizeof(struct arp_frame)];
@@ -98,7 +98,7 @@ static size_t receive(double deadline)
     double left;
 
     while (!stopping && (left = deadline - now()) > 0) {
-        /* At most a second: a signal between the test and the wait would go unnoticed. */
+        /* At most a second, because a signal between the test and the wait goes unnoticed. */
         int len = qnet_recv(conn, frame, sizeof frame, left > 1 ? 1000 : (int)(left * 1000) + 1);
 
         if (len > 0) {
@@ -135,7 +135,7 @@ static void print_reply(const struct icmp_message *reply, double time)
     longest = time > longest ? time : longest;
 }
 
-/* Sends one request and waits for its reply, then, unless it was the last, for the next's turn. */
+/* Sends one request and waits for its reply, and then until the next one is due, if any. */
 static void ping(void)
 {
     uint8_t request[ICMP_OFFSET + ECHO_LEN] = {0};

@@ -2,12 +2,11 @@
  * poll_loop.c - a listener and many connections in one epoll loop and one
  * thread: sends each frame back with its MAC addresses swapped.
  *
- * The library reads ahead, and the descriptor says nothing of frames that it
- * holds already. So EPOLLIN is asked for only after a receive that gave
- * QNET_ERR_AGAIN or fewer frames than there was room for. Before that there
- * is, or may be, something to send, and what matters is room in the socket:
- * EPOLLOUT, which comes at once if there is some. Thus everybody gets one
- * batch at a time, in turn.
+ * The library reads ahead, and the descriptor does not show the frames that it
+ * holds already. So the loop waits for EPOLLIN only after a receive returned
+ * QNET_ERR_AGAIN, or fewer frames than there was room for. Otherwise there may
+ * be something to send, and the loop waits for EPOLLOUT, which comes at once
+ * if the socket has room. In this way each peer gets one batch in its turn.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -26,8 +25,8 @@ enum { BATCH = 32, EVENTS = 64 };
 struct peer {
     struct peer *next;
     qnet_conn *conn;
-    qnet_frame frames[BATCH]; /* received last; their bytes are lent until the next receive */
-    int count, sent;          /* how many they are, and how many of them were sent back */
+    qnet_frame frames[BATCH]; /* the last batch; its bytes are lent until the next receive */
+    int count, sent;          /* frames in the batch, and how many of them were sent back */
     uint32_t events;          /* what epoll watches for */
 };
 
@@ -48,7 +47,7 @@ static void complain(const char *what)
     fprintf(stderr, "poll_loop: %s\n", what);
 }
 
-/* Tells epoll what to watch a descriptor for (peer is NULL for the listener's); 0, or -1. */
+/* Sets what epoll watches a descriptor for (peer is NULL for the listener). Returns 0, or -1. */
 static int watch(int operation, int fd, uint32_t events, struct peer *peer)
 {
     struct epoll_event event = {.events = events, .data.ptr = peer};
@@ -60,11 +59,11 @@ static int watch(int operation, int fd, uint32_t events, struct peer *peer)
 }
 
 /*
- * Sends what is left of the batch; returns how many frames were taken, or an
- * error. Who does not read the answers is not received from until it does:
- * nothing is lost, the loan saves a queue, and nobody else notices. (A program
- * that sends to somebody else, as a switch does, should rather drop the frame
- * and count it: else one slow reader stops all who send to it.)
+ * Sends what is left of the batch. Returns how many frames were taken, or an
+ * error. While a peer does not read its answers, nothing more is received from
+ * it: nothing is lost, no queue is needed, and no other peer is affected. (A
+ * program that sends to others, as a switch does, should drop the frame and
+ * count it instead. Otherwise one slow reader stops all who send to it.)
  */
 static int send_back(const struct peer *peer)
 {
@@ -84,7 +83,7 @@ static int send_back(const struct peer *peer)
     return taken == QNET_ERR_AGAIN ? 0 : taken;
 }
 
-/* Moves a connection on by one batch. Returns less than 0 when it is over. */
+/* Serves one batch of a connection. Returns less than 0 when the connection is over. */
 static int serve(struct peer *peer)
 {
     int n;
@@ -129,7 +128,7 @@ static int add_peer(void)
 
     if (code == QNET_ERR_AGAIN)
         return 0;
-    if (code != QNET_OK) { /* most likely too many open files: tries again when a peer has left */
+    if (code != QNET_OK) { /* mostly too many open files: tried again when a peer has left */
         complain(qnet_last_error());
         return peers ? watch(EPOLL_CTL_MOD, qnet_listener_fd(listener), 0, NULL) : code;
     }
@@ -145,7 +144,7 @@ static int add_peer(void)
     return 0;
 }
 
-/* Waits, a second at most (a signal just before goes unnoticed), and serves who is ready. */
+/* Waits, for at most a second (a signal just before goes unnoticed), and serves what is ready. */
 static int turn(void)
 {
     struct epoll_event events[EVENTS];
@@ -158,7 +157,7 @@ static int turn(void)
         if (peer == NULL) {
             code = add_peer();
         } else if (serve(peer) < 0) {
-            qnet_set(peer->conn, QNET_OPT_LINGER_MS, 0); /* gone or broken: wait for nothing */
+            qnet_set(peer->conn, QNET_OPT_LINGER_MS, 0); /* it is gone or broken: no waiting */
             remove_peer(peer);
         }
     }
@@ -174,7 +173,7 @@ static int start(const char *network, const char *address)
         complain(strerror(errno));
         return -1;
     }
-    /* What a listener is told, its connections start with. */
+    /* Connections start with the options of their listener. */
     if (qnet_listen(network, address, &listener) != QNET_OK ||
         qnet_listener_set(listener, QNET_OPT_SEND_TIMEOUT_MS, 0) != QNET_OK ||
         qnet_listener_set(listener, QNET_OPT_MAX_FRAME, QNET_FRAME_MAX) != QNET_OK) {
@@ -197,7 +196,7 @@ int main(int argc, char **argv)
         code = turn();
     while (peers)
         remove_peer(peers);
-    (void)qnet_listener_close(listener); /* NULL, if there is none: does nothing */
+    (void)qnet_listener_close(listener); /* does nothing if it is NULL */
     (void)close(epoll_fd);
     return code == 0 ? 0 : 1;
 }

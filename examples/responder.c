@@ -2,8 +2,8 @@
  * responder.c - an emulated host on the other side of a VM's NIC: answers ARP
  * and ping at one IPv4 address, for any number of QEMUs at once.
  *
- * Each connection is a wire of its own and has a handler, which the library
- * calls on a thread of the connection's own; the main thread only accepts.
+ * Each connection is a separate wire and has a handler, which the library calls
+ * on a thread for that connection; the main thread only accepts.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -21,13 +21,13 @@ struct peer {
     struct peer *next;
     qnet_conn *conn;
     uint8_t mac[6];                /* ours, as this peer sees it */
-    uint8_t answer[QNET_FRAME_MAX]; /* one is enough: the handler runs one call at a time */
+    uint8_t answer[QNET_FRAME_MAX]; /* one is enough, because calls of the handler never overlap */
 };
 
 static const char usage[] =
     "usage: responder [NETWORK ADDRESS [IP]]\n\n"
     "Listens at ADDRESS (tcp 127.0.0.1:5555) and answers ARP and ping at IP (10.0.2.1)\n"
-    "for every QEMU that connects. NETWORK is tcp, tcp4, tcp6 or unix. A guest joins with\n"
+    "for every QEMU that connects. NETWORK is tcp, tcp4, tcp6 or unix. A guest connects with\n"
     "    -netdev socket,id=net0,connect=127.0.0.1:5555 -device virtio-net-pci,netdev=net0\n";
 
 static volatile sig_atomic_t stopping;
@@ -58,15 +58,15 @@ static void on_frame(void *user, const uint8_t *frame, size_t len)
     if (answer_len == 0)
         return;
     code = qnet_send(peer->conn, peer->answer, answer_len);
-    if (code != QNET_OK && code != QNET_ERR_CLOSED) /* the end is for on_close to tell */
+    if (code != QNET_OK && code != QNET_ERR_CLOSED) /* on_close reports the end */
         complain(qnet_last_error());
 }
 
 /*
- * The last call for a connection, exactly once, whoever ended it: the place to
- * free what belongs to it. Inside a handler nothing waits for a handler, so a
- * connection may close itself. If main is closing it already, this close does
- * nothing but return QNET_ERR_HANDLE.
+ * Called once for each connection, last, whoever ended it: the place to free
+ * what belongs to it. Calls made inside a handler never wait for a handler, so
+ * a connection may close itself. If main is already closing it, this close
+ * only returns QNET_ERR_HANDLE.
  */
 static void on_close(void *user, int reason)
 {
@@ -82,7 +82,7 @@ static void on_close(void *user, int reason)
     free(peer);
 }
 
-/* Starts answering on a new connection. Until it has a handler nothing is read, nor lost. */
+/* Starts answering on a new connection. Until it has a handler, frames wait in the socket. */
 static void add_peer(qnet_conn *conn)
 {
     struct peer *peer = calloc(1, sizeof *peer);
@@ -106,7 +106,7 @@ static void add_peer(qnet_conn *conn)
     }
 }
 
-/* Closing waits for on_close, which takes the lock: so the lock is not held meanwhile. */
+/* Closing waits for on_close, which takes the lock, so the lock is released meanwhile. */
 static void close_peers(void)
 {
     qnet_conn *conn;
@@ -116,7 +116,7 @@ static void close_peers(void)
         conn = peers ? peers->conn : NULL;
         pthread_mutex_unlock(&peers_lock);
         if (conn)
-            (void)qnet_close(conn); /* QNET_ERR_HANDLE: it has just closed itself */
+            (void)qnet_close(conn); /* QNET_ERR_HANDLE if it has just closed itself */
     } while (conn);
 }
 
@@ -128,7 +128,7 @@ int main(int argc, char **argv)
     struct sigaction action = {0};
     qnet_listener *listener;
     qnet_conn *conn;
-    char where[256]; /* the address with the port that the system chose, if that was 0 */
+    char where[256]; /* with the port that the system chose, if the port was 0 */
 
     if (argc == 2 && strcmp(argv[1], "--help") == 0)
         return fputs(usage, stdout) < 0;
@@ -145,13 +145,13 @@ int main(int argc, char **argv)
     if (qnet_listener_addr(listener, where, sizeof where) >= 0)
         printf("listening at %s %s, answering at %s\n", network, where, ip);
     while (!stopping) {
-        /* Not -1: a signal between the test and the wait would go unnoticed. */
+        /* Not -1, because a signal between the test and the wait would go unnoticed. */
         int code = qnet_accept(listener, 1000, &conn);
 
         if (code == QNET_OK) {
             add_peer(conn);
         } else if (code != QNET_ERR_TIMEOUT && code != QNET_ERR_INTERRUPTED) {
-            complain(qnet_last_error()); /* most likely too many open files, which passes */
+            complain(qnet_last_error()); /* mostly too many open files, which passes */
             sleep(1);
         }
     }

@@ -1,5 +1,5 @@
 /*
- * serve.h - what a hub is joined to, in arguments.
+ * serve.h - attaches a hub to the addresses in a program's arguments.
  */
 #ifndef SERVE_H
 #define SERVE_H
@@ -7,8 +7,8 @@
 #include "address.h"
 
 /*
- * Has a hub serve whoever connects to an address; or dials it, or opens its datagrams, and attaches
- * that: then *out is the caller's to close, after the hub. Returns 0, or the exit status.
+ * Has a hub serve those who connect to an address; or dials it or opens a datagram connection, and
+ * attaches that: the caller then closes *out, after the hub. Returns 0, or the exit status.
  */
 static inline int join(qnet_hub *hub, const char *argument, int mode, qnet_conn **out)
 {
@@ -21,7 +21,7 @@ static inline int join(qnet_hub *hub, const char *argument, int mode, qnet_conn 
     if (address.how == LISTEN) {
         status = listen_at(&address, mode, &listener);
         if (status == 0 && qnet_hub_serve(hub, listener) == QNET_OK)
-            return 0; /* from now on it is up to qnet_hub_close() */
+            return 0; /* qnet_hub_close() closes it */
         if (status == 0)
             status = complain(qnet_last_error(), 1);
         (void)qnet_listener_close(listener);
@@ -34,8 +34,8 @@ static inline int join(qnet_hub *hub, const char *argument, int mode, qnet_conn 
 }
 
 /*
- * Joins a hub to addresses, after `--mode MODE` if that comes first. Returns 0, or the exit status;
- * what is in out[] is the caller's to close, after the hub.
+ * Attaches a hub to addresses, which may be preceded by `--mode MODE`. The caller closes what is in
+ * out[], after the hub. Returns 0, or the exit status.
  */
 static inline int join_all(qnet_hub *hub, char **arguments, qnet_conn **out)
 {

@@ -1,7 +1,7 @@
 /*
- * spawn_qemu.c - a QEMU of one's own: a child process that inherits one end of
- * a socket pair. No path and no port: nobody else can connect, and nothing is
- * left behind.
+ * spawn_qemu.c - starts a QEMU as a child process, which inherits one end of a
+ * socket pair. There is no path and no port, so nobody else can connect, and
+ * nothing is left behind.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -22,8 +22,8 @@
 static const char usage[] =
     "usage: spawn_qemu [TARGET_IP] [-- QEMU_ARGUMENT...]\n\n"
     "Starts qemu-system-x86_64 with a netdev net0, asks there by ARP who has TARGET_IP (10.0.2.2),\n"
-    "tells what comes out until that has answered, and ends QEMU. Without QEMU_ARGUMENTs there is\n"
-    "QEMU's own router alone. A guest is started, and waited for until it has its address, by\n\n"
+    "prints what is received until the answer comes, and ends QEMU. Without any QEMU_ARGUMENT only\n"
+    "QEMU's own router is there. To start a guest, and wait until it has its address:\n\n"
     "    spawn_qemu 10.0.2.15 -- -device virtio-net-pci,netdev=net0 -hda guest.qcow2\n";
 
 static char *router[] = {
@@ -39,7 +39,7 @@ static void on_signal(int number)
     stopping = 1;
 }
 
-/* Says what is wrong; returns the exit status for it. */
+/* Prints what is wrong. Returns the exit status. */
 static int complain(const char *what)
 {
     fprintf(stderr, "spawn_qemu: %s\n", what);
@@ -57,7 +57,7 @@ static void become_qemu(char **arguments, int fd, pid_t parent)
     argv = calloc(count + 4, sizeof *argv);
     snprintf(netdev, sizeof netdev, "stream,id=net0,addr.type=fd,addr.str=%d", fd);
     if (argv && prctl(PR_SET_PDEATHSIG, SIGTERM) == 0 && getppid() == parent &&
-        fcntl(fd, F_SETFD, 0) == 0) { /* here alone: what else the parent starts has it not */
+        fcntl(fd, F_SETFD, 0) == 0) { /* only here, so that no other child inherits it */
         argv[0] = "qemu-system-x86_64";
         argv[1] = "-netdev";
         argv[2] = netdev; /* before QEMU 7.2: "socket,id=net0,fd=%d" */
@@ -68,7 +68,7 @@ static void become_qemu(char **arguments, int fd, pid_t parent)
     _exit(127);
 }
 
-/* Ends QEMU, unless it has ended by itself, and waits for it: no zombie is left. */
+/* Ends QEMU, unless it has ended by itself, and waits for it, so that no zombie is left. */
 static int reap(pid_t child)
 {
     int status;
@@ -81,7 +81,7 @@ static int reap(pid_t child)
     return WIFEXITED(status) && WEXITSTATUS(status) != 0 ? complain("QEMU failed") : 0;
 }
 
-/* Asks once a second who has the address, until somebody has. Returns 0, or the exit status. */
+/* Asks once a second who has the address, until somebody answers. Returns 0, or the exit status. */
 static int arping(qnet_conn *conn, const uint8_t target_ip[4])
 {
     static const uint8_t everybody[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
@@ -98,7 +98,7 @@ static int arping(qnet_conn *conn, const uint8_t target_ip[4])
         if (time(NULL) != asked)
             code = qnet_send(conn, &request, sizeof request);
         asked = time(NULL);
-        if (code >= 0) /* not -1: a signal between the test and the wait would go unnoticed */
+        if (code >= 0) /* not -1, because a signal between the test and the wait goes unnoticed */
             code = qnet_recv(conn, frame, sizeof frame, 1000);
         if (code > 0) {
             printf("%d bytes from %02x:%02x:%02x:%02x:%02x:%02x, type %04x\n", code, frame[6],
@@ -138,8 +138,8 @@ int main(int argc, char **argv)
     if (child == 0)
         become_qemu(arguments, fd, parent);
     status = child > 0 ? 0 : complain(strerror(errno));
-    (void)close(fd); /* the child's alone now, so that the connection ends with the child */
-    action.sa_handler = on_signal; /* not the child's: that ends by a signal from the first */
+    (void)close(fd); /* only the child has it now, so that the connection ends with the child */
+    action.sa_handler = on_signal; /* set after the fork, so that the first signal ends the child */
     if (sigaction(SIGINT, &action, NULL) != 0 || sigaction(SIGTERM, &action, NULL) != 0 ||
         setvbuf(stdout, NULL, _IOLBF, BUFSIZ) != 0)
         status = complain("cannot start");

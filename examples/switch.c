@@ -2,8 +2,8 @@
  * switch.c - a virtual Ethernet switch for QEMU: whoever connects to one of its
  * addresses, or is connected to, is on the same network as everybody else.
  *
- * One hub has all of them; nothing is left to do here but to wait for the end
- * and to tell how it went; on a terminal, every second, how it goes.
+ * A hub does all the work. What is left is to wait for the end and to print the
+ * counters; on a terminal they are printed every second.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -20,24 +20,24 @@
 
 static const char usage[] =
     "usage: switch [--mode MODE] ADDRESS|dial=ADDRESS...\n\n"
-    "Switches Ethernet frames between the QEMUs that connect, and what it connects to itself\n"
-    "(dial=; again, whenever that is not there), until Ctrl-C or SIGTERM.\n\n" ADDRESS_USAGE
-    "\nSocket files have the mode 0600, for nobody but the same user, unless --mode says 0660 or\n"
-    "another. After\n\n"
+    "Switches Ethernet frames between the peers that connect to it and those that it connects to\n"
+    "(dial=, repeated whenever the peer is not there), until Ctrl-C or SIGTERM.\n\n" ADDRESS_USAGE
+    "\nSocket files have mode 0600, which admits the same user only, unless --mode gives another,\n"
+    "such as 0660. After\n\n"
     "    switch unix:/run/sw.sock tcp:127.0.0.1:7000\n\n"
-    "a guest joins with either of\n\n"
+    "a guest connects with either of\n\n"
     "    -netdev stream,id=n0,server=off,addr.type=unix,addr.path=/run/sw.sock   (QEMU 7.2+)\n"
     "    -netdev socket,id=n0,connect=127.0.0.1:7000                             (any QEMU)\n\n"
-    "and -device virtio-net-pci,netdev=n0,mac=52:54:00:00:00:01, each with a mac of its own.\n";
+    "and -device virtio-net-pci,netdev=n0,mac=52:54:00:00:00:01, each with its own mac.\n";
 
-/* Says what is wrong; returns the exit status for it. */
+/* Prints what is wrong. Returns the exit status. */
 static int complain(const char *what, int status)
 {
     fprintf(stderr, "switch: %s\n", what);
     return status;
 }
 
-/* Tells how it goes, after what begins the line. Returns 0, or the exit status. */
+/* Prints the counters after the given beginning of the line. Returns 0, or the exit status. */
 static int print_counters(qnet_hub *hub, const char *begin)
 {
     qnet_hub_stats stats;
@@ -59,12 +59,12 @@ static int wait_for(const sigset_t *signals, qnet_hub *hub)
     int status;
 
     if (!isatty(STDOUT_FILENO)) {
-        while (sigwaitinfo(signals, NULL) < 0) /* stopped, and continued */
+        while (sigwaitinfo(signals, NULL) < 0) /* the process was stopped and continued */
             continue;
         status = print_counters(hub, "");
     } else {
         do {
-            status = print_counters(hub, "\r\033[K"); /* in place of what was told last */
+            status = print_counters(hub, "\r\033[K"); /* replaces the previous line */
         } while (status == 0 && sigtimedwait(signals, NULL, &second) < 0);
     }
     putchar('\n');
@@ -74,7 +74,7 @@ static int wait_for(const sigset_t *signals, qnet_hub *hub)
 int main(int argc, char **argv)
 {
     qnet_hub *hub = NULL;
-    qnet_conn **own; /* what the hub does not close */
+    qnet_conn **own; /* connections that the hub does not close */
     sigset_t signals;
     int i, status;
 
@@ -85,8 +85,8 @@ int main(int argc, char **argv)
         return 2;
     }
     /*
-     * Blocked, they wait to be waited for: no handler, and nothing that it could interrupt. And
-     * nobody who reads what is told any more ends it before the socket files are removed.
+     * Blocked signals stay pending until sigwaitinfo() takes them, so nothing is interrupted.
+     * SIGPIPE must not end the program before the socket files are removed.
      */
     if (sigemptyset(&signals) != 0 || sigaddset(&signals, SIGINT) != 0 ||
         sigaddset(&signals, SIGTERM) != 0 || sigaddset(&signals, SIGPIPE) != 0 ||
@@ -100,9 +100,9 @@ int main(int argc, char **argv)
         status = join_all(hub, argv + 1, own);
     if (status == 0)
         status = wait_for(&signals, hub);
-    (void)qnet_hub_close(hub); /* the listeners and who connected to them as well */
+    (void)qnet_hub_close(hub); /* closes the listeners and their peers too */
     for (i = 0; i < argc; i++)
-        (void)qnet_close(own[i]); /* NULL, where there is none: does nothing */
+        (void)qnet_close(own[i]); /* does nothing if it is NULL */
     free(own);
     return status;
 }

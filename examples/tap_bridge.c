@@ -1,7 +1,7 @@
 /*
- * tap_bridge.c - puts VMs on the host's own network: whoever connects to one of
- * its addresses is behind a TAP interface, and so is whatever the kernel joins
- * to that: a bridge, a VXLAN, a route.
+ * tap_bridge.c - puts VMs on the host's own network: those who connect to one of
+ * its addresses reach a TAP interface, and through it whatever the kernel
+ * connects to that: a bridge, a VXLAN, a route.
  *
  * The TAP is a port of a hub that has all the others.
  */
@@ -18,17 +18,17 @@
 
 static const char usage[] =
     "usage: tap_bridge TAP [--mode MODE] ADDRESS|dial=ADDRESS...\n\n"
-    "Switches Ethernet frames between the interface TAP, the QEMUs that connect, and what it\n"
-    "connects to itself (dial=; again, whenever that is not there), until Ctrl-C, SIGTERM or the\n"
-    "end of the interface.\n\n" ADDRESS_USAGE
-    "\nSocket files have the mode 0600, for nobody but the same user, unless --mode says 0660 or\n"
-    "another. Without a TAP of that name one is made, which needs root and goes with this program;\n"
-    "one made before, for the user alice, does not need root then:\n\n"
+    "Switches Ethernet frames between the interface TAP, the peers that connect, and those that\n"
+    "it connects to (dial=, repeated whenever the peer is not there), until Ctrl-C, SIGTERM or\n"
+    "the end of the interface.\n\n" ADDRESS_USAGE
+    "\nSocket files have mode 0600, which admits the same user only, unless --mode gives another,\n"
+    "such as 0660. If there is no TAP of that name, one is created, which needs root and is\n"
+    "deleted with this program. One created before, for the user alice, needs no root then:\n\n"
     "    ip tuntap add tap0 mode tap user alice      # as root\n"
     "    ip addr add 10.0.5.1/24 dev tap0\n"
     "    ip link set tap0 up\n\n"
     "    tap_bridge tap0 unix:/tmp/sw.sock           # as alice\n\n"
-    "Guests join as with switch, and then reach the host at 10.0.5.1.\n";
+    "Guests connect as to switch, and then reach the host at 10.0.5.1.\n";
 
 static volatile sig_atomic_t stopping;
 
@@ -38,19 +38,19 @@ static void on_signal(int number)
     stopping = 1;
 }
 
-/* Says what is wrong; returns the exit status for it. */
+/* Prints what is wrong. Returns the exit status. */
 static int complain(const char *what, int status)
 {
     fprintf(stderr, "tap_bridge: %s\n", what);
     return status;
 }
 
-/* Waits for a signal, or for the end of the interface, which is none. Returns the exit status. */
+/* Waits for a signal, or for the end of the interface, a failure. Returns the exit status. */
 static int wait_for(qnet_conn *tap)
 {
     int code = QNET_ERR_TIMEOUT;
 
-    /* Not -1: a signal between the test and the wait would go unnoticed. */
+    /* Not -1, because a signal between the test and the wait would go unnoticed. */
     while (!stopping && (code == QNET_ERR_TIMEOUT || code == QNET_ERR_INTERRUPTED))
         code = qnet_wait(tap, 1000);
     if (stopping)
@@ -58,7 +58,7 @@ static int wait_for(qnet_conn *tap)
     return complain(code == QNET_OK ? "the interface is gone" : qnet_last_error(), 1);
 }
 
-/* Tells what came from the interface and went to it. Returns 0, or the exit status. */
+/* Prints what came from the interface and went to it. Returns 0, or the exit status. */
 static int print_stats(qnet_conn *tap, const char *name)
 {
     qnet_stats stats;
@@ -77,7 +77,7 @@ int main(int argc, char **argv)
     struct sigaction action = {0};
     qnet_hub *hub = NULL;
     qnet_conn *tap = NULL;
-    qnet_conn **own; /* what else the hub does not close */
+    qnet_conn **own; /* other connections that the hub does not close */
     int i, status = 0;
 
     if (argc == 2 && strcmp(argv[1], "--help") == 0)
@@ -101,8 +101,8 @@ int main(int argc, char **argv)
         status = wait_for(tap);
     if (status == 0)
         status = print_stats(tap, argv[1]);
-    (void)qnet_hub_close(hub); /* the listeners and who connected to them as well */
-    (void)qnet_close(tap);     /* NULL, where there is none: does nothing */
+    (void)qnet_hub_close(hub); /* closes the listeners and their peers too */
+    (void)qnet_close(tap);     /* does nothing if it is NULL */
     for (i = 0; i < argc; i++)
         (void)qnet_close(own[i]);
     free(own);

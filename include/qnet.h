@@ -3,16 +3,26 @@
  *
  * Generated from the library's sources; do not edit.
  *
- * Functions return zero or more for success and one of qnet_error for failure, unless said
- * otherwise. Any of them may be called from any thread at any time, signal handlers excepted, and
- * none raises SIGPIPE. Handles are tokens: a stale one gives QNET_ERR_HANDLE and never a crash.
+ * Unless a comment says otherwise, a function returns zero or a positive number for success and a
+ * negative code of qnet_error for failure. Every function may be called from any thread at any time,
+ * except from a signal handler. None raises SIGPIPE. Handles are tokens, not addresses: a stale one
+ * gives QNET_ERR_HANDLE and never crashes.
  *
- * The last lines of each function's comment say, in words to look for, whether it may block
- * ("Blocks: yes" or "Blocks: no": wait for a peer, for a time or for another thread's handler;
- * a lock that is held for a system call is no wait) and whether it may call back ("Calls back:
- * yes" or "Calls back: no": run one of the program's handlers on the calling thread before it
- * returns; it then takes as long as that). A binding lets go of its runtime's lock around what
- * blocks or calls back.
+ * A connection is received from in one way at a time: by a handler, which the library calls with
+ * each frame (qnet_set_handler()); by calls of the program (qnet_recv() and the like); or by a hub or
+ * a link, which forwards the frames to other connections (qnet_hub_attach(), qnet_link()). Until one
+ * of these begins, nothing is read, and frames wait in the socket.
+ *
+ * A frame is "taken" when a call that sends has accepted it. The library then writes it without
+ * further calls. It is lost only if the connection ends or is down, or if nobody receives a datagram,
+ * and then it is counted (qnet_stats.tx_dropped).
+ *
+ * Each function's comment ends with two lines that a script can search for:
+ *   "Blocks: yes" or "Blocks: no" says whether the call may wait for a peer, for time to pass or
+ *   for a handler on another thread. A lock that is held during a system call does not count.
+ *   "Calls back: yes" or "Calls back: no" says whether the call may run one of the program's
+ *   handlers on the calling thread before it returns. It then takes as long as that handler.
+ * A language binding should release its interpreter's lock around calls that block or call back.
  */
 
 #ifndef QNET_H
@@ -26,8 +36,8 @@ extern "C" {
 #endif
 
 /**
- * The version of this header, for #if. QNET_VERSION orders versions: it is 10000 times the major
- * version, 100 times the minor one, and the patch: 10203 is 1.2.3.
+ * The version of this header, for use in #if. QNET_VERSION is a single number that can be compared:
+ * 10000 * major + 100 * minor + patch, so that 10203 is version 1.2.3.
  */
 #define QNET_VERSION_MAJOR 0
 #define QNET_VERSION_MINOR 1
@@ -35,109 +45,124 @@ extern "C" {
 #define QNET_VERSION 100
 
 /**
- * Lengths of frames, in bytes.
+ * The shortest and the longest frame, in bytes.
  */
 typedef enum qnet_limit {
     /**
-     * An Ethernet header: the shortest frame that is sent, or delivered.
+     * The length of an Ethernet header. Shorter frames are neither sent nor delivered.
      */
     QNET_FRAME_MIN = 14,
     /**
-     * The longest frame that QEMU can send or take (its NET_BUFSIZE: 4096 + 65536). A buffer of
-     * this size always suffices, with 4 more for packed frames.
+     * The longest frame that QEMU can send or receive (its NET_BUFSIZE, 4096 + 65536). A buffer of
+     * this size holds any frame; one frame in packed format needs 4 bytes more.
      */
     QNET_FRAME_MAX = 69632,
 } qnet_limit;
 
 /**
- * What qnet_set() and its kin set. The functions take int; the enumerators are its values.
+ * The options that qnet_set(), qnet_listener_set(), qnet_hub_set() and qnet_dial_with() take.
+ * Where a comment does not say otherwise, an option belongs to connections, and a listener passes
+ * it on to the connections that it accepts.
+ *
+ * Functions take int rather than this type, which only names the values.
  */
 typedef enum qnet_option {
     /**
-     * How long a send waits for a peer that does not read, in ms: -1 (default) without an end, 0 not
-     * at all.
+     * How long a send waits for a peer that does not read, in milliseconds: -1 (the default) waits
+     * without limit, 0 does not wait.
      */
     QNET_OPT_SEND_TIMEOUT_MS = 1,
     /**
-     * How long a send may be held, or 64 KiB, for others to join it, in us: 0 (default, not at all)
-     * to 1000000. A send that comes alone goes at once.
+     * Coalescing: how long a send may be held back so that later sends can join it in one write,
+     * in microseconds: 0 (the default, not at all) to 1000000. Frames are held until the time has
+     * passed or 64 KiB have accumulated. A send that follows no other closely is written at once.
      */
     QNET_OPT_TX_USECS = 2,
     /**
-     * Whether sends on this connection that are made in handlers, while further frames wait for the
-     * handler, are held, for at most 1 ms or 64 KiB, and written together. Default 1.
+     * 1 (the default): sends on this connection that are made inside a handler, while the handler
+     * has more frames to come, are held back and written together, after at most 1 ms or 64 KiB.
+     * 0: they are written at once.
      */
     QNET_OPT_CORK = 3,
     /**
-     * The longest frame to send, in bytes: 14 to QNET_FRAME_MAX, default 65535 (passt, pktkit and
-     * others take no longer ones).
+     * The longest frame that may be sent, in bytes: 14 to QNET_FRAME_MAX. The default is 65535,
+     * which is the most that passt, pktkit and others accept.
      */
     QNET_OPT_MAX_FRAME = 4,
     /**
-     * 1: sent frames are padded to 60 bytes with zeroes. Default 0.
+     * 1: frames shorter than 60 bytes are padded with zeroes to 60 when they are sent. The default
+     * is 0.
      */
     QNET_OPT_PAD = 5,
     /**
-     * How long closing may take to write what was taken and drain what a peer is still writing, in
-     * ms. Default 1000. When it takes less: see qnet_close().
+     * How long closing may take, in milliseconds, to write the frames that were taken and to drain
+     * what the peer is still writing. The default is 1000. Closing usually takes much less; see
+     * qnet_close().
      */
     QNET_OPT_LINGER_MS = 6,
     /**
-     * The socket's send buffer in bytes, as in socket(7). Chosen for speed until set.
+     * The size of the socket's send buffer in bytes, as SO_SNDBUF in socket(7). The library
+     * chooses one for speed until this is set.
      */
     QNET_OPT_SNDBUF = 7,
     /**
-     * The socket's receive buffer in bytes, as in socket(7). Chosen for speed until set.
+     * The size of the socket's receive buffer in bytes, as SO_RCVBUF in socket(7). The library
+     * chooses one for speed until this is set.
      */
     QNET_OPT_RCVBUF = 8,
     /**
-     * Of a dialled connection: how long after its end it dials again, in ms, instead of ending; see
-     * qnet_set_state_handler(). Default 0: never.
+     * For connections that were dialled: how long after losing its peer the connection dials again
+     * instead of ending, in milliseconds; see qnet_set_state_handler(). The default 0 disables
+     * reconnecting.
      */
     QNET_OPT_RECONNECT_MS = 9,
     /**
-     * For qnet_dial_with() alone: how long it may take in all, in ms. Default -1: without an end.
-     * With QNET_OPT_RECONNECT_MS each later attempt may take as long, or 10000 where it is -1.
+     * For qnet_dial_with() only: how long dialling may take in all, in milliseconds. The default
+     * -1 sets no limit. With QNET_OPT_RECONNECT_MS, each later attempt may take as long too, or
+     * 10000 ms if this is -1.
      */
     QNET_OPT_DIAL_TIMEOUT_MS = 10,
     /**
-     * Of a listener: how many of its connections there may be that are not yet closed with
-     * qnet_close(); further peers are hung up on. Default 1024.
+     * For listeners: how many accepted connections may exist that have not been closed with
+     * qnet_close(). Further peers are disconnected at once. The default is 1024.
      */
     QNET_OPT_MAX_CONNS = 11,
     /**
-     * 0: no call waits for this connection's handlers. Default 1.
+     * 0: qnet_set_handler(), qnet_close() and other functions do not wait for running handlers of
+     * this connection. The default is 1: they do, outside handlers.
      */
     QNET_OPT_WAIT = 12,
     /**
-     * Of a listener that made a socket file: the file's mode. Default 0600.
+     * For listeners that created a socket file: the permissions of the file. The default is 0600
+     * (octal).
      */
     QNET_OPT_UNIX_MODE = 13,
     /**
-     * Of a connection of qnet_dgram() without a remote: 1: whoever sends takes the place of the one
-     * who did before. Default 0: who sends first is the remote for good.
+     * For connections of qnet_dgram() that have no remote. 0 (the default): the first sender
+     * becomes the remote for good. 1: each later sender becomes the remote in place of the one
+     * before.
      */
     QNET_OPT_RELEARN = 17,
     /**
-     * Of a hub: how long it knows behind which port a device is, after its last frame, in s: from 1.
-     * Default 300.
+     * For hubs: how long the hub remembers which port an address is behind, in seconds after the
+     * last frame from that address, at least 1. The default is 300.
      */
     QNET_OPT_MAC_AGE_S = 20,
     /**
-     * Of a hub: how many devices it knows at most: 1 to 1048576, default 8192.
+     * For hubs: how many addresses the hub remembers at most: 1 to 1048576. The default is 8192.
      */
     QNET_OPT_MAC_MAX = 21,
     /**
-     * Of a hub: how many bytes may wait for a port whose peer does not read, for each port. Beyond
-     * it frames for the port are dropped. Default 1048576.
+     * For hubs: how many bytes may be queued for each port whose peer does not read. When the
+     * queue is full, further frames for that port are dropped. The default is 1048576.
      */
     QNET_OPT_QUEUE_BYTES = 22,
 } qnet_option;
 
 /**
- * What a function returns that can fail: zero or more is success, one of these is not.
+ * The codes that functions return for failure. They are negative; zero or more is success.
  *
- * Functions return int, not this type; the enumerators are its values.
+ * Functions return int rather than this type, which only names the values.
  */
 typedef enum qnet_error {
     /**
@@ -145,21 +170,21 @@ typedef enum qnet_error {
      */
     QNET_OK = 0,
     /**
-     * An argument cannot be right: a NULL, an unknown network, a malformed address, an option out
-     * of range.
+     * An argument cannot be valid: a NULL, an unknown network, a malformed address, or an option's
+     * value out of range.
      */
     QNET_ERR_INVALID = -1,
     /**
-     * Not a live handle of that type: closed, of another type, invented, or of the process before a
-     * fork.
+     * The handle is not a live one of the expected type: it was closed, is of another type, was
+     * invented, or belongs to the process from which this one was forked.
      */
     QNET_ERR_HANDLE = -2,
     /**
-     * The connection or listener has ended, in order, by either side.
+     * The connection or listener has ended in an orderly way; either side may have ended it.
      */
     QNET_ERR_CLOSED = -3,
     /**
-     * The time given passed.
+     * The time-out has passed.
      */
     QNET_ERR_TIMEOUT = -4,
     /**
@@ -167,239 +192,257 @@ typedef enum qnet_error {
      */
     QNET_ERR_AGAIN = -5,
     /**
-     * A frame shorter than 14 bytes or longer than the limit; a receive buffer too small.
+     * A frame is shorter than 14 bytes or longer than the limit, or a receive buffer is too small.
      */
     QNET_ERR_FRAME_SIZE = -6,
     /**
-     * The peer broke the framing: a length above QNET_FRAME_MAX, or an end inside a frame.
+     * The peer broke the framing: it sent a length above QNET_FRAME_MAX, or left in the middle of
+     * a frame.
      */
     QNET_ERR_PROTOCOL = -7,
     /**
-     * The system refused, a reset by the peer included: see qnet_last_errno().
+     * The operating system reported an error, such as a reset by the peer; see qnet_last_errno().
      */
     QNET_ERR_OS = -8,
     /**
-     * The connection is received from in another way; the address is in use; a wait for itself.
+     * The connection is being received from in another way, the address is in use, or the call
+     * would wait for itself.
      */
     QNET_ERR_BUSY = -9,
     /**
-     * A signal handler ran.
+     * A signal handler ran during the wait.
      */
     QNET_ERR_INTERRUPTED = -10,
     /**
-     * Not on this system, not for this kind of object, or not in this release.
+     * This system, this kind of object or this release of the library does not support it.
      */
     QNET_ERR_UNSUPPORTED = -11,
     /**
-     * A bug in the library; the process goes on.
+     * The call failed because of a bug in the library. The process can continue.
      */
     QNET_ERR_INTERNAL = -12,
     /**
-     * Nobody listens at that address (yet).
+     * Nobody is listening at that address, or not yet.
      */
     QNET_ERR_REFUSED = -13,
     /**
-     * The name has no address.
+     * The host name could not be resolved to an address.
      */
     QNET_ERR_RESOLVE = -14,
 } qnet_error;
 
 /**
- * A connection: a layer-2 device, something that frames go into and come out of.
+ * A connection to a layer-2 device: frames are sent to it and received from it.
  *
- * A handle, never an address: a stale or invented one gives QNET_ERR_HANDLE.
+ * The pointer is a handle, not an address. Using a stale or invented one gives QNET_ERR_HANDLE.
  */
 typedef struct qnet_conn qnet_conn;
 
 /**
- * A hub: a learning switch. A handle, like qnet_conn.
+ * A hub, which is a learning switch. The pointer is a handle, as for qnet_conn.
  */
 typedef struct qnet_hub qnet_hub;
 
 /**
- * A listener: peers connect to it. A handle, like qnet_conn.
+ * A listener, to which peers connect. The pointer is a handle, as for qnet_conn.
  */
 typedef struct qnet_listener qnet_listener;
 
 /**
- * What `qnet_hub_get_stats` tells of a hub since it was made.
+ * The counters of a hub since it was created; see qnet_hub_get_stats().
  *
- * The struct only grows at its end.
+ * Later releases only add members at the end of the struct.
  */
 typedef struct qnet_hub_stats {
     /**
-     * How many connections are attached now, served ones and those of qnet_hub_port() included.
+     * How many connections are attached now. Those accepted by qnet_hub_serve() and the hub's own
+     * ends of qnet_hub_port() are included.
      */
     uint64_t ports;
     /**
-     * How many devices are known now.
+     * How many addresses are known now.
      */
     uint64_t macs;
     /**
-     * Frames sent to the one port where their destination is.
+     * Frames sent to the single port behind which their destination is.
      */
     uint64_t forwarded;
     /**
-     * Frames for all, or for a destination that is not known: sent to every other port. Each counts
-     * once.
+     * Frames sent to every other port, because they are broadcast or multicast or their
+     * destination is unknown. Each frame counts once, however many ports it goes to.
      */
     uint64_t flooded;
     /**
-     * What a port did not take: since its queue was full, the frame longer than its
-     * QNET_OPT_MAX_FRAME, or its connection down or about to end, each counted in that connection's
-     * tx_dropped as well; and frames for a destination at the port that they came from. Of a flooded
-     * frame each port's counts.
+     * Frames that were not sent to a port because its queue was full, because the frame was longer
+     * than its QNET_OPT_MAX_FRAME, or because its connection was down or ending; each of these is
+     * also counted in that connection's tx_dropped. Also frames whose destination is behind the
+     * port that they came from. A flooded frame counts once for each port that drops it.
      */
     uint64_t dropped;
 } qnet_hub_stats;
 
 /**
- * What `qnet_get_stats` tells of a connection since it was made.
+ * The counters of a connection since it was created; see qnet_get_stats().
  *
- * Bytes are frame bytes, without the prefix; reads and writes are system calls. The struct only
- * grows at its end.
+ * Bytes are bytes of frames, without length prefixes. Reads and writes are system calls. Later
+ * releases only add members at the end of the struct.
  */
 typedef struct qnet_stats {
     /**
-     * Frames received: handed over, or lent.
+     * Frames received and given to the program, a hub or a link.
      */
     uint64_t rx_frames;
     /**
-     * Their bytes.
+     * Bytes of the frames in rx_frames.
      */
     uint64_t rx_bytes;
     /**
-     * Frames received that were shorter than 14 bytes, and skipped.
+     * Frames received that were shorter than 14 bytes and were skipped. On datagram connections
+     * also datagrams longer than any frame.
      */
     uint64_t rx_runts;
     /**
-     * Reads that gave something.
+     * Reads that returned data.
      */
     uint64_t rx_reads;
     /**
-     * Frames sent: wholly in the socket. Every frame taken ends here or in tx_dropped.
+     * Frames sent, that is, written to the socket as a whole. Every frame taken is counted either
+     * here or in tx_dropped.
      */
     uint64_t tx_frames;
     /**
-     * Their bytes, padding included.
+     * Bytes of the frames in tx_frames, including padding.
      */
     uint64_t tx_bytes;
     /**
-     * Frames taken that were lost, since the connection ended or was down.
+     * Frames that were lost instead of sent: the connection had ended or was down, nobody received
+     * a datagram, a hub's queue for the connection was full, or a hub or link had a frame for it
+     * that was longer than its QNET_OPT_MAX_FRAME.
      */
     uint64_t tx_dropped;
     /**
-     * Writes that the socket took something of.
+     * Writes of which the socket accepted at least a part.
      */
     uint64_t tx_writes;
     /**
-     * How often the connection came up by being dialled again.
+     * How many times the connection has come up by reconnecting.
      */
     uint64_t reconnects;
     /**
-     * Messages that came from others than the remote of a qnet_dgram(), and were skipped. (An adopted
-     * socket's are kept from it, and not counted.)
+     * Datagrams that were skipped because they did not come from the remote of a qnet_dgram().
+     * (For an adopted socket the kernel filters them out, and they are not counted.)
      */
     uint64_t rx_foreign;
 } qnet_stats;
 
 /**
- * Called with one frame. It may call anything in the library, on its own connection too; it must
- * not throw or longjmp out. It may end its thread (pthread_exit): the connection then has no
- * handler.
+ * Called with one frame. The handler may call any function of the library, also for its own
+ * connection. It must not throw an exception or longjmp out. It may end its thread (pthread_exit);
+ * the connection then has no handler.
  *
- * @param user   What qnet_set_handler() was given.
- * @param frame  The frame, whose bytes live for the call.
- * @param len    Its length in bytes: 14 to QNET_FRAME_MAX.
+ * @param user   The pointer that was given to qnet_set_handler().
+ * @param frame  The frame. Its bytes are valid until the handler returns.
+ * @param len    The length of the frame in bytes: 14 to QNET_FRAME_MAX.
  */
 typedef void (*qnet_handler)(void *user, const uint8_t *frame, size_t len);
 
 /**
- * One Ethernet frame in memory: from its destination address on, without prefix or checksum.
+ * One Ethernet frame in memory. It starts with the destination address and contains neither a
+ * length prefix nor a checksum.
  *
- * Laid out as `struct iovec`.
+ * The struct has the same layout as `struct iovec`.
  */
 typedef struct qnet_frame {
     /**
-     * The frame's first byte.
+     * The first byte of the frame.
      */
     const uint8_t *data;
     /**
-     * Its length in bytes.
+     * The length of the frame in bytes.
      */
     size_t len;
 } qnet_frame;
 
 /**
- * Called with one frame or more, under the rules of qnet_handler.
+ * Called with one or more frames. The rules of qnet_handler apply.
  *
- * @param user    What qnet_set_batch_handler() was given.
- * @param frames  The frames, which live for the call.
- * @param count   How many there are, at least 1.
+ * @param user    The pointer that was given to qnet_set_batch_handler().
+ * @param frames  The frames. The array and the bytes are valid until the handler returns.
+ * @param count   The number of frames, at least 1.
  */
 typedef void (*qnet_batch_handler)(void *user, const struct qnet_frame *frames, size_t count);
 
 /**
- * Called when a connection has ended: exactly once, and last. The place to free `user`; it may
- * close the connection.
+ * Called once when the connection has ended, as the last of its handlers. This is the place to
+ * free what `user` points to. The handler may close the connection.
  *
- * @param user    What qnet_set_close_handler() was given.
- * @param reason  QNET_ERR_CLOSED (in order, by either side), QNET_ERR_PROTOCOL or QNET_ERR_OS.
+ * @param user    The pointer that was given to qnet_set_close_handler().
+ * @param reason  QNET_ERR_CLOSED (an orderly end by either side), QNET_ERR_PROTOCOL or
+ *                QNET_ERR_OS.
  */
 typedef void (*qnet_close_handler)(void *user, int reason);
 
 /**
- * Called when a connection that is dialled again has gone down, and when it is up again: in order,
- * one call at a time, each on a thread of the library's that is there for it alone. It may take as
- * long as it likes: its connection is dialled when it has returned, and no other waits for it. It may
- * call anything in the library, on its own connection too; it must not throw or longjmp out. It may
- * end its thread (pthread_exit): the connection then has no state handler, and is dialled again all
- * the same.
+ * Called when a reconnecting connection has gone down, and when it is up again. The calls are made
+ * in order, one at a time, each on a library thread of its own. The connection is not dialled
+ * before the handler has returned; other connections do not wait for it. The handler may call any
+ * function of the library, also for its own connection. It must not throw an exception or longjmp
+ * out. It may end its thread (pthread_exit); the connection then has no state handler, and still
+ * reconnects.
  *
- * @param user  What qnet_set_state_handler() was given.
- * @param up    1 when it is up again, 0 when it has gone down.
+ * @param user  The pointer that was given to qnet_set_state_handler().
+ * @param up    1 if the connection is up again, 0 if it has gone down.
  */
 typedef void (*qnet_state_handler)(void *user, int up);
 
 /* ---- Connecting (conn) ------------------------------------------------------------ */
 
 /**
- * Connects to a listening QEMU, or to anything else that speaks its framing; or to a SEQPACKET
- * socket, on which each message is a frame (gvproxy's `-listen-bess`).
+ * Connects to a listening QEMU or to any other program that uses the same framing. With
+ * "unixpacket" it connects to a SEQPACKET socket, on which each message is one frame, such as that
+ * of gvproxy's `-listen-bess`.
  *
- * @param network  "tcp", "tcp4", "tcp6", "unix", or "unixpacket" (SEQPACKET, otherwise as "unix").
- * @param address  For TCP "host:port", "[v6]:port" or ":port" (this host); every address that a
- *                 name has is tried. For Unix sockets a path, or "@name" in the abstract namespace.
- *                 Dialled again, a relative path begins at the working directory of that time.
- * @param out      The connection, to be closed with qnet_close(); NULL on failure.
+ * @param network  "tcp", "tcp4", "tcp6", "unix" or "unixpacket".
+ * @param address  For TCP, "host:port", "[v6]:port" or ":port" (this host); every address that a
+ *                 host name resolves to is tried. For Unix sockets, a path, or "@name" in the
+ *                 abstract namespace. A reconnecting connection resolves a relative path against
+ *                 the working directory of each attempt.
+ * @param out      Receives the connection, to be closed with qnet_close(); NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (a NULL, an unknown network, a malformed address),
- *         QNET_ERR_REFUSED (nobody listens there, or no such socket file), QNET_ERR_RESOLVE,
- *         QNET_ERR_INTERRUPTED, QNET_ERR_OS (EPROTOTYPE: a stream listens where SEQPACKET was asked
- *         for, or the reverse), QNET_ERR_INTERNAL.
+ *         QNET_ERR_REFUSED (nobody listens there, or there is no such socket file),
+ *         QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED, QNET_ERR_OS (EPROTOTYPE if a stream socket
+ *         listens where SEQPACKET was requested, or the reverse), QNET_ERR_INTERNAL.
  *
- * Waits as long as the system does; qnet_dial_with() can bound it. Only a name that is no digits
- * needs a thread, for its look-up. Any thread may call it.
+ * The call waits as long as the system does; qnet_dial_with() can limit that. The library starts a
+ * thread only to resolve a host name, not for a numeric address or a path.
  *
- * Blocks: yes, until somebody has accepted or it has failed.
+ * Blocks: yes, until the peer has accepted or the attempt has failed.
  * Calls back: no.
  */
 int qnet_dial(const char *network, const char *address, qnet_conn **out);
 
 /**
- * The same with options that are set before connecting.
+ * Connects like qnet_dial(), with options that are set before connecting.
  *
- * @param options  Pairs of an option (enum qnet_option) and its value: {option, value}, ...
- *                 Options of connections, and QNET_OPT_DIAL_TIMEOUT_MS. May be NULL for no pairs.
- * @param pairs    How many pairs there are.
- * @return As qnet_dial(), and QNET_ERR_TIMEOUT (QNET_ERR_AGAIN where the time given was 0);
- *         QNET_ERR_INVALID for an unknown option or a value out of range, and QNET_ERR_UNSUPPORTED
- *         for an option of other objects: nothing has been dialled then.
+ * @param network  As for qnet_dial().
+ * @param address  As for qnet_dial().
+ * @param options  An array of pairs, each an option (enum qnet_option) followed by its value.
+ *                 Options of connections and QNET_OPT_DIAL_TIMEOUT_MS are allowed. May be NULL if
+ *                 pairs is 0.
+ * @param pairs    The number of pairs.
+ * @param out      Receives the connection, to be closed with qnet_close(); NULL on failure.
+ * @return The codes of qnet_dial(), and QNET_ERR_TIMEOUT, or QNET_ERR_AGAIN if
+ *         QNET_OPT_DIAL_TIMEOUT_MS is 0. An unknown option or a value out of range gives
+ *         QNET_ERR_INVALID, and an option of other objects QNET_ERR_UNSUPPORTED; nothing is
+ *         dialled then.
  *
- * With QNET_OPT_RECONNECT_MS above 0 a peer that is not there yet is no failure: where nobody
- * listens, the name has no address, the network or host cannot be reached or the time passed, the
- * connection begins down, and is dialled again; see qnet_set_state_handler().
+ * With QNET_OPT_RECONNECT_MS above 0, it is no failure if the peer is not there yet. If nobody
+ * listens, the name cannot be resolved, the network or host is unreachable or the time-out passes,
+ * the call succeeds with a connection that is down and keeps dialling; see
+ * qnet_set_state_handler().
  *
- * Blocks: yes, until somebody has accepted or it has failed: at most for QNET_OPT_DIAL_TIMEOUT_MS.
+ * Blocks: yes, until the peer has accepted or the attempt has failed, for at most
+ * QNET_OPT_DIAL_TIMEOUT_MS.
  * Calls back: no.
  */
 int qnet_dial_with(const char *network,
@@ -409,12 +452,11 @@ int qnet_dial_with(const char *network,
                    qnet_conn **out);
 
 /**
- * Makes two connections that are each other's peer, over socketpair(2).
+ * Creates two connections that are each other's peer, using socketpair(2).
  *
- * @param a  One, and
- * @param b  the other; each to be closed with qnet_close(). Both NULL on failure.
- * @return QNET_OK; QNET_ERR_INVALID (a NULL, or the same place twice), QNET_ERR_OS,
- *         QNET_ERR_INTERNAL.
+ * @param a  Receives one connection, to be closed with qnet_close(); NULL on failure.
+ * @param b  Receives the other connection, to be closed with qnet_close(); NULL on failure.
+ * @return QNET_OK; QNET_ERR_INVALID (a NULL, or a equals b), QNET_ERR_OS, QNET_ERR_INTERNAL.
  *
  * Blocks: no.
  * Calls back: no.
@@ -422,12 +464,12 @@ int qnet_dial_with(const char *network,
 int qnet_socketpair(qnet_conn **a, qnet_conn **b);
 
 /**
- * Makes a connection whose other end is a descriptor, for a child QEMU (`-netdev socket,fd=` or
- * `-netdev stream,addr.type=fd,addr.str=`).
+ * Creates a connection whose peer is a descriptor, to be inherited by a child QEMU
+ * (`-netdev socket,fd=` or `-netdev stream,addr.type=fd,addr.str=`).
  *
- * @param out      The connection; NULL on failure.
- * @param peer_fd  The other end, which is the caller's to pass on and close; -1 on failure. It is
- *                 close-on-exec: clear FD_CLOEXEC in the child.
+ * @param out      Receives the connection, to be closed with qnet_close(); NULL on failure.
+ * @param peer_fd  Receives the descriptor of the other end; -1 on failure. The caller owns it and
+ *                 closes it. It is close-on-exec, so the child has to clear FD_CLOEXEC.
  * @return QNET_OK; QNET_ERR_INVALID (a NULL), QNET_ERR_OS, QNET_ERR_INTERNAL.
  *
  * Blocks: no.
@@ -436,146 +478,147 @@ int qnet_socketpair(qnet_conn **a, qnet_conn **b);
 int qnet_socketpair_fd(qnet_conn **out, int *peer_fd);
 
 /**
- * Makes a connection of a connected socket, or of an open TAP. A stream socket carries QEMU's framing;
- * on a datagram or SEQPACKET socket, as on a TAP, each message is a frame. With SEQPACKET nothing is
- * lost: a sender waits for a peer that does not read, as on a stream.
+ * Creates a connection from a connected socket or an open TAP. A stream socket carries QEMU's
+ * framing. On a datagram socket, a SEQPACKET socket or a TAP each message is one frame. SEQPACKET
+ * is as reliable as a stream: a sender waits for a peer that does not read, and nothing is lost.
  *
- * @param fd   The descriptor: the library's from success on, still the caller's on failure. Its
- *             O_NONBLOCK is left alone; FD_CLOEXEC is set.
- * @param out  The connection; NULL on failure.
- * @return QNET_OK; QNET_ERR_INVALID (not an open descriptor, neither a socket nor a TAP, one that
- *         listens or has no peer, a NULL), QNET_ERR_UNSUPPORTED (a TUN, a TAP with IFF_VNET_HDR, a
- *         socket of another kind), QNET_ERR_OS, QNET_ERR_INTERNAL.
+ * @param fd   The descriptor. On success the library owns it; on failure it stays the caller's.
+ *             The library sets FD_CLOEXEC and leaves O_NONBLOCK as it is.
+ * @param out  Receives the connection, to be closed with qnet_close(); NULL on failure.
+ * @return QNET_OK; QNET_ERR_INVALID (fd is not open, is neither a socket nor a TAP, is a listening
+ *         socket or has no peer; or out is NULL), QNET_ERR_UNSUPPORTED (a TUN, a TAP with
+ *         IFF_VNET_HDR, or another kind of socket), QNET_ERR_OS, QNET_ERR_INTERNAL.
  *
- * A TAP has to be one with IFF_NO_PI, which the system does not tell.
+ * A TAP has to have been opened with IFF_NO_PI, which the library cannot check.
  *
  * Blocks: no.
  * Calls back: no.
  */
-int qnet_from_fd(int fd,
-                 qnet_conn **out);
+int qnet_from_fd(int fd, qnet_conn **out);
 
 /* ---- Datagrams and TAPs (dgram) --------------------------------------------------- */
 
 /**
- * Makes a connection of datagrams, each of which is a frame: the other end of QEMU's
- * `-netdev dgram`, `socket,udp=` and `socket,mcast=`.
+ * Creates a datagram connection, on which each datagram is one frame. It is the other end of
+ * QEMU's `-netdev dgram`, `-netdev socket,udp=` and `-netdev socket,mcast=`.
  *
- * It is used like any connection, but that nothing tells of the remote's leaving: while nobody takes
- * frames there they are lost, and counted in tx_dropped, and it works when somebody does. A remote
- * that is there and does not read holds up a sender for 40 ms, then frames are lost until it reads; a
- * sender with QNET_OPT_SEND_TIMEOUT_MS 0 gets QNET_ERR_AGAIN until then, and of a Unix remote's room
- * the descriptor of qnet_fd() tells nothing: it tries again after a while.
- * What does not come from the remote is not delivered, and counted in rx_foreign; nor is a member's own
- * multicast delivered, nor the `VFKT` that vfkit begins with. Datagrams that are shorter or longer
- * than any frame count as rx_runts.
+ * It is used like any other connection, except that it does not notice when the remote leaves.
+ * Frames that nobody receives are lost and counted in tx_dropped; once somebody receives again,
+ * sending works again. If the remote exists but does not read, a send waits for up to 40 ms;
+ * after that frames are dropped until the remote reads. With QNET_OPT_SEND_TIMEOUT_MS 0 a send
+ * gives QNET_ERR_AGAIN instead. The descriptor of qnet_fd() does not show when a Unix remote has
+ * room again, so the program has to try again after a while.
  *
- * Without a remote it is whoever sends first, were it no frame: what is sent before is lost, and
- * counted in tx_dropped; qnet_peer_addr() tells "" until then, and who it is from then on. With
- * QNET_OPT_RELEARN 1 a later sender takes its place. (It is learned when what it has sent is
- * read: by a receive, a handler, a hub or a link.)
+ * Datagrams from anyone but the remote are not delivered, and are counted in rx_foreign. A
+ * multicast member's own frames and the `VFKT` with which vfkit begins are not delivered either.
+ * Datagrams shorter or longer than any frame are counted in rx_runts.
  *
- * @param network  "udp", "udp4" or "udp6"; "unixgram"; or "mcast" (IPv4 multicast).
- * @param local    Where to receive. UDP: "host:port", "[v6]:port" or ":port" (every interface); port
- *                 0 lets the system choose. Unix: a path, or "@name" in the abstract namespace; the
- *                 file has mode 0600 and goes with the connection, and a dead one in its way is
- *                 replaced, as by qnet_listen(). Multicast: the address of the interface, or NULL.
- * @param remote   Where to send. UDP: "host:port", "[v6]:port" or ":port" (this host); for "udp" v4
- *                 where there is a choice, for QEMU has no v6. Unix: as above, as the remote gave it
- *                 to the system; a relative path begins at the working directory of each
- *                 send. NULL: whoever sends first. Multicast: the group, "230.0.0.1:1234".
- * @param out      The connection, to be closed with qnet_close(); NULL on failure.
- * @return QNET_OK; QNET_ERR_INVALID (another NULL, an unknown network, a malformed address),
- *         QNET_ERR_BUSY (somebody, or a file that may not be replaced, is at that local address),
- *         QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
+ * If remote is NULL, the first sender becomes the remote, even if what it sends is no frame. Until
+ * then frames sent are lost and counted in tx_dropped, and qnet_peer_addr() gives an empty string.
+ * With QNET_OPT_RELEARN 1 each later sender takes its place. A sender is noticed when its datagram
+ * is read: by a receive, a handler, a hub or a link.
  *
- * A UDP datagram carries frames of up to 65507 bytes (v6: 65527).
+ * @param network  "udp", "udp4", "udp6", "unixgram" or "mcast" (IPv4 multicast).
+ * @param local    The address to receive at. For UDP, "host:port", "[v6]:port" or ":port" (every
+ *                 interface); with port 0 the system chooses one. For unixgram, a path, or "@name"
+ *                 in the abstract namespace. The socket file is created with mode 0600 and removed
+ *                 with the connection, and a dead socket file in its place is replaced, as by
+ *                 qnet_listen(). For mcast, the address of the interface, or NULL.
+ * @param remote   The address to send to. For UDP, "host:port", "[v6]:port" or ":port" (this
+ *                 host); "udp" prefers IPv4 where a name has both, because QEMU has no IPv6
+ *                 datagrams. For unixgram, a path or "@name", exactly as the remote has bound it;
+ *                 a relative path is resolved against the working directory of each send. For
+ *                 mcast, the group, such as "230.0.0.1:1234". NULL (not for mcast): the first
+ *                 sender.
+ * @param out      Receives the connection, to be closed with qnet_close(); NULL on failure.
+ * @return QNET_OK; QNET_ERR_INVALID (another argument is NULL, an unknown network, a malformed
+ *         address), QNET_ERR_BUSY (the local address is in use, or a file that may not be replaced
+ *         is there), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
  *
- * Blocks: yes, while a name is looked up; with digits or a path no.
+ * A UDP datagram can carry a frame of up to 65507 bytes (65527 over IPv6).
+ *
+ * Blocks: yes, while a host name is resolved; not for a numeric address or a path.
  * Calls back: no.
  */
-int qnet_dgram(const char *network,
-               const char *local,
-               const char *remote,
-               qnet_conn **out);
+int qnet_dgram(const char *network, const char *local, const char *remote, qnet_conn **out);
 
 /**
- * Makes a connection of a TAP interface: what it sends the kernel receives there, and the reverse.
- * So a hub reaches bridges, VXLAN, WireGuard, and whatever else the kernel has. The interface has to
- * be up (`ip link set NAME up`); while it is not, frames are lost and counted in tx_dropped.
+ * Creates a connection to a TAP interface: frames sent on the connection arrive at the interface,
+ * and frames that the kernel sends through the interface are received. Attached to a hub, it
+ * connects the hub to the kernel's bridges, VXLAN, WireGuard and so on. The interface has to be up
+ * (`ip link set NAME up`); while it is down, frames sent are lost and counted in tx_dropped.
  *
- * @param name  The interface. One that is there, made for this user (`ip tuntap add`), is opened;
- *              else one is made, which needs CAP_NET_ADMIN and is gone with the connection. NULL or
- *              "": the system names it, or after a pattern, as "vm%d"; qnet_local_addr() tells.
- * @param out   The connection, to be closed with qnet_close(); NULL on failure.
- * @return QNET_OK; QNET_ERR_INVALID (out is NULL, a malformed name, or an interface that is no TAP),
- *         QNET_ERR_OS (no right to, or somebody has it open), QNET_ERR_INTERNAL.
+ * @param name  The interface's name. An existing TAP that belongs to this user (`ip tuntap add`)
+ *              is opened. Otherwise one is created, which needs CAP_NET_ADMIN, and is deleted with
+ *              the connection. With NULL or "" the system chooses the name, and with a pattern
+ *              such as "vm%d" the number; qnet_local_addr() gives the name.
+ * @param out   Receives the connection, to be closed with qnet_close(); NULL on failure.
+ * @return QNET_OK; QNET_ERR_INVALID (out is NULL, a malformed name, or an interface that is not a
+ *         TAP), QNET_ERR_OS (permission denied, or somebody else has it open), QNET_ERR_INTERNAL.
  *
  * Blocks: no.
  * Calls back: no.
  */
-int qnet_tap(const char *name,
-             qnet_conn **out);
+int qnet_tap(const char *name, qnet_conn **out);
 
 /**
- * Tells the `-netdev` argument with which a QEMU joins a datagram connection. Where the remote is
- * whoever sends, and nobody has sent yet, that QEMU is on this host, with a port that its system chooses;
- * for Unix sockets there is no such argument.
+ * Writes the `-netdev` argument with which QEMU joins a datagram connection. If the connection has
+ * no remote and nobody has sent yet, the argument is for a QEMU on this host, which lets its
+ * system choose a port; for Unix sockets there is no such argument.
  *
- * @param conn          One of qnet_dgram().
- * @param id            The netdev's id: a letter, then letters, digits, '-', '.' and '_'.
- * @param qemu_version  The QEMU's: 702 is 7.2. From 4.2 on.
- * @param buf           Room for the argument, ended with NUL: NULL if cap is 0.
- * @param cap           How much.
- * @return The argument's length without the NUL, which may be more than there was room for;
- *         QNET_ERR_HANDLE, QNET_ERR_INVALID (a NULL, a malformed id, no such version),
- *         QNET_ERR_UNSUPPORTED (another kind of connection, or not for that QEMU: Unix sockets before
- *         7.2; abstract names, v6, a Unix remote that is not known yet, and paths that are more than
- *         107 bytes from the root on, for any), QNET_ERR_INTERNAL.
+ * @param conn          A connection of qnet_dgram().
+ * @param id            The id of the netdev: a letter, then letters, digits, '-', '.' and '_'.
+ * @param qemu_version  The version of QEMU, 100 * major + minor: 702 is 7.2. At least 402.
+ * @param buf           Receives the argument as snprintf(3) would write it: truncated if
+ *                      necessary, always NUL-terminated. May be NULL if cap is 0.
+ * @param cap           The size of buf in bytes.
+ * @return The length of the whole argument in bytes, without the NUL, even if buf is too small for
+ *         it; QNET_ERR_HANDLE, QNET_ERR_INVALID (a NULL, a malformed id, not a version),
+ *         QNET_ERR_UNSUPPORTED (the connection is of another kind, or QEMU cannot join it: before
+ *         7.2 over Unix sockets; in any version over abstract names or IPv6, with a Unix remote
+ *         that is not known yet, or with an absolute path longer than 107 bytes),
+ *         QNET_ERR_INTERNAL.
  *
  * Blocks: no.
  * Calls back: no.
  */
-int qnet_netdev(qnet_conn *conn,
-                const char *id,
-                int qemu_version,
-                char *buf,
-                size_t cap);
+int qnet_netdev(qnet_conn *conn, const char *id, int qemu_version, char *buf, size_t cap);
 
 /* ---- Listening (listener) --------------------------------------------------------- */
 
 /**
- * Listens for peers: a QEMU with `-netdev stream,server=off` or `-netdev socket,connect=`.
+ * Listens for peers, such as a QEMU with `-netdev stream,server=off` or `-netdev socket,connect=`.
  *
- * @param network  "tcp", "tcp4", "tcp6", "unix", or "unixpacket" (SEQPACKET: each message is a frame;
- *                 otherwise as "unix").
- * @param address  For TCP "host:port", "[v6]:port" or ":port" (every interface); port 0 lets the
- *                 system choose, and qnet_listener_addr() tells. For Unix sockets a path, or
- *                 "@name" in the abstract namespace. A path's file gets mode 0600
- *                 (QNET_OPT_UNIX_MODE); a dead socket's file in its way is replaced, but not another
- *                 user's in a directory that others can write to.
- * @param out      The listener, to be closed with qnet_listener_close(); NULL on failure.
- * @return QNET_OK; QNET_ERR_INVALID, QNET_ERR_BUSY (the address is in use, or a file is in the way
- *         that may not be replaced), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED (in a name's look-up),
- *         QNET_ERR_OS, QNET_ERR_INTERNAL.
+ * @param network  "tcp", "tcp4", "tcp6", "unix" or "unixpacket" (SEQPACKET: each message is one
+ *                 frame).
+ * @param address  For TCP, "host:port", "[v6]:port" or ":port" (every interface); with port 0 the
+ *                 system chooses one, which qnet_listener_addr() gives. For Unix sockets, a path,
+ *                 or "@name" in the abstract namespace. The socket file is created with mode 0600
+ *                 (see QNET_OPT_UNIX_MODE). A dead socket file in its place is replaced, unless it
+ *                 belongs to another user and lies in a directory that others can write to.
+ * @param out      Receives the listener, to be closed with qnet_listener_close(); NULL on failure.
+ * @return QNET_OK; QNET_ERR_INVALID (a NULL, an unknown network, a malformed address),
+ *         QNET_ERR_BUSY (the address is in use, or a file that may not be replaced is there),
+ *         QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED (while a name was resolved), QNET_ERR_OS,
+ *         QNET_ERR_INTERNAL.
  *
- * Blocks: yes, while a name is looked up; with digits or a path no.
+ * Blocks: yes, while a host name is resolved; not for a numeric address or a path.
  * Calls back: no.
  */
-int qnet_listen(const char *network,
-                const char *address,
-                qnet_listener **out);
+int qnet_listen(const char *network, const char *address, qnet_listener **out);
 
 /**
- * Waits for a peer and makes a connection of it.
+ * Waits for a peer and accepts it as a new connection. Several threads may accept from one
+ * listener.
  *
- * @param listener    The listener. Threads may share it.
- * @param timeout_ms  How long to wait: -1 without an end, 0 not at all.
- * @param out         The connection, which starts with the listener's options; NULL on failure.
- * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is NULL, and nothing is accepted; a
- *         timeout below -1), QNET_ERR_AGAIN (0 was given), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED,
- *         QNET_ERR_CLOSED (the listener was closed meanwhile), QNET_ERR_OS (for example EMFILE, at
- *         once; the listener goes on), QNET_ERR_INTERNAL.
+ * @param timeout_ms  How long to wait, in milliseconds: -1 waits without limit, 0 does not wait.
+ * @param out         Receives the connection, to be closed with qnet_close(); NULL on failure. It
+ *                    starts with the options that were set on the listener.
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is NULL, in which case no peer is
+ *         accepted; or timeout_ms is below -1), QNET_ERR_AGAIN (timeout_ms is 0 and no peer is
+ *         waiting), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED, QNET_ERR_CLOSED (the listener was
+ *         closed during the wait), QNET_ERR_OS (returned at once, for example for EMFILE; the
+ *         listener keeps working), QNET_ERR_INTERNAL.
  *
  * Blocks: yes, at most for timeout_ms.
  * Calls back: no.
@@ -583,13 +626,14 @@ int qnet_listen(const char *network,
 int qnet_accept(qnet_listener *listener, int timeout_ms, qnet_conn **out);
 
 /**
- * Makes a listener of a listening stream or SEQPACKET socket (socket activation).
+ * Creates a listener from a listening stream or SEQPACKET socket, as systemd's socket activation
+ * provides.
  *
- * @param fd   The socket: the library's from success on, still the caller's on failure. Its
- *             O_NONBLOCK and its file are left alone; FD_CLOEXEC is set.
- * @param out  The listener; NULL on failure.
- * @return QNET_OK; QNET_ERR_INVALID (not an open descriptor, no socket, one that does not listen,
- *         a NULL), QNET_ERR_UNSUPPORTED (a socket of another kind), QNET_ERR_OS, QNET_ERR_INTERNAL.
+ * @param fd   The socket. On success the library owns it; on failure it stays the caller's. The
+ *             library sets FD_CLOEXEC, and leaves O_NONBLOCK and the socket file as they are.
+ * @param out  Receives the listener, to be closed with qnet_listener_close(); NULL on failure.
+ * @return QNET_OK; QNET_ERR_INVALID (fd is not open, is not a socket or does not listen; or out is
+ *         NULL), QNET_ERR_UNSUPPORTED (another kind of socket), QNET_ERR_OS, QNET_ERR_INTERNAL.
  *
  * Blocks: no.
  * Calls back: no.
@@ -597,13 +641,13 @@ int qnet_accept(qnet_listener *listener, int timeout_ms, qnet_conn **out);
 int qnet_listener_from_fd(int fd, qnet_listener **out);
 
 /**
- * Tells the listener's address, as qnet_dial() takes it.
+ * Gets the address of the listener, in the form that qnet_dial() takes.
  *
- * @param buf  Filled as snprintf(3) does: cut short if need be, and then NUL-terminated all the
- *             same. May be NULL if cap is 0.
- * @param cap  Its size in bytes.
- * @return The length of the whole text in bytes, without the NUL; QNET_ERR_HANDLE,
- *         QNET_ERR_INVALID (buf is NULL), QNET_ERR_INTERNAL.
+ * @param buf  Receives the address as snprintf(3) would write it: truncated if necessary, always
+ *             NUL-terminated. May be NULL if cap is 0.
+ * @param cap  The size of buf in bytes.
+ * @return The length of the whole address in bytes, without the NUL, even if buf is too small for
+ *         it; QNET_ERR_HANDLE, QNET_ERR_INVALID (buf is NULL), QNET_ERR_INTERNAL.
  *
  * Blocks: no.
  * Calls back: no.
@@ -611,19 +655,21 @@ int qnet_listener_from_fd(int fd, qnet_listener **out);
 int qnet_listener_addr(qnet_listener *listener, char *buf, size_t cap);
 
 /**
- * Writes the argument of `-netdev` with which a QEMU of some version joins: `socket` before 7.2,
- * `stream` from it on, which from 8.0 on connects again when this program was gone for a while. A
- * listener on every interface is joined through this host's own.
+ * Writes the `-netdev` argument with which QEMU connects to the listener: `socket` before version
+ * 7.2, `stream` from then on, and from 8.0 on with the option that makes QEMU reconnect after
+ * losing this program. For a listener on every interface, the argument names this host's loopback
+ * address.
  *
- * @param id            The netdev's: a letter, then letters, digits, '-', '.' and '_'.
- * @param qemu_version  100 times the major version, and the minor one: 702 is 7.2.
- * @param buf           As for qnet_listener_addr().
- * @param cap           As for qnet_listener_addr().
- * @return The length of the whole text in bytes, without the NUL; QNET_ERR_HANDLE,
- *         QNET_ERR_INVALID (buf or id is NULL, no id, no version), QNET_ERR_UNSUPPORTED (what that
- *         version cannot do: before 7.2 a Unix socket or a v6 address; before 4.2 anything; for any
- *         version a SEQPACKET listener, and a path of more than 107 bytes from the root on),
- *         QNET_ERR_INTERNAL.
+ * @param id            The id of the netdev: a letter, then letters, digits, '-', '.' and '_'.
+ * @param qemu_version  The version of QEMU, 100 * major + minor: 702 is 7.2. At least 402.
+ * @param buf           Receives the argument as snprintf(3) would write it: truncated if
+ *                      necessary, always NUL-terminated. May be NULL if cap is 0.
+ * @param cap           The size of buf in bytes.
+ * @return The length of the whole argument in bytes, without the NUL, even if buf is too small for
+ *         it; QNET_ERR_HANDLE, QNET_ERR_INVALID (buf or id is NULL, a malformed id, not a
+ *         version), QNET_ERR_UNSUPPORTED (QEMU cannot connect: before 4.2 in any way; before 7.2
+ *         over Unix sockets or IPv6; in any version to a SEQPACKET socket or an absolute path
+ *         longer than 107 bytes), QNET_ERR_INTERNAL.
  *
  * Blocks: no.
  * Calls back: no.
@@ -635,9 +681,10 @@ int qnet_listener_netdev(qnet_listener *listener,
                          size_t cap);
 
 /**
- * The listener's descriptor: readable when a peer waits to be accepted.
+ * Gets the listener's descriptor, for poll, epoll or another event loop. It is readable when a
+ * peer is waiting to be accepted. The library still owns it.
  *
- * @return The descriptor, which stays the library's; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+ * @return The descriptor; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
  *
  * Blocks: no.
  * Calls back: no.
@@ -645,26 +692,28 @@ int qnet_listener_netdev(qnet_listener *listener,
 int qnet_listener_fd(qnet_listener *listener);
 
 /**
- * Ends a listener: wakes every qnet_accept() with QNET_ERR_CLOSED, removes the socket file that it
- * made, and gives the handle back. Its connections live on. When it returns the descriptor is
- * closed, as after qnet_close().
+ * Closes a listener and invalidates its handle. Every qnet_accept() that is waiting returns
+ * QNET_ERR_CLOSED. A socket file that the listener created is removed. Connections that it
+ * accepted stay open. The descriptor is closed when the call returns.
  *
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
  *
- * Blocks: yes, until the calls of other threads that it wakes have let go of the listener, which
- * is at once.
+ * Blocks: yes, until the woken calls of other threads have let go of the listener, which takes
+ * only a moment.
  * Calls back: no.
  */
 int qnet_listener_close(qnet_listener *listener);
 
 /**
- * Sets an option of the listener, or one that the connections it accepts from now on start with.
+ * Sets an option of the listener, or an option with which the connections that it accepts from now
+ * on start.
  *
- * @param option  One of enum qnet_option: those of connections, QNET_OPT_MAX_CONNS and
- *                QNET_OPT_UNIX_MODE, which changes the mode of the file at once.
- * @param value   Its value.
- * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or a value out of range),
- *         QNET_ERR_UNSUPPORTED (not for this listener), QNET_ERR_OS, QNET_ERR_INTERNAL.
+ * @param option  One of enum qnet_option: an option of connections, QNET_OPT_MAX_CONNS, or
+ *                QNET_OPT_UNIX_MODE, which changes the mode of the socket file at once.
+ * @param value   The new value.
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or the value is out of
+ *         range), QNET_ERR_UNSUPPORTED (not an option of this listener), QNET_ERR_OS,
+ *         QNET_ERR_INTERNAL.
  *
  * Blocks: no.
  * Calls back: no.
@@ -672,11 +721,13 @@ int qnet_listener_close(qnet_listener *listener);
 int qnet_listener_set(qnet_listener *listener, int option, int64_t value);
 
 /**
- * Tells an option's value: for QNET_OPT_SNDBUF and QNET_OPT_RCVBUF 0 until set.
+ * Gets the value of an option of the listener. QNET_OPT_SNDBUF and QNET_OPT_RCVBUF are 0 until
+ * they are set.
  *
- * @param option  One of enum qnet_option.
- * @param value   Where to.
- * @return As qnet_listener_set(); QNET_ERR_INVALID where value is NULL.
+ * @param option  One of the options that qnet_listener_set() takes.
+ * @param value   Receives the value.
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or value is NULL),
+ *         QNET_ERR_UNSUPPORTED (not an option of this listener), QNET_ERR_OS, QNET_ERR_INTERNAL.
  *
  * Blocks: no.
  * Calls back: no.
@@ -686,62 +737,70 @@ int qnet_listener_get(qnet_listener *listener, int option, int64_t *value);
 /* ---- Sending (send) --------------------------------------------------------------- */
 
 /**
- * Sends one frame, whole or not at all.
+ * Sends one frame, as a whole or not at all.
  *
- * Returns when the frame is in the socket, waiting while the peer does not read; at most
- * QNET_OPT_SEND_TIMEOUT_MS. Or when it is held, for others to join it: see QNET_OPT_CORK and
- * QNET_OPT_TX_USECS. Once the socket has taken a part of the frame, the call succeeds, and
- * the library writes the rest by itself, ahead of everything later (where the system refuses it the
- * thread for that, the next send, flush or close does). Threads may send at once:
- * frames never mix, and those of one thread stay in order. SIGPIPE is never raised.
+ * Returns when the frame is in the socket, waiting while the peer does not read, for at most
+ * QNET_OPT_SEND_TIMEOUT_MS; or when the frame is held back for later frames to join it (see
+ * QNET_OPT_CORK and QNET_OPT_TX_USECS). If the socket accepts only a part of the frame, the call
+ * succeeds, and the library writes the rest by itself, before any later frame. (If the system
+ * refuses the library a thread for that, the next send, flush or close writes the rest.) Several
+ * threads may send at the same time: frames are never mixed, and the frames of one thread stay in
+ * order.
  *
- * @param frame  From the destination address on, without a checksum. Not kept after the call.
- * @param len    Its length in bytes: 14 to QNET_OPT_MAX_FRAME.
+ * @param frame  The frame, starting with the destination address, without a checksum. It is not
+ *               used after the call.
+ * @param len    The length of the frame in bytes: 14 to QNET_OPT_MAX_FRAME.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (frame is NULL), QNET_ERR_FRAME_SIZE,
  *         QNET_ERR_AGAIN (the time-out is 0), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED,
- *         QNET_ERR_CLOSED (also where the peer no longer reads; frames that it sent can still be
- *         received), QNET_ERR_PROTOCOL, QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *         QNET_ERR_CLOSED (also if the peer has only stopped reading for good; frames that it sent
+ *         can still be received), QNET_ERR_PROTOCOL, QNET_ERR_OS, QNET_ERR_INTERNAL. The frame was
+ *         not taken unless the call returns QNET_OK.
  *
- * Blocks: yes, while the peer does not read: at most for QNET_OPT_SEND_TIMEOUT_MS.
+ * Blocks: yes, while the peer does not read, for at most QNET_OPT_SEND_TIMEOUT_MS.
  * Calls back: no.
  */
 int qnet_send(qnet_conn *conn, const void *frame, size_t len);
 
 /**
- * Sends frames in order, many to a system call.
+ * Sends frames in order, many in one system call.
  *
- * @param frames  The frames; none is kept after the call.
- * @param count   How many there are. 0 is nothing to do.
- * @return How many were taken, each waiting as qnet_send() would; the first that cannot be taken
- *         stops them. An error, as of qnet_send(), only if that is the first of all.
+ * @param frames  The frames. Neither the array nor the bytes are used after the call.
+ * @param count   The number of frames. With 0 the call does nothing and returns 0.
+ * @return How many frames were taken, in order. Each waits as in qnet_send(), and the first that
+ *         cannot be taken stops the call. If not even the first frame was taken, a code of
+ *         qnet_send().
  *
- * Blocks: yes, while the peer does not read: at most for QNET_OPT_SEND_TIMEOUT_MS.
+ * Blocks: yes, while the peer does not read, for at most QNET_OPT_SEND_TIMEOUT_MS for each frame.
  * Calls back: no.
  */
 int qnet_send_batch(qnet_conn *conn, const qnet_frame *frames, size_t count);
 
 /**
- * Sends frames that lie in wire format, one after another: each a length of 4 bytes, big-endian,
- * then that many bytes.
+ * Sends frames that lie one after another in wire format: each is a length of 4 bytes, big-endian,
+ * followed by that many bytes of frame.
  *
- * @param buf  The frames; not kept after the call.
- * @param len  Their bytes, lengths included. 0 is nothing to do.
- * @return How many frames were taken, as of qnet_send_batch(). Of a frame that is cut short
- *         QNET_ERR_INVALID, of a length out of range QNET_ERR_FRAME_SIZE.
+ * @param buf  The packed frames. They are not used after the call.
+ * @param len  The number of bytes, lengths included. With 0 the call does nothing and returns 0.
+ * @return How many frames were taken, in order. Each waits as in qnet_send(), and the first that
+ *         cannot be taken stops the call. If not even the first frame was taken, a code of
+ *         qnet_send(): QNET_ERR_INVALID also for a frame that is cut short, QNET_ERR_FRAME_SIZE
+ *         for a length out of range.
  *
- * Blocks: yes, while the peer does not read: at most for QNET_OPT_SEND_TIMEOUT_MS.
+ * Blocks: yes, while the peer does not read, for at most QNET_OPT_SEND_TIMEOUT_MS for each frame.
  * Calls back: no.
  */
 int qnet_send_packed(qnet_conn *conn, const void *buf, size_t len);
 
 /**
- * Waits, as a send would, until nothing that was taken is unwritten. A process that is about to end,
- * by exit() or otherwise, calls it or qnet_close() first: what is unwritten then is lost.
+ * Waits, as a send would, until every frame that was taken has been written to the socket. A
+ * program that is about to end, by exit() or otherwise, calls this or qnet_close() first, because
+ * unwritten frames are lost with the process.
  *
- * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_AGAIN, QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED,
- *         QNET_ERR_CLOSED, QNET_ERR_PROTOCOL, QNET_ERR_OS, QNET_ERR_INTERNAL.
+ * @return QNET_OK, also if there was nothing to write; QNET_ERR_HANDLE, QNET_ERR_AGAIN,
+ *         QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED, QNET_ERR_CLOSED, QNET_ERR_PROTOCOL, QNET_ERR_OS,
+ *         QNET_ERR_INTERNAL.
  *
- * Blocks: yes, while the peer does not read: at most for QNET_OPT_SEND_TIMEOUT_MS.
+ * Blocks: yes, while the peer does not read, for at most QNET_OPT_SEND_TIMEOUT_MS.
  * Calls back: no.
  */
 int qnet_flush(qnet_conn *conn);
@@ -749,126 +808,131 @@ int qnet_flush(qnet_conn *conn);
 /* ---- Receiving (receive) ---------------------------------------------------------- */
 
 /**
- * Has a handler called with every frame received, on a thread of the connection's own, one call at
- * a time, in order. Frames that came before wait, and are not lost; where the peer has left, they
- * are followed by the end. An end that was told already, by qnet_wait() or qnet_close_reason() too,
- * is this call's answer, and a close handler waits for qnet_close().
+ * Sets the handler that is called with every frame received. The calls are made on a thread that
+ * the library runs for this connection, one at a time, in the order of the frames. Frames that
+ * arrived earlier have waited in the socket and are delivered too. If the peer has left, they are
+ * followed by the end; but if the end has already been reported, also by qnet_wait() or
+ * qnet_close_reason(), the call returns the reason instead, and a close handler runs in
+ * qnet_close().
  *
- * Outside a handler of any kind, returns when the handler that this one replaces is not running and
- * never will again, so that its `user` may be freed (hold no lock that the handler takes). With
- * QNET_OPT_WAIT 0, or inside a handler, it does not wait.
+ * Outside a handler of any kind, the call returns only when the handler that this one replaces is
+ * not running and never will again, so that its `user` can be freed. Hold no lock that the old
+ * handler takes. Inside a handler, or with QNET_OPT_WAIT 0, the call does not wait.
  *
- * @param handler  The handler; NULL stops receiving. It takes the place of a batch handler too.
- * @param user     What to call it with.
+ * @param handler  The handler, or NULL to stop receiving. It also replaces a batch handler.
+ * @param user     A pointer that is passed to the handler.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_BUSY (the connection is attached or linked),
- *         QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (it has ended; QNET_ERR_OS also where no
- *         thread can be had), QNET_ERR_INTERNAL.
+ *         QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (the connection has ended; QNET_ERR_OS
+ *         also if no thread can be started), QNET_ERR_INTERNAL.
  *
- * Blocks: yes, until the handler before has returned; not inside a handler of any kind, or with
+ * Blocks: yes, until the previous handler has returned; not inside a handler of any kind, or with
  * QNET_OPT_WAIT 0.
  * Calls back: no.
  */
-int qnet_set_handler(qnet_conn *conn,
-                     qnet_handler handler,
-                     void *user);
+int qnet_set_handler(qnet_conn *conn, qnet_handler handler, void *user);
 
 /**
- * The same with many frames to a call, as many as are there.
+ * Sets a handler that is called with many frames at a time, as many as have arrived. Everything
+ * else is as for qnet_set_handler().
  *
- * @param handler  The handler; NULL stops receiving. It takes the place of a frame handler too.
- * @param user     What to call it with.
- * @return As qnet_set_handler().
+ * @param handler  The handler, or NULL to stop receiving. It also replaces a single-frame handler.
+ * @param user     A pointer that is passed to the handler.
+ * @return The codes of qnet_set_handler().
  *
- * Blocks: yes, until the handler before has returned; not inside a handler of any kind, or with
+ * Blocks: yes, until the previous handler has returned; not inside a handler of any kind, or with
  * QNET_OPT_WAIT 0.
  * Calls back: no.
  */
 int qnet_set_batch_handler(qnet_conn *conn, qnet_batch_handler handler, void *user);
 
 /**
- * Has a handler called when the connection has ended, exactly once and last.
+ * Sets the handler that is called once when the connection has ended, as the last of its handlers.
  *
- * It runs on the connection's own thread where it has a frame handler, or is attached to a hub or
- * linked; else in the receive that reports the end, in qnet_shutdown() or in qnet_close(), never in
- * qnet_wait() or qnet_poll(). Set after that, it runs before this call returns. One that is replaced
- * before is never called.
+ * If the connection has a frame handler, the close handler runs on the same thread. If it is
+ * attached to a hub or linked, the close handler runs on a thread of the library. Otherwise it
+ * runs on the calling thread, in the receive that reports the end, in qnet_shutdown() or in
+ * qnet_close(), but never in qnet_wait() or qnet_poll(). If the connection has ended by the time
+ * of this call, the handler runs before the call returns. A handler that is replaced in time is
+ * never called.
  *
- * @param handler  The handler; NULL for none.
- * @param user     What to call it with.
+ * @param handler  The handler, or NULL for none.
+ * @param user     A pointer that is passed to the handler.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
  *
  * Blocks: no.
- * Calls back: yes, the handler that is set, where the connection has ended.
+ * Calls back: yes, the handler being set, if the connection has ended.
  */
-int qnet_set_close_handler(qnet_conn *conn,
-                           qnet_close_handler handler,
-                           void *user);
+int qnet_set_close_handler(qnet_conn *conn, qnet_close_handler handler, void *user);
 
 /**
- * Receives one frame.
+ * Receives one frame. Several threads may receive at the same time; each frame goes to one of
+ * them.
  *
- * @param buf         Where to. QNET_FRAME_MAX bytes always suffice.
- * @param cap         Its size in bytes. With 0, where buf may be NULL, the next frame's length is
- *                    returned and the frame is kept.
- * @param timeout_ms  How long to wait: -1 without an end, 0 not at all.
- * @return The frame's length in bytes; QNET_ERR_HANDLE, QNET_ERR_INVALID (buf is NULL, a timeout
- *         below -1), QNET_ERR_FRAME_SIZE (buf is too small; the frame is kept), QNET_ERR_AGAIN (0
- *         was given), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED, QNET_ERR_BUSY (the connection has a
- *         handler, or is attached or linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (how
- *         the connection ended, after every frame before that), QNET_ERR_INTERNAL.
- *
- * Threads may receive at once: each frame is given to one of them.
+ * @param buf         Receives the frame. QNET_FRAME_MAX bytes are always enough.
+ * @param cap         The size of buf in bytes. With 0, where buf may be NULL, the call returns the
+ *                    length of the next frame without consuming it.
+ * @param timeout_ms  How long to wait, in milliseconds: -1 waits without limit, 0 does not wait.
+ * @return The length of the frame in bytes; QNET_ERR_HANDLE, QNET_ERR_INVALID (buf is NULL, or
+ *         timeout_ms is below -1), QNET_ERR_FRAME_SIZE (buf is too small; the frame is not
+ *         consumed), QNET_ERR_AGAIN (timeout_ms is 0 and no frame is there), QNET_ERR_TIMEOUT,
+ *         QNET_ERR_INTERRUPTED, QNET_ERR_BUSY (the connection has a handler, or is attached or
+ *         linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (how the connection ended,
+ *         after all frames that came before the end), QNET_ERR_INTERNAL.
  *
  * Blocks: yes, at most for timeout_ms.
- * Calls back: yes, the close handler, where the call reports the end.
+ * Calls back: yes, the close handler, if the call reports the end.
  */
-int qnet_recv(qnet_conn *conn,
-              void *buf,
-              size_t cap,
-              int timeout_ms);
+int qnet_recv(qnet_conn *conn, void *buf, size_t cap, int timeout_ms);
 
 /**
- * Receives frames without copying them.
+ * Receives frames without copying them: the library lends their bytes to the caller. They stay
+ * valid until the next receive on the connection by any thread, until it is received from in
+ * another way, or until it is closed. They outlive the end of the connection and calls of
+ * qnet_poll().
  *
- * @param frames      Filled with frames whose bytes the library lends, until the next receive on
- *                    the connection by any thread, a change of how it is received from, or its
- *                    close; not until its end or qnet_poll(). Until then they keep the memory
- *                    that they were read into: up to 16 KiB of frames as much, with a time-out of 0
- *                    and when fewer than count were there; else 128 KiB, of messages 68 KiB each at
- *                    most. What is not lent costs an idle connection 16 KiB at most.
- * @param count       How many there is room for, at least 1.
- * @param timeout_ms  How long to wait for the first: -1 without an end, 0 not at all.
- * @return How many were received; else as qnet_recv().
+ * A loan keeps the memory occupied that the frames were read into: up to 16 KiB if timeout_ms is
+ * 0, fewer than count frames were there and they fit; otherwise 128 KiB, or for datagrams up to 68
+ * KiB each. A connection that lends nothing and has nothing to read keeps 16 KiB at most.
+ *
+ * @param frames      Receives the frames, that is, pointers to them and their lengths.
+ * @param count       How many frames the array has room for, at least 1.
+ * @param timeout_ms  How long to wait for the first frame, in milliseconds: -1 waits without
+ *                    limit, 0 does not wait.
+ * @return How many frames were received, at least 1; otherwise the codes of qnet_recv().
  *
  * Blocks: yes, at most for timeout_ms.
- * Calls back: yes, the close handler, where the call reports the end.
+ * Calls back: yes, the close handler, if the call reports the end.
  */
 int qnet_recv_batch(qnet_conn *conn, qnet_frame *frames, size_t count, int timeout_ms);
 
 /**
- * Receives frames in wire format, one after another: each a length of 4 bytes, big-endian, then
- * that many bytes.
+ * Receives frames in wire format, one after another: each is a length of 4 bytes, big-endian,
+ * followed by that many bytes of frame.
  *
- * @param buf         Where to. QNET_FRAME_MAX + 4 bytes always suffice for one.
- * @param cap         Its size in bytes.
- * @param timeout_ms  How long to wait for the first: -1 without an end, 0 not at all.
- * @return The bytes of whole frames, lengths included, as many as fit; else as qnet_recv().
+ * @param buf         Receives the frames. QNET_FRAME_MAX + 4 bytes are always enough for one.
+ * @param cap         The size of buf in bytes.
+ * @param timeout_ms  How long to wait for the first frame, in milliseconds: -1 waits without
+ *                    limit, 0 does not wait.
+ * @return How many bytes were written to buf, lengths included. They are whole frames, as many as
+ *         were there and fit. Otherwise the codes of qnet_recv().
  *
  * Blocks: yes, at most for timeout_ms.
- * Calls back: yes, the close handler, where the call reports the end.
+ * Calls back: yes, the close handler, if the call reports the end.
  */
 int qnet_recv_packed(qnet_conn *conn, void *buf, size_t cap, int timeout_ms);
 
 /**
- * Waits until one of many connections has a frame or an end to give.
+ * Waits until at least one of several connections has a frame or an end to report.
  *
  * @param conns       The connections.
- * @param ready       Set to 1 for each on which a receive would give anything but QNET_ERR_AGAIN,
- *                    errors and stale handles included, and to 0 for the others.
- * @param count       How many there are, at least 1.
- * @param timeout_ms  How long to wait: -1 without an end, 0 not at all.
- * @return How many are ready: 0 when the time has passed; QNET_ERR_INVALID (a NULL, a count of 0,
- *         a timeout below -1), QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
+ * @param ready       Receives 1 for each connection on which a receive would return anything but
+ *                    QNET_ERR_AGAIN, which includes errors and stale handles; and 0 for each of
+ *                    the others.
+ * @param count       The number of connections, at least 1.
+ * @param timeout_ms  How long to wait, in milliseconds: -1 waits without limit, 0 does not wait.
+ * @return How many connections are ready, 0 if the time has passed; QNET_ERR_INVALID (a NULL, a
+ *         count of 0, or timeout_ms is below -1), QNET_ERR_INTERRUPTED, QNET_ERR_OS,
+ *         QNET_ERR_INTERNAL.
  *
  * Blocks: yes, at most for timeout_ms.
  * Calls back: no.
@@ -876,18 +940,19 @@ int qnet_recv_packed(qnet_conn *conn, void *buf, size_t cap, int timeout_ms);
 int qnet_poll(qnet_conn *const *conns, uint8_t *ready, size_t count, int timeout_ms);
 
 /**
- * The connection's descriptor, for poll, epoll or a GUI's loop: the socket itself, the same number
- * until qnet_close() returns. With QNET_OPT_RECONNECT_MS above 0, a descriptor that follows the
- * socket and signals reading alone.
+ * Gets a descriptor for poll, epoll or a GUI's event loop. It stays the same number until
+ * qnet_close() returns. It is the socket itself; with QNET_OPT_RECONNECT_MS above 0 it is another
+ * descriptor, which follows the socket as it is replaced and only signals reading.
  *
- * Poll it for reading only after a receive gave QNET_ERR_AGAIN, or a batch fewer than its count:
- * the library may hold frames that the descriptor knows nothing of (qnet_poll() does). When it can
- * be written to, a send that gave QNET_ERR_AGAIN may be tried again. Do not read, write or close
- * it; remove it from an epoll set before qnet_close(). Who waits for edges (EPOLLET) receives until
- * QNET_ERR_AGAIN: a batch fewer than its count may have the end behind it.
+ * Poll it for reading only after a receive returned QNET_ERR_AGAIN, or a batch fewer frames than
+ * there was room for, because the library may hold frames that the descriptor does not know about
+ * (qnet_poll() knows). With edge-triggered epoll (EPOLLET), receive until QNET_ERR_AGAIN, because
+ * the end may follow a short batch. When the descriptor is writable, a send that returned
+ * QNET_ERR_AGAIN may be tried again. Do not read from it, write to it or close it, and remove it
+ * from an epoll set before qnet_close().
  *
- * @return The descriptor; QNET_ERR_HANDLE, QNET_ERR_OS (there is none to follow the socket with),
- *         QNET_ERR_INTERNAL.
+ * @return The descriptor; QNET_ERR_HANDLE, QNET_ERR_OS (the descriptor that follows the socket
+ *         cannot be created), QNET_ERR_INTERNAL.
  *
  * Blocks: no.
  * Calls back: no.
@@ -897,29 +962,31 @@ int qnet_fd(qnet_conn *conn);
 /* ---- Ending (end) ----------------------------------------------------------------- */
 
 /**
- * Waits until the connection has ended, by either side, and, where it has a handler or is attached
- * or linked, its close handler has returned. It works however the connection is received from: one that is pulled, or
- * not received from at all, has ended once its peer has left, though frames may still wait. (Over
- * TCP, a peer that leaves while much is unread is not seen to leave until some of that is received.)
- * One that is dialled again has not ended by its peer's leaving.
+ * Waits until the connection has ended, by either side, and, if it has a handler or is attached or
+ * linked, until its close handler has returned. The call works however the connection is received
+ * from. A connection that is pulled from, or not received from at all, has ended once its peer has
+ * left, even if frames are still waiting. (Over TCP the library does not see a peer leave while
+ * much is unread, until some of that has been received.) A reconnecting connection does not end
+ * when its peer leaves.
  *
- * @param timeout_ms  How long to wait: -1 without an end, 0 not at all.
- * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (a timeout below -1), QNET_ERR_AGAIN (0 was
- *         given), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED, QNET_ERR_BUSY (inside the connection's
- *         own handler), QNET_ERR_OS, QNET_ERR_INTERNAL.
+ * @param timeout_ms  How long to wait, in milliseconds: -1 waits without limit, 0 does not wait.
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (timeout_ms is below -1), QNET_ERR_AGAIN
+ *         (timeout_ms is 0 and the connection has not ended), QNET_ERR_TIMEOUT,
+ *         QNET_ERR_INTERRUPTED, QNET_ERR_BUSY (called inside the connection's own handler),
+ *         QNET_ERR_OS, QNET_ERR_INTERNAL.
  *
  * Blocks: yes, at most for timeout_ms.
  * Calls back: no.
  */
-int qnet_wait(qnet_conn *conn,
-              int timeout_ms);
+int qnet_wait(qnet_conn *conn, int timeout_ms);
 
 /**
- * Tells how the connection ended.
+ * Gets the reason for which the connection ended.
  *
- * @return QNET_OK while it is open, also while one that is dialled again is down, and, where frames
- *         are pulled, until what the peer sent has been received; QNET_ERR_CLOSED (in order, by
- *         either side), QNET_ERR_PROTOCOL, QNET_ERR_OS (a reset, for example); QNET_ERR_HANDLE,
+ * @return QNET_OK while the connection is open, which includes the time during which a
+ *         reconnecting connection is down, and, where frames are pulled, the time until all that
+ *         the peer sent has been received; QNET_ERR_CLOSED (an orderly end by either side),
+ *         QNET_ERR_PROTOCOL, QNET_ERR_OS (for example a reset); QNET_ERR_HANDLE,
  *         QNET_ERR_INTERNAL.
  *
  * Blocks: no.
@@ -928,104 +995,111 @@ int qnet_wait(qnet_conn *conn,
 int qnet_close_reason(qnet_conn *conn);
 
 /**
- * Ends the connection without waiting. No further handler call begins; sends and receives, those
- * that wait included, give QNET_ERR_CLOSED, or the reason of an end that was there before. The
- * library writes what was taken and drains what the peer is still writing (for how long: see
- * qnet_close()), then the peer sees the end. The handle stays, to be closed with qnet_close().
+ * Ends the connection without waiting; the handle stays valid and is to be closed with
+ * qnet_close(). No further handler call begins. Sends and receives, including those that are
+ * waiting, return QNET_ERR_CLOSED, or the reason of an earlier end. In the background the library
+ * writes the frames that were taken and drains what the peer is still writing, for as long as
+ * qnet_close() would; then the peer sees the end.
  *
- * @return QNET_OK, also where it had ended before; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+ * @return QNET_OK, also if the connection had already ended; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
  *
  * Blocks: no.
- * Calls back: yes, the close handler, where the connection has no handler and is neither attached
- * nor linked, and it was not called before.
+ * Calls back: yes, the close handler, if it has not been called yet and the connection has no
+ * handler and is neither attached nor linked.
  */
 int qnet_shutdown(qnet_conn *conn);
 
 /**
- * Ends the connection and gives its handle back. Calls that wait on it are woken, with
- * QNET_ERR_CLOSED (qnet_wait() with QNET_OK).
+ * Ends the connection and invalidates its handle. Calls that are waiting on the connection return
+ * QNET_ERR_CLOSED (qnet_wait() returns QNET_OK).
  *
- * Writes what was taken and is not yet written (of TCP also until the system has sent it, for which
- * a peer that does not read leaves no room), and drains what a QEMU peer is still writing, so that
- * its netdev works for the next connection; all within QNET_OPT_LINGER_MS. Returns when no
- * handler of the connection is running and its close handler has returned; inside a handler of any
- * kind, or with QNET_OPT_WAIT 0, without waiting for them. In every case its descriptor is closed
- * then, whoever was waiting on it, and its socket file gone: the address can be used again at once.
- * (A thread that the host has stopped in a call on the connection, or that has jumped out of one, is
- * waited for for 10 s at most.)
+ * The call first writes the frames that were taken, and over TCP waits until the system has sent
+ * them, which a peer that does not read can delay. It also drains what a QEMU peer is still
+ * writing, because otherwise that peer's netdev would not work for its next connection. All of
+ * this takes at most QNET_OPT_LINGER_MS.
  *
- * Draining takes no time once the peer has left; on datagrams, SEQPACKET and a TAP; and on a stream
- * where nothing is unread and no read of the last 20 ms gave more than 4 KiB. On any other stream it
- * takes until the peer has been silent for 20 ms. A peer that is never silent is drained for 50 ms
- * and to the end of a frame; over a Unix socket its writes fail from then on, and it has to be silent
- * for 20 ms all the same. A peer in the middle of a frame is waited for until that is whole: where
- * five bytes of one came and no more, closing takes all of QNET_OPT_LINGER_MS.
+ * The call returns when no handler of the connection is running and its close handler has
+ * returned; inside a handler of any kind, or with QNET_OPT_WAIT 0, it does not wait for handlers.
+ * In every case the descriptor is closed and the socket file removed when the call returns, so
+ * that the address can be used again at once. (If a thread is stopped inside a call on the
+ * connection, or has jumped out of one, the call waits for it for at most 10 s.)
  *
- * What QNET_OPT_LINGER_MS cuts off is not told: QNET_OK all the same. Who has to know calls
- * qnet_flush() before, after which all of it is in the socket. Or qnet_shutdown(): within
- * QNET_OPT_LINGER_MS, each frame that was taken is among qnet_get_stats()' tx_frames or tx_dropped,
- * of which qnet_wait() does not wait for the last.
+ * Draining takes no time if the peer has left; on datagram and SEQPACKET connections and TAPs; and
+ * on a stream where nothing is unread and no read of the last 20 ms returned more than 4 KiB. On
+ * any other stream it lasts until the peer has been silent for 20 ms. If the peer is not silent
+ * within 50 ms, draining goes on only to the end of the current frame; over a Unix socket the
+ * peer's writes then fail, and it still has to be silent for 20 ms. If the peer stops in the
+ * middle of a frame, the rest of that frame is waited for, if need be for all of
+ * QNET_OPT_LINGER_MS.
  *
- * @return QNET_OK; QNET_ERR_HANDLE (of two closes at once the second gets it immediately),
- *         QNET_ERR_INTERNAL.
+ * The call returns QNET_OK even if QNET_OPT_LINGER_MS was too short for something. To be certain
+ * that every frame has been written to the socket, call qnet_flush() before. Alternatively, call
+ * qnet_shutdown() first: within QNET_OPT_LINGER_MS each frame that was taken is then counted by
+ * qnet_get_stats() in either tx_frames or tx_dropped. (qnet_wait() does not wait for that.)
  *
- * Blocks: yes, while it writes and drains: at most for QNET_OPT_LINGER_MS; and until the
- * connection's handlers have returned; for those not inside a handler of any kind, or with
- * QNET_OPT_WAIT 0.
- * Calls back: yes, the close handler, where the connection has no handler and is neither attached
- * nor linked, and it was not called before.
+ * @return QNET_OK; QNET_ERR_HANDLE (if two threads close a connection at the same time, the second
+ *         gets this immediately), QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, while it writes and drains, for at most QNET_OPT_LINGER_MS; and until the
+ * connection's handlers have returned, but not inside a handler of any kind or with QNET_OPT_WAIT
+ * 0.
+ * Calls back: yes, the close handler, if it has not been called yet and the connection has no
+ * handler and is neither attached nor linked.
  */
 int qnet_close(qnet_conn *conn);
 
 /* ---- Reconnecting (redial) -------------------------------------------------------- */
 
 /**
- * Has a handler called with a reconnecting connection's carrier: with 0 when it has gone down, with
- * 1 when it is up again. Not called at setting; for a connection that began without its peer, first
- * with 1.
+ * Sets the handler that is called with 0 when a reconnecting connection has gone down, and with 1
+ * when it is up again. It is not called with the state at the time of this call. If the connection
+ * began without its peer, the first call is with 1.
  *
- * A connection of qnet_dial() or qnet_dial_with() reconnects while QNET_OPT_RECONNECT_MS is above 0.
- * When its peer leaves, resets it or breaks the framing, it does not end but goes down, once every
- * whole frame received before has been taken from it: so who pulls frames must pull them; and one that
- * nobody receives from notices it when a send fails, or in qnet_wait() or qnet_poll(). So many
- * milliseconds later, and after each attempt that failed, it is dialled again, until that succeeds
- * (qnet_stats.reconnects). One thread dials for all connections that are down, and none of them waits
- * for another. An attempt fails, too, where a Unix peer has no room for another who connects (its
- * backlog). The connection's handle, handlers, hub port or link, options and counts stay.
+ * A connection of qnet_dial() or qnet_dial_with() reconnects while QNET_OPT_RECONNECT_MS is above
+ * 0. When its peer leaves, resets it or breaks the framing, the connection does not end but goes
+ * down, once every whole frame that was received before has been consumed. So a program that pulls
+ * frames has to keep pulling. A connection that nobody receives from notices the loss when a send
+ * fails, or in qnet_wait() or qnet_poll(). The library dials the peer again QNET_OPT_RECONNECT_MS
+ * after the loss and after each failed attempt, until an attempt succeeds, which
+ * qnet_stats.reconnects counts. An attempt to reach a Unix socket also fails while the backlog of
+ * its listener is full. One thread dials for all connections that are down, and none of them waits
+ * for another. The handle, the handlers, the place in a hub or link, the options and the counters
+ * stay.
  *
- * It ends by qnet_shutdown() or qnet_close(), with which an attempt under way ends at once; at the
- * other end of a link's end; where the thread cannot be had; or, while it is down, when the option is
- * set to 0: then with the reason for which it went down.
+ * While the connection is down, qnet_close_reason() is QNET_OK. Sends succeed, but their frames
+ * are dropped and counted in tx_dropped, as are frames that were taken before and not yet written.
+ * Receives return QNET_ERR_AGAIN or QNET_ERR_TIMEOUT or keep waiting, as does qnet_wait().
  *
- * While it is down, qnet_close_reason() is QNET_OK, sends succeed and are dropped (tx_dropped), as
- * is what was taken before and not written; receives give QNET_ERR_AGAIN or QNET_ERR_TIMEOUT, or
- * wait on, and so does qnet_wait(). The close handler is called at the final end.
+ * A reconnecting connection ends when qnet_shutdown() or qnet_close() is called, which also
+ * abandons an attempt in progress; when it is linked and the other end of the link ends; when the
+ * thread cannot be started; or when QNET_OPT_RECONNECT_MS is set to 0 while it is down, then with
+ * the reason for which it went down. Only then is the close handler called.
  *
- * Outside a handler of any kind, returns when the state handler that this one replaces is not
- * running and never will again, so that its `user` may be freed (hold no lock that it takes). With
- * QNET_OPT_WAIT 0, or inside a handler, it does not wait. No call begins after qnet_shutdown() or
- * qnet_close(), and qnet_close() waits for one that is running under the same rule.
+ * Outside a handler of any kind, the call returns only when the state handler that this one
+ * replaces is not running and never will again, so that its `user` can be freed. Hold no lock that
+ * the old handler takes. Inside a handler, or with QNET_OPT_WAIT 0, the call does not wait. After
+ * qnet_shutdown() or qnet_close() no call of the handler begins; qnet_close() waits for one that
+ * is running as this function does.
  *
- * @param handler  The handler; NULL for none.
- * @param user     What to call it with.
+ * @param handler  The handler, or NULL for none.
+ * @param user     A pointer that is passed to the handler.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_UNSUPPORTED (the connection was not dialled),
  *         QNET_ERR_INTERNAL.
  *
- * Blocks: yes, until the handler before has returned; not inside a handler of any kind, or with
+ * Blocks: yes, until the previous handler has returned; not inside a handler of any kind, or with
  * QNET_OPT_WAIT 0.
  * Calls back: no.
  */
-int qnet_set_state_handler(qnet_conn *conn,
-                           qnet_state_handler handler,
-                           void *user);
+int qnet_set_state_handler(qnet_conn *conn, qnet_state_handler handler, void *user);
 
 /* ---- Knowing (info) --------------------------------------------------------------- */
 
 /**
- * Tells the connection's hardware address: its own, for a program that answers as a device. The
- * library only keeps it. Random, locally administered and unicast until set.
+ * Gets the connection's own hardware (MAC) address, for programs that act as a device on it. The
+ * library only stores the address and does not use it. Until it is set it is random, locally
+ * administered and unicast.
  *
- * @param mac  Where to: 6 bytes.
+ * @param mac  Receives the address, 6 bytes.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (mac is NULL), QNET_ERR_INTERNAL.
  *
  * Blocks: no.
@@ -1034,9 +1108,9 @@ int qnet_set_state_handler(qnet_conn *conn,
 int qnet_hwaddr(qnet_conn *conn, uint8_t *mac);
 
 /**
- * Sets the connection's hardware address.
+ * Sets the connection's own hardware (MAC) address; see qnet_hwaddr().
  *
- * @param mac  The address: 6 bytes.
+ * @param mac  The new address, 6 bytes.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (mac is NULL), QNET_ERR_INTERNAL.
  *
  * Blocks: no.
@@ -1045,14 +1119,14 @@ int qnet_hwaddr(qnet_conn *conn, uint8_t *mac);
 int qnet_set_hwaddr(qnet_conn *conn, const uint8_t *mac);
 
 /**
- * Tells the address of this end: empty for a socket without a name, and while a connection that is
- * dialled again is down.
+ * Gets the address of this end of the connection. It is empty for a socket without a name, and
+ * while a reconnecting connection is down.
  *
- * @param buf  Filled as snprintf(3) does: cut short if need be, and then NUL-terminated all the
- *             same. May be NULL if cap is 0.
- * @param cap  Its size in bytes.
- * @return The length of the whole text in bytes, without the NUL; QNET_ERR_HANDLE,
- *         QNET_ERR_INVALID (buf is NULL), QNET_ERR_INTERNAL.
+ * @param buf  Receives the address as snprintf(3) would write it: truncated if necessary, always
+ *             NUL-terminated. May be NULL if cap is 0.
+ * @param cap  The size of buf in bytes.
+ * @return The length of the whole address in bytes, without the NUL, even if buf is too small for
+ *         it; QNET_ERR_HANDLE, QNET_ERR_INVALID (buf is NULL), QNET_ERR_INTERNAL.
  *
  * Blocks: no.
  * Calls back: no.
@@ -1060,13 +1134,16 @@ int qnet_set_hwaddr(qnet_conn *conn, const uint8_t *mac);
 int qnet_local_addr(qnet_conn *conn, char *buf, size_t cap);
 
 /**
- * Tells the address of the peer's end, as it was when the connection was made; while one that is
- * dialled again is down, the address that is dialled, or nothing where that is a name. Of a
- * qnet_dgram() without a remote, who sent first (QNET_OPT_RELEARN 1: last), or nothing.
+ * Gets the address of the peer, as it was when the connection was made. While a reconnecting
+ * connection is down, it is the address being dialled, or empty if that is a host name. For a
+ * qnet_dgram() without a remote it is the first sender, or the latest with QNET_OPT_RELEARN 1, and
+ * empty until somebody has sent.
  *
- * @param buf  As for qnet_local_addr().
- * @param cap  As for qnet_local_addr().
- * @return As qnet_local_addr().
+ * @param buf  Receives the address as snprintf(3) would write it: truncated if necessary, always
+ *             NUL-terminated. May be NULL if cap is 0.
+ * @param cap  The size of buf in bytes.
+ * @return The length of the whole address in bytes, without the NUL, even if buf is too small for
+ *         it; QNET_ERR_HANDLE, QNET_ERR_INVALID (buf is NULL), QNET_ERR_INTERNAL.
  *
  * Blocks: no.
  * Calls back: no.
@@ -1074,12 +1151,13 @@ int qnet_local_addr(qnet_conn *conn, char *buf, size_t cap);
 int qnet_peer_addr(qnet_conn *conn, char *buf, size_t cap);
 
 /**
- * Tells the connection's counts.
+ * Gets the connection's counters.
  *
- * @param out   Filled as far as it reaches; what the library does not know is zeroed.
- * @param size  Its size in bytes: sizeof(qnet_stats) of the caller's header.
- * @return The bytes that the library knows; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is NULL),
- *         QNET_ERR_INTERNAL.
+ * @param out   Receives the counters. Members that this release of the library does not know are
+ *              set to zero.
+ * @param size  The size of the struct in bytes: sizeof(qnet_stats) as the caller was compiled.
+ * @return The size in bytes of the struct that the library knows; QNET_ERR_HANDLE,
+ *         QNET_ERR_INVALID (out is NULL), QNET_ERR_INTERNAL.
  *
  * Blocks: no.
  * Calls back: no.
@@ -1090,11 +1168,11 @@ int qnet_get_stats(qnet_conn *conn, qnet_stats *out, size_t size);
  * Sets an option of a connection.
  *
  * @param option  One of enum qnet_option.
- * @param value   Its value.
- * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or a value out of range),
- *         QNET_ERR_UNSUPPORTED (not an option of this connection), QNET_ERR_BUSY
- *         (QNET_OPT_RECONNECT_MS above 0, after qnet_fd() gave out the socket itself), QNET_ERR_OS,
- *         QNET_ERR_INTERNAL. On failure nothing has changed.
+ * @param value   The new value.
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or the value is out of
+ *         range), QNET_ERR_UNSUPPORTED (not an option of this connection), QNET_ERR_BUSY
+ *         (QNET_OPT_RECONNECT_MS was to be set above 0 after qnet_fd() had returned the socket
+ *         itself), QNET_ERR_OS, QNET_ERR_INTERNAL. On failure nothing has changed.
  *
  * Blocks: no.
  * Calls back: no.
@@ -1102,11 +1180,12 @@ int qnet_get_stats(qnet_conn *conn, qnet_stats *out, size_t size);
 int qnet_set(qnet_conn *conn, int option, int64_t value);
 
 /**
- * Tells an option's value.
+ * Gets the value of an option of a connection.
  *
- * @param option  One of enum qnet_option.
- * @param value   Where to.
- * @return As qnet_set(); QNET_ERR_INVALID where value is NULL.
+ * @param option  One of the options that qnet_set() takes for this connection.
+ * @param value   Receives the value.
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or value is NULL),
+ *         QNET_ERR_UNSUPPORTED (not an option of this connection), QNET_ERR_OS, QNET_ERR_INTERNAL.
  *
  * Blocks: no.
  * Calls back: no.
@@ -1114,7 +1193,10 @@ int qnet_set(qnet_conn *conn, int option, int64_t value);
 int qnet_get(qnet_conn *conn, int option, int64_t *value);
 
 /**
- * The library's version: "0.1.0". QNET_VERSION and its kin tell the header's.
+ * Gets the version of the library, such as "0.1.0". QNET_VERSION is the version of the header with
+ * which the program was compiled.
+ *
+ * @return A static string, never NULL.
  *
  * Blocks: no.
  * Calls back: no.
@@ -1122,7 +1204,10 @@ int qnet_get(qnet_conn *conn, int option, int64_t *value);
 const char *qnet_version(void);
 
 /**
- * The number in the shared library's name, which changes when programs must be compiled again: 0.
+ * Gets the ABI version, which is the number in the shared library's name (libqnet.so.0). Programs
+ * have to be compiled again when it changes.
+ *
+ * @return The ABI version.
  *
  * Blocks: no.
  * Calls back: no.
@@ -1130,7 +1215,7 @@ const char *qnet_version(void);
 uint32_t qnet_abi_version(void);
 
 /**
- * A code in English.
+ * Describes a code in English.
  *
  * @param code  One of enum qnet_error, or any other integer.
  * @return A static string, never NULL.
@@ -1141,11 +1226,11 @@ uint32_t qnet_abi_version(void);
 const char *qnet_strerror(int code);
 
 /**
- * This thread's last failure in full: what was attempted, on what, and why it failed.
- * QNET_ERR_AGAIN, QNET_ERR_TIMEOUT and QNET_ERR_INTERRUPTED are not recorded.
+ * Describes the last failure of the calling thread in full: what was attempted, on what, and why
+ * it failed. QNET_ERR_AGAIN, QNET_ERR_TIMEOUT and QNET_ERR_INTERRUPTED are not recorded.
  *
- * @return A string, never NULL, empty before the first failure; valid until this thread's next
- *         failing call.
+ * @return A string, never NULL; it is empty before the first failure. It is valid until this
+ *         thread's next call that fails.
  *
  * Blocks: no.
  * Calls back: no.
@@ -1153,7 +1238,9 @@ const char *qnet_strerror(int code);
 const char *qnet_last_error(void);
 
 /**
- * The errno of this thread's last failure, or 0 where it had none.
+ * Gets the errno value of the calling thread's last failure.
+ *
+ * @return The errno value, or 0 if the failure had none.
  *
  * Blocks: no.
  * Calls back: no.
@@ -1163,42 +1250,46 @@ int qnet_last_errno(void);
 /* ---- Forwarding: links (link) ----------------------------------------------------- */
 
 /**
- * Cables two connections together: what one receives the other sends, until one ends or
- * qnet_unlink() is called.
+ * Connects two connections like a cable: every frame that one receives is sent on the other, until
+ * one of them ends or qnet_unlink() is called. At most 4 library threads do the forwarding for all
+ * links and hubs.
  *
- * Nothing is lost: while one does not read, the other is not read. When one side ends, the other is
- * ended after what the first sent is written, however long that takes; while one that is dialled
- * again is down, what is for it is dropped (its tx_dropped). Frames shorter than 14 bytes
- * are skipped (rx_runts); those longer than the sending side's QNET_OPT_MAX_FRAME, or for a peer that
- * has shut down its reading alone, are dropped (that side's tx_dropped). Threads of the library's do the work, at most 4, which all links and hubs share.
- * Other ways to receive give QNET_ERR_BUSY; sends go to the connection's own peer, between the
- * frames of the link.
+ * A link drops no frame for lack of room: while one side does not read, the other side is not read
+ * either. When one side ends, the other is ended once everything that the first sent has been
+ * written, however long that takes. While a side is a reconnecting connection that is down, frames
+ * for it are dropped (its tx_dropped). Frames shorter than 14 bytes are skipped (rx_runts). Frames
+ * longer than the sending side's QNET_OPT_MAX_FRAME, or for a peer that has shut down reading but
+ * not writing, are dropped (the sending side's tx_dropped). While linked, a connection cannot be
+ * received from in another way (QNET_ERR_BUSY). A send on it goes to its peer, between the frames
+ * of the link.
  *
- * What would lead frames round inside the process, with nobody outside to take them, is refused: the
- * two ends of one qnet_socketpair(), also where they lead to one another by further links and pairs;
- * and two connections that both lead to the same hub, as two of its qnet_hub_port() do. Two hubs may
- * be joined twice, though. Of sockets that the library did not pair itself (adopted ones, a dial of
- * the program's own listener) it does not know where they lead.
+ * A link that would make frames circulate inside the process is refused. This concerns the two
+ * ends of one qnet_socketpair(), even if they are connected to each other by further links and
+ * pairs; and two connections that both lead to the same hub, such as two of its qnet_hub_port().
+ * Two hubs may be joined twice, though. Where a socket leads that the library did not pair itself,
+ * such as an adopted one or one dialled to this program's own listener, the library does not know.
  *
- * @param a  One connection, and
- * @param b  the other. Both stay the caller's, to be closed with qnet_close(), which ends the link.
- * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (both are the same, or frames would go round),
+ * @param a  One connection. It stays the caller's, to be closed with qnet_close(), which ends the
+ *           link.
+ * @param b  The other connection, likewise.
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (a equals b, or frames would circulate),
  *         QNET_ERR_BUSY (one has a handler, or is attached or linked), QNET_ERR_CLOSED,
- *         QNET_ERR_PROTOCOL or QNET_ERR_OS (one has ended, or there is no thread to be had, or no
- *         descriptor for one: EMFILE), QNET_ERR_INTERNAL. On failure neither is linked.
+ *         QNET_ERR_PROTOCOL or QNET_ERR_OS (one has ended; QNET_ERR_OS also if no thread can be
+ *         started or no descriptor is left for it, EMFILE), QNET_ERR_INTERNAL. On failure neither
+ *         is linked.
  *
  * Blocks: no.
  * Calls back: no.
  */
-int qnet_link(qnet_conn *a,
-              qnet_conn *b);
+int qnet_link(qnet_conn *a, qnet_conn *b);
 
 /**
- * Takes the cable out at both sides, at once: both connections are as before qnet_link(). What was
- * received and not yet written is still written.
+ * Removes a link at once, on both sides. Both connections are as they were before qnet_link().
+ * Frames that were received from one side and not yet written to the other are still written.
  *
- * @param conn  Either of the two.
- * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (it is not linked), QNET_ERR_INTERNAL.
+ * @param conn  Either of the two connections.
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (the connection is not linked),
+ *         QNET_ERR_INTERNAL.
  *
  * Blocks: no.
  * Calls back: no.
@@ -1208,15 +1299,16 @@ int qnet_unlink(qnet_conn *conn);
 /* ---- Forwarding: hubs (hub) ------------------------------------------------------- */
 
 /**
- * Makes a hub: a learning switch, between connections that are attached to it.
+ * Creates a hub, a learning switch that forwards frames between the connections attached to it.
  *
- * It learns which addresses are behind which connection (QNET_OPT_MAC_AGE_S, QNET_OPT_MAC_MAX),
- * sends frames for one of them there alone, all others to everybody, and never sends one back where
- * it came from. It never waits for a connection: where more waits than QNET_OPT_QUEUE_BYTES,
- * frames are dropped, and counted in that connection's tx_dropped. The work is done by threads of
- * the library's, at most 4, which all links and hubs share; without connections there are none.
+ * The hub learns which source addresses are behind which connection (see QNET_OPT_MAC_AGE_S and
+ * QNET_OPT_MAC_MAX). It sends a frame for a known address to that connection only and all other
+ * frames to every connection, and never sends a frame back to where it came from. It never waits
+ * for a connection: if more than QNET_OPT_QUEUE_BYTES are queued for one, further frames for it
+ * are dropped and counted in its tx_dropped. At most 4 library threads do the forwarding for all
+ * links and hubs; a hub without connections needs none.
  *
- * @param out  The hub, to be closed with qnet_hub_close(); NULL on failure.
+ * @param out  Receives the hub, to be closed with qnet_hub_close(); NULL on failure.
  * @return QNET_OK; QNET_ERR_INVALID (out is NULL), QNET_ERR_OS (too many hubs), QNET_ERR_INTERNAL.
  *
  * Blocks: no.
@@ -1225,66 +1317,68 @@ int qnet_unlink(qnet_conn *conn);
 int qnet_hub_new(qnet_hub **out);
 
 /**
- * Attaches a connection: the hub receives its frames and sends it others'. Other ways to receive
- * give QNET_ERR_BUSY; sends go to the connection's own peer, past the hub.
+ * Attaches a connection to a hub: the hub receives its frames, and sends it those of the other
+ * connections. While attached, the connection cannot be received from in another way
+ * (QNET_ERR_BUSY). A send on it goes to its peer, past the hub.
  *
- * @param conn  The connection, which stays the caller's, to be closed with qnet_close(), attached or
- *              not. When it ends it is detached, and its close handler is called on a thread of the
- *              library's.
- * @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_INVALID (it leads to this hub: it is one of
- *         its qnet_hub_port(), or the other end of its qnet_socketpair() is attached, or linked to
- *         what leads here; see qnet_link()), QNET_ERR_BUSY (it has a handler, or is attached or
- *         linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (it has ended, or there is no
- *         thread to be had, or no descriptor for one: EMFILE), QNET_ERR_INTERNAL.
- *
- * Blocks: no.
- * Calls back: no.
- */
-int qnet_hub_attach(qnet_hub *hub,
-                    qnet_conn *conn);
-
-/**
- * Detaches a connection, which is as before qnet_hub_attach(): nothing is forwarded from or to it
- * any more, its addresses are forgotten, and frames not yet received wait in it. What was to be sent
- * to it is still written. One that was served, or is the hub's own end of a qnet_hub_port(), is the
- * caller's to close from now on.
- *
- * @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_INVALID (it is not attached to this hub),
+ * @param conn  The connection. It stays the caller's, to be closed with qnet_close() whether it is
+ *              still attached or not. When it ends it is detached, and its close handler is called
+ *              on a library thread.
+ * @return QNET_OK; QNET_ERR_HANDLE (either handle), QNET_ERR_INVALID (frames would circulate,
+ *         because the connection already leads to this hub: it is one of its qnet_hub_port(), or
+ *         its qnet_socketpair() peer is attached to the hub or linked to something that leads
+ *         there; see qnet_link()), QNET_ERR_BUSY (the connection has a handler, or is attached or
+ *         linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (the connection has ended;
+ *         QNET_ERR_OS also if no thread can be started or no descriptor is left for it, EMFILE),
  *         QNET_ERR_INTERNAL.
  *
  * Blocks: no.
  * Calls back: no.
  */
-int qnet_hub_detach(qnet_hub *hub,
-                    qnet_conn *conn);
+int qnet_hub_attach(qnet_hub *hub, qnet_conn *conn);
 
 /**
- * Makes a connection whose other end is attached: the program's own device on the hub, used like
- * any connection.
+ * Detaches a connection from a hub. The connection is as it was before qnet_hub_attach(): the hub
+ * forwards nothing from or to it any more and forgets the addresses behind it, and frames that
+ * were not received yet wait in it. Frames already queued for it are still written. If the
+ * connection was accepted by qnet_hub_serve(), or is the hub's own end of a qnet_hub_port(), the
+ * caller has to close it from now on.
  *
- * @param out  The connection, to be closed with qnet_close(); NULL on failure. It ends with the hub,
- *             unless the hub's own end of it was detached.
+ * @return QNET_OK; QNET_ERR_HANDLE (either handle), QNET_ERR_INVALID (the connection is not
+ *         attached to this hub), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
+ */
+int qnet_hub_detach(qnet_hub *hub, qnet_conn *conn);
+
+/**
+ * Creates a connection whose other end is attached to the hub. With it the program has a device of
+ * its own on the hub, and uses it like any other connection.
+ *
+ * @param out  Receives the connection, to be closed with qnet_close(); NULL on failure. It ends
+ *             when the hub is closed, unless the hub's own end was detached before.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is NULL), QNET_ERR_OS,
  *         QNET_ERR_INTERNAL.
  *
  * Blocks: no.
  * Calls back: no.
  */
-int qnet_hub_port(qnet_hub *hub,
-                  qnet_conn **out);
+int qnet_hub_port(qnet_hub *hub, qnet_conn **out);
 
 /**
- * Accepts a listener's peers in the background, and attaches them. A peer that leaves is detached
- * and its connection given back by the library: its handle, from qnet_hub_ports(), is stale then.
- * Without a descriptor for a peer accepting waits, and goes on; without one for the thread that
- * accepts, this function fails.
+ * Accepts the peers of a listener in the background and attaches them to the hub. When such a peer
+ * leaves, the library detaches and closes its connection, so that its handle, if the program got
+ * it from qnet_hub_ports(), becomes stale. If no descriptor is left for a peer, accepting pauses
+ * and is tried again later; if none is left for the thread that accepts, this function fails.
  *
- * @param listener  It stays the caller's until qnet_hub_close(), which closes it; closing it before
- *                  ends the accepting, and the peers stay. Its options are those of the peers, of
- *                  whom there are not more than its QNET_OPT_MAX_CONNS.
- * @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_BUSY (a hub serves it already),
- *         QNET_ERR_OS (there is no thread to be had, or no descriptor for one: EMFILE),
- *         QNET_ERR_INTERNAL.
+ * @param listener  The listener. It stays the caller's until qnet_hub_close(), which closes it.
+ *                  Closing it earlier stops the accepting; the peers stay attached. The peers
+ *                  start with the options of the listener, and their number is limited by its
+ *                  QNET_OPT_MAX_CONNS.
+ * @return QNET_OK; QNET_ERR_HANDLE (either handle), QNET_ERR_BUSY (a hub already serves the
+ *         listener), QNET_ERR_OS (no thread can be started, or no descriptor is left for it,
+ *         EMFILE), QNET_ERR_INTERNAL.
  *
  * Blocks: no.
  * Calls back: no.
@@ -1292,13 +1386,13 @@ int qnet_hub_port(qnet_hub *hub,
 int qnet_hub_serve(qnet_hub *hub, qnet_listener *listener);
 
 /**
- * Tells what is attached, in no order: served connections too, and the hub's own ends of
- * qnet_hub_port().
+ * Lists the connections that are attached to a hub, in no particular order. Those accepted by
+ * qnet_hub_serve() and the hub's own ends of qnet_hub_port() are included.
  *
- * @param conns  Filled with handles as far as it reaches. May be NULL if cap is 0.
- * @param cap    How many it has room for.
- * @return How many there are; QNET_ERR_HANDLE, QNET_ERR_INVALID (conns is NULL),
- *         QNET_ERR_INTERNAL.
+ * @param conns  Receives as many handles as there is room for. May be NULL if cap is 0.
+ * @param cap    How many handles the array has room for.
+ * @return How many connections are attached, even if there was room for fewer; QNET_ERR_HANDLE,
+ *         QNET_ERR_INVALID (conns is NULL), QNET_ERR_INTERNAL.
  *
  * Blocks: no.
  * Calls back: no.
@@ -1309,10 +1403,10 @@ int qnet_hub_ports(qnet_hub *hub, qnet_conn **conns, size_t cap);
  * Sets an option of a hub.
  *
  * @param option  QNET_OPT_MAC_AGE_S, QNET_OPT_MAC_MAX or QNET_OPT_QUEUE_BYTES.
- * @param value   Its value.
- * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or a value out of range),
- *         QNET_ERR_UNSUPPORTED (not an option of hubs), QNET_ERR_INTERNAL. On failure nothing has
- *         changed.
+ * @param value   The new value.
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or the value is out of
+ *         range), QNET_ERR_UNSUPPORTED (not an option of hubs), QNET_ERR_INTERNAL. On failure
+ *         nothing has changed.
  *
  * Blocks: no.
  * Calls back: no.
@@ -1320,11 +1414,12 @@ int qnet_hub_ports(qnet_hub *hub, qnet_conn **conns, size_t cap);
 int qnet_hub_set(qnet_hub *hub, int option, int64_t value);
 
 /**
- * Tells an option's value.
+ * Gets the value of an option of a hub.
  *
- * @param option  As for qnet_hub_set().
- * @param value   Where to.
- * @return As qnet_hub_set(); QNET_ERR_INVALID where value is NULL.
+ * @param option  QNET_OPT_MAC_AGE_S, QNET_OPT_MAC_MAX or QNET_OPT_QUEUE_BYTES.
+ * @param value   Receives the value.
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or value is NULL),
+ *         QNET_ERR_UNSUPPORTED (not an option of hubs), QNET_ERR_INTERNAL.
  *
  * Blocks: no.
  * Calls back: no.
@@ -1332,12 +1427,13 @@ int qnet_hub_set(qnet_hub *hub, int option, int64_t value);
 int qnet_hub_get(qnet_hub *hub, int option, int64_t *value);
 
 /**
- * Tells the hub's counts.
+ * Gets the counters of a hub.
  *
- * @param out   Filled as far as it reaches; what the library does not know is zeroed.
- * @param size  Its size in bytes: sizeof(qnet_hub_stats) of the caller's header.
- * @return The bytes that the library knows; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is NULL),
- *         QNET_ERR_INTERNAL.
+ * @param out   Receives the counters. Members that this release of the library does not know are
+ *              set to zero.
+ * @param size  The size of the struct in bytes: sizeof(qnet_hub_stats) as the caller was compiled.
+ * @return The size in bytes of the struct that the library knows; QNET_ERR_HANDLE,
+ *         QNET_ERR_INVALID (out is NULL), QNET_ERR_INTERNAL.
  *
  * Blocks: no.
  * Calls back: no.
@@ -1345,20 +1441,22 @@ int qnet_hub_get(qnet_hub *hub, int option, int64_t *value);
 int qnet_hub_get_stats(qnet_hub *hub, qnet_hub_stats *out, size_t size);
 
 /**
- * Closes a hub and gives its handle back: detaches all, closes the listeners and connections that
- * it served, and ends what qnet_hub_port() made. Handles given out by that, and attached by the
- * caller, stay the caller's to close.
+ * Closes a hub and invalidates its handle. All connections are detached. The listeners that the
+ * hub served and the connections accepted from them are closed, and connections of qnet_hub_port()
+ * end. Connections that the caller attached, and those that qnet_hub_port() returned, still have
+ * to be closed by the caller.
  *
- * Served connections are closed as by qnet_close(), all at a time; inside a handler of any kind, or
- * where they have QNET_OPT_WAIT 0, without waiting for their close handlers, in which their handles
- * are stale then. When it returns the descriptors of all that it closed are closed.
+ * The connections accepted from listeners are closed as by qnet_close(), all at the same time.
+ * Inside a handler of any kind, or for connections with QNET_OPT_WAIT 0, the call does not wait
+ * for their close handlers, in which their handles are then stale. When the call returns, the
+ * descriptors of everything that it closed are closed.
  *
- * What the hub has not read yet is lost, whether a peer sent it or the program, into a
- * qnet_hub_port(): as with any peer that leaves without reading. To be sure, wait for its arrival, or
- * the answer to it, before.
+ * Frames that the hub has not read yet are lost, both those of peers and those that the program
+ * sent on a qnet_hub_port(). A program that needs to be certain first waits until they have
+ * arrived or been answered.
  *
- * @return QNET_OK; QNET_ERR_HANDLE (of two closes at once the second gets it immediately),
- *         QNET_ERR_INTERNAL.
+ * @return QNET_OK; QNET_ERR_HANDLE (if two threads close a hub at the same time, the second gets
+ *         this immediately), QNET_ERR_INTERNAL.
  *
  * Blocks: yes, as qnet_close() does, for the connections that it closes.
  * Calls back: no.

@@ -1,17 +1,19 @@
 /*
- * qnet.hpp - libqnet for C++17 and later: handles that close themselves, functions as handlers,
- * failures as exceptions or as std::error_code. Header only; what a call does, and with which codes
- * it fails, is said of its namesake in qnet.h.
+ * qnet.hpp - libqnet for C++17 and later. Handles close themselves, handlers are std::function, and
+ * failures are exceptions or std::error_code. The header is all there is; what a call does, and
+ * with which codes it fails, is described at the function of the same name in qnet.h.
  *
- * What can fail has two forms, as in std::filesystem: one takes a std::error_code last, and throws
- * nothing but std::bad_alloc; the other throws qnet::error, and is left out where exceptions are
- * (-fno-exceptions). Of a failed call the result is 0, false, empty, or -1 for a descriptor.
+ * Every function that can fail has two forms, as in std::filesystem. One takes a std::error_code as
+ * its last argument and throws nothing but std::bad_alloc; the other throws qnet::error, and does
+ * not exist under -fno-exceptions. When a call fails, its result is 0, false, empty, or -1 for a
+ * descriptor.
  *
- * Nothing here blocks, or calls a function of the caller's back on the calling thread, unless it
- * says so. Any thread may call anything at any time; but moving an object, resetting or destroying
- * it, and taking its handle from it is for one thread, while no other uses the same object.
+ * A function blocks only if its comment says so, and calls a function of the program on the calling
+ * thread only if its comment says so. Any thread may call anything at any time, with one exception:
+ * moving, resetting or destroying an object, and taking its handle from it, must not happen while
+ * another thread uses the same object.
  *
- * Text (networks, addresses, ids) need not end with a NUL; one inside it gives QNET_ERR_INVALID.
+ * Text (networks, addresses, ids) need not end with a NUL. A NUL inside it gives QNET_ERR_INVALID.
  */
 #ifndef QNET_HPP
 #define QNET_HPP
@@ -51,8 +53,10 @@ using mac = std::array<std::uint8_t, 6>;
 
 namespace detail {
 
-/* The codes of qnet.h as a category. Each shared object may have one: the name tells that they are
- * the same. */
+/*
+ * The codes of qnet.h as an error category. Each shared object may have an instance of its own, so
+ * categories are compared by name.
+ */
 class codes final : public std::error_category {
 public:
     const char *name() const noexcept override { return "qnet"; }
@@ -98,9 +102,9 @@ public:
 } // namespace detail
 
 /*
- * The category of qnet.h's codes. `ec == QNET_ERR_REFUSED` compares with one of them, also where
- * `ec` comes from another shared object; `ec == std::errc::connection_refused` and its like are
- * true where the system has a code for the same.
+ * The category of qnet.h's codes. `ec == QNET_ERR_REFUSED` compares an error with one of them, even
+ * if `ec` comes from another shared object. `ec == std::errc::connection_refused` works too, for
+ * the codes that have an equivalent in std::errc.
  */
 [[gnu::visibility("default")]] inline const std::error_category &category() noexcept
 {
@@ -114,7 +118,7 @@ namespace std {
 template <> struct is_error_code_enum<::qnet_error> : true_type {};
 } // namespace std
 
-/* These are beside the enum, where argument-dependent look-up finds them. */
+/* These stand beside the enum, where argument-dependent lookup finds them. */
 inline std::error_code make_error_code(qnet_error value) noexcept
 {
     return {static_cast<int>(value), qnet::category()};
@@ -135,16 +139,18 @@ inline bool operator!=(qnet_error value, const std::error_code &ec) noexcept
 
 namespace qnet {
 
-/* A call that failed: what() says in full what was attempted and why. */
+/* Thrown when a call has failed. what() says in full what was attempted and why it failed. */
 class [[gnu::visibility("default")]] error : public std::system_error {
 public:
-    /* Of this thread's last call, which gave `value`. */
+    /* For this thread's last call, which returned `value`. */
     explicit error(int value) : std::system_error(value, category()), text_(text(value)) {}
 
     const char *what() const noexcept override { return text_.what(); }
 
 private:
-    /* Three codes are answers that a caller who polls expects, and leave no text. */
+    /*
+     * A program that polls expects these three codes, and they leave no text in qnet_last_error().
+     */
     static const char *text(int value)
     {
         bool is_told = value != QNET_ERR_AGAIN && value != QNET_ERR_TIMEOUT &&
@@ -152,7 +158,7 @@ private:
         return is_told ? qnet_last_error() : qnet_strerror(value);
     }
 
-    std::runtime_error text_; /* whose copies cannot fail */
+    std::runtime_error text_; /* an exception, because copying one does not throw */
 };
 
 namespace detail {
@@ -168,7 +174,7 @@ inline std::size_t count(int result, std::error_code &ec) noexcept
     return check(result, ec) < 0 ? 0 : static_cast<std::size_t>(result);
 }
 
-/* Of a call for which that nothing came in its time is an answer, too. */
+/* For calls where it is a result, and not a failure, that nothing came in time. */
 inline std::optional<std::size_t> came(int result, std::error_code &ec) noexcept
 {
     bool is_nothing = result == QNET_ERR_AGAIN || result == QNET_ERR_TIMEOUT;
@@ -178,7 +184,7 @@ inline std::optional<std::size_t> came(int result, std::error_code &ec) noexcept
 }
 
 #ifdef __cpp_exceptions
-/* Calls the form that takes a std::error_code, and throws what it was told. */
+/* Calls the form that takes a std::error_code, and throws if it reports a failure. */
 template <class Call> auto or_throw(Call call)
 {
     std::error_code ec;
@@ -195,7 +201,7 @@ template <class Call> auto or_throw(Call call)
 }
 #endif
 
-/* Text as C takes it: NULL where it would be cut short at a NUL. */
+/* A C string; NULL if the text contains a NUL, which would cut it short. */
 class text_for_c {
 public:
     explicit text_for_c(std::string_view text) : text_(text) {}
@@ -210,7 +216,10 @@ private:
     std::string text_;
 };
 
-/* Text as long as it is: asked for its length, then for itself, in case it grew between. */
+/*
+ * Gets a text of any length: asks for the length, then for the text, and again if it has grown in
+ * between.
+ */
 template <class Give> std::string text(Give give, std::error_code &ec)
 {
     std::string text;
@@ -228,8 +237,8 @@ inline constexpr bool is_byte = std::is_void_v<T> || std::is_same_v<T, char> ||
                                 std::is_same_v<T, unsigned char> || std::is_same_v<T, std::byte>;
 
 /*
- * Whether a view of T may be of From: of the same, or of what is bytes as well; and never a way
- * round const.
+ * Whether a view of T may refer to elements of type From: both are the same type, or both are kinds
+ * of byte; and const is never removed.
  */
 template <class From, class T>
 inline constexpr bool is_fit =
@@ -240,13 +249,13 @@ inline constexpr bool is_fit =
 template <class Container>
 using element = std::remove_pointer_t<decltype(std::data(std::declval<Container &>()))>;
 
-/* A literal has a NUL at its end, which nobody means to send. */
+/* A string literal ends with a NUL, which nobody means to send. */
 template <class Container>
 inline constexpr bool is_literal =
     std::is_array_v<Container> &&
     std::is_same_v<std::remove_cv_t<std::remove_extent_t<Container>>, char>;
 
-/* Things in a row, lent for a call. */
+/* Contiguous elements that are lent for the duration of a call. */
 template <class T> class view {
 public:
     template <class From, std::enable_if_t<is_fit<From, T>, int> = 0>
@@ -279,28 +288,31 @@ template <class From, class T> using if_fit = std::enable_if_t<is_fit<From, T>, 
 } // namespace detail
 
 /*
- * Bytes to send: of a pointer and a length, or of what has both, as std::string_view, std::vector,
- * std::array and std::span have. The pointer is one to char, unsigned char (std::uint8_t),
- * std::byte or void; any other has to be cast by who means its bytes.
+ * Bytes to send: a pointer and a length, or anything that has both, such as std::string_view,
+ * std::vector, std::array or std::span. The elements are char, unsigned char (std::uint8_t) or
+ * std::byte, or the pointer is to void. Pointers to other types have to be cast.
  */
 using bytes = detail::view<const std::uint8_t>;
 
-/* Room to receive into, under the same rules. */
+/* A buffer to receive into. The same types are accepted as for bytes. */
 using room = detail::view<std::uint8_t>;
 
-/* Frames to send, and room for frames: a pointer and a count, or what has both. */
+/*
+ * Frames to send, and an array to receive frames into: a pointer and a count, or anything that has
+ * both.
+ */
 using frames = detail::view<const frame>;
 using frame_room = detail::view<frame>;
 
 /*
- * How long to wait: a number of milliseconds as in C (-1 without an end, 0 not at all), or a
- * std::chrono duration. That is rounded up to whole milliseconds; one below zero has passed, and
- * one of more than 24 days has no end. Without an end if nothing is given.
+ * How long to wait: a number of milliseconds as in C (-1 waits without limit, 0 does not wait) or a
+ * std::chrono duration. A duration is rounded up to whole milliseconds; a negative one counts as 0,
+ * and one of more than 24 days as unlimited. The default is to wait without limit.
  */
 class timeout {
 public:
     timeout() noexcept = default;
-    /* Of nothing that is longer than an int: a size is no time. */
+    /* Does not accept types wider than int, because a size is not a time. */
     template <class Int,
               std::enable_if_t<std::is_same_v<decltype(+std::declval<Int>()), int>, int> = 0>
     timeout(Int ms) noexcept : ms_(ms)
@@ -337,7 +349,7 @@ public:
         add(pairs);
     }
 
-    /* As qnet_dial_with() takes them. */
+    /* The pairs in the form that qnet_dial_with() takes. */
     const std::int64_t *data() const noexcept { return words_.data(); }
     std::size_t size() const noexcept { return words_.size() / 2; }
 
@@ -356,8 +368,8 @@ private:
 namespace detail {
 
 /*
- * What is called, by one thread at a time, and may be replaced by any at any time. It lives until
- * it is replaced and its last call has returned.
+ * Holds a function that one thread at a time calls and that any thread may replace at any time. The
+ * function lives until it has been replaced and its last call has returned.
  */
 template <class T> class place {
 public:
@@ -373,21 +385,24 @@ public:
             delete before;
     }
 
-    /* Takes one away, unless another has taken its place. */
+    /* Removes this function, unless another has replaced it. */
     void forget(T *which) noexcept
     {
         if (held_.compare_exchange_strong(which, nullptr))
             delete which;
     }
 
-    /* Takes away what is being called now: it goes when that call returns. */
+    /* Removes the function that is being called now; it is freed when that call returns. */
     void forget_called() noexcept
     {
         T *called = in_use();
         held_.compare_exchange_strong(called, nullptr);
     }
 
-    /* A call, for which it is taken out of its place. Ending the thread ends the call, too. */
+    /*
+     * A call in progress, during which the function is not in its place. If the thread ends inside
+     * the call, the call ends too.
+     */
     class call {
     public:
         explicit call(place &from) noexcept
@@ -400,7 +415,7 @@ public:
         {
             T *mark = from_.in_use();
             if (!from_.held_.compare_exchange_strong(mark, taken_))
-                delete taken_; /* with which the place itself may go */
+                delete taken_; /* this may also destroy the place itself */
         }
 
         T *get() const noexcept { return taken_; }
@@ -410,7 +425,7 @@ public:
         T *const taken_;
     };
 
-    /* Somebody's setting of what is called, here and then in the library. */
+    /* One caller setting the function: first here, then in the library. */
     class setting {
     public:
         explicit setting(place &of) noexcept
@@ -421,7 +436,10 @@ public:
         setting &operator=(const setting &) = delete;
         ~setting() { ++of_.ended_; }
 
-        /* Whether nobody else was setting meanwhile, so that the library has this one's. */
+        /*
+         * Whether no other caller was setting at the same time, so that the library has this
+         * caller's.
+         */
         bool is_alone() const noexcept { return was_alone_ && of_.begun_ == number_; }
 
     private:
@@ -431,7 +449,7 @@ public:
     };
 
 private:
-    /* What stands in the place of one that is being called. */
+    /* Marks the place while its function is being called. */
     T *in_use() noexcept { return reinterpret_cast<T *>(this); }
 
     std::atomic<T *> held_{nullptr};
@@ -444,7 +462,7 @@ using batch_function = std::function<void(const frame *all, std::size_t count)>;
 using close_function = std::function<void(int reason)>;
 using state_function = std::function<void(bool up)>;
 
-/* How many calls of functions this thread is inside of. */
+/* How many calls of handlers the current thread is inside of. */
 inline thread_local int callbacks = 0;
 
 class callback {
@@ -456,9 +474,9 @@ public:
 };
 
 /*
- * What a connection calls. It is shared by the owner of the connection, by the library until the
- * close handler has returned, which is the last, and by what it holds itself: so it lives while
- * that runs, whatever that does.
+ * The handlers of a connection. The object has three kinds of owners: the conn, the library (until
+ * the close handler, the last of all, has returned), and each handler that it holds. So it lives as
+ * long as any handler runs, whatever that handler does.
  */
 class handlers {
 public:
@@ -471,12 +489,12 @@ public:
     };
     using share = std::unique_ptr<handlers, drop>;
 
-    /* A function; and its share, which goes after it. */
+    /* A function, and a share in the handlers that is given up after it. */
     template <class F> struct holder {
         share of;
         F function;
     };
-    /* One of the two is there. */
+    /* One of the two is set. */
     struct frame_functions {
         frame_function one;
         batch_function many;
@@ -493,7 +511,7 @@ public:
         return share(this);
     }
 
-    /* Gives the library its share, which its call of the close handler gives back. */
+    /* Gives the library its share, which is given back when the library calls the close handler. */
     void join(qnet_conn *conn, std::error_code &ec)
     {
         std::lock_guard<std::mutex> guard(joining_);
@@ -507,7 +525,10 @@ public:
         static_cast<void>(library.release());
     }
 
-    /* Set after the end, it runs now, as of qnet_set_close_handler(): once. */
+    /*
+     * If the connection has already ended, the handler runs now, once, as described at
+     * qnet_set_close_handler().
+     */
     void on_close(close_function f)
     {
         {
@@ -582,27 +603,27 @@ private:
         last->teller.set(nullptr);
     }
 
-    std::atomic<unsigned> shares_{1}; /* the first is the owner's */
+    std::atomic<unsigned> shares_{1}; /* the first belongs to the conn */
     std::mutex joining_{};
     bool is_joined_ = false;
-    std::mutex mutex_{}; /* of all below */
+    std::mutex mutex_{}; /* protects everything below */
     close_function closed_{};
-    int reason_ = QNET_OK; /* of the end, once that was told to the library's last call */
+    int reason_ = QNET_OK; /* why the connection ended, once the library has called closed() */
     bool is_told_ = false;
 };
 
 } // namespace detail
 
 /*
- * A connection that is somebody else's to close: what hub::ports() tells. A copy is the same
- * connection; a stale one gives QNET_ERR_HANDLE.
+ * A connection that somebody else closes, such as those that hub::ports() returns. Copies refer to
+ * the same connection. If it has been closed, calls give QNET_ERR_HANDLE.
  */
 class conn_ref {
 public:
     conn_ref() noexcept = default;
     explicit conn_ref(qnet_conn *handle) noexcept : handle_(handle) {}
 
-    /* The handle, for the functions of qnet.h; NULL of an empty one. */
+    /* The handle, for use with the functions of qnet.h; NULL if this is empty. */
     qnet_conn *get() const noexcept { return handle_; }
     explicit operator bool() const noexcept { return handle_ != nullptr; }
     friend bool operator==(const conn_ref &a, const conn_ref &b) noexcept
@@ -611,7 +632,7 @@ public:
     }
     friend bool operator!=(const conn_ref &a, const conn_ref &b) noexcept { return !(a == b); }
 
-    /* Sends one frame. May block, for as long as QNET_OPT_SEND_TIMEOUT_MS says. */
+    /* Sends one frame. May block, for at most QNET_OPT_SEND_TIMEOUT_MS. */
     void send(bytes one, std::error_code &ec) noexcept
     {
         detail::check(qnet_send(handle_, one.data(), one.size()), ec);
@@ -622,7 +643,7 @@ public:
         send(bytes(data, len), ec);
     }
 
-    /* Sends frames in order, and tells how many were taken. May block, as send(). */
+    /* Sends frames in order. Returns how many were taken. May block, as send(). */
     std::size_t send_batch(frames all, std::error_code &ec) noexcept
     {
         return detail::count(qnet_send_batch(handle_, all.data(), all.size()), ec);
@@ -632,7 +653,10 @@ public:
         return send_batch(frames(all, count), ec);
     }
 
-    /* The same of frames in wire format, one after another. May block, as send(). */
+    /*
+     * Sends frames that lie one after another in wire format. Returns how many were taken. May
+     * block, as send().
+     */
     std::size_t send_packed(bytes wire, std::error_code &ec) noexcept
     {
         return detail::count(qnet_send_packed(handle_, wire.data(), wire.size()), ec);
@@ -643,12 +667,12 @@ public:
         return send_packed(bytes(wire, len), ec);
     }
 
-    /* Waits until nothing that was taken is unwritten. May block, as send(). */
+    /* Waits until every frame that was taken has been written. May block, as send(). */
     void flush(std::error_code &ec) noexcept { detail::check(qnet_flush(handle_), ec); }
 
     /*
-     * Receives a frame, and tells its length, or nothing where none came in that time. May block
-     * for that time. May call back: the function for the end, where this call reports it.
+     * Receives one frame. Returns its length, or nothing if none came in time. May block for that
+     * time. May call the close handler, if this call reports the end.
      */
     std::optional<std::size_t> recv(room to, timeout time, std::error_code &ec) noexcept
     {
@@ -662,8 +686,8 @@ public:
     }
 
     /*
-     * Receives frames, whose bytes are lent until the next receive, and tells how many: none where
-     * none came in that time. May block and call back, as recv().
+     * Receives frames whose bytes are lent until the next receive. Returns how many, 0 if none came
+     * in time. May block and call the close handler, as recv().
      */
     std::size_t recv_batch(frame_room to, timeout time, std::error_code &ec) noexcept
     {
@@ -677,8 +701,8 @@ public:
     }
 
     /*
-     * Receives frames in wire format, and tells their bytes: none where none came in that time. May
-     * block and call back, as recv().
+     * Receives frames in wire format. Returns how many bytes, 0 if none came in time. May block and
+     * call the close handler, as recv().
      */
     std::size_t recv_packed(room to, timeout time, std::error_code &ec) noexcept
     {
@@ -692,26 +716,29 @@ public:
         return recv_packed(room(buf, cap), time, ec);
     }
 
-    /* The descriptor to poll, as of qnet_fd(), which stays the library's. */
+    /* The descriptor to poll; see qnet_fd(). The library still owns it. */
     int fd(std::error_code &ec) const noexcept
     {
         int fd = detail::check(qnet_fd(handle_), ec);
         return ec ? -1 : fd;
     }
 
-    /* Waits for its end, and tells whether it came in that time. May block for that time. */
+    /*
+     * Waits for the end of the connection. Returns whether it ended in time. May block for that
+     * time.
+     */
     bool wait(timeout time, std::error_code &ec) noexcept
     {
         return detail::came(qnet_wait(handle_, time.ms()), ec).has_value();
     }
 
-    /* QNET_OK while it is open, else how it ended. */
+    /* QNET_OK while the connection is open, otherwise why it ended. */
     int close_reason() const noexcept { return qnet_close_reason(handle_); }
 
-    /* Ends it without waiting. May call back: the function for the end. */
+    /* Ends the connection without waiting. May call the close handler. */
     void shutdown(std::error_code &ec) noexcept { detail::check(qnet_shutdown(handle_), ec); }
 
-    /* Its own hardware address, for a program that answers as a device. */
+    /* The connection's own hardware (MAC) address, for programs that act as a device on it. */
     mac hwaddr(std::error_code &ec) const noexcept
     {
         mac address{};
@@ -723,7 +750,7 @@ public:
         detail::check(qnet_set_hwaddr(handle_, address.data()), ec);
     }
 
-    /* The address of this end, and the peer's. */
+    /* The addresses of this end and of the peer. */
     std::string local_addr(std::error_code &ec) const
     {
         return detail::text(
@@ -735,7 +762,10 @@ public:
             [this](char *buf, std::size_t cap) { return qnet_peer_addr(handle_, buf, cap); }, ec);
     }
 
-    /* The -netdev argument for a QEMU (702 is 7.2) at the other end of a datagram connection. */
+    /*
+     * The -netdev argument with which a QEMU of that version (702 is 7.2) joins a datagram
+     * connection.
+     */
     std::string netdev(std::string_view id, int qemu_version, std::error_code &ec) const
     {
         detail::text_for_c name(id);
@@ -745,7 +775,7 @@ public:
         return detail::text(give, ec);
     }
 
-    /* Its counts. */
+    /* The counters. */
     qnet::stats stats(std::error_code &ec) const noexcept
     {
         qnet::stats counts{};
@@ -753,7 +783,7 @@ public:
         return counts;
     }
 
-    /* Sets an option, or tells its value. */
+    /* Sets an option, and gets its value. */
     void set(option which, std::int64_t value, std::error_code &ec) noexcept
     {
         detail::check(qnet_set(handle_, which, value), ec);
@@ -766,7 +796,7 @@ public:
     }
 
 #ifdef __cpp_exceptions
-    /* The same, throwing. */
+    /* The forms that throw. */
     void send(bytes one)
     {
         detail::or_throw([&](auto &ec) { send(one, ec); });
@@ -874,18 +904,18 @@ private:
 };
 
 /*
- * A connection that closes itself. Closing it, by reset(), by its destructor or by giving it
- * another, may block, as qnet_close() does, and may call back: the function for its end.
+ * A connection that closes itself. Closing it, by reset(), by destroying it or by assigning another
+ * to it, may block, as qnet_close() does, and may call the close handler.
  *
- * The functions that it is given must not throw; they may do anything with the connection, closing
- * it included. One that is replaced is freed when no call of it is running any more, and all are
- * when that for the end has returned, or where there is none, at the end: so a function may own
- * what owns the connection, until then.
+ * The handlers must not throw. They may do anything with the connection, including closing it. A
+ * handler that is replaced is freed when no call of it is running any more. All handlers are freed
+ * when the close handler has returned, or at the end if there is none. So until then a handler may
+ * own the object that owns the connection.
  */
 class conn : public conn_ref {
 public:
     conn() noexcept = default;
-    /* Takes over a handle. */
+    /* Takes ownership of a handle. */
     explicit conn(qnet_conn *handle) noexcept : conn_ref(handle) {}
     conn(conn &&other) noexcept
         : conn_ref(other.take_handle()), handlers_(other.handlers_.exchange(nullptr))
@@ -916,10 +946,10 @@ public:
     }
 
     /*
-     * Gives up the handle, which is the caller's to close with qnet_close(). The functions that
-     * were set go on being called until the end. Who sets a close handler by qnet.h, or by another
-     * conn that takes the handle over, takes the place of them all as far as the end is concerned,
-     * and they are never freed.
+     * Releases the handle, which the caller then closes with qnet_close(). The handlers that were
+     * set are still called until the end. If a close handler is set afterwards, by
+     * qnet_set_close_handler() or by another conn that takes the handle, it replaces the one that
+     * frees them all, and they are never freed.
      */
     [[nodiscard]] qnet_conn *release() noexcept
     {
@@ -927,7 +957,7 @@ public:
         return take_handle();
     }
 
-    /* Dials. May block, as long as the system does, or as QNET_OPT_DIAL_TIMEOUT_MS says. */
+    /* Connects to a peer. May block, as long as the system does or for QNET_OPT_DIAL_TIMEOUT_MS. */
     static conn dial(std::string_view network, std::string_view address, const options &with,
                      std::error_code &ec)
     {
@@ -938,7 +968,7 @@ public:
         return conn(handle);
     }
 
-    /* Two that are each other's peer. */
+    /* Creates two connections that are each other's peer. */
     static std::pair<conn, conn> pair(std::error_code &ec) noexcept
     {
         qnet_conn *a = nullptr, *b = nullptr;
@@ -946,7 +976,10 @@ public:
         return {conn(a), conn(b)};
     }
 
-    /* One whose other end is a descriptor, for a child QEMU. It is the caller's. */
+    /*
+     * Creates a connection whose peer is a descriptor, for a child QEMU. The caller owns the
+     * descriptor.
+     */
     static std::pair<conn, int> pair_with_fd(std::error_code &ec) noexcept
     {
         qnet_conn *handle = nullptr;
@@ -955,7 +988,10 @@ public:
         return {conn(handle), fd};
     }
 
-    /* One of a connected socket or an open TAP, which is still the caller's if this fails. */
+    /*
+     * Creates a connection from a connected socket or an open TAP. If that fails, the caller still
+     * owns it.
+     */
     static conn from_fd(int fd, std::error_code &ec) noexcept
     {
         qnet_conn *handle = nullptr;
@@ -964,8 +1000,8 @@ public:
     }
 
     /*
-     * One of datagrams. An empty address is NULL of qnet_dgram(): as the remote, whoever sends first.
-     * May block, to look up a name.
+     * Creates a datagram connection. An empty address stands for NULL in qnet_dgram(): an empty
+     * remote means the first sender. May block, to resolve a name.
      */
     static conn dgram(std::string_view network, std::string_view local, std::string_view remote,
                       std::error_code &ec)
@@ -978,7 +1014,10 @@ public:
         return conn(handle);
     }
 
-    /* One of a TAP. If the name is empty the system gives it one: local_addr(). */
+    /*
+     * Creates a connection to a TAP. If the name is empty, the system chooses one; see
+     * local_addr().
+     */
     static conn tap(std::string_view name, std::error_code &ec)
     {
         qnet_conn *handle = nullptr;
@@ -987,14 +1026,13 @@ public:
     }
 
     /*
-     * Has a function called with each frame received, or with as many frames as are there, on a
-     * thread of the connection's own; one takes the other's place. An empty function (nullptr)
-     * stops receiving.
+     * Sets the handler that is called with each frame received, or with as many frames as have
+     * arrived, on a thread that the library runs for this connection. The two kinds replace each
+     * other. An empty function (nullptr) stops receiving.
      *
-     * May block: outside of functions that the library calls, and unless QNET_OPT_WAIT is 0, it
-     * returns when the one before is not running, and never will again; that has then been freed.
-     * Inside, one that is taken away, and not replaced, may have a last call to come, and is kept
-     * until that or the end.
+     * May block: the call returns when the previous handler is not running and never will again,
+     * and has been freed. It does not wait inside a handler or with QNET_OPT_WAIT 0; a handler that
+     * is removed there may be called once more, and is kept until that call or the end.
      */
     void on_frame(detail::frame_function f, std::error_code &ec)
     {
@@ -1008,9 +1046,8 @@ public:
     }
 
     /*
-     * Has a function called when the connection, of those that are dialled again
-     * (QNET_OPT_RECONNECT_MS), has gone down, and when it is up again; nullptr for none. May block
-     * as on_frame().
+     * Sets the handler that is called when a reconnecting connection (QNET_OPT_RECONNECT_MS) has
+     * gone down, and when it is up again; nullptr for none. May block, as on_frame().
      */
     void on_state(detail::state_function f, std::error_code &ec)
     {
@@ -1022,9 +1059,9 @@ public:
     }
 
     /*
-     * Has a function called once when the connection has ended, as qnet_set_close_handler() says;
-     * nullptr for none. May call back: that function, where the end came before and was not told to
-     * another.
+     * Sets the handler that is called once when the connection has ended, as described at
+     * qnet_set_close_handler(); nullptr for none. May call the handler, if the connection has
+     * already ended and no other handler was told.
      */
     void on_close(detail::close_function f, std::error_code &ec)
     {
@@ -1034,7 +1071,7 @@ public:
     }
 
 #ifdef __cpp_exceptions
-    /* The same, throwing. */
+    /* The forms that throw. */
     static conn dial(std::string_view network, std::string_view address, const options &with = {})
     {
         return detail::or_throw([&](auto &ec) { return dial(network, address, with, ec); });
@@ -1090,7 +1127,10 @@ private:
         detail::handlers::share own(handlers_.exchange(nullptr));
     }
 
-    /* Of threads that come at once one makes it, and all have it known to the library. */
+    /*
+     * If several threads come at the same time, one creates the handlers, and each makes sure that
+     * the library knows them.
+     */
     detail::handlers::share joined(std::error_code &ec)
     {
         detail::handlers *shared = handlers_;
@@ -1114,7 +1154,8 @@ private:
     }
 
     /*
-     * Sets what is called: first here, so that the library finds it, or last where it is nothing.
+     * Sets a handler. A function is stored here before the library is told; an empty one after, so
+     * that the library never calls an empty place.
      */
     template <class T, class InC, class Handler>
     void set_in(detail::place<T> &at, InC in_c, Handler handler, detail::handlers *shared,
@@ -1135,7 +1176,7 @@ private:
             at.forget_called();
     }
 
-    /* Whether setting a handler has waited for the one before. */
+    /* Whether setting a handler has waited for the previous one. */
     bool has_waited() const noexcept
     {
         std::error_code ec;
@@ -1146,9 +1187,9 @@ private:
 };
 
 /*
- * Waits until some of the connections (conn or conn_ref, in any container) have a frame or an end
- * to give, and tells which: their places among those given, counted from 0, in order. None where
- * none had in that time. May block for that time.
+ * Waits until at least one of the connections (conn or conn_ref, in any container) has a frame or
+ * an end to report. Returns the positions of those that do in the container, counted from 0, in
+ * order; none if the time has passed. May block for that time.
  */
 template <class Conns>
 std::vector<std::size_t> poll(const Conns &conns, timeout time, std::error_code &ec)
@@ -1181,22 +1222,20 @@ inline std::vector<std::size_t> poll(std::initializer_list<conn_ref> conns, time
 }
 #endif
 
-/*
- * A listener that closes itself. Its socket file goes with it; its connections live on.
- */
+/* A listener that closes itself. Its socket file is removed with it; its connections stay open. */
 class listener {
 public:
     listener() noexcept = default;
-    /* Takes over a handle. */
+    /* Takes ownership of a handle. */
     explicit listener(qnet_listener *handle) noexcept : handle_(handle) {}
 
     /* Closes it now. */
     void reset() noexcept { handle_.reset(); }
 
-    /* Gives up the handle, which is the caller's to close with qnet_listener_close(). */
+    /* Releases the handle, which the caller then closes with qnet_listener_close(). */
     [[nodiscard]] qnet_listener *release() noexcept { return handle_.release(); }
 
-    /* Listens at an address. May block, to look up a name. */
+    /* Listens at an address. May block, to resolve a name. */
     static listener listen(std::string_view network, std::string_view address, std::error_code &ec)
     {
         qnet_listener *handle = nullptr;
@@ -1205,7 +1244,7 @@ public:
         return listener(handle);
     }
 
-    /* One of a listening socket, which is still the caller's if this fails. */
+    /* Creates a listener from a listening socket. If that fails, the caller still owns it. */
     static listener from_fd(int fd, std::error_code &ec) noexcept
     {
         qnet_listener *handle = nullptr;
@@ -1214,7 +1253,8 @@ public:
     }
 
     /*
-     * A connection of a peer; an empty one where nobody came in that time. May block for that time.
+     * Accepts a peer. Returns its connection, or an empty one if nobody came in time. May block for
+     * that time.
      */
     conn accept(timeout time, std::error_code &ec) noexcept
     {
@@ -1223,25 +1263,25 @@ public:
         return conn(handle);
     }
 
-    /* The handle, for the functions of qnet.h; NULL of an empty one. */
+    /* The handle, for use with the functions of qnet.h; NULL if this is empty. */
     qnet_listener *get() const noexcept { return handle_.get(); }
     explicit operator bool() const noexcept { return handle_ != nullptr; }
 
-    /* The descriptor to poll: readable when somebody waits. It stays the library's. */
+    /* The descriptor to poll: it is readable when a peer is waiting. The library still owns it. */
     int fd(std::error_code &ec) const noexcept
     {
         int fd = detail::check(qnet_listener_fd(get()), ec);
         return ec ? -1 : fd;
     }
 
-    /* Its address, as dial() takes it. */
+    /* The address of the listener, in the form that dial() takes. */
     std::string addr(std::error_code &ec) const
     {
         return detail::text(
             [this](char *buf, std::size_t cap) { return qnet_listener_addr(get(), buf, cap); }, ec);
     }
 
-    /* The -netdev argument with which a QEMU (702 is 7.2) joins. */
+    /* The -netdev argument with which a QEMU of that version (702 is 7.2) connects. */
     std::string netdev(std::string_view id, int qemu_version, std::error_code &ec) const
     {
         detail::text_for_c name(id);
@@ -1251,7 +1291,9 @@ public:
         return detail::text(give, ec);
     }
 
-    /* Sets an option, its own or one that its connections start with, or tells its value. */
+    /*
+     * Sets an option of the listener, or one with which its connections start, and gets its value.
+     */
     void set(option which, std::int64_t value, std::error_code &ec) noexcept
     {
         detail::check(qnet_listener_set(get(), which, value), ec);
@@ -1264,7 +1306,7 @@ public:
     }
 
 #ifdef __cpp_exceptions
-    /* The same, throwing. */
+    /* The forms that throw. */
     static listener listen(std::string_view network, std::string_view address)
     {
         return detail::or_throw([&](auto &ec) { return listen(network, address, ec); });
@@ -1308,16 +1350,16 @@ private:
 };
 
 /*
- * A switch that closes itself. Closing it, by reset(), by its destructor or by giving it another,
- * may block, and may call back, as closing the connections that it served does.
+ * A hub that closes itself. Closing it, by reset(), by destroying it or by assigning another to it,
+ * may block and may call close handlers, because it closes the connections that it served.
  */
 class hub {
 public:
-    /* None. */
+    /* An empty object, which refers to no hub. */
     hub(std::nullptr_t) noexcept {}
-    /* Takes over a handle. */
+    /* Takes ownership of a handle. */
     explicit hub(qnet_hub *handle) noexcept : handle_(handle) {}
-    /* A new one; none if that fails. */
+    /* Creates a hub. The object is empty if that fails. */
     explicit hub(std::error_code &ec) noexcept
     {
         qnet_hub *handle = nullptr;
@@ -1328,10 +1370,10 @@ public:
     /* Closes it now. */
     void reset() noexcept { handle_.reset(); }
 
-    /* Gives up the handle, which is the caller's to close with qnet_hub_close(). */
+    /* Releases the handle, which the caller then closes with qnet_hub_close(). */
     [[nodiscard]] qnet_hub *release() noexcept { return handle_.release(); }
 
-    /* Attaches a connection, or detaches it, which may block while the hub is forwarding. */
+    /* Attaches a connection, and detaches it. Detaching may block while the hub is forwarding. */
     void attach(const conn_ref &port, std::error_code &ec) noexcept
     {
         detail::check(qnet_hub_attach(get(), port.get()), ec);
@@ -1341,7 +1383,7 @@ public:
         detail::check(qnet_hub_detach(get(), port.get()), ec);
     }
 
-    /* The program's own device on it. */
+    /* Creates a connection whose other end is attached: the program's own device on the hub. */
     conn port(std::error_code &ec) noexcept
     {
         qnet_conn *handle = nullptr;
@@ -1349,13 +1391,16 @@ public:
         return conn(handle);
     }
 
-    /* Accepts in the background. The hub closes the listener, unless that was closed before. */
+    /*
+     * Accepts peers in the background. The hub closes the listener, unless it has been closed
+     * before.
+     */
     void serve(const listener &from, std::error_code &ec) noexcept
     {
         detail::check(qnet_hub_serve(get(), from.get()), ec);
     }
 
-    /* What is attached, in no order. */
+    /* The connections that are attached, in no particular order. */
     std::vector<conn_ref> ports(std::error_code &ec) const
     {
         std::vector<qnet_conn *> handles;
@@ -1368,11 +1413,11 @@ public:
         return std::vector<conn_ref>(handles.begin(), handles.end());
     }
 
-    /* The handle, for the functions of qnet.h; NULL of none. */
+    /* The handle, for use with the functions of qnet.h; NULL if this is empty. */
     qnet_hub *get() const noexcept { return handle_.get(); }
     explicit operator bool() const noexcept { return handle_ != nullptr; }
 
-    /* Its counts. */
+    /* The counters. */
     hub_stats stats(std::error_code &ec) const noexcept
     {
         hub_stats counts{};
@@ -1380,7 +1425,7 @@ public:
         return counts;
     }
 
-    /* Sets an option, or tells its value. */
+    /* Sets an option, and gets its value. */
     void set(option which, std::int64_t value, std::error_code &ec) noexcept
     {
         detail::check(qnet_hub_set(get(), which, value), ec);
@@ -1393,7 +1438,7 @@ public:
     }
 
 #ifdef __cpp_exceptions
-    /* The same, throwing. */
+    /* The forms that throw. */
     hub() : hub(nullptr)
     {
         *this = detail::or_throw([](auto &ec) { return hub(ec); });
@@ -1440,7 +1485,10 @@ private:
     std::unique_ptr<qnet_hub, close> handle_{};
 };
 
-/* A cable between two connections; and taking it out, which may block while it is forwarding. */
+/*
+ * Links two connections like a cable, and unlinks them, which may block while the link is
+ * forwarding.
+ */
 inline void link(const conn_ref &a, const conn_ref &b, std::error_code &ec) noexcept
 {
     detail::check(qnet_link(a.get(), b.get()), ec);

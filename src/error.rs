@@ -6,44 +6,46 @@ use rustix::io::Errno;
 
 use crate::options::qnet_option;
 
-/// What a function returns that can fail: zero or more is success, one of these is not.
+/// The codes that functions return for failure. They are negative; zero or more is success.
 ///
-/// Functions return int, not this type; the enumerators are its values.
+/// Functions return int rather than this type, which only names the values.
 #[allow(non_camel_case_types, clippy::enum_variant_names)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub enum qnet_error {
     /// Success.
     QNET_OK = 0,
-    /// An argument cannot be right: a NULL, an unknown network, a malformed address, an option out
-    /// of range.
+    /// An argument cannot be valid: a NULL, an unknown network, a malformed address, or an option's
+    /// value out of range.
     QNET_ERR_INVALID = -1,
-    /// Not a live handle of that type: closed, of another type, invented, or of the process before a
-    /// fork.
+    /// The handle is not a live one of the expected type: it was closed, is of another type, was
+    /// invented, or belongs to the process from which this one was forked.
     QNET_ERR_HANDLE = -2,
-    /// The connection or listener has ended, in order, by either side.
+    /// The connection or listener has ended in an orderly way; either side may have ended it.
     QNET_ERR_CLOSED = -3,
-    /// The time given passed.
+    /// The time-out has passed.
     QNET_ERR_TIMEOUT = -4,
     /// The call would have to wait, and was told not to.
     QNET_ERR_AGAIN = -5,
-    /// A frame shorter than 14 bytes or longer than the limit; a receive buffer too small.
+    /// A frame is shorter than 14 bytes or longer than the limit, or a receive buffer is too small.
     QNET_ERR_FRAME_SIZE = -6,
-    /// The peer broke the framing: a length above QNET_FRAME_MAX, or an end inside a frame.
+    /// The peer broke the framing: it sent a length above QNET_FRAME_MAX, or left in the middle of
+    /// a frame.
     QNET_ERR_PROTOCOL = -7,
-    /// The system refused, a reset by the peer included: see qnet_last_errno().
+    /// The operating system reported an error, such as a reset by the peer; see qnet_last_errno().
     QNET_ERR_OS = -8,
-    /// The connection is received from in another way; the address is in use; a wait for itself.
+    /// The connection is being received from in another way, the address is in use, or the call
+    /// would wait for itself.
     QNET_ERR_BUSY = -9,
-    /// A signal handler ran.
+    /// A signal handler ran during the wait.
     QNET_ERR_INTERRUPTED = -10,
-    /// Not on this system, not for this kind of object, or not in this release.
+    /// This system, this kind of object or this release of the library does not support it.
     QNET_ERR_UNSUPPORTED = -11,
-    /// A bug in the library; the process goes on.
+    /// The call failed because of a bug in the library. The process can continue.
     QNET_ERR_INTERNAL = -12,
-    /// Nobody listens at that address (yet).
+    /// Nobody is listening at that address, or not yet.
     QNET_ERR_REFUSED = -13,
-    /// The name has no address.
+    /// The host name could not be resolved to an address.
     QNET_ERR_RESOLVE = -14,
 }
 

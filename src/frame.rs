@@ -4,15 +4,15 @@
 /// Bytes of the length before each frame.
 pub const PREFIX: usize = 4;
 
-/// Lengths of frames, in bytes.
+/// The shortest and the longest frame, in bytes.
 #[allow(non_camel_case_types, clippy::enum_variant_names)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub enum qnet_limit {
-    /// An Ethernet header: the shortest frame that is sent, or delivered.
+    /// The length of an Ethernet header. Shorter frames are neither sent nor delivered.
     QNET_FRAME_MIN = 14,
-    /// The longest frame that QEMU can send or take (its NET_BUFSIZE: 4096 + 65536). A buffer of
-    /// this size always suffices, with 4 more for packed frames.
+    /// The longest frame that QEMU can send or receive (its NET_BUFSIZE, 4096 + 65536). A buffer of
+    /// this size holds any frame; one frame in packed format needs 4 bytes more.
     QNET_FRAME_MAX = 69632,
 }
 

@@ -9,55 +9,70 @@ use crate::frame;
 use crate::net::socket::Buffers;
 use crate::sys::clock::Deadline;
 
-/// What qnet_set() and its kin set. The functions take int; the enumerators are its values.
+/// The options that qnet_set(), qnet_listener_set(), qnet_hub_set() and qnet_dial_with() take.
+/// Where a comment does not say otherwise, an option belongs to connections, and a listener passes
+/// it on to the connections that it accepts.
+///
+/// Functions take int rather than this type, which only names the values.
 #[allow(non_camel_case_types, clippy::enum_variant_names)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub enum qnet_option {
-    /// How long a send waits for a peer that does not read, in ms: -1 (default) without an end, 0 not
-    /// at all.
+    /// How long a send waits for a peer that does not read, in milliseconds: -1 (the default) waits
+    /// without limit, 0 does not wait.
     QNET_OPT_SEND_TIMEOUT_MS = 1,
-    /// How long a send may be held, or 64 KiB, for others to join it, in us: 0 (default, not at all)
-    /// to 1000000. A send that comes alone goes at once.
+    /// Coalescing: how long a send may be held back so that later sends can join it in one write,
+    /// in microseconds: 0 (the default, not at all) to 1000000. Frames are held until the time has
+    /// passed or 64 KiB have accumulated. A send that follows no other closely is written at once.
     QNET_OPT_TX_USECS = 2,
-    /// Whether sends on this connection that are made in handlers, while further frames wait for the
-    /// handler, are held, for at most 1 ms or 64 KiB, and written together. Default 1.
+    /// 1 (the default): sends on this connection that are made inside a handler, while the handler
+    /// has more frames to come, are held back and written together, after at most 1 ms or 64 KiB.
+    /// 0: they are written at once.
     QNET_OPT_CORK = 3,
-    /// The longest frame to send, in bytes: 14 to QNET_FRAME_MAX, default 65535 (passt, pktkit and
-    /// others take no longer ones).
+    /// The longest frame that may be sent, in bytes: 14 to QNET_FRAME_MAX. The default is 65535,
+    /// which is the most that passt, pktkit and others accept.
     QNET_OPT_MAX_FRAME = 4,
-    /// 1: sent frames are padded to 60 bytes with zeroes. Default 0.
+    /// 1: frames shorter than 60 bytes are padded with zeroes to 60 when they are sent. The default
+    /// is 0.
     QNET_OPT_PAD = 5,
-    /// How long closing may take to write what was taken and drain what a peer is still writing, in
-    /// ms. Default 1000. When it takes less: see qnet_close().
+    /// How long closing may take, in milliseconds, to write the frames that were taken and to drain
+    /// what the peer is still writing. The default is 1000. Closing usually takes much less; see
+    /// qnet_close().
     QNET_OPT_LINGER_MS = 6,
-    /// The socket's send buffer in bytes, as in socket(7). Chosen for speed until set.
+    /// The size of the socket's send buffer in bytes, as SO_SNDBUF in socket(7). The library
+    /// chooses one for speed until this is set.
     QNET_OPT_SNDBUF = 7,
-    /// The socket's receive buffer in bytes, as in socket(7). Chosen for speed until set.
+    /// The size of the socket's receive buffer in bytes, as SO_RCVBUF in socket(7). The library
+    /// chooses one for speed until this is set.
     QNET_OPT_RCVBUF = 8,
-    /// Of a dialled connection: how long after its end it dials again, in ms, instead of ending; see
-    /// qnet_set_state_handler(). Default 0: never.
+    /// For connections that were dialled: how long after losing its peer the connection dials again
+    /// instead of ending, in milliseconds; see qnet_set_state_handler(). The default 0 disables
+    /// reconnecting.
     QNET_OPT_RECONNECT_MS = 9,
-    /// For qnet_dial_with() alone: how long it may take in all, in ms. Default -1: without an end.
-    /// With QNET_OPT_RECONNECT_MS each later attempt may take as long, or 10000 where it is -1.
+    /// For qnet_dial_with() only: how long dialling may take in all, in milliseconds. The default
+    /// -1 sets no limit. With QNET_OPT_RECONNECT_MS, each later attempt may take as long too, or
+    /// 10000 ms if this is -1.
     QNET_OPT_DIAL_TIMEOUT_MS = 10,
-    /// Of a listener: how many of its connections there may be that are not yet closed with
-    /// qnet_close(); further peers are hung up on. Default 1024.
+    /// For listeners: how many accepted connections may exist that have not been closed with
+    /// qnet_close(). Further peers are disconnected at once. The default is 1024.
     QNET_OPT_MAX_CONNS = 11,
-    /// 0: no call waits for this connection's handlers. Default 1.
+    /// 0: qnet_set_handler(), qnet_close() and other functions do not wait for running handlers of
+    /// this connection. The default is 1: they do, outside handlers.
     QNET_OPT_WAIT = 12,
-    /// Of a listener that made a socket file: the file's mode. Default 0600.
+    /// For listeners that created a socket file: the permissions of the file. The default is 0600
+    /// (octal).
     QNET_OPT_UNIX_MODE = 13,
-    /// Of a connection of qnet_dgram() without a remote: 1: whoever sends takes the place of the one
-    /// who did before. Default 0: who sends first is the remote for good.
+    /// For connections of qnet_dgram() that have no remote. 0 (the default): the first sender
+    /// becomes the remote for good. 1: each later sender becomes the remote in place of the one
+    /// before.
     QNET_OPT_RELEARN = 17,
-    /// Of a hub: how long it knows behind which port a device is, after its last frame, in s: from 1.
-    /// Default 300.
+    /// For hubs: how long the hub remembers which port an address is behind, in seconds after the
+    /// last frame from that address, at least 1. The default is 300.
     QNET_OPT_MAC_AGE_S = 20,
-    /// Of a hub: how many devices it knows at most: 1 to 1048576, default 8192.
+    /// For hubs: how many addresses the hub remembers at most: 1 to 1048576. The default is 8192.
     QNET_OPT_MAC_MAX = 21,
-    /// Of a hub: how many bytes may wait for a port whose peer does not read, for each port. Beyond
-    /// it frames for the port are dropped. Default 1048576.
+    /// For hubs: how many bytes may be queued for each port whose peer does not read. When the
+    /// queue is full, further frames for that port are dropped. The default is 1048576.
     QNET_OPT_QUEUE_BYTES = 22,
 }
 

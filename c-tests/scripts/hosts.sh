@@ -1,5 +1,5 @@
 #!/bin/sh
-# hosts.sh - the README's "More than one machine" as it stands there: its commands are run on three
+# hosts.sh - runs the commands of "More than one machine" in docs/recipes.md as they stand there, on three
 # hosts, which are network namespaces on one wire. On each there is an emulated machine
 # (examples/responder, by way of examples/link), and those of the others are pinged (examples/ping).
 #
@@ -27,7 +27,7 @@ step()      # number
         /^## / { section = ($0 == "## More than one machine") }
         /^```$/ { inside = 0 }
         inside { print }
-        section && /^```sh$/ { inside = (++number == wanted) }' "$root/README.md"
+        section && /^```sh$/ { inside = (++number == wanted) }' "$root/docs/recipes.md"
 }
 
 # Runs a command on a host, in the host's own directory.
@@ -47,7 +47,7 @@ make_host() # host
         on "$1" ip link set lo up && on "$1" ip addr add "192.0.2.$1/24" dev eth0
 }
 
-# Does what the README says, and adds a machine with the address 10.0.0.HOST.
+# Does what the page says, and adds a machine with the address 10.0.0.HOST.
 join()      # host peer
 {
     on "$1" env OWNER="$(id -un)" PEER="192.0.2.$2" sh -eux -c "$(step 1)" || return 1

@@ -1,6 +1,6 @@
 #!/bin/sh
 # readme.sh TARGET - runs every code block of the README as it stands there. What would take too long
-# has to be in .ci/run as it stands, and "More than one machine" in hosts.sh.
+# has to be in .ci/run as it stands.
 #
 # What names places in /tmp and ports is run in namespaces of its own (see blocks.sh). Needs QEMU, and
 # root or user namespaces: else those tests are skipped, or fail if QNET_REQUIRE_QEMU=1 or
@@ -144,16 +144,6 @@ measures()
         ! command_of "$work/bench" 3 | grep .
 )
 
-# hosts.sh has them by their number in the section.
-hosts_run()
-{
-    number=0
-    for text in 'ip tuntap add' 'tap_bridge qnet0' 'bridge fdb append' 'ip link del br0'; do
-        number=$((number + 1))
-        take "$text" "$work/host" && grep "step $number)" c-tests/scripts/hosts.sh || return 1
-    done
-}
-
 [ "${DRY_RUN:-}" ] || split_blocks README.md
 row='send to batch handler 1514'
 try 'CI runs what the README runs first' examples_run
@@ -173,7 +163,6 @@ else
     report skipped 'CMake finds it as the README says: no cmake'
 fi
 try 'it is measured as the README says' measures
-try "hosts.sh runs the README's hosts" hosts_run
 
 if [ ! "${DRY_RUN:-}" ]; then
     take '/tmp/vm.sock' "$tmp/vm"

@@ -1,7 +1,8 @@
 #!/bin/sh
 # recipes.sh TARGET - runs every code block of docs/recipes.md as it stands there, each recipe in namespaces
-# of its own (see blocks.sh), and looks for what it promises. A recipe whose programs are not installed is
-# skipped, or fails if QNET_REQUIRE_RECIPES=1; so are all of them without root or user namespaces.
+# of its own (see blocks.sh), and looks for what it promises; those of "More than one machine" are left to
+# hosts.sh. A recipe whose programs are not installed is skipped, or fails if QNET_REQUIRE_RECIPES=1; so are
+# all of them without root or user namespaces.
 set -u
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -250,6 +251,16 @@ missing()   # test
     done
 }
 
+# hosts.sh has them by their number in the section.
+hosts_run()
+{
+    number=0
+    for text in 'ip tuntap add' 'tap_bridge qnet0' 'bridge fdb append' 'ip link del br0'; do
+        number=$((number + 1))
+        take "$text" "$work/host" && grep "step $number)" c-tests/scripts/hosts.sh || return 1
+    done
+}
+
 takes_all()
 {
     split_blocks docs/recipes.md && comes_first_in_path && take 'passt -f' "$tmp/passt" && take '-listen-qemu' "$tmp/qemu" &&
@@ -258,7 +269,7 @@ takes_all()
         take 'dial=unix:/tmp/near.sock' "$tmp/near" && take 'openssl req' "$tmp/certificates" &&
         take 'OPENSSL-LISTEN' "$tmp/tls_far" && take 'UNIX-LISTEN' "$tmp/tls_near" &&
         take 'execvp' "$tmp/frames.c" && take 'plug.py' "$tmp/plug.py" && take 'left.sock' "$tmp/cable" &&
-        take 'int waiting' "$tmp/waiting.c" && take 'speed=' "$tmp/bond" &&
+        take 'int waiting' "$tmp/waiting.c" && take 'speed=' "$tmp/bond" && hosts_run &&
         take 'switch unix:/tmp/sw.sock' "$tmp/switch" && all_are_taken &&
         furnish switch link tap_bridge responder ping && bring gvproxy &&
         compile "$tmp/frames.c" "$tmp/bin/frames" && compile "$tmp/waiting.c" "$tmp/bin/waiting"

@@ -1,7 +1,7 @@
 /*
  * Jna.java NETWORK ADDRESS [--leave] - from Java with JNA: asks who has 10.0.2.1, and receives the
- * answer by pull, then by handler. With --leave it sends back what comes, and exits in the middle of
- * it without closing anything. It runs as it is: java -cp jna.jar Jna.java ...
+ * answer by pulling, then with a handler. With --leave it sends back what comes, and exits in the middle
+ * of it without closing anything. It runs as it is: java -cp jna.jar Jna.java ...
  */
 
 import com.sun.jna.Callback;
@@ -37,11 +37,11 @@ class Jna {
     static final Qnet LIB = Native.load("libqnet.so.0", Qnet.class);
     static final HexFormat HEX = HexFormat.of();
     static final CountDownLatch DONE = new CountDownLatch(1);
-    /** Static, since JNA itself does not keep it from the garbage collector. */
+    /** Static, because JNA does not protect it from the garbage collector. */
     static FrameHandler handler;
     static int count;
 
-    /** Returns a call's result, unless it failed. (A time-out is not for here: it leaves no text.) */
+    /** Returns a call's result, unless it failed. (Not for time-outs, which leave no text.) */
     static int check(int code) {
         if (code < 0) {
             throw new IllegalStateException(LIB.qnet_last_error());
@@ -79,7 +79,7 @@ class Jna {
             ask(conn);
             show("pulled:", buf, check(LIB.qnet_recv(conn, buf, buf.size(), -1)));
         }
-        // Runs on a thread of the library's, and reads the frame where it is, lent for the call.
+        // Runs on a thread of the library, and reads the frame where it is, lent for the call.
         handler = (user, frame, len) -> {
             if (leave) {
                 check(LIB.qnet_send(conn, frame, len));
@@ -91,8 +91,8 @@ class Jna {
                 DONE.countDown();
             }
         };
-        // A daemon, which does not keep Java from exiting; and left attached, not for each call anew,
-        // which is slow, and fails with a message once Java has exited.
+        // As a daemon, the thread does not keep Java from exiting. It stays attached, because attaching
+        // it for each call is slow, and fails with a message once Java has exited.
         Native.setCallbackThreadInitializer(handler, new CallbackThreadInitializer(true, false, "qnet"));
         check(LIB.qnet_set_handler(conn, handler, null));
         if (!leave) {

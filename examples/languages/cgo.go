@@ -1,5 +1,5 @@
 // cgo.go NETWORK ADDRESS [--leave] - from Go with cgo: asks who has 10.0.2.1, and receives the answer
-// by pull, then by handler. With --leave it sends back what comes, and exits in the middle of it
+// by pulling, then with a handler. With --leave it sends back what comes, and exits in the middle of it
 // without closing anything.
 package main
 
@@ -9,7 +9,7 @@ package main
 
 extern void onFrame(uintptr_t, uint8_t *, size_t);
 
-// Go's handle for the device is an integer: as a pointer it would trouble the garbage collector.
+// Go's handle for the device is an integer, which would confuse the garbage collector as a pointer.
 static inline void on_frame(void *user, const uint8_t *frame, size_t len)
 {
     onFrame((uintptr_t)user, (uint8_t *)frame, len);
@@ -41,9 +41,9 @@ type device struct {
 	done  chan struct{}
 }
 
-// call makes one call of the library's. A goroutine moves between threads, and the text of a failure
-// is its thread's. A signal that Go handles may end a wait, which begins again. (A time-out is not for
-// here: it leaves no text.)
+// call makes one call to the library, on one thread, because the text of a failure belongs to the
+// thread. It repeats a wait that ends because of a signal that Go handles. (Not for time-outs, which
+// leave no text.)
 func call(f func() C.int) int {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -68,7 +68,7 @@ func (d *device) send(frame []byte) {
 	call(func() C.int { return C.qnet_send(d.conn, unsafe.Pointer(&frame[0]), C.size_t(len(frame))) })
 }
 
-// onFrame runs on a thread of the library's. The frame is lent for the call.
+// onFrame runs on a thread of the library. The frame is lent for the call.
 //
 //export onFrame
 func onFrame(user C.uintptr_t, data *C.uint8_t, length C.size_t) {
@@ -124,7 +124,7 @@ func main() {
 		fmt.Println("leaving")
 		return
 	}
-	// Waits for the handler: nothing asks for its user from then on.
+	// Waits for the handler, which uses its user no longer after that.
 	call(func() C.int { return C.qnet_close(d.conn) })
 	user.Delete()
 }

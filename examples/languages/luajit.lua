@@ -1,5 +1,5 @@
 -- luajit.lua NETWORK ADDRESS [--leave] - from LuaJIT, whose FFI reads the header itself: asks who has
--- 10.0.2.1, and receives the answer by pull. With --leave it sends back what comes, and exits in the
+-- 10.0.2.1, and receives the answer by pulling. With --leave it sends back what comes, and exits in the
 -- middle of it without closing anything.
 --
 -- No handler: Lua's callbacks may not be called on other threads. While one waits in qnet_recv
@@ -7,13 +7,13 @@
 
 local ffi = require("ffi")
 
--- All of the header but the preprocessor's lines, and what only C++ would see.
+-- The header without the preprocessor's lines and without what only C++ sees.
 local header = assert(io.open(arg[0]:gsub("[^/]*$", "") .. "../../include/qnet.h")):read("*a")
 header = header:gsub("\n#ifdef __cplusplus\n.-\n#endif[^\n]*", "\n"):gsub("\n#[^\n]*", "\n")
 ffi.cdef(header)
 local lib = ffi.load("libqnet.so.0")
 
--- Returns a call's result, unless it failed. (A time-out is not for here: it leaves no text.)
+-- Returns a call's result, unless it failed. (Not for time-outs, which leave no text.)
 local function check(code)
     return code >= 0 and code or error(ffi.string(lib.qnet_last_error()), 2)
 end

@@ -1,10 +1,10 @@
 // node.js NETWORK ADDRESS [--leave] - from Node with koffi: asks who has 10.0.2.1, and receives the
-// answer by pull, then by handler. With --leave it sends back what comes, and exits in the middle of
-// it without closing anything.
+// answer by pulling, then with a handler. With --leave it sends back what comes, and exits in the middle
+// of it without closing anything.
 //
-// Handlers run in Node's event loop, for which the library's thread waits: so what waits for a handler
-// (setting one, closing), or for a frame, is called as .async and never holds up the loop. The text of
-// a failure is its thread's, so of those calls there is the code alone.
+// Handlers run in Node's event loop, and the library's thread waits for the loop. So calls that wait for
+// a handler (setting one, closing) or for a frame are made with .async and never block the loop. The text
+// of a failure belongs to the thread that made the call, so these calls only give the code.
 
 const { promisify } = require('node:util');
 const koffi = require('koffi');
@@ -27,7 +27,7 @@ const close = promisify(lib.func('int qnet_close(qnet_conn *conn)').async);
 const lastError = lib.func('const char *qnet_last_error()');
 const strerror = lib.func('const char *qnet_strerror(int code)');
 
-// Returns a call's result, unless it failed: one of this thread's, and one that was waited for.
+// Return a call's result, unless it failed: for calls on this thread, and for those made with .async.
 function check(code) {
     if (code < 0) throw new Error(lastError());
     return code;
@@ -59,7 +59,7 @@ async function main(network, address, leave) {
 
     if (!leave) {
         check(send(conn, request, request.length));
-        // Not -1: Node does not exit before every such call has returned.
+        // Not -1, because Node does not exit before every such call has returned.
         show('pulled:', buf.subarray(0, await waited(recv(conn, buf, buf.length, 10000))));
     }
     let count = 0, finish;
@@ -72,8 +72,8 @@ async function main(network, address, leave) {
         else show('handled:', frame);
         if (++count === (leave ? 100 : 1)) finish();
     }, 'qnet_handler *');
-    // A handler called while Node exits would abort. It cannot be waited for then, only be given the
-    // time to get in line, if it is just being called.
+    // A call of a handler while Node exits would abort the process. Node cannot wait for the handler
+    // then; it can only give a call that is just beginning the time to be queued.
     process.on('exit', () => {
         set(conn, OPT_WAIT, 0);
         unsetHandler(conn, null, null);
@@ -87,7 +87,7 @@ async function main(network, address, leave) {
         console.log('leaving');
         return;
     }
-    await waited(close(conn)); // and so for the handler
+    await waited(close(conn)); // waits for the handler too
     koffi.unregister(handler);
 }
 

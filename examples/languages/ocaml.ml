@@ -1,5 +1,5 @@
 (* ocaml NETWORK ADDRESS [--leave] - from OCaml with ctypes: asks who has 10.0.2.1, and receives the
-   answer by pull. With --leave it sends back what comes, and exits in the middle of it without closing
+   answer by pulling. With --leave it sends back what comes, and exits in the middle of it without closing
    anything.
 
    What may block (the header says which does) releases the runtime's lock: other threads run while it
@@ -19,7 +19,7 @@ let recv = blocking "qnet_recv" (ptr void @-> ptr char @-> size_t @-> int @-> re
 let close = blocking "qnet_close" (ptr void @-> returning int)
 let last_error = foreign "qnet_last_error" (void @-> returning string)
 
-(* A call's result, unless it failed. (A time-out is not for here: it leaves no text.) *)
+(* A call's result, unless it failed. (Not for time-outs, which leave no text.) *)
 let check code = if code < 0 then failwith (last_error ()) else code
 let size n = Unsigned.Size_t.of_int n
 
@@ -35,7 +35,7 @@ let show how frame =
 
 let () =
   let out = allocate (ptr void) null in
-  (* Outside of what the garbage collector moves, which it may do while a call waits. *)
+  (* Allocated where the garbage collector does not move it while a call waits. *)
   let buf = CArray.start (CArray.make char frame_max) in
   ignore (check (dial Sys.argv.(1) Sys.argv.(2) out));
   let conn = !@out in

@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 # perl.pl NETWORK ADDRESS [--leave] - from Perl with FFI::Platypus: asks who has 10.0.2.1, and receives
-# the answer by pull. With --leave it sends back what comes, and exits in the middle of it without
+# the answer by pulling. With --leave it sends back what comes, and exits in the middle of it without
 # closing anything.
 #
 # No handler: a Perl closure may not be called on threads that its interpreter does not know. While one
@@ -21,7 +21,7 @@ $ffi->attach(qnet_recv => ['opaque', 'opaque', 'size_t', 'int'] => 'int');
 $ffi->attach(qnet_close => ['opaque'] => 'int');
 $ffi->attach(qnet_last_error => [] => 'string');
 
-# Returns a call's result, unless it failed. (A time-out is not for here: it leaves no text.)
+# Returns a call's result, unless it failed. (Not for time-outs, which leave no text.)
 sub check {
     my ($code) = @_;
     die qnet_last_error() . "\n" if $code < 0;
@@ -44,7 +44,7 @@ sub show {
 
 my ($network, $address, $leave) = @ARGV;
 my ($mac, $buf) = ("\0" x 6, "\0" x FRAME_MAX);
-my ($room, $size) = scalar_to_buffer($buf);    # where it lies, for as long as it is not assigned to
+my ($room, $size) = scalar_to_buffer($buf);    # its address, valid until it is assigned to
 check(qnet_dial($network, $address, \my $conn));
 check(qnet_hwaddr($conn, (scalar_to_buffer($mac))[0]));
 if ($leave) {

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """python_cffi.py NETWORK ADDRESS [--leave] - from Python with cffi, which reads the header itself:
-asks who has 10.0.2.1, and receives the answer by pull, then by handler. With --leave it sends back
+asks who has 10.0.2.1, and receives the answer by pulling, then with a handler. With --leave it sends back
 what comes, and exits in the middle of it without closing anything."""
 
 import atexit
@@ -14,14 +14,14 @@ import cffi
 HEADER = pathlib.Path(__file__).resolve().parents[2] / "include" / "qnet.h"
 
 ffi = cffi.FFI()
-# All of the header but the preprocessor's lines, and what only C++ would see.
+# The header without the preprocessor's lines and without what only C++ sees.
 text = re.sub(r"(?ms)^#ifdef __cplusplus$.*?^#endif.*?$", "", HEADER.read_text())
 ffi.cdef(re.sub(r"(?m)^#.*$", "", text))
 lib = ffi.dlopen("libqnet.so.0")
 
 
 def check(code):
-    """Returns a call's result, unless it failed. (A time-out is not for here: it leaves no text.)"""
+    """Returns a call's result, unless it failed. (Not for time-outs, which leave no text.)"""
     if code < 0:
         raise OSError(ffi.string(lib.qnet_last_error()).decode())
     return code
@@ -46,8 +46,8 @@ done = threading.Event()
 count = 0
 
 
-# Runs on a thread of the library's, and must not be freed while it may: this module holds it. The
-# frame is lent for the call: bytes() copies it.
+# Runs on a thread of the library and must not be freed while it is set, so this module refers to it. The
+# frame is lent for the call; bytes() copies it.
 @ffi.callback("qnet_handler")
 def on_frame(_user, frame, length):
     global count
@@ -68,7 +68,7 @@ if not leave:
     check(lib.qnet_send(conn, request, len(request)))
     length = check(lib.qnet_recv(conn, buf, len(buf), -1))
     show("pulled:", bytes(buf[0:length]))
-# Python frees on_frame while it exits, and frames may still come: so there is no handler by then.
+# Python frees on_frame when it exits, and frames may still arrive, so the handler is removed first.
 atexit.register(lib.qnet_set_handler, conn, ffi.NULL, ffi.NULL)
 check(lib.qnet_set_handler(conn, on_frame, ffi.NULL))
 if not leave:

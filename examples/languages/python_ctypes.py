@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """python_ctypes.py NETWORK ADDRESS [--leave] - from Python with ctypes: asks who has 10.0.2.1, and
-receives the answer by pull, then by handler. With --leave it sends back what comes, and exits in
+receives the answer by pulling, then with a handler. With --leave it sends back what comes, and exits in
 the middle of it without closing anything."""
 
 import atexit
@@ -14,7 +14,7 @@ Handler = ctypes.CFUNCTYPE(None, c_void_p, c_void_p, c_size_t)
 
 lib = ctypes.CDLL("libqnet.so.0")  # CDLL, not PyDLL: other threads run while a call waits
 lib.qnet_last_error.restype = c_char_p
-# What takes a handle needs its types told: left alone, ctypes cuts it to an int.
+# Functions that take a handle need argument types, because ctypes would cut it to an int.
 lib.qnet_dial.argtypes = c_char_p, c_char_p, POINTER(c_void_p)
 lib.qnet_hwaddr.argtypes = c_void_p, c_char_p
 lib.qnet_send.argtypes = c_void_p, c_char_p, c_size_t
@@ -24,7 +24,7 @@ lib.qnet_close.argtypes = (c_void_p,)
 
 
 def check(code):
-    """Returns a call's result, unless it failed. (A time-out is not for here: it leaves no text.)"""
+    """Returns a call's result, unless it failed. (Not for time-outs, which leave no text.)"""
     if code < 0:
         raise OSError(lib.qnet_last_error().decode())
     return code
@@ -49,8 +49,8 @@ done = threading.Event()
 count = 0
 
 
-# Runs on a thread of the library's, and must not be freed while it may: this module holds it. The
-# frame is lent for the call: string_at copies it.
+# Runs on a thread of the library and must not be freed while it is set, so this module refers to it. The
+# frame is lent for the call; string_at copies it.
 @Handler
 def on_frame(_user, frame, length):
     global count
@@ -70,7 +70,7 @@ if not leave:
     check(lib.qnet_send(conn, arp_request(mac.raw), 42))
     length = check(lib.qnet_recv(conn, buf, len(buf), -1))
     show("pulled:", buf[:length])
-# Python frees on_frame while it exits, and frames may still come: so there is no handler by then.
+# Python frees on_frame when it exits, and frames may still arrive, so the handler is removed first.
 atexit.register(lib.qnet_set_handler, conn, Handler(), None)
 check(lib.qnet_set_handler(conn, on_frame, None))
 if not leave:

@@ -1,5 +1,5 @@
 # ruby.rb NETWORK ADDRESS [--leave] - from Ruby with Fiddle: asks who has 10.0.2.1, and receives the
-# answer by pull. With --leave it sends back what comes, and exits in the middle of it without closing
+# answer by pulling. With --leave it sends back what comes, and exits in the middle of it without closing
 # anything.
 #
 # No handler: Fiddle's closures may not be called on threads that Ruby does not know, and end the
@@ -20,7 +20,7 @@ module Qnet
 
   FRAME_MAX = 69632
 
-  # Returns a call's result, unless it failed. (A time-out is not for here: it leaves no text.)
+  # Returns a call's result, unless it failed. (Not for time-outs, which leave no text.)
   def self.check(code)
     code.negative? ? raise(IOError, qnet_last_error.to_s) : code
   end

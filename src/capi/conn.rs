@@ -7,23 +7,25 @@ use crate::conn;
 use crate::error::{Error, Result};
 use crate::options::{Holder, Options};
 
-/// Connects to a listening QEMU, or to anything else that speaks its framing; or to a SEQPACKET
-/// socket, on which each message is a frame (gvproxy's `-listen-bess`).
+/// Connects to a listening QEMU or to any other program that uses the same framing. With
+/// "unixpacket" it connects to a SEQPACKET socket, on which each message is one frame, such as that
+/// of gvproxy's `-listen-bess`.
 ///
-/// @param network  "tcp", "tcp4", "tcp6", "unix", or "unixpacket" (SEQPACKET, otherwise as "unix").
-/// @param address  For TCP "host:port", "[v6]:port" or ":port" (this host); every address that a
-///                 name has is tried. For Unix sockets a path, or "@name" in the abstract namespace.
-///                 Dialled again, a relative path begins at the working directory of that time.
-/// @param out      The connection, to be closed with qnet_close(); NULL on failure.
+/// @param network  "tcp", "tcp4", "tcp6", "unix" or "unixpacket".
+/// @param address  For TCP, "host:port", "[v6]:port" or ":port" (this host); every address that a
+///                 host name resolves to is tried. For Unix sockets, a path, or "@name" in the
+///                 abstract namespace. A reconnecting connection resolves a relative path against
+///                 the working directory of each attempt.
+/// @param out      Receives the connection, to be closed with qnet_close(); NULL on failure.
 /// @return QNET_OK; QNET_ERR_INVALID (a NULL, an unknown network, a malformed address),
-///         QNET_ERR_REFUSED (nobody listens there, or no such socket file), QNET_ERR_RESOLVE,
-///         QNET_ERR_INTERRUPTED, QNET_ERR_OS (EPROTOTYPE: a stream listens where SEQPACKET was asked
-///         for, or the reverse), QNET_ERR_INTERNAL.
+///         QNET_ERR_REFUSED (nobody listens there, or there is no such socket file),
+///         QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED, QNET_ERR_OS (EPROTOTYPE if a stream socket
+///         listens where SEQPACKET was requested, or the reverse), QNET_ERR_INTERNAL.
 ///
-/// Waits as long as the system does; qnet_dial_with() can bound it. Only a name that is no digits
-/// needs a thread, for its look-up. Any thread may call it.
+/// The call waits as long as the system does; qnet_dial_with() can limit that. The library starts a
+/// thread only to resolve a host name, not for a numeric address or a path.
 ///
-/// Blocks: yes, until somebody has accepted or it has failed.
+/// Blocks: yes, until the peer has accepted or the attempt has failed.
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_dial(
@@ -35,20 +37,27 @@ pub unsafe extern "C-unwind" fn qnet_dial(
     unsafe { dial(network, address, ptr::null(), 0, out) }
 }
 
-/// The same with options that are set before connecting.
+/// Connects like qnet_dial(), with options that are set before connecting.
 ///
-/// @param options  Pairs of an option (enum qnet_option) and its value: {option, value}, ...
-///                 Options of connections, and QNET_OPT_DIAL_TIMEOUT_MS. May be NULL for no pairs.
-/// @param pairs    How many pairs there are.
-/// @return As qnet_dial(), and QNET_ERR_TIMEOUT (QNET_ERR_AGAIN where the time given was 0);
-///         QNET_ERR_INVALID for an unknown option or a value out of range, and QNET_ERR_UNSUPPORTED
-///         for an option of other objects: nothing has been dialled then.
+/// @param network  As for qnet_dial().
+/// @param address  As for qnet_dial().
+/// @param options  An array of pairs, each an option (enum qnet_option) followed by its value.
+///                 Options of connections and QNET_OPT_DIAL_TIMEOUT_MS are allowed. May be NULL if
+///                 pairs is 0.
+/// @param pairs    The number of pairs.
+/// @param out      Receives the connection, to be closed with qnet_close(); NULL on failure.
+/// @return The codes of qnet_dial(), and QNET_ERR_TIMEOUT, or QNET_ERR_AGAIN if
+///         QNET_OPT_DIAL_TIMEOUT_MS is 0. An unknown option or a value out of range gives
+///         QNET_ERR_INVALID, and an option of other objects QNET_ERR_UNSUPPORTED; nothing is
+///         dialled then.
 ///
-/// With QNET_OPT_RECONNECT_MS above 0 a peer that is not there yet is no failure: where nobody
-/// listens, the name has no address, the network or host cannot be reached or the time passed, the
-/// connection begins down, and is dialled again; see qnet_set_state_handler().
+/// With QNET_OPT_RECONNECT_MS above 0, it is no failure if the peer is not there yet. If nobody
+/// listens, the name cannot be resolved, the network or host is unreachable or the time-out passes,
+/// the call succeeds with a connection that is down and keeps dialling; see
+/// qnet_set_state_handler().
 ///
-/// Blocks: yes, until somebody has accepted or it has failed: at most for QNET_OPT_DIAL_TIMEOUT_MS.
+/// Blocks: yes, until the peer has accepted or the attempt has failed, for at most
+/// QNET_OPT_DIAL_TIMEOUT_MS.
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_dial_with(
@@ -99,12 +108,11 @@ fn chosen(pairs: &[[i64; 2]]) -> Result<Options> {
     Ok(options)
 }
 
-/// Makes two connections that are each other's peer, over socketpair(2).
+/// Creates two connections that are each other's peer, using socketpair(2).
 ///
-/// @param a  One, and
-/// @param b  the other; each to be closed with qnet_close(). Both NULL on failure.
-/// @return QNET_OK; QNET_ERR_INVALID (a NULL, or the same place twice), QNET_ERR_OS,
-///         QNET_ERR_INTERNAL.
+/// @param a  Receives one connection, to be closed with qnet_close(); NULL on failure.
+/// @param b  Receives the other connection, to be closed with qnet_close(); NULL on failure.
+/// @return QNET_OK; QNET_ERR_INVALID (a NULL, or a equals b), QNET_ERR_OS, QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
 /// Calls back: no.
@@ -133,12 +141,12 @@ pub unsafe extern "C-unwind" fn qnet_socketpair(
     }
 }
 
-/// Makes a connection whose other end is a descriptor, for a child QEMU (`-netdev socket,fd=` or
-/// `-netdev stream,addr.type=fd,addr.str=`).
+/// Creates a connection whose peer is a descriptor, to be inherited by a child QEMU
+/// (`-netdev socket,fd=` or `-netdev stream,addr.type=fd,addr.str=`).
 ///
-/// @param out      The connection; NULL on failure.
-/// @param peer_fd  The other end, which is the caller's to pass on and close; -1 on failure. It is
-///                 close-on-exec: clear FD_CLOEXEC in the child.
+/// @param out      Receives the connection, to be closed with qnet_close(); NULL on failure.
+/// @param peer_fd  Receives the descriptor of the other end; -1 on failure. The caller owns it and
+///                 closes it. It is close-on-exec, so the child has to clear FD_CLOEXEC.
 /// @return QNET_OK; QNET_ERR_INVALID (a NULL), QNET_ERR_OS, QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
@@ -165,18 +173,18 @@ pub unsafe extern "C-unwind" fn qnet_socketpair_fd(
     }
 }
 
-/// Makes a connection of a connected socket, or of an open TAP. A stream socket carries QEMU's framing;
-/// on a datagram or SEQPACKET socket, as on a TAP, each message is a frame. With SEQPACKET nothing is
-/// lost: a sender waits for a peer that does not read, as on a stream.
+/// Creates a connection from a connected socket or an open TAP. A stream socket carries QEMU's
+/// framing. On a datagram socket, a SEQPACKET socket or a TAP each message is one frame. SEQPACKET
+/// is as reliable as a stream: a sender waits for a peer that does not read, and nothing is lost.
 ///
-/// @param fd   The descriptor: the library's from success on, still the caller's on failure. Its
-///             O_NONBLOCK is left alone; FD_CLOEXEC is set.
-/// @param out  The connection; NULL on failure.
-/// @return QNET_OK; QNET_ERR_INVALID (not an open descriptor, neither a socket nor a TAP, one that
-///         listens or has no peer, a NULL), QNET_ERR_UNSUPPORTED (a TUN, a TAP with IFF_VNET_HDR, a
-///         socket of another kind), QNET_ERR_OS, QNET_ERR_INTERNAL.
+/// @param fd   The descriptor. On success the library owns it; on failure it stays the caller's.
+///             The library sets FD_CLOEXEC and leaves O_NONBLOCK as it is.
+/// @param out  Receives the connection, to be closed with qnet_close(); NULL on failure.
+/// @return QNET_OK; QNET_ERR_INVALID (fd is not open, is neither a socket nor a TAP, is a listening
+///         socket or has no peer; or out is NULL), QNET_ERR_UNSUPPORTED (a TUN, a TAP with
+///         IFF_VNET_HDR, or another kind of socket), QNET_ERR_OS, QNET_ERR_INTERNAL.
 ///
-/// A TAP has to be one with IFF_NO_PI, which the system does not tell.
+/// A TAP has to have been opened with IFF_NO_PI, which the library cannot check.
 ///
 /// Blocks: no.
 /// Calls back: no.

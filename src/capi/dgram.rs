@@ -5,40 +5,45 @@ use super::{OK, call, give_text, handle_of, on_conn, put, qnet_conn, shown, stri
 use crate::conn;
 use crate::net::{dgram, tap};
 
-/// Makes a connection of datagrams, each of which is a frame: the other end of QEMU's
-/// `-netdev dgram`, `socket,udp=` and `socket,mcast=`.
+/// Creates a datagram connection, on which each datagram is one frame. It is the other end of
+/// QEMU's `-netdev dgram`, `-netdev socket,udp=` and `-netdev socket,mcast=`.
 ///
-/// It is used like any connection, but that nothing tells of the remote's leaving: while nobody takes
-/// frames there they are lost, and counted in tx_dropped, and it works when somebody does. A remote
-/// that is there and does not read holds up a sender for 40 ms, then frames are lost until it reads; a
-/// sender with QNET_OPT_SEND_TIMEOUT_MS 0 gets QNET_ERR_AGAIN until then, and of a Unix remote's room
-/// the descriptor of qnet_fd() tells nothing: it tries again after a while.
-/// What does not come from the remote is not delivered, and counted in rx_foreign; nor is a member's own
-/// multicast delivered, nor the `VFKT` that vfkit begins with. Datagrams that are shorter or longer
-/// than any frame count as rx_runts.
+/// It is used like any other connection, except that it does not notice when the remote leaves.
+/// Frames that nobody receives are lost and counted in tx_dropped; once somebody receives again,
+/// sending works again. If the remote exists but does not read, a send waits for up to 40 ms;
+/// after that frames are dropped until the remote reads. With QNET_OPT_SEND_TIMEOUT_MS 0 a send
+/// gives QNET_ERR_AGAIN instead. The descriptor of qnet_fd() does not show when a Unix remote has
+/// room again, so the program has to try again after a while.
 ///
-/// Without a remote it is whoever sends first, were it no frame: what is sent before is lost, and
-/// counted in tx_dropped; qnet_peer_addr() tells "" until then, and who it is from then on. With
-/// QNET_OPT_RELEARN 1 a later sender takes its place. (It is learned when what it has sent is
-/// read: by a receive, a handler, a hub or a link.)
+/// Datagrams from anyone but the remote are not delivered, and are counted in rx_foreign. A
+/// multicast member's own frames and the `VFKT` with which vfkit begins are not delivered either.
+/// Datagrams shorter or longer than any frame are counted in rx_runts.
 ///
-/// @param network  "udp", "udp4" or "udp6"; "unixgram"; or "mcast" (IPv4 multicast).
-/// @param local    Where to receive. UDP: "host:port", "[v6]:port" or ":port" (every interface); port
-///                 0 lets the system choose. Unix: a path, or "@name" in the abstract namespace; the
-///                 file has mode 0600 and goes with the connection, and a dead one in its way is
-///                 replaced, as by qnet_listen(). Multicast: the address of the interface, or NULL.
-/// @param remote   Where to send. UDP: "host:port", "[v6]:port" or ":port" (this host); for "udp" v4
-///                 where there is a choice, for QEMU has no v6. Unix: as above, as the remote gave it
-///                 to the system; a relative path begins at the working directory of each
-///                 send. NULL: whoever sends first. Multicast: the group, "230.0.0.1:1234".
-/// @param out      The connection, to be closed with qnet_close(); NULL on failure.
-/// @return QNET_OK; QNET_ERR_INVALID (another NULL, an unknown network, a malformed address),
-///         QNET_ERR_BUSY (somebody, or a file that may not be replaced, is at that local address),
-///         QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
+/// If remote is NULL, the first sender becomes the remote, even if what it sends is no frame. Until
+/// then frames sent are lost and counted in tx_dropped, and qnet_peer_addr() gives an empty string.
+/// With QNET_OPT_RELEARN 1 each later sender takes its place. A sender is noticed when its datagram
+/// is read: by a receive, a handler, a hub or a link.
 ///
-/// A UDP datagram carries frames of up to 65507 bytes (v6: 65527).
+/// @param network  "udp", "udp4", "udp6", "unixgram" or "mcast" (IPv4 multicast).
+/// @param local    The address to receive at. For UDP, "host:port", "[v6]:port" or ":port" (every
+///                 interface); with port 0 the system chooses one. For unixgram, a path, or "@name"
+///                 in the abstract namespace. The socket file is created with mode 0600 and removed
+///                 with the connection, and a dead socket file in its place is replaced, as by
+///                 qnet_listen(). For mcast, the address of the interface, or NULL.
+/// @param remote   The address to send to. For UDP, "host:port", "[v6]:port" or ":port" (this
+///                 host); "udp" prefers IPv4 where a name has both, because QEMU has no IPv6
+///                 datagrams. For unixgram, a path or "@name", exactly as the remote has bound it;
+///                 a relative path is resolved against the working directory of each send. For
+///                 mcast, the group, such as "230.0.0.1:1234". NULL (not for mcast): the first
+///                 sender.
+/// @param out      Receives the connection, to be closed with qnet_close(); NULL on failure.
+/// @return QNET_OK; QNET_ERR_INVALID (another argument is NULL, an unknown network, a malformed
+///         address), QNET_ERR_BUSY (the local address is in use, or a file that may not be replaced
+///         is there), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
 ///
-/// Blocks: yes, while a name is looked up; with digits or a path no.
+/// A UDP datagram can carry a frame of up to 65507 bytes (65527 over IPv6).
+///
+/// Blocks: yes, while a host name is resolved; not for a numeric address or a path.
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_dgram(
@@ -71,16 +76,18 @@ pub unsafe extern "C-unwind" fn qnet_dgram(
     }
 }
 
-/// Makes a connection of a TAP interface: what it sends the kernel receives there, and the reverse.
-/// So a hub reaches bridges, VXLAN, WireGuard, and whatever else the kernel has. The interface has to
-/// be up (`ip link set NAME up`); while it is not, frames are lost and counted in tx_dropped.
+/// Creates a connection to a TAP interface: frames sent on the connection arrive at the interface,
+/// and frames that the kernel sends through the interface are received. Attached to a hub, it
+/// connects the hub to the kernel's bridges, VXLAN, WireGuard and so on. The interface has to be up
+/// (`ip link set NAME up`); while it is down, frames sent are lost and counted in tx_dropped.
 ///
-/// @param name  The interface. One that is there, made for this user (`ip tuntap add`), is opened;
-///              else one is made, which needs CAP_NET_ADMIN and is gone with the connection. NULL or
-///              "": the system names it, or after a pattern, as "vm%d"; qnet_local_addr() tells.
-/// @param out   The connection, to be closed with qnet_close(); NULL on failure.
-/// @return QNET_OK; QNET_ERR_INVALID (out is NULL, a malformed name, or an interface that is no TAP),
-///         QNET_ERR_OS (no right to, or somebody has it open), QNET_ERR_INTERNAL.
+/// @param name  The interface's name. An existing TAP that belongs to this user (`ip tuntap add`)
+///              is opened. Otherwise one is created, which needs CAP_NET_ADMIN, and is deleted with
+///              the connection. With NULL or "" the system chooses the name, and with a pattern
+///              such as "vm%d" the number; qnet_local_addr() gives the name.
+/// @param out   Receives the connection, to be closed with qnet_close(); NULL on failure.
+/// @return QNET_OK; QNET_ERR_INVALID (out is NULL, a malformed name, or an interface that is not a
+///         TAP), QNET_ERR_OS (permission denied, or somebody else has it open), QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
 /// Calls back: no.
@@ -102,20 +109,22 @@ pub unsafe extern "C-unwind" fn qnet_tap(name: *const c_char, out: *mut *mut qne
     }
 }
 
-/// Tells the `-netdev` argument with which a QEMU joins a datagram connection. Where the remote is
-/// whoever sends, and nobody has sent yet, that QEMU is on this host, with a port that its system chooses;
-/// for Unix sockets there is no such argument.
+/// Writes the `-netdev` argument with which QEMU joins a datagram connection. If the connection has
+/// no remote and nobody has sent yet, the argument is for a QEMU on this host, which lets its
+/// system choose a port; for Unix sockets there is no such argument.
 ///
-/// @param conn          One of qnet_dgram().
-/// @param id            The netdev's id: a letter, then letters, digits, '-', '.' and '_'.
-/// @param qemu_version  The QEMU's: 702 is 7.2. From 4.2 on.
-/// @param buf           Room for the argument, ended with NUL: NULL if cap is 0.
-/// @param cap           How much.
-/// @return The argument's length without the NUL, which may be more than there was room for;
-///         QNET_ERR_HANDLE, QNET_ERR_INVALID (a NULL, a malformed id, no such version),
-///         QNET_ERR_UNSUPPORTED (another kind of connection, or not for that QEMU: Unix sockets before
-///         7.2; abstract names, v6, a Unix remote that is not known yet, and paths that are more than
-///         107 bytes from the root on, for any), QNET_ERR_INTERNAL.
+/// @param conn          A connection of qnet_dgram().
+/// @param id            The id of the netdev: a letter, then letters, digits, '-', '.' and '_'.
+/// @param qemu_version  The version of QEMU, 100 * major + minor: 702 is 7.2. At least 402.
+/// @param buf           Receives the argument as snprintf(3) would write it: truncated if
+///                      necessary, always NUL-terminated. May be NULL if cap is 0.
+/// @param cap           The size of buf in bytes.
+/// @return The length of the whole argument in bytes, without the NUL, even if buf is too small for
+///         it; QNET_ERR_HANDLE, QNET_ERR_INVALID (a NULL, a malformed id, not a version),
+///         QNET_ERR_UNSUPPORTED (the connection is of another kind, or QEMU cannot join it: before
+///         7.2 over Unix sockets; in any version over abstract names or IPv6, with a Unix remote
+///         that is not known yet, or with an absolute path longer than 107 bytes),
+///         QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
 /// Calls back: no.

@@ -8,15 +8,16 @@ use crate::conn;
 use crate::forward::hub::{self, qnet_hub_stats};
 use crate::listener;
 
-/// Makes a hub: a learning switch, between connections that are attached to it.
+/// Creates a hub, a learning switch that forwards frames between the connections attached to it.
 ///
-/// It learns which addresses are behind which connection (QNET_OPT_MAC_AGE_S, QNET_OPT_MAC_MAX),
-/// sends frames for one of them there alone, all others to everybody, and never sends one back where
-/// it came from. It never waits for a connection: where more waits than QNET_OPT_QUEUE_BYTES,
-/// frames are dropped, and counted in that connection's tx_dropped. The work is done by threads of
-/// the library's, at most 4, which all links and hubs share; without connections there are none.
+/// The hub learns which source addresses are behind which connection (see QNET_OPT_MAC_AGE_S and
+/// QNET_OPT_MAC_MAX). It sends a frame for a known address to that connection only and all other
+/// frames to every connection, and never sends a frame back to where it came from. It never waits
+/// for a connection: if more than QNET_OPT_QUEUE_BYTES are queued for one, further frames for it
+/// are dropped and counted in its tx_dropped. At most 4 library threads do the forwarding for all
+/// links and hubs; a hub without connections needs none.
 ///
-/// @param out  The hub, to be closed with qnet_hub_close(); NULL on failure.
+/// @param out  Receives the hub, to be closed with qnet_hub_close(); NULL on failure.
 /// @return QNET_OK; QNET_ERR_INVALID (out is NULL), QNET_ERR_OS (too many hubs), QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
@@ -37,17 +38,20 @@ pub unsafe extern "C-unwind" fn qnet_hub_new(out: *mut *mut qnet_hub) -> c_int {
     }
 }
 
-/// Attaches a connection: the hub receives its frames and sends it others'. Other ways to receive
-/// give QNET_ERR_BUSY; sends go to the connection's own peer, past the hub.
+/// Attaches a connection to a hub: the hub receives its frames, and sends it those of the other
+/// connections. While attached, the connection cannot be received from in another way
+/// (QNET_ERR_BUSY). A send on it goes to its peer, past the hub.
 ///
-/// @param conn  The connection, which stays the caller's, to be closed with qnet_close(), attached or
-///              not. When it ends it is detached, and its close handler is called on a thread of the
-///              library's.
-/// @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_INVALID (it leads to this hub: it is one of
-///         its qnet_hub_port(), or the other end of its qnet_socketpair() is attached, or linked to
-///         what leads here; see qnet_link()), QNET_ERR_BUSY (it has a handler, or is attached or
-///         linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (it has ended, or there is no
-///         thread to be had, or no descriptor for one: EMFILE), QNET_ERR_INTERNAL.
+/// @param conn  The connection. It stays the caller's, to be closed with qnet_close() whether it is
+///              still attached or not. When it ends it is detached, and its close handler is called
+///              on a library thread.
+/// @return QNET_OK; QNET_ERR_HANDLE (either handle), QNET_ERR_INVALID (frames would circulate,
+///         because the connection already leads to this hub: it is one of its qnet_hub_port(), or
+///         its qnet_socketpair() peer is attached to the hub or linked to something that leads
+///         there; see qnet_link()), QNET_ERR_BUSY (the connection has a handler, or is attached or
+///         linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (the connection has ended;
+///         QNET_ERR_OS also if no thread can be started or no descriptor is left for it, EMFILE),
+///         QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
 /// Calls back: no.
@@ -58,13 +62,14 @@ pub unsafe extern "C-unwind" fn qnet_hub_attach(hub: *mut qnet_hub, conn: *mut q
     })
 }
 
-/// Detaches a connection, which is as before qnet_hub_attach(): nothing is forwarded from or to it
-/// any more, its addresses are forgotten, and frames not yet received wait in it. What was to be sent
-/// to it is still written. One that was served, or is the hub's own end of a qnet_hub_port(), is the
-/// caller's to close from now on.
+/// Detaches a connection from a hub. The connection is as it was before qnet_hub_attach(): the hub
+/// forwards nothing from or to it any more and forgets the addresses behind it, and frames that
+/// were not received yet wait in it. Frames already queued for it are still written. If the
+/// connection was accepted by qnet_hub_serve(), or is the hub's own end of a qnet_hub_port(), the
+/// caller has to close it from now on.
 ///
-/// @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_INVALID (it is not attached to this hub),
-///         QNET_ERR_INTERNAL.
+/// @return QNET_OK; QNET_ERR_HANDLE (either handle), QNET_ERR_INVALID (the connection is not
+///         attached to this hub), QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
 /// Calls back: no.
@@ -75,11 +80,11 @@ pub unsafe extern "C-unwind" fn qnet_hub_detach(hub: *mut qnet_hub, conn: *mut q
     })
 }
 
-/// Makes a connection whose other end is attached: the program's own device on the hub, used like
-/// any connection.
+/// Creates a connection whose other end is attached to the hub. With it the program has a device of
+/// its own on the hub, and uses it like any other connection.
 ///
-/// @param out  The connection, to be closed with qnet_close(); NULL on failure. It ends with the hub,
-///             unless the hub's own end of it was detached.
+/// @param out  Receives the connection, to be closed with qnet_close(); NULL on failure. It ends
+///             when the hub is closed, unless the hub's own end was detached before.
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is NULL), QNET_ERR_OS,
 ///         QNET_ERR_INTERNAL.
 ///
@@ -102,17 +107,18 @@ pub unsafe extern "C-unwind" fn qnet_hub_port(
     }
 }
 
-/// Accepts a listener's peers in the background, and attaches them. A peer that leaves is detached
-/// and its connection given back by the library: its handle, from qnet_hub_ports(), is stale then.
-/// Without a descriptor for a peer accepting waits, and goes on; without one for the thread that
-/// accepts, this function fails.
+/// Accepts the peers of a listener in the background and attaches them to the hub. When such a peer
+/// leaves, the library detaches and closes its connection, so that its handle, if the program got
+/// it from qnet_hub_ports(), becomes stale. If no descriptor is left for a peer, accepting pauses
+/// and is tried again later; if none is left for the thread that accepts, this function fails.
 ///
-/// @param listener  It stays the caller's until qnet_hub_close(), which closes it; closing it before
-///                  ends the accepting, and the peers stay. Its options are those of the peers, of
-///                  whom there are not more than its QNET_OPT_MAX_CONNS.
-/// @return QNET_OK; QNET_ERR_HANDLE (of either), QNET_ERR_BUSY (a hub serves it already),
-///         QNET_ERR_OS (there is no thread to be had, or no descriptor for one: EMFILE),
-///         QNET_ERR_INTERNAL.
+/// @param listener  The listener. It stays the caller's until qnet_hub_close(), which closes it.
+///                  Closing it earlier stops the accepting; the peers stay attached. The peers
+///                  start with the options of the listener, and their number is limited by its
+///                  QNET_OPT_MAX_CONNS.
+/// @return QNET_OK; QNET_ERR_HANDLE (either handle), QNET_ERR_BUSY (a hub already serves the
+///         listener), QNET_ERR_OS (no thread can be started, or no descriptor is left for it,
+///         EMFILE), QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
 /// Calls back: no.
@@ -126,13 +132,13 @@ pub unsafe extern "C-unwind" fn qnet_hub_serve(
     })
 }
 
-/// Tells what is attached, in no order: served connections too, and the hub's own ends of
-/// qnet_hub_port().
+/// Lists the connections that are attached to a hub, in no particular order. Those accepted by
+/// qnet_hub_serve() and the hub's own ends of qnet_hub_port() are included.
 ///
-/// @param conns  Filled with handles as far as it reaches. May be NULL if cap is 0.
-/// @param cap    How many it has room for.
-/// @return How many there are; QNET_ERR_HANDLE, QNET_ERR_INVALID (conns is NULL),
-///         QNET_ERR_INTERNAL.
+/// @param conns  Receives as many handles as there is room for. May be NULL if cap is 0.
+/// @param cap    How many handles the array has room for.
+/// @return How many connections are attached, even if there was room for fewer; QNET_ERR_HANDLE,
+///         QNET_ERR_INVALID (conns is NULL), QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
 /// Calls back: no.
@@ -156,10 +162,10 @@ pub unsafe extern "C-unwind" fn qnet_hub_ports(
 /// Sets an option of a hub.
 ///
 /// @param option  QNET_OPT_MAC_AGE_S, QNET_OPT_MAC_MAX or QNET_OPT_QUEUE_BYTES.
-/// @param value   Its value.
-/// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or a value out of range),
-///         QNET_ERR_UNSUPPORTED (not an option of hubs), QNET_ERR_INTERNAL. On failure nothing has
-///         changed.
+/// @param value   The new value.
+/// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or the value is out of
+///         range), QNET_ERR_UNSUPPORTED (not an option of hubs), QNET_ERR_INTERNAL. On failure
+///         nothing has changed.
 ///
 /// Blocks: no.
 /// Calls back: no.
@@ -172,11 +178,12 @@ pub unsafe extern "C-unwind" fn qnet_hub_set(
     on_hub(hub, "set an option", |hub| hub::set(hub, option, value).map(|()| OK))
 }
 
-/// Tells an option's value.
+/// Gets the value of an option of a hub.
 ///
-/// @param option  As for qnet_hub_set().
-/// @param value   Where to.
-/// @return As qnet_hub_set(); QNET_ERR_INVALID where value is NULL.
+/// @param option  QNET_OPT_MAC_AGE_S, QNET_OPT_MAC_MAX or QNET_OPT_QUEUE_BYTES.
+/// @param value   Receives the value.
+/// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or value is NULL),
+///         QNET_ERR_UNSUPPORTED (not an option of hubs), QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
 /// Calls back: no.
@@ -194,12 +201,13 @@ pub unsafe extern "C-unwind" fn qnet_hub_get(
     })
 }
 
-/// Tells the hub's counts.
+/// Gets the counters of a hub.
 ///
-/// @param out   Filled as far as it reaches; what the library does not know is zeroed.
-/// @param size  Its size in bytes: sizeof(qnet_hub_stats) of the caller's header.
-/// @return The bytes that the library knows; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is NULL),
-///         QNET_ERR_INTERNAL.
+/// @param out   Receives the counters. Members that this release of the library does not know are
+///              set to zero.
+/// @param size  The size of the struct in bytes: sizeof(qnet_hub_stats) as the caller was compiled.
+/// @return The size in bytes of the struct that the library knows; QNET_ERR_HANDLE,
+///         QNET_ERR_INVALID (out is NULL), QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
 /// Calls back: no.
@@ -215,20 +223,22 @@ pub unsafe extern "C-unwind" fn qnet_hub_get_stats(
     })
 }
 
-/// Closes a hub and gives its handle back: detaches all, closes the listeners and connections that
-/// it served, and ends what qnet_hub_port() made. Handles given out by that, and attached by the
-/// caller, stay the caller's to close.
+/// Closes a hub and invalidates its handle. All connections are detached. The listeners that the
+/// hub served and the connections accepted from them are closed, and connections of qnet_hub_port()
+/// end. Connections that the caller attached, and those that qnet_hub_port() returned, still have
+/// to be closed by the caller.
 ///
-/// Served connections are closed as by qnet_close(), all at a time; inside a handler of any kind, or
-/// where they have QNET_OPT_WAIT 0, without waiting for their close handlers, in which their handles
-/// are stale then. When it returns the descriptors of all that it closed are closed.
+/// The connections accepted from listeners are closed as by qnet_close(), all at the same time.
+/// Inside a handler of any kind, or for connections with QNET_OPT_WAIT 0, the call does not wait
+/// for their close handlers, in which their handles are then stale. When the call returns, the
+/// descriptors of everything that it closed are closed.
 ///
-/// What the hub has not read yet is lost, whether a peer sent it or the program, into a
-/// qnet_hub_port(): as with any peer that leaves without reading. To be sure, wait for its arrival, or
-/// the answer to it, before.
+/// Frames that the hub has not read yet are lost, both those of peers and those that the program
+/// sent on a qnet_hub_port(). A program that needs to be certain first waits until they have
+/// arrived or been answered.
 ///
-/// @return QNET_OK; QNET_ERR_HANDLE (of two closes at once the second gets it immediately),
-///         QNET_ERR_INTERNAL.
+/// @return QNET_OK; QNET_ERR_HANDLE (if two threads close a hub at the same time, the second gets
+///         this immediately), QNET_ERR_INTERNAL.
 ///
 /// Blocks: yes, as qnet_close() does, for the connections that it closes.
 /// Calls back: no.

@@ -4,10 +4,11 @@ use super::{LAST_ERROR, OK, give_struct, give_text, guard, on_conn, out, put, qn
 use crate::conn::{self, qnet_stats};
 use crate::error;
 
-/// Tells the connection's hardware address: its own, for a program that answers as a device. The
-/// library only keeps it. Random, locally administered and unicast until set.
+/// Gets the connection's own hardware (MAC) address, for programs that act as a device on it. The
+/// library only stores the address and does not use it. Until it is set it is random, locally
+/// administered and unicast.
 ///
-/// @param mac  Where to: 6 bytes.
+/// @param mac  Receives the address, 6 bytes.
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (mac is NULL), QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
@@ -22,9 +23,9 @@ pub unsafe extern "C-unwind" fn qnet_hwaddr(conn: *mut qnet_conn, mac: *mut u8) 
     })
 }
 
-/// Sets the connection's hardware address.
+/// Sets the connection's own hardware (MAC) address; see qnet_hwaddr().
 ///
-/// @param mac  The address: 6 bytes.
+/// @param mac  The new address, 6 bytes.
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (mac is NULL), QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
@@ -38,14 +39,14 @@ pub unsafe extern "C-unwind" fn qnet_set_hwaddr(conn: *mut qnet_conn, mac: *cons
     })
 }
 
-/// Tells the address of this end: empty for a socket without a name, and while a connection that is
-/// dialled again is down.
+/// Gets the address of this end of the connection. It is empty for a socket without a name, and
+/// while a reconnecting connection is down.
 ///
-/// @param buf  Filled as snprintf(3) does: cut short if need be, and then NUL-terminated all the
-///             same. May be NULL if cap is 0.
-/// @param cap  Its size in bytes.
-/// @return The length of the whole text in bytes, without the NUL; QNET_ERR_HANDLE,
-///         QNET_ERR_INVALID (buf is NULL), QNET_ERR_INTERNAL.
+/// @param buf  Receives the address as snprintf(3) would write it: truncated if necessary, always
+///             NUL-terminated. May be NULL if cap is 0.
+/// @param cap  The size of buf in bytes.
+/// @return The length of the whole address in bytes, without the NUL, even if buf is too small for
+///         it; QNET_ERR_HANDLE, QNET_ERR_INVALID (buf is NULL), QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
 /// Calls back: no.
@@ -61,13 +62,16 @@ pub unsafe extern "C-unwind" fn qnet_local_addr(
     })
 }
 
-/// Tells the address of the peer's end, as it was when the connection was made; while one that is
-/// dialled again is down, the address that is dialled, or nothing where that is a name. Of a
-/// qnet_dgram() without a remote, who sent first (QNET_OPT_RELEARN 1: last), or nothing.
+/// Gets the address of the peer, as it was when the connection was made. While a reconnecting
+/// connection is down, it is the address being dialled, or empty if that is a host name. For a
+/// qnet_dgram() without a remote it is the first sender, or the latest with QNET_OPT_RELEARN 1, and
+/// empty until somebody has sent.
 ///
-/// @param buf  As for qnet_local_addr().
-/// @param cap  As for qnet_local_addr().
-/// @return As qnet_local_addr().
+/// @param buf  Receives the address as snprintf(3) would write it: truncated if necessary, always
+///             NUL-terminated. May be NULL if cap is 0.
+/// @param cap  The size of buf in bytes.
+/// @return The length of the whole address in bytes, without the NUL, even if buf is too small for
+///         it; QNET_ERR_HANDLE, QNET_ERR_INVALID (buf is NULL), QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
 /// Calls back: no.
@@ -83,12 +87,13 @@ pub unsafe extern "C-unwind" fn qnet_peer_addr(
     })
 }
 
-/// Tells the connection's counts.
+/// Gets the connection's counters.
 ///
-/// @param out   Filled as far as it reaches; what the library does not know is zeroed.
-/// @param size  Its size in bytes: sizeof(qnet_stats) of the caller's header.
-/// @return The bytes that the library knows; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is NULL),
-///         QNET_ERR_INTERNAL.
+/// @param out   Receives the counters. Members that this release of the library does not know are
+///              set to zero.
+/// @param size  The size of the struct in bytes: sizeof(qnet_stats) as the caller was compiled.
+/// @return The size in bytes of the struct that the library knows; QNET_ERR_HANDLE,
+///         QNET_ERR_INVALID (out is NULL), QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
 /// Calls back: no.
@@ -107,11 +112,11 @@ pub unsafe extern "C-unwind" fn qnet_get_stats(
 /// Sets an option of a connection.
 ///
 /// @param option  One of enum qnet_option.
-/// @param value   Its value.
-/// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or a value out of range),
-///         QNET_ERR_UNSUPPORTED (not an option of this connection), QNET_ERR_BUSY
-///         (QNET_OPT_RECONNECT_MS above 0, after qnet_fd() gave out the socket itself), QNET_ERR_OS,
-///         QNET_ERR_INTERNAL. On failure nothing has changed.
+/// @param value   The new value.
+/// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or the value is out of
+///         range), QNET_ERR_UNSUPPORTED (not an option of this connection), QNET_ERR_BUSY
+///         (QNET_OPT_RECONNECT_MS was to be set above 0 after qnet_fd() had returned the socket
+///         itself), QNET_ERR_OS, QNET_ERR_INTERNAL. On failure nothing has changed.
 ///
 /// Blocks: no.
 /// Calls back: no.
@@ -120,11 +125,12 @@ pub unsafe extern "C-unwind" fn qnet_set(conn: *mut qnet_conn, option: c_int, va
     on_conn(conn, "set an option", |conn| conn::set(conn, option, value).map(|()| OK))
 }
 
-/// Tells an option's value.
+/// Gets the value of an option of a connection.
 ///
-/// @param option  One of enum qnet_option.
-/// @param value   Where to.
-/// @return As qnet_set(); QNET_ERR_INVALID where value is NULL.
+/// @param option  One of the options that qnet_set() takes for this connection.
+/// @param value   Receives the value.
+/// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or value is NULL),
+///         QNET_ERR_UNSUPPORTED (not an option of this connection), QNET_ERR_OS, QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
 /// Calls back: no.
@@ -142,7 +148,10 @@ pub unsafe extern "C-unwind" fn qnet_get(
     })
 }
 
-/// The library's version: "0.1.0". QNET_VERSION and its kin tell the header's.
+/// Gets the version of the library, such as "0.1.0". QNET_VERSION is the version of the header with
+/// which the program was compiled.
+///
+/// @return A static string, never NULL.
 ///
 /// Blocks: no.
 /// Calls back: no.
@@ -151,7 +160,10 @@ pub unsafe extern "C-unwind" fn qnet_version() -> *const c_char {
     guard(|_| c"".as_ptr(), || concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast())
 }
 
-/// The number in the shared library's name, which changes when programs must be compiled again: 0.
+/// Gets the ABI version, which is the number in the shared library's name (libqnet.so.0). Programs
+/// have to be compiled again when it changes.
+///
+/// @return The ABI version.
 ///
 /// Blocks: no.
 /// Calls back: no.
@@ -160,7 +172,7 @@ pub unsafe extern "C-unwind" fn qnet_abi_version() -> u32 {
     guard(|_| 0, || 0)
 }
 
-/// A code in English.
+/// Describes a code in English.
 ///
 /// @param code  One of enum qnet_error, or any other integer.
 /// @return A static string, never NULL.
@@ -172,11 +184,11 @@ pub unsafe extern "C-unwind" fn qnet_strerror(code: c_int) -> *const c_char {
     guard(|_| c"".as_ptr(), || error::describe(code).as_ptr())
 }
 
-/// This thread's last failure in full: what was attempted, on what, and why it failed.
-/// QNET_ERR_AGAIN, QNET_ERR_TIMEOUT and QNET_ERR_INTERRUPTED are not recorded.
+/// Describes the last failure of the calling thread in full: what was attempted, on what, and why
+/// it failed. QNET_ERR_AGAIN, QNET_ERR_TIMEOUT and QNET_ERR_INTERRUPTED are not recorded.
 ///
-/// @return A string, never NULL, empty before the first failure; valid until this thread's next
-///         failing call.
+/// @return A string, never NULL; it is empty before the first failure. It is valid until this
+///         thread's next call that fails.
 ///
 /// Blocks: no.
 /// Calls back: no.
@@ -185,7 +197,9 @@ pub unsafe extern "C-unwind" fn qnet_last_error() -> *const c_char {
     guard(|_| c"".as_ptr(), || LAST_ERROR.with_borrow(|last| last.text.as_ptr().cast()))
 }
 
-/// The errno of this thread's last failure, or 0 where it had none.
+/// Gets the errno value of the calling thread's last failure.
+///
+/// @return The errno value, or 0 if the failure had none.
 ///
 /// Blocks: no.
 /// Calls back: no.

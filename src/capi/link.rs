@@ -4,29 +4,33 @@ use super::{OK, on_conn, qnet_conn};
 use crate::conn;
 use crate::forward::link;
 
-/// Cables two connections together: what one receives the other sends, until one ends or
-/// qnet_unlink() is called.
+/// Connects two connections like a cable: every frame that one receives is sent on the other, until
+/// one of them ends or qnet_unlink() is called. At most 4 library threads do the forwarding for all
+/// links and hubs.
 ///
-/// Nothing is lost: while one does not read, the other is not read. When one side ends, the other is
-/// ended after what the first sent is written, however long that takes; while one that is dialled
-/// again is down, what is for it is dropped (its tx_dropped). Frames shorter than 14 bytes
-/// are skipped (rx_runts); those longer than the sending side's QNET_OPT_MAX_FRAME, or for a peer that
-/// has shut down its reading alone, are dropped (that side's tx_dropped). Threads of the library's do the work, at most 4, which all links and hubs share.
-/// Other ways to receive give QNET_ERR_BUSY; sends go to the connection's own peer, between the
-/// frames of the link.
+/// A link drops no frame for lack of room: while one side does not read, the other side is not read
+/// either. When one side ends, the other is ended once everything that the first sent has been
+/// written, however long that takes. While a side is a reconnecting connection that is down, frames
+/// for it are dropped (its tx_dropped). Frames shorter than 14 bytes are skipped (rx_runts). Frames
+/// longer than the sending side's QNET_OPT_MAX_FRAME, or for a peer that has shut down reading but
+/// not writing, are dropped (the sending side's tx_dropped). While linked, a connection cannot be
+/// received from in another way (QNET_ERR_BUSY). A send on it goes to its peer, between the frames
+/// of the link.
 ///
-/// What would lead frames round inside the process, with nobody outside to take them, is refused: the
-/// two ends of one qnet_socketpair(), also where they lead to one another by further links and pairs;
-/// and two connections that both lead to the same hub, as two of its qnet_hub_port() do. Two hubs may
-/// be joined twice, though. Of sockets that the library did not pair itself (adopted ones, a dial of
-/// the program's own listener) it does not know where they lead.
+/// A link that would make frames circulate inside the process is refused. This concerns the two
+/// ends of one qnet_socketpair(), even if they are connected to each other by further links and
+/// pairs; and two connections that both lead to the same hub, such as two of its qnet_hub_port().
+/// Two hubs may be joined twice, though. Where a socket leads that the library did not pair itself,
+/// such as an adopted one or one dialled to this program's own listener, the library does not know.
 ///
-/// @param a  One connection, and
-/// @param b  the other. Both stay the caller's, to be closed with qnet_close(), which ends the link.
-/// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (both are the same, or frames would go round),
+/// @param a  One connection. It stays the caller's, to be closed with qnet_close(), which ends the
+///           link.
+/// @param b  The other connection, likewise.
+/// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (a equals b, or frames would circulate),
 ///         QNET_ERR_BUSY (one has a handler, or is attached or linked), QNET_ERR_CLOSED,
-///         QNET_ERR_PROTOCOL or QNET_ERR_OS (one has ended, or there is no thread to be had, or no
-///         descriptor for one: EMFILE), QNET_ERR_INTERNAL. On failure neither is linked.
+///         QNET_ERR_PROTOCOL or QNET_ERR_OS (one has ended; QNET_ERR_OS also if no thread can be
+///         started or no descriptor is left for it, EMFILE), QNET_ERR_INTERNAL. On failure neither
+///         is linked.
 ///
 /// Blocks: no.
 /// Calls back: no.
@@ -35,11 +39,12 @@ pub unsafe extern "C-unwind" fn qnet_link(a: *mut qnet_conn, b: *mut qnet_conn) 
     on_conn(a, "link", |a| link::link(a, conn::table().get(b.addr() as u64)?).map(|()| OK))
 }
 
-/// Takes the cable out at both sides, at once: both connections are as before qnet_link(). What was
-/// received and not yet written is still written.
+/// Removes a link at once, on both sides. Both connections are as they were before qnet_link().
+/// Frames that were received from one side and not yet written to the other are still written.
 ///
-/// @param conn  Either of the two.
-/// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (it is not linked), QNET_ERR_INTERNAL.
+/// @param conn  Either of the two connections.
+/// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (the connection is not linked),
+///         QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
 /// Calls back: no.

@@ -11,21 +11,22 @@ fn handle_of_listener(listener: Ref<Listener>) -> *mut qnet_listener {
     ptr::without_provenance_mut(listener.token as usize)
 }
 
-/// Listens for peers: a QEMU with `-netdev stream,server=off` or `-netdev socket,connect=`.
+/// Listens for peers, such as a QEMU with `-netdev stream,server=off` or `-netdev socket,connect=`.
 ///
-/// @param network  "tcp", "tcp4", "tcp6", "unix", or "unixpacket" (SEQPACKET: each message is a frame;
-///                 otherwise as "unix").
-/// @param address  For TCP "host:port", "[v6]:port" or ":port" (every interface); port 0 lets the
-///                 system choose, and qnet_listener_addr() tells. For Unix sockets a path, or
-///                 "@name" in the abstract namespace. A path's file gets mode 0600
-///                 (QNET_OPT_UNIX_MODE); a dead socket's file in its way is replaced, but not another
-///                 user's in a directory that others can write to.
-/// @param out      The listener, to be closed with qnet_listener_close(); NULL on failure.
-/// @return QNET_OK; QNET_ERR_INVALID, QNET_ERR_BUSY (the address is in use, or a file is in the way
-///         that may not be replaced), QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED (in a name's look-up),
-///         QNET_ERR_OS, QNET_ERR_INTERNAL.
+/// @param network  "tcp", "tcp4", "tcp6", "unix" or "unixpacket" (SEQPACKET: each message is one
+///                 frame).
+/// @param address  For TCP, "host:port", "[v6]:port" or ":port" (every interface); with port 0 the
+///                 system chooses one, which qnet_listener_addr() gives. For Unix sockets, a path,
+///                 or "@name" in the abstract namespace. The socket file is created with mode 0600
+///                 (see QNET_OPT_UNIX_MODE). A dead socket file in its place is replaced, unless it
+///                 belongs to another user and lies in a directory that others can write to.
+/// @param out      Receives the listener, to be closed with qnet_listener_close(); NULL on failure.
+/// @return QNET_OK; QNET_ERR_INVALID (a NULL, an unknown network, a malformed address),
+///         QNET_ERR_BUSY (the address is in use, or a file that may not be replaced is there),
+///         QNET_ERR_RESOLVE, QNET_ERR_INTERRUPTED (while a name was resolved), QNET_ERR_OS,
+///         QNET_ERR_INTERNAL.
 ///
-/// Blocks: yes, while a name is looked up; with digits or a path no.
+/// Blocks: yes, while a host name is resolved; not for a numeric address or a path.
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_listen(
@@ -49,15 +50,17 @@ pub unsafe extern "C-unwind" fn qnet_listen(
     }
 }
 
-/// Waits for a peer and makes a connection of it.
+/// Waits for a peer and accepts it as a new connection. Several threads may accept from one
+/// listener.
 ///
-/// @param listener    The listener. Threads may share it.
-/// @param timeout_ms  How long to wait: -1 without an end, 0 not at all.
-/// @param out         The connection, which starts with the listener's options; NULL on failure.
-/// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is NULL, and nothing is accepted; a
-///         timeout below -1), QNET_ERR_AGAIN (0 was given), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED,
-///         QNET_ERR_CLOSED (the listener was closed meanwhile), QNET_ERR_OS (for example EMFILE, at
-///         once; the listener goes on), QNET_ERR_INTERNAL.
+/// @param timeout_ms  How long to wait, in milliseconds: -1 waits without limit, 0 does not wait.
+/// @param out         Receives the connection, to be closed with qnet_close(); NULL on failure. It
+///                    starts with the options that were set on the listener.
+/// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is NULL, in which case no peer is
+///         accepted; or timeout_ms is below -1), QNET_ERR_AGAIN (timeout_ms is 0 and no peer is
+///         waiting), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED, QNET_ERR_CLOSED (the listener was
+///         closed during the wait), QNET_ERR_OS (returned at once, for example for EMFILE; the
+///         listener keeps working), QNET_ERR_INTERNAL.
 ///
 /// Blocks: yes, at most for timeout_ms.
 /// Calls back: no.
@@ -78,13 +81,14 @@ pub unsafe extern "C-unwind" fn qnet_accept(
     }
 }
 
-/// Makes a listener of a listening stream or SEQPACKET socket (socket activation).
+/// Creates a listener from a listening stream or SEQPACKET socket, as systemd's socket activation
+/// provides.
 ///
-/// @param fd   The socket: the library's from success on, still the caller's on failure. Its
-///             O_NONBLOCK and its file are left alone; FD_CLOEXEC is set.
-/// @param out  The listener; NULL on failure.
-/// @return QNET_OK; QNET_ERR_INVALID (not an open descriptor, no socket, one that does not listen,
-///         a NULL), QNET_ERR_UNSUPPORTED (a socket of another kind), QNET_ERR_OS, QNET_ERR_INTERNAL.
+/// @param fd   The socket. On success the library owns it; on failure it stays the caller's. The
+///             library sets FD_CLOEXEC, and leaves O_NONBLOCK and the socket file as they are.
+/// @param out  Receives the listener, to be closed with qnet_listener_close(); NULL on failure.
+/// @return QNET_OK; QNET_ERR_INVALID (fd is not open, is not a socket or does not listen; or out is
+///         NULL), QNET_ERR_UNSUPPORTED (another kind of socket), QNET_ERR_OS, QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
 /// Calls back: no.
@@ -108,13 +112,13 @@ pub unsafe extern "C-unwind" fn qnet_listener_from_fd(
     }
 }
 
-/// Tells the listener's address, as qnet_dial() takes it.
+/// Gets the address of the listener, in the form that qnet_dial() takes.
 ///
-/// @param buf  Filled as snprintf(3) does: cut short if need be, and then NUL-terminated all the
-///             same. May be NULL if cap is 0.
-/// @param cap  Its size in bytes.
-/// @return The length of the whole text in bytes, without the NUL; QNET_ERR_HANDLE,
-///         QNET_ERR_INVALID (buf is NULL), QNET_ERR_INTERNAL.
+/// @param buf  Receives the address as snprintf(3) would write it: truncated if necessary, always
+///             NUL-terminated. May be NULL if cap is 0.
+/// @param cap  The size of buf in bytes.
+/// @return The length of the whole address in bytes, without the NUL, even if buf is too small for
+///         it; QNET_ERR_HANDLE, QNET_ERR_INVALID (buf is NULL), QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
 /// Calls back: no.
@@ -130,19 +134,21 @@ pub unsafe extern "C-unwind" fn qnet_listener_addr(
     })
 }
 
-/// Writes the argument of `-netdev` with which a QEMU of some version joins: `socket` before 7.2,
-/// `stream` from it on, which from 8.0 on connects again when this program was gone for a while. A
-/// listener on every interface is joined through this host's own.
+/// Writes the `-netdev` argument with which QEMU connects to the listener: `socket` before version
+/// 7.2, `stream` from then on, and from 8.0 on with the option that makes QEMU reconnect after
+/// losing this program. For a listener on every interface, the argument names this host's loopback
+/// address.
 ///
-/// @param id            The netdev's: a letter, then letters, digits, '-', '.' and '_'.
-/// @param qemu_version  100 times the major version, and the minor one: 702 is 7.2.
-/// @param buf           As for qnet_listener_addr().
-/// @param cap           As for qnet_listener_addr().
-/// @return The length of the whole text in bytes, without the NUL; QNET_ERR_HANDLE,
-///         QNET_ERR_INVALID (buf or id is NULL, no id, no version), QNET_ERR_UNSUPPORTED (what that
-///         version cannot do: before 7.2 a Unix socket or a v6 address; before 4.2 anything; for any
-///         version a SEQPACKET listener, and a path of more than 107 bytes from the root on),
-///         QNET_ERR_INTERNAL.
+/// @param id            The id of the netdev: a letter, then letters, digits, '-', '.' and '_'.
+/// @param qemu_version  The version of QEMU, 100 * major + minor: 702 is 7.2. At least 402.
+/// @param buf           Receives the argument as snprintf(3) would write it: truncated if
+///                      necessary, always NUL-terminated. May be NULL if cap is 0.
+/// @param cap           The size of buf in bytes.
+/// @return The length of the whole argument in bytes, without the NUL, even if buf is too small for
+///         it; QNET_ERR_HANDLE, QNET_ERR_INVALID (buf or id is NULL, a malformed id, not a
+///         version), QNET_ERR_UNSUPPORTED (QEMU cannot connect: before 4.2 in any way; before 7.2
+///         over Unix sockets or IPv6; in any version to a SEQPACKET socket or an absolute path
+///         longer than 107 bytes), QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
 /// Calls back: no.
@@ -162,9 +168,10 @@ pub unsafe extern "C-unwind" fn qnet_listener_netdev(
     })
 }
 
-/// The listener's descriptor: readable when a peer waits to be accepted.
+/// Gets the listener's descriptor, for poll, epoll or another event loop. It is readable when a
+/// peer is waiting to be accepted. The library still owns it.
 ///
-/// @return The descriptor, which stays the library's; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+/// @return The descriptor; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
 /// Calls back: no.
@@ -173,27 +180,29 @@ pub unsafe extern "C-unwind" fn qnet_listener_fd(listener: *mut qnet_listener) -
     on_listener(listener, "tell the descriptor", |listener| listener::fd(listener))
 }
 
-/// Ends a listener: wakes every qnet_accept() with QNET_ERR_CLOSED, removes the socket file that it
-/// made, and gives the handle back. Its connections live on. When it returns the descriptor is
-/// closed, as after qnet_close().
+/// Closes a listener and invalidates its handle. Every qnet_accept() that is waiting returns
+/// QNET_ERR_CLOSED. A socket file that the listener created is removed. Connections that it
+/// accepted stay open. The descriptor is closed when the call returns.
 ///
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
 ///
-/// Blocks: yes, until the calls of other threads that it wakes have let go of the listener, which
-/// is at once.
+/// Blocks: yes, until the woken calls of other threads have let go of the listener, which takes
+/// only a moment.
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_listener_close(listener: *mut qnet_listener) -> c_int {
     on_listener(listener, "close", |listener| listener::close(listener).map(|()| OK))
 }
 
-/// Sets an option of the listener, or one that the connections it accepts from now on start with.
+/// Sets an option of the listener, or an option with which the connections that it accepts from now
+/// on start.
 ///
-/// @param option  One of enum qnet_option: those of connections, QNET_OPT_MAX_CONNS and
-///                QNET_OPT_UNIX_MODE, which changes the mode of the file at once.
-/// @param value   Its value.
-/// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or a value out of range),
-///         QNET_ERR_UNSUPPORTED (not for this listener), QNET_ERR_OS, QNET_ERR_INTERNAL.
+/// @param option  One of enum qnet_option: an option of connections, QNET_OPT_MAX_CONNS, or
+///                QNET_OPT_UNIX_MODE, which changes the mode of the socket file at once.
+/// @param value   The new value.
+/// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or the value is out of
+///         range), QNET_ERR_UNSUPPORTED (not an option of this listener), QNET_ERR_OS,
+///         QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
 /// Calls back: no.
@@ -208,11 +217,13 @@ pub unsafe extern "C-unwind" fn qnet_listener_set(
     })
 }
 
-/// Tells an option's value: for QNET_OPT_SNDBUF and QNET_OPT_RCVBUF 0 until set.
+/// Gets the value of an option of the listener. QNET_OPT_SNDBUF and QNET_OPT_RCVBUF are 0 until
+/// they are set.
 ///
-/// @param option  One of enum qnet_option.
-/// @param value   Where to.
-/// @return As qnet_listener_set(); QNET_ERR_INVALID where value is NULL.
+/// @param option  One of the options that qnet_listener_set() takes.
+/// @param value   Receives the value.
+/// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or value is NULL),
+///         QNET_ERR_UNSUPPORTED (not an option of this listener), QNET_ERR_OS, QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
 /// Calls back: no.

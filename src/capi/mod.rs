@@ -31,19 +31,19 @@ use crate::runtime::callback::CloseCall;
 use crate::runtime::handle::{Ref, Token};
 use crate::sys::thread::Uncancelled;
 
-/// A connection: a layer-2 device, something that frames go into and come out of.
+/// A connection to a layer-2 device: frames are sent to it and received from it.
 ///
-/// A handle, never an address: a stale or invented one gives QNET_ERR_HANDLE.
+/// The pointer is a handle, not an address. Using a stale or invented one gives QNET_ERR_HANDLE.
 pub struct qnet_conn {
     _token: u8,
 }
 
-/// A listener: peers connect to it. A handle, like qnet_conn.
+/// A listener, to which peers connect. The pointer is a handle, as for qnet_conn.
 pub struct qnet_listener {
     _token: u8,
 }
 
-/// A hub: a learning switch. A handle, like qnet_conn.
+/// A hub, which is a learning switch. The pointer is a handle, as for qnet_conn.
 pub struct qnet_hub {
     _token: u8,
 }

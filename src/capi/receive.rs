@@ -9,47 +9,50 @@ use crate::error::{Error, Result};
 use crate::frame;
 use crate::runtime::callback::{CloseHandler, Handler, HandlerFn, qnet_frame};
 
-/// Called with one frame. It may call anything in the library, on its own connection too; it must
-/// not throw or longjmp out. It may end its thread (pthread_exit): the connection then has no
-/// handler.
+/// Called with one frame. The handler may call any function of the library, also for its own
+/// connection. It must not throw an exception or longjmp out. It may end its thread (pthread_exit);
+/// the connection then has no handler.
 ///
-/// @param user   What qnet_set_handler() was given.
-/// @param frame  The frame, whose bytes live for the call.
-/// @param len    Its length in bytes: 14 to QNET_FRAME_MAX.
+/// @param user   The pointer that was given to qnet_set_handler().
+/// @param frame  The frame. Its bytes are valid until the handler returns.
+/// @param len    The length of the frame in bytes: 14 to QNET_FRAME_MAX.
 pub type qnet_handler =
     Option<unsafe extern "C-unwind" fn(user: *mut c_void, frame: *const u8, len: usize)>;
 
-/// Called with one frame or more, under the rules of qnet_handler.
+/// Called with one or more frames. The rules of qnet_handler apply.
 ///
-/// @param user    What qnet_set_batch_handler() was given.
-/// @param frames  The frames, which live for the call.
-/// @param count   How many there are, at least 1.
+/// @param user    The pointer that was given to qnet_set_batch_handler().
+/// @param frames  The frames. The array and the bytes are valid until the handler returns.
+/// @param count   The number of frames, at least 1.
 pub type qnet_batch_handler =
     Option<unsafe extern "C-unwind" fn(user: *mut c_void, frames: *const qnet_frame, count: usize)>;
 
-/// Called when a connection has ended: exactly once, and last. The place to free `user`; it may
-/// close the connection.
+/// Called once when the connection has ended, as the last of its handlers. This is the place to
+/// free what `user` points to. The handler may close the connection.
 ///
-/// @param user    What qnet_set_close_handler() was given.
-/// @param reason  QNET_ERR_CLOSED (in order, by either side), QNET_ERR_PROTOCOL or QNET_ERR_OS.
+/// @param user    The pointer that was given to qnet_set_close_handler().
+/// @param reason  QNET_ERR_CLOSED (an orderly end by either side), QNET_ERR_PROTOCOL or
+///                QNET_ERR_OS.
 pub type qnet_close_handler = Option<unsafe extern "C-unwind" fn(user: *mut c_void, reason: c_int)>;
 
-/// Has a handler called with every frame received, on a thread of the connection's own, one call at
-/// a time, in order. Frames that came before wait, and are not lost; where the peer has left, they
-/// are followed by the end. An end that was told already, by qnet_wait() or qnet_close_reason() too,
-/// is this call's answer, and a close handler waits for qnet_close().
+/// Sets the handler that is called with every frame received. The calls are made on a thread that
+/// the library runs for this connection, one at a time, in the order of the frames. Frames that
+/// arrived earlier have waited in the socket and are delivered too. If the peer has left, they are
+/// followed by the end; but if the end has already been reported, also by qnet_wait() or
+/// qnet_close_reason(), the call returns the reason instead, and a close handler runs in
+/// qnet_close().
 ///
-/// Outside a handler of any kind, returns when the handler that this one replaces is not running and
-/// never will again, so that its `user` may be freed (hold no lock that the handler takes). With
-/// QNET_OPT_WAIT 0, or inside a handler, it does not wait.
+/// Outside a handler of any kind, the call returns only when the handler that this one replaces is
+/// not running and never will again, so that its `user` can be freed. Hold no lock that the old
+/// handler takes. Inside a handler, or with QNET_OPT_WAIT 0, the call does not wait.
 ///
-/// @param handler  The handler; NULL stops receiving. It takes the place of a batch handler too.
-/// @param user     What to call it with.
+/// @param handler  The handler, or NULL to stop receiving. It also replaces a batch handler.
+/// @param user     A pointer that is passed to the handler.
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_BUSY (the connection is attached or linked),
-///         QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (it has ended; QNET_ERR_OS also where no
-///         thread can be had), QNET_ERR_INTERNAL.
+///         QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (the connection has ended; QNET_ERR_OS
+///         also if no thread can be started), QNET_ERR_INTERNAL.
 ///
-/// Blocks: yes, until the handler before has returned; not inside a handler of any kind, or with
+/// Blocks: yes, until the previous handler has returned; not inside a handler of any kind, or with
 /// QNET_OPT_WAIT 0.
 /// Calls back: no.
 #[unsafe(no_mangle)]
@@ -61,13 +64,14 @@ pub unsafe extern "C-unwind" fn qnet_set_handler(
     set_handler(conn, handler.map(HandlerFn::One), user)
 }
 
-/// The same with many frames to a call, as many as are there.
+/// Sets a handler that is called with many frames at a time, as many as have arrived. Everything
+/// else is as for qnet_set_handler().
 ///
-/// @param handler  The handler; NULL stops receiving. It takes the place of a frame handler too.
-/// @param user     What to call it with.
-/// @return As qnet_set_handler().
+/// @param handler  The handler, or NULL to stop receiving. It also replaces a single-frame handler.
+/// @param user     A pointer that is passed to the handler.
+/// @return The codes of qnet_set_handler().
 ///
-/// Blocks: yes, until the handler before has returned; not inside a handler of any kind, or with
+/// Blocks: yes, until the previous handler has returned; not inside a handler of any kind, or with
 /// QNET_OPT_WAIT 0.
 /// Calls back: no.
 #[unsafe(no_mangle)]
@@ -85,19 +89,21 @@ fn set_handler(conn: *mut qnet_conn, call: Option<HandlerFn>, word: *mut c_void)
     })
 }
 
-/// Has a handler called when the connection has ended, exactly once and last.
+/// Sets the handler that is called once when the connection has ended, as the last of its handlers.
 ///
-/// It runs on the connection's own thread where it has a frame handler, or is attached to a hub or
-/// linked; else in the receive that reports the end, in qnet_shutdown() or in qnet_close(), never in
-/// qnet_wait() or qnet_poll(). Set after that, it runs before this call returns. One that is replaced
-/// before is never called.
+/// If the connection has a frame handler, the close handler runs on the same thread. If it is
+/// attached to a hub or linked, the close handler runs on a thread of the library. Otherwise it
+/// runs on the calling thread, in the receive that reports the end, in qnet_shutdown() or in
+/// qnet_close(), but never in qnet_wait() or qnet_poll(). If the connection has ended by the time
+/// of this call, the handler runs before the call returns. A handler that is replaced in time is
+/// never called.
 ///
-/// @param handler  The handler; NULL for none.
-/// @param user     What to call it with.
+/// @param handler  The handler, or NULL for none.
+/// @param user     A pointer that is passed to the handler.
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
-/// Calls back: yes, the handler that is set, where the connection has ended.
+/// Calls back: yes, the handler being set, if the connection has ended.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_set_close_handler(
     conn: *mut qnet_conn,
@@ -116,22 +122,22 @@ pub unsafe extern "C-unwind" fn qnet_set_close_handler(
     code
 }
 
-/// Receives one frame.
+/// Receives one frame. Several threads may receive at the same time; each frame goes to one of
+/// them.
 ///
-/// @param buf         Where to. QNET_FRAME_MAX bytes always suffice.
-/// @param cap         Its size in bytes. With 0, where buf may be NULL, the next frame's length is
-///                    returned and the frame is kept.
-/// @param timeout_ms  How long to wait: -1 without an end, 0 not at all.
-/// @return The frame's length in bytes; QNET_ERR_HANDLE, QNET_ERR_INVALID (buf is NULL, a timeout
-///         below -1), QNET_ERR_FRAME_SIZE (buf is too small; the frame is kept), QNET_ERR_AGAIN (0
-///         was given), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED, QNET_ERR_BUSY (the connection has a
-///         handler, or is attached or linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (how
-///         the connection ended, after every frame before that), QNET_ERR_INTERNAL.
-///
-/// Threads may receive at once: each frame is given to one of them.
+/// @param buf         Receives the frame. QNET_FRAME_MAX bytes are always enough.
+/// @param cap         The size of buf in bytes. With 0, where buf may be NULL, the call returns the
+///                    length of the next frame without consuming it.
+/// @param timeout_ms  How long to wait, in milliseconds: -1 waits without limit, 0 does not wait.
+/// @return The length of the frame in bytes; QNET_ERR_HANDLE, QNET_ERR_INVALID (buf is NULL, or
+///         timeout_ms is below -1), QNET_ERR_FRAME_SIZE (buf is too small; the frame is not
+///         consumed), QNET_ERR_AGAIN (timeout_ms is 0 and no frame is there), QNET_ERR_TIMEOUT,
+///         QNET_ERR_INTERRUPTED, QNET_ERR_BUSY (the connection has a handler, or is attached or
+///         linked), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS (how the connection ended,
+///         after all frames that came before the end), QNET_ERR_INTERNAL.
 ///
 /// Blocks: yes, at most for timeout_ms.
-/// Calls back: yes, the close handler, where the call reports the end.
+/// Calls back: yes, the close handler, if the call reports the end.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_recv(
     conn: *mut qnet_conn,
@@ -146,20 +152,23 @@ pub unsafe extern "C-unwind" fn qnet_recv(
     })
 }
 
-/// Receives frames without copying them.
+/// Receives frames without copying them: the library lends their bytes to the caller. They stay
+/// valid until the next receive on the connection by any thread, until it is received from in
+/// another way, or until it is closed. They outlive the end of the connection and calls of
+/// qnet_poll().
 ///
-/// @param frames      Filled with frames whose bytes the library lends, until the next receive on
-///                    the connection by any thread, a change of how it is received from, or its
-///                    close; not until its end or qnet_poll(). Until then they keep the memory
-///                    that they were read into: up to 16 KiB of frames as much, with a time-out of 0
-///                    and when fewer than count were there; else 128 KiB, of messages 68 KiB each at
-///                    most. What is not lent costs an idle connection 16 KiB at most.
-/// @param count       How many there is room for, at least 1.
-/// @param timeout_ms  How long to wait for the first: -1 without an end, 0 not at all.
-/// @return How many were received; else as qnet_recv().
+/// A loan keeps the memory occupied that the frames were read into: up to 16 KiB if timeout_ms is
+/// 0, fewer than count frames were there and they fit; otherwise 128 KiB, or for datagrams up to 68
+/// KiB each. A connection that lends nothing and has nothing to read keeps 16 KiB at most.
+///
+/// @param frames      Receives the frames, that is, pointers to them and their lengths.
+/// @param count       How many frames the array has room for, at least 1.
+/// @param timeout_ms  How long to wait for the first frame, in milliseconds: -1 waits without
+///                    limit, 0 does not wait.
+/// @return How many frames were received, at least 1; otherwise the codes of qnet_recv().
 ///
 /// Blocks: yes, at most for timeout_ms.
-/// Calls back: yes, the close handler, where the call reports the end.
+/// Calls back: yes, the close handler, if the call reports the end.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_recv_batch(
     conn: *mut qnet_conn,
@@ -182,16 +191,18 @@ pub unsafe extern "C-unwind" fn qnet_recv_batch(
     })
 }
 
-/// Receives frames in wire format, one after another: each a length of 4 bytes, big-endian, then
-/// that many bytes.
+/// Receives frames in wire format, one after another: each is a length of 4 bytes, big-endian,
+/// followed by that many bytes of frame.
 ///
-/// @param buf         Where to. QNET_FRAME_MAX + 4 bytes always suffice for one.
-/// @param cap         Its size in bytes.
-/// @param timeout_ms  How long to wait for the first: -1 without an end, 0 not at all.
-/// @return The bytes of whole frames, lengths included, as many as fit; else as qnet_recv().
+/// @param buf         Receives the frames. QNET_FRAME_MAX + 4 bytes are always enough for one.
+/// @param cap         The size of buf in bytes.
+/// @param timeout_ms  How long to wait for the first frame, in milliseconds: -1 waits without
+///                    limit, 0 does not wait.
+/// @return How many bytes were written to buf, lengths included. They are whole frames, as many as
+///         were there and fit. Otherwise the codes of qnet_recv().
 ///
 /// Blocks: yes, at most for timeout_ms.
-/// Calls back: yes, the close handler, where the call reports the end.
+/// Calls back: yes, the close handler, if the call reports the end.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_recv_packed(
     conn: *mut qnet_conn,
@@ -207,15 +218,17 @@ pub unsafe extern "C-unwind" fn qnet_recv_packed(
     })
 }
 
-/// Waits until one of many connections has a frame or an end to give.
+/// Waits until at least one of several connections has a frame or an end to report.
 ///
 /// @param conns       The connections.
-/// @param ready       Set to 1 for each on which a receive would give anything but QNET_ERR_AGAIN,
-///                    errors and stale handles included, and to 0 for the others.
-/// @param count       How many there are, at least 1.
-/// @param timeout_ms  How long to wait: -1 without an end, 0 not at all.
-/// @return How many are ready: 0 when the time has passed; QNET_ERR_INVALID (a NULL, a count of 0,
-///         a timeout below -1), QNET_ERR_INTERRUPTED, QNET_ERR_OS, QNET_ERR_INTERNAL.
+/// @param ready       Receives 1 for each connection on which a receive would return anything but
+///                    QNET_ERR_AGAIN, which includes errors and stale handles; and 0 for each of
+///                    the others.
+/// @param count       The number of connections, at least 1.
+/// @param timeout_ms  How long to wait, in milliseconds: -1 waits without limit, 0 does not wait.
+/// @return How many connections are ready, 0 if the time has passed; QNET_ERR_INVALID (a NULL, a
+///         count of 0, or timeout_ms is below -1), QNET_ERR_INTERRUPTED, QNET_ERR_OS,
+///         QNET_ERR_INTERNAL.
 ///
 /// Blocks: yes, at most for timeout_ms.
 /// Calls back: no.
@@ -245,18 +258,19 @@ pub unsafe extern "C-unwind" fn qnet_poll(
     )
 }
 
-/// The connection's descriptor, for poll, epoll or a GUI's loop: the socket itself, the same number
-/// until qnet_close() returns. With QNET_OPT_RECONNECT_MS above 0, a descriptor that follows the
-/// socket and signals reading alone.
+/// Gets a descriptor for poll, epoll or a GUI's event loop. It stays the same number until
+/// qnet_close() returns. It is the socket itself; with QNET_OPT_RECONNECT_MS above 0 it is another
+/// descriptor, which follows the socket as it is replaced and only signals reading.
 ///
-/// Poll it for reading only after a receive gave QNET_ERR_AGAIN, or a batch fewer than its count:
-/// the library may hold frames that the descriptor knows nothing of (qnet_poll() does). When it can
-/// be written to, a send that gave QNET_ERR_AGAIN may be tried again. Do not read, write or close
-/// it; remove it from an epoll set before qnet_close(). Who waits for edges (EPOLLET) receives until
-/// QNET_ERR_AGAIN: a batch fewer than its count may have the end behind it.
+/// Poll it for reading only after a receive returned QNET_ERR_AGAIN, or a batch fewer frames than
+/// there was room for, because the library may hold frames that the descriptor does not know about
+/// (qnet_poll() knows). With edge-triggered epoll (EPOLLET), receive until QNET_ERR_AGAIN, because
+/// the end may follow a short batch. When the descriptor is writable, a send that returned
+/// QNET_ERR_AGAIN may be tried again. Do not read from it, write to it or close it, and remove it
+/// from an epoll set before qnet_close().
 ///
-/// @return The descriptor; QNET_ERR_HANDLE, QNET_ERR_OS (there is none to follow the socket with),
-///         QNET_ERR_INTERNAL.
+/// @return The descriptor; QNET_ERR_HANDLE, QNET_ERR_OS (the descriptor that follows the socket
+///         cannot be created), QNET_ERR_INTERNAL.
 ///
 /// Blocks: no.
 /// Calls back: no.

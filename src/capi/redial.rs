@@ -4,49 +4,53 @@ use super::{OK, on_conn, qnet_conn};
 use crate::conn::carrier;
 use crate::runtime::callback::StateHandler;
 
-/// Called when a connection that is dialled again has gone down, and when it is up again: in order,
-/// one call at a time, each on a thread of the library's that is there for it alone. It may take as
-/// long as it likes: its connection is dialled when it has returned, and no other waits for it. It may
-/// call anything in the library, on its own connection too; it must not throw or longjmp out. It may
-/// end its thread (pthread_exit): the connection then has no state handler, and is dialled again all
-/// the same.
+/// Called when a reconnecting connection has gone down, and when it is up again. The calls are made
+/// in order, one at a time, each on a library thread of its own. The connection is not dialled
+/// before the handler has returned; other connections do not wait for it. The handler may call any
+/// function of the library, also for its own connection. It must not throw an exception or longjmp
+/// out. It may end its thread (pthread_exit); the connection then has no state handler, and still
+/// reconnects.
 ///
-/// @param user  What qnet_set_state_handler() was given.
-/// @param up    1 when it is up again, 0 when it has gone down.
+/// @param user  The pointer that was given to qnet_set_state_handler().
+/// @param up    1 if the connection is up again, 0 if it has gone down.
 pub type qnet_state_handler = Option<unsafe extern "C-unwind" fn(user: *mut c_void, up: c_int)>;
 
-/// Has a handler called with a reconnecting connection's carrier: with 0 when it has gone down, with
-/// 1 when it is up again. Not called at setting; for a connection that began without its peer, first
-/// with 1.
+/// Sets the handler that is called with 0 when a reconnecting connection has gone down, and with 1
+/// when it is up again. It is not called with the state at the time of this call. If the connection
+/// began without its peer, the first call is with 1.
 ///
-/// A connection of qnet_dial() or qnet_dial_with() reconnects while QNET_OPT_RECONNECT_MS is above 0.
-/// When its peer leaves, resets it or breaks the framing, it does not end but goes down, once every
-/// whole frame received before has been taken from it: so who pulls frames must pull them; and one that
-/// nobody receives from notices it when a send fails, or in qnet_wait() or qnet_poll(). So many
-/// milliseconds later, and after each attempt that failed, it is dialled again, until that succeeds
-/// (qnet_stats.reconnects). One thread dials for all connections that are down, and none of them waits
-/// for another. An attempt fails, too, where a Unix peer has no room for another who connects (its
-/// backlog). The connection's handle, handlers, hub port or link, options and counts stay.
+/// A connection of qnet_dial() or qnet_dial_with() reconnects while QNET_OPT_RECONNECT_MS is above
+/// 0. When its peer leaves, resets it or breaks the framing, the connection does not end but goes
+/// down, once every whole frame that was received before has been consumed. So a program that pulls
+/// frames has to keep pulling. A connection that nobody receives from notices the loss when a send
+/// fails, or in qnet_wait() or qnet_poll(). The library dials the peer again QNET_OPT_RECONNECT_MS
+/// after the loss and after each failed attempt, until an attempt succeeds, which
+/// qnet_stats.reconnects counts. An attempt to reach a Unix socket also fails while the backlog of
+/// its listener is full. One thread dials for all connections that are down, and none of them waits
+/// for another. The handle, the handlers, the place in a hub or link, the options and the counters
+/// stay.
 ///
-/// It ends by qnet_shutdown() or qnet_close(), with which an attempt under way ends at once; at the
-/// other end of a link's end; where the thread cannot be had; or, while it is down, when the option is
-/// set to 0: then with the reason for which it went down.
+/// While the connection is down, qnet_close_reason() is QNET_OK. Sends succeed, but their frames
+/// are dropped and counted in tx_dropped, as are frames that were taken before and not yet written.
+/// Receives return QNET_ERR_AGAIN or QNET_ERR_TIMEOUT or keep waiting, as does qnet_wait().
 ///
-/// While it is down, qnet_close_reason() is QNET_OK, sends succeed and are dropped (tx_dropped), as
-/// is what was taken before and not written; receives give QNET_ERR_AGAIN or QNET_ERR_TIMEOUT, or
-/// wait on, and so does qnet_wait(). The close handler is called at the final end.
+/// A reconnecting connection ends when qnet_shutdown() or qnet_close() is called, which also
+/// abandons an attempt in progress; when it is linked and the other end of the link ends; when the
+/// thread cannot be started; or when QNET_OPT_RECONNECT_MS is set to 0 while it is down, then with
+/// the reason for which it went down. Only then is the close handler called.
 ///
-/// Outside a handler of any kind, returns when the state handler that this one replaces is not
-/// running and never will again, so that its `user` may be freed (hold no lock that it takes). With
-/// QNET_OPT_WAIT 0, or inside a handler, it does not wait. No call begins after qnet_shutdown() or
-/// qnet_close(), and qnet_close() waits for one that is running under the same rule.
+/// Outside a handler of any kind, the call returns only when the state handler that this one
+/// replaces is not running and never will again, so that its `user` can be freed. Hold no lock that
+/// the old handler takes. Inside a handler, or with QNET_OPT_WAIT 0, the call does not wait. After
+/// qnet_shutdown() or qnet_close() no call of the handler begins; qnet_close() waits for one that
+/// is running as this function does.
 ///
-/// @param handler  The handler; NULL for none.
-/// @param user     What to call it with.
+/// @param handler  The handler, or NULL for none.
+/// @param user     A pointer that is passed to the handler.
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_UNSUPPORTED (the connection was not dialled),
 ///         QNET_ERR_INTERNAL.
 ///
-/// Blocks: yes, until the handler before has returned; not inside a handler of any kind, or with
+/// Blocks: yes, until the previous handler has returned; not inside a handler of any kind, or with
 /// QNET_OPT_WAIT 0.
 /// Calls back: no.
 #[unsafe(no_mangle)]

@@ -6,23 +6,26 @@ use crate::frame::{self, Walk};
 use crate::runtime::callback::qnet_frame;
 use crate::tx::frames::{Bad, Packed, Scattered};
 
-/// Sends one frame, whole or not at all.
+/// Sends one frame, as a whole or not at all.
 ///
-/// Returns when the frame is in the socket, waiting while the peer does not read; at most
-/// QNET_OPT_SEND_TIMEOUT_MS. Or when it is held, for others to join it: see QNET_OPT_CORK and
-/// QNET_OPT_TX_USECS. Once the socket has taken a part of the frame, the call succeeds, and
-/// the library writes the rest by itself, ahead of everything later (where the system refuses it the
-/// thread for that, the next send, flush or close does). Threads may send at once:
-/// frames never mix, and those of one thread stay in order. SIGPIPE is never raised.
+/// Returns when the frame is in the socket, waiting while the peer does not read, for at most
+/// QNET_OPT_SEND_TIMEOUT_MS; or when the frame is held back for later frames to join it (see
+/// QNET_OPT_CORK and QNET_OPT_TX_USECS). If the socket accepts only a part of the frame, the call
+/// succeeds, and the library writes the rest by itself, before any later frame. (If the system
+/// refuses the library a thread for that, the next send, flush or close writes the rest.) Several
+/// threads may send at the same time: frames are never mixed, and the frames of one thread stay in
+/// order.
 ///
-/// @param frame  From the destination address on, without a checksum. Not kept after the call.
-/// @param len    Its length in bytes: 14 to QNET_OPT_MAX_FRAME.
+/// @param frame  The frame, starting with the destination address, without a checksum. It is not
+///               used after the call.
+/// @param len    The length of the frame in bytes: 14 to QNET_OPT_MAX_FRAME.
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (frame is NULL), QNET_ERR_FRAME_SIZE,
 ///         QNET_ERR_AGAIN (the time-out is 0), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED,
-///         QNET_ERR_CLOSED (also where the peer no longer reads; frames that it sent can still be
-///         received), QNET_ERR_PROTOCOL, QNET_ERR_OS, QNET_ERR_INTERNAL.
+///         QNET_ERR_CLOSED (also if the peer has only stopped reading for good; frames that it sent
+///         can still be received), QNET_ERR_PROTOCOL, QNET_ERR_OS, QNET_ERR_INTERNAL. The frame was
+///         not taken unless the call returns QNET_OK.
 ///
-/// Blocks: yes, while the peer does not read: at most for QNET_OPT_SEND_TIMEOUT_MS.
+/// Blocks: yes, while the peer does not read, for at most QNET_OPT_SEND_TIMEOUT_MS.
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_send(
@@ -49,14 +52,15 @@ fn send_one(conn: *mut qnet_conn, frame: Result<&[u8], Bad>) -> c_int {
     })
 }
 
-/// Sends frames in order, many to a system call.
+/// Sends frames in order, many in one system call.
 ///
-/// @param frames  The frames; none is kept after the call.
-/// @param count   How many there are. 0 is nothing to do.
-/// @return How many were taken, each waiting as qnet_send() would; the first that cannot be taken
-///         stops them. An error, as of qnet_send(), only if that is the first of all.
+/// @param frames  The frames. Neither the array nor the bytes are used after the call.
+/// @param count   The number of frames. With 0 the call does nothing and returns 0.
+/// @return How many frames were taken, in order. Each waits as in qnet_send(), and the first that
+///         cannot be taken stops the call. If not even the first frame was taken, a code of
+///         qnet_send().
 ///
-/// Blocks: yes, while the peer does not read: at most for QNET_OPT_SEND_TIMEOUT_MS.
+/// Blocks: yes, while the peer does not read, for at most QNET_OPT_SEND_TIMEOUT_MS for each frame.
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_send_batch(
@@ -72,15 +76,17 @@ pub unsafe extern "C-unwind" fn qnet_send_batch(
     })
 }
 
-/// Sends frames that lie in wire format, one after another: each a length of 4 bytes, big-endian,
-/// then that many bytes.
+/// Sends frames that lie one after another in wire format: each is a length of 4 bytes, big-endian,
+/// followed by that many bytes of frame.
 ///
-/// @param buf  The frames; not kept after the call.
-/// @param len  Their bytes, lengths included. 0 is nothing to do.
-/// @return How many frames were taken, as of qnet_send_batch(). Of a frame that is cut short
-///         QNET_ERR_INVALID, of a length out of range QNET_ERR_FRAME_SIZE.
+/// @param buf  The packed frames. They are not used after the call.
+/// @param len  The number of bytes, lengths included. With 0 the call does nothing and returns 0.
+/// @return How many frames were taken, in order. Each waits as in qnet_send(), and the first that
+///         cannot be taken stops the call. If not even the first frame was taken, a code of
+///         qnet_send(): QNET_ERR_INVALID also for a frame that is cut short, QNET_ERR_FRAME_SIZE
+///         for a length out of range.
 ///
-/// Blocks: yes, while the peer does not read: at most for QNET_OPT_SEND_TIMEOUT_MS.
+/// Blocks: yes, while the peer does not read, for at most QNET_OPT_SEND_TIMEOUT_MS for each frame.
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_send_packed(
@@ -95,13 +101,15 @@ pub unsafe extern "C-unwind" fn qnet_send_packed(
     })
 }
 
-/// Waits, as a send would, until nothing that was taken is unwritten. A process that is about to end,
-/// by exit() or otherwise, calls it or qnet_close() first: what is unwritten then is lost.
+/// Waits, as a send would, until every frame that was taken has been written to the socket. A
+/// program that is about to end, by exit() or otherwise, calls this or qnet_close() first, because
+/// unwritten frames are lost with the process.
 ///
-/// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_AGAIN, QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED,
-///         QNET_ERR_CLOSED, QNET_ERR_PROTOCOL, QNET_ERR_OS, QNET_ERR_INTERNAL.
+/// @return QNET_OK, also if there was nothing to write; QNET_ERR_HANDLE, QNET_ERR_AGAIN,
+///         QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED, QNET_ERR_CLOSED, QNET_ERR_PROTOCOL, QNET_ERR_OS,
+///         QNET_ERR_INTERNAL.
 ///
-/// Blocks: yes, while the peer does not read: at most for QNET_OPT_SEND_TIMEOUT_MS.
+/// Blocks: yes, while the peer does not read, for at most QNET_OPT_SEND_TIMEOUT_MS.
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_flush(conn: *mut qnet_conn) -> c_int {

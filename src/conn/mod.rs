@@ -154,34 +154,38 @@ impl Drop for Living {
     }
 }
 
-/// What `qnet_get_stats` tells of a connection since it was made.
+/// The counters of a connection since it was created; see qnet_get_stats().
 ///
-/// Bytes are frame bytes, without the prefix; reads and writes are system calls. The struct only
-/// grows at its end.
+/// Bytes are bytes of frames, without length prefixes. Reads and writes are system calls. Later
+/// releases only add members at the end of the struct.
 #[allow(non_camel_case_types)]
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct qnet_stats {
-    /// Frames received: handed over, or lent.
+    /// Frames received and given to the program, a hub or a link.
     pub rx_frames: u64,
-    /// Their bytes.
+    /// Bytes of the frames in rx_frames.
     pub rx_bytes: u64,
-    /// Frames received that were shorter than 14 bytes, and skipped.
+    /// Frames received that were shorter than 14 bytes and were skipped. On datagram connections
+    /// also datagrams longer than any frame.
     pub rx_runts: u64,
-    /// Reads that gave something.
+    /// Reads that returned data.
     pub rx_reads: u64,
-    /// Frames sent: wholly in the socket. Every frame taken ends here or in tx_dropped.
+    /// Frames sent, that is, written to the socket as a whole. Every frame taken is counted either
+    /// here or in tx_dropped.
     pub tx_frames: u64,
-    /// Their bytes, padding included.
+    /// Bytes of the frames in tx_frames, including padding.
     pub tx_bytes: u64,
-    /// Frames taken that were lost, since the connection ended or was down.
+    /// Frames that were lost instead of sent: the connection had ended or was down, nobody received
+    /// a datagram, a hub's queue for the connection was full, or a hub or link had a frame for it
+    /// that was longer than its QNET_OPT_MAX_FRAME.
     pub tx_dropped: u64,
-    /// Writes that the socket took something of.
+    /// Writes of which the socket accepted at least a part.
     pub tx_writes: u64,
-    /// How often the connection came up by being dialled again.
+    /// How many times the connection has come up by reconnecting.
     pub reconnects: u64,
-    /// Messages that came from others than the remote of a qnet_dgram(), and were skipped. (An adopted
-    /// socket's are kept from it, and not counted.)
+    /// Datagrams that were skipped because they did not come from the remote of a qnet_dgram().
+    /// (For an adopted socket the kernel filters them out, and they are not counted.)
     pub rx_foreign: u64,
 }
 

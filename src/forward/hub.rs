@@ -49,26 +49,27 @@ impl Object for Hub {
     const KIND: u64 = 3;
 }
 
-/// What `qnet_hub_get_stats` tells of a hub since it was made.
+/// The counters of a hub since it was created; see qnet_hub_get_stats().
 ///
-/// The struct only grows at its end.
+/// Later releases only add members at the end of the struct.
 #[allow(non_camel_case_types)]
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct qnet_hub_stats {
-    /// How many connections are attached now, served ones and those of qnet_hub_port() included.
+    /// How many connections are attached now. Those accepted by qnet_hub_serve() and the hub's own
+    /// ends of qnet_hub_port() are included.
     pub ports: u64,
-    /// How many devices are known now.
+    /// How many addresses are known now.
     pub macs: u64,
-    /// Frames sent to the one port where their destination is.
+    /// Frames sent to the single port behind which their destination is.
     pub forwarded: u64,
-    /// Frames for all, or for a destination that is not known: sent to every other port. Each counts
-    /// once.
+    /// Frames sent to every other port, because they are broadcast or multicast or their
+    /// destination is unknown. Each frame counts once, however many ports it goes to.
     pub flooded: u64,
-    /// What a port did not take: since its queue was full, the frame longer than its
-    /// QNET_OPT_MAX_FRAME, or its connection down or about to end, each counted in that connection's
-    /// tx_dropped as well; and frames for a destination at the port that they came from. Of a flooded
-    /// frame each port's counts.
+    /// Frames that were not sent to a port because its queue was full, because the frame was longer
+    /// than its QNET_OPT_MAX_FRAME, or because its connection was down or ending; each of these is
+    /// also counted in that connection's tx_dropped. Also frames whose destination is behind the
+    /// port that they came from. A flooded frame counts once for each port that drops it.
     pub dropped: u64,
 }
 

@@ -12,16 +12,17 @@ use crate::runtime::cork;
 use crate::runtime::handle::Ref;
 use crate::sys::fork::Stamp;
 
-/// One Ethernet frame in memory: from its destination address on, without prefix or checksum.
+/// One Ethernet frame in memory. It starts with the destination address and contains neither a
+/// length prefix nor a checksum.
 ///
-/// Laid out as `struct iovec`.
+/// The struct has the same layout as `struct iovec`.
 #[allow(non_camel_case_types)]
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct qnet_frame {
-    /// The frame's first byte.
+    /// The first byte of the frame.
     pub data: *const u8,
-    /// Its length in bytes.
+    /// The length of the frame in bytes.
     pub len: usize,
 }
 
