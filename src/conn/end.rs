@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 
 use crate::conn;
-use crate::conn::handler;
+use crate::conn::plug;
 use crate::conn::receive;
 use crate::conn::redial;
 use crate::conn::{ClosePhase, Conn, State};
@@ -18,12 +18,10 @@ use crate::error::{Error, Result};
 use crate::frame::{MAX, PREFIX, Skimmer};
 use crate::net::socket::{Read, Socket};
 use crate::runtime::callback::{self, CloseCall};
-use crate::runtime::event_loop::REST;
 use crate::runtime::handle::Ref;
 use crate::runtime::service;
 use crate::runtime::wake::PollFds;
 use crate::rx::Rx;
-use crate::switch::port;
 use crate::sys::clock::Deadline;
 use crate::sys::memory::as_room;
 
@@ -159,7 +157,7 @@ pub fn end(conn: Ref<Conn>, state: &mut State, reason: Error) {
     state.ended = Some(reason.clone());
     redial::stop_dialling(conn, state);
     // What its loop has for it comes first.
-    port::unplug(conn, state);
+    plug::unplug(conn, state);
     conn.slot.sender.lock().end(reason);
     conn.slot.interrupt.store(true, std::sync::atomic::Ordering::Release);
     conn.slot.changed(state);
@@ -370,32 +368,6 @@ pub fn wait(conn: Ref<Conn>, timeout_ms: i32) -> Result<()> {
             socket.wake.wait_fds(epoch, PollFds::new(), deadline)?;
         } else {
             socket.wake.wait_fd(epoch, socket.fd(), PollFlags::RDHUP, deadline)?;
-        }
-    }
-}
-
-/// A turn of the library's own thread: what is to be waited for, or `None` when nothing is.
-pub fn service_turn(conn: Ref<Conn>) -> Option<(std::sync::Arc<Socket>, PollFlags, Deadline)> {
-    let mut state = conn.state().ok()?;
-    port::end_if_over(conn, &mut state);
-    let is_retried = state.lacks_thread() && !handler::start_close_thread(conn, &mut state);
-    let retry = if is_retried { Deadline::after(REST) } else { Deadline::Never };
-    let socket = state.socket().clone();
-    match finish_turn(conn, &mut state) {
-        Some(Turn::Wait(events, until)) => Some((socket, events, until.sooner(retry))),
-        _ if is_retried => Some((socket, PollFlags::empty(), retry)),
-        None if state.ended.is_none() => {
-            if let Some(again) = redial::look_for_loss(conn, &mut state) {
-                return Some((socket, PollFlags::empty(), again));
-            }
-            let mut tx = conn.slot.sender.lock();
-            let (events, until) = tx.write_due()?;
-            Some((socket, events, until))
-        }
-        _ => {
-            drop(state);
-            conn::give_back_if_over(conn);
-            None
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 
+use crate::conn::PLUGGED;
 use crate::conn::end;
 use crate::conn::receive;
 use crate::conn::{self, ClosePhase, Conn, State};
@@ -12,7 +13,6 @@ use crate::runtime::callback::{self, CloseHandler, Doing, Handler, HandlerFn, qn
 use crate::runtime::cork::{self, Cork};
 use crate::runtime::event_loop::Loop;
 use crate::runtime::handle::Ref;
-use crate::switch::port::PLUGGED;
 use crate::sys::clock::Deadline;
 use crate::sys::fork::Stamp;
 use crate::sys::thread;

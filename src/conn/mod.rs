@@ -11,10 +11,12 @@
 pub mod carrier;
 pub mod end;
 pub mod handler;
+pub mod plug;
 pub mod poll;
 pub mod receive;
 pub mod redial;
 pub mod send;
+pub mod service;
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -35,7 +37,6 @@ use crate::options::{self, Holder, Options};
 use crate::runtime::callback::{self, CloseCall, CloseHandler, Doing};
 use crate::runtime::handle::{NONE, Object, Ref, Table, Token};
 use crate::runtime::lock::Fair;
-use crate::runtime::service;
 use crate::runtime::wake::{Departure, Wake};
 use crate::rx::Rx;
 use crate::rx::counts::RxCounts;
@@ -51,6 +52,9 @@ static CONNS: PerProcess<Table<Conn>> = PerProcess::new();
 pub fn table() -> &'static Table<Conn> {
     CONNS.get()
 }
+
+/// Why an attached or linked connection cannot be received from.
+pub const PLUGGED: Error = Error::Busy("the connection is attached or linked");
 
 #[derive(Default)]
 pub struct Conn {
@@ -217,7 +221,7 @@ impl State {
         let released = Released(left.collect());
         if !released.0.is_empty() {
             // All others who wait have been woken.
-            service::service().look();
+            crate::runtime::service::service().look();
         }
         released
     }
@@ -340,7 +344,7 @@ pub fn callback_died(conn: Ref<Conn>, doing: Doing) {
     }
     if state.lacks_thread() {
         // The service thread tries again.
-        service::service().watch(conn);
+        crate::runtime::service::service().watch(conn);
     }
     conn.slot.changed(&state);
     conn.slot.free_if_unused(state);
@@ -414,7 +418,7 @@ fn open_in(conn: Ref<Conn>, socket: Socket, options: Options, living: Option<Liv
 /// A write has met the end of a connection that nobody may be reading: the service thread looks.
 fn look_after_loss(token: Token) {
     if let Ok(conn) = table().get(token) {
-        service::service().watch(conn);
+        crate::runtime::service::service().watch(conn);
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::event::PollFlags;
 
+use crate::conn::PLUGGED;
 use crate::conn::end;
 use crate::conn::{Conn, State};
 use crate::error::{Error, Result};
@@ -17,7 +18,6 @@ use crate::runtime::wake::{PollFds, Woken};
 use crate::rx::buffer::Sizes;
 use crate::rx::counts::RxCounts;
 use crate::rx::{Reading, Rx};
-use crate::switch::port::PLUGGED;
 use crate::sys::clock::Deadline;
 
 /// How long who waits for a connection that is quiet keeps a large buffer for it.

@@ -297,7 +297,7 @@ fn exchange_socket(
 ) {
     let in_tx = || exchange(&mut conn.slot.sender.lock(), socket.clone());
     match &state.port {
-        Some(port) => port.exchange_socket(conn, &socket, in_tx),
+        Some(port) => port.exchange_socket(conn.token, &socket, in_tx),
         None => in_tx(),
     }
     state.replace_socket(socket).wake.raise();

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use crate::conn::end;
+use crate::conn::plug;
 use crate::conn::{self, Conn};
 use crate::error::{Error, Result};
 use crate::forward::ring;
@@ -11,7 +12,6 @@ use crate::listener::{self, Listener};
 use crate::options::{self, Holder, Options};
 use crate::runtime::handle::{self, Object, Ref, Token};
 use crate::runtime::lock::lock;
-use crate::switch::port;
 use crate::switch::table::Table;
 use crate::switch::{Kind, Switch};
 use crate::sys::fork::PerProcess;
@@ -112,7 +112,7 @@ fn attach_as(hub: Ref<Hub>, conn: Ref<Conn>, is_hubs: bool) -> Result<()> {
     if let Some(refusal) = state.refuses_plug("conn") {
         return Err(refusal);
     }
-    port::plug(conn, &mut state, &switch)?;
+    plug::plug(conn, &mut state, &switch)?;
     state.is_hubs = is_hubs;
     Ok(())
 }
@@ -120,7 +120,7 @@ fn attach_as(hub: Ref<Hub>, conn: Ref<Conn>, is_hubs: bool) -> Result<()> {
 pub fn detach(hub: Ref<Hub>, conn: Ref<Conn>) -> Result<()> {
     let switch = switch(hub)?;
     let mut state = conn.state()?;
-    port::unplug_from(conn, &mut state, &switch)?;
+    plug::unplug_from(conn, &mut state, &switch)?;
     state.is_hubs = false;
     Ok(())
 }
@@ -158,7 +158,7 @@ pub fn serve(hub: Ref<Hub>, listener: Ref<Listener>) -> Result<()> {
 }
 
 pub fn ports(hub: Ref<Hub>) -> Result<Vec<Ref<Conn>>> {
-    Ok(switch(hub)?.lock().ports().collect())
+    Ok(connections(switch(hub)?.lock().ports()))
 }
 
 pub fn stats(hub: Ref<Hub>) -> Result<qnet_hub_stats> {
@@ -194,6 +194,11 @@ pub fn get(hub: Ref<Hub>, option: i32) -> Result<i64> {
     Ok(state.options.get(option))
 }
 
+/// Those of some tokens.
+fn connections(tokens: impl Iterator<Item = Token>) -> Vec<Ref<Conn>> {
+    tokens.filter_map(|token| conn::table().get(token).ok()).collect()
+}
+
 /// Detaches all, and closes what is the hub's own, all at a time.
 pub fn close(hub: Ref<Hub>) -> Result<()> {
     let State { switch, listeners, own, .. } = std::mem::take(&mut *hub.state()?);
@@ -203,7 +208,7 @@ pub fn close(hub: Ref<Hub>) -> Result<()> {
         // It may be closed already.
         let _ = listener::close(listener);
     }
-    let ports = switch.lock().close();
+    let ports = connections(switch.lock().close().into_iter());
     ports.iter().for_each(|conn| leave_closed_hub(*conn, &switch));
     // Those that left before may still be in their close handlers.
     own.iter().chain(&ports).for_each(|conn| end::close_own(*conn));
@@ -217,7 +222,7 @@ fn leave_closed_hub(conn: Ref<Conn>, switch: &Arc<Switch>) {
             end::end_locally(conn, &mut state);
         } else {
             // It may have been detached meanwhile.
-            let _ = port::unplug_from(conn, &mut state, switch);
+            let _ = plug::unplug_from(conn, &mut state, switch);
         }
     }
 }

@@ -4,11 +4,11 @@ use std::cmp::Ordering;
 use std::ptr;
 use std::sync::MutexGuard;
 
-use crate::conn::{Conn, State};
+use crate::conn::plug;
+use crate::conn::{self, Conn, State};
 use crate::error::{Error, Result};
 use crate::forward::ring;
 use crate::runtime::handle::Ref;
-use crate::switch::port;
 use crate::switch::{Kind, Switch};
 
 /// Both states, in the order of their slots: nobody else locks two. Not of their tokens, one of which
@@ -41,9 +41,9 @@ pub fn link(a: Ref<Conn>, b: Ref<Conn>) -> Result<()> {
         return Err(refusal);
     }
     let switch = Switch::new(Kind::Link { is_whole: false });
-    port::plug(a, &mut one, &switch)?;
-    port::plug(b, &mut other, &switch).inspect_err(|_| {
-        port::unplug(a, &mut one);
+    plug::plug(a, &mut one, &switch)?;
+    plug::plug(b, &mut other, &switch).inspect_err(|_| {
+        plug::unplug(a, &mut one);
     })
 }
 
@@ -54,12 +54,12 @@ pub fn unlink(conn: Ref<Conn>) -> Result<()> {
     let port = port.ok_or_else(|| Error::invalid("the connection is not linked"))?;
     let (switch, other) = (port.switch.clone(), port.other_side());
     drop(state);
-    if let Some(other) = other
+    if let Some(other) = other.and_then(|other| conn::table().get(other).ok())
         && let Ok((mut one, mut two)) = lock_both(conn, other)
     {
         // The other may have ended meanwhile.
-        let _ = port::unplug_from(other, &mut two, &switch);
-        return port::unplug_from(conn, &mut one, &switch);
+        let _ = plug::unplug_from(other, &mut two, &switch);
+        return plug::unplug_from(conn, &mut one, &switch);
     }
-    port::unplug_from(conn, &mut *conn.state()?, &switch)
+    plug::unplug_from(conn, &mut *conn.state()?, &switch)
 }

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::conn::Conn;
+use crate::conn::{self, Conn};
 use crate::error::{Error, Result};
 use crate::runtime::handle::Ref;
 use crate::runtime::lock::lock;
@@ -76,7 +76,7 @@ fn follow_twin(mut conn: Ref<Conn>) -> End {
         if !port.switch.is_link() {
             return End::Hub(port.switch.clone());
         }
-        match port.other_side() {
+        match port.other_side().and_then(|other| conn::table().get(other).ok()) {
             Some(next) => conn = next,
             // Being taken out.
             None => return End::Outside,

@@ -13,13 +13,13 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 
 use crate::error::{Error, Result};
+use crate::forward::turn;
 use crate::listener;
 use crate::runtime::handle::{NONE, Token};
 use crate::runtime::lock::lock;
 use crate::runtime::service::IDLE;
 use crate::rx::buffer::LOOP_ROOM;
-use crate::switch::Sorter;
-use crate::switch::port;
+use crate::switch::sorter::Sorter;
 use crate::sys::clock::Deadline;
 use crate::sys::descriptor::Poller;
 use crate::sys::fork::PerProcess;
@@ -205,10 +205,10 @@ impl Loop {
         if let Ok(listener) = listener::table().get(token) {
             let _ = catch_unwind(AssertUnwindSafe(|| listener::serve_turn(listener, self)));
         } else if let Ok(conn) = crate::conn::table().get(token) {
-            let turn = AssertUnwindSafe(|| port::forward_turn(conn, self, events, work));
+            let turn = AssertUnwindSafe(|| turn::forward_turn(conn, self, events, work));
             if catch_unwind(turn).is_err() {
                 *work = Work::default();
-                port::forwarding_panicked(conn, self);
+                turn::forwarding_panicked(conn, self);
             }
         }
     }

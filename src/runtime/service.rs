@@ -7,7 +7,6 @@ use std::time::Duration;
 use rustix::event::PollFlags;
 
 use crate::conn::Conn;
-use crate::conn::end;
 use crate::net::socket::Socket;
 use crate::runtime::handle::Ref;
 use crate::runtime::lock::{lock, try_lock};
@@ -107,7 +106,7 @@ impl Service {
         turn.waits.clear();
         let mut until = Deadline::Never;
         for conn in turn.conns.drain(..) {
-            if let Some((socket, events, deadline)) = end::service_turn(conn) {
+            if let Some((socket, events, deadline)) = crate::conn::service::service_turn(conn) {
                 turn.waits.push((socket, events));
                 until = until.sooner(deadline);
                 lock(&self.watched).add(conn);

@@ -1,0 +1,97 @@
+//! Plugging a connection into a switch, and out of it. The state's lock is held.
+
+use std::sync::Arc;
+
+use crate::conn::handler;
+use crate::conn::{Conn, State};
+use crate::error::{Error, Result};
+use crate::net::socket::Socket;
+use crate::runtime::event_loop::{ADDED, Loop, NOTHING};
+use crate::runtime::handle::Ref;
+use crate::runtime::lock::lock;
+use crate::runtime::service;
+use crate::switch::Switch;
+use crate::switch::outlet::Outlet;
+use crate::switch::port::Port;
+
+pub fn plug(conn: Ref<Conn>, state: &mut State, switch: &Arc<Switch>) -> Result<()> {
+    let runner = switch.runner;
+    runner.join()?;
+    conn.slot.sender.lock().plug(runner);
+    let port = add_to(conn, switch, state.socket()).inspect_err(|_| {
+        conn.slot.sender.lock().unplug();
+        runner.leave();
+    })?;
+    state.rx.end_loans();
+    if !state.delivering {
+        port.begin_reading(std::mem::take(&mut state.rx));
+    }
+    // Otherwise a handler that was taken away has frames in hand: they come first.
+    *lock(&conn.slot.place) = Some(port.clone());
+    runner.look(conn.token);
+    if let Some(other) = port.other_side() {
+        // It was alone until now.
+        runner.look(other);
+    }
+    state.port = Some(port);
+    conn.slot.changed(state);
+    Ok(())
+}
+
+fn add_to(conn: Ref<Conn>, switch: &Arc<Switch>, socket: &Arc<Socket>) -> Result<Port> {
+    let runner = switch.runner;
+    runner.watch(socket.fd(), conn.token, NOTHING, ADDED)?;
+    let outlet = Outlet::new(conn.token, &conn.slot.sender, socket.clone());
+    let added = switch.lock().add(outlet);
+    let id = added.inspect_err(|_| {
+        // Taking a descriptor out of the set cannot fail.
+        let _ = runner.watch(socket.fd(), conn.token, ADDED, NOTHING);
+    })?;
+    Ok(Port { switch: switch.clone(), id })
+}
+
+/// Takes it out of `switch`.
+pub fn unplug_from(conn: Ref<Conn>, state: &mut State, switch: &Arc<Switch>) -> Result<()> {
+    if !state.port.as_ref().is_some_and(|port| Arc::ptr_eq(&port.switch, switch)) {
+        return Err(Error::invalid("the connection is not in there"));
+    }
+    unplug(conn, state);
+    Ok(())
+}
+
+/// Takes it out of where it is plugged in. What its loop has taken for it is still written; where
+/// the connection has ended, its close handler is called.
+pub fn unplug(conn: Ref<Conn>, state: &mut State) {
+    let Some(port) = state.port.take() else {
+        return;
+    };
+    let runner = port.switch.runner;
+    let (rx, other) = port.take_out();
+    *lock(&conn.slot.place) = None;
+    // While a handler has frames in hand, which lie in `state.rx`, it has one only for a panic.
+    if let Some(rx) = rx.filter(|_| !state.delivering) {
+        state.rx = rx;
+    }
+    if let Some(other) = other {
+        runner.look(other);
+    }
+    conn.slot.sender.lock().unplug();
+    leave_sending(conn, runner);
+    if state.ended.is_some() {
+        handler::have_close_handler_run(conn, state, runner);
+    }
+    // Last, so that there is a thread for what rests.
+    runner.leave();
+    conn.slot.changed(state);
+}
+
+/// Leaves what is unwritten to the service thread, and an end that a write has met and the loop has
+/// not read. Where there can be none now, `runner` tries again.
+fn leave_sending(conn: Ref<Conn>, runner: &Loop) {
+    let tx = conn.slot.sender.lock();
+    let is_left = tx.has_backlog() || tx.is_lost();
+    drop(tx);
+    if is_left && !service::service().watch(conn) {
+        runner.rest(conn.token);
+    }
+}

@@ -1,0 +1,64 @@
+//! What the service thread does for a connection: whatever no caller waits for.
+
+use std::sync::Arc;
+
+use rustix::event::PollFlags;
+
+use crate::conn::end::Turn;
+use crate::conn::{self, Conn, State, end, handler, redial};
+use crate::net::socket::Socket;
+use crate::runtime::event_loop::REST;
+use crate::runtime::handle::Ref;
+use crate::sys::clock::Deadline;
+
+/// A turn of the library's own thread: what is to be waited for, or `None` when nothing is.
+pub fn service_turn(conn: Ref<Conn>) -> Option<(Arc<Socket>, PollFlags, Deadline)> {
+    let mut state = conn.state().ok()?;
+    end_if_over(conn, &mut state);
+    let is_retried = state.lacks_thread() && !handler::start_close_thread(conn, &mut state);
+    let retry = if is_retried { Deadline::after(REST) } else { Deadline::Never };
+    let socket = state.socket().clone();
+    match end::finish_turn(conn, &mut state) {
+        Some(Turn::Wait(events, until)) => Some((socket, events, until.sooner(retry))),
+        _ if is_retried => Some((socket, PollFlags::empty(), retry)),
+        None if state.ended.is_none() => {
+            if let Some(again) = redial::look_for_loss(conn, &mut state) {
+                return Some((socket, PollFlags::empty(), again));
+            }
+            let mut tx = conn.slot.sender.lock();
+            let (events, until) = tx.write_due()?;
+            Some((socket, events, until))
+        }
+        _ => {
+            drop(state);
+            conn::give_back_if_over(conn);
+            None
+        }
+    }
+}
+
+/// The service thread's turn: ends a connection of which the loop has found that it is over. The
+/// state's lock is held.
+pub fn end_if_over(conn: Ref<Conn>, state: &mut State) {
+    let Some(port) = &state.port else {
+        return;
+    };
+    let mut inside = port.switch.lock();
+    let is_cut = inside.is_cut();
+    let end = inside.outlet(port.id).end();
+    drop(inside);
+    if is_cut {
+        let mut tx = conn.slot.sender.lock();
+        tx.empty_inbox();
+        let is_written = tx.write_backlog();
+        drop(tx);
+        if is_written {
+            end::end_locally(conn, state);
+        } else {
+            // A caller's, since the loop has looked: it has this done again once that is written.
+            port.switch.runner.look(conn.token);
+        }
+    } else if let Some(end) = end {
+        end::meet_end(conn, state, end);
+    }
+}
