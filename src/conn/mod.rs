@@ -241,6 +241,15 @@ pub struct qnet_stats {
 
 impl Object for Conn {
     const KIND: u64 = 1;
+    type State = State;
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    fn is_of(state: &State, token: Token) -> bool {
+        state.is_of(token)
+    }
 }
 
 impl State {
@@ -366,12 +375,6 @@ impl Conn {
 }
 
 impl Ref<Conn> {
-    /// The connection's state, if the handle is live.
-    pub fn state(self) -> Result<MutexGuard<'static, State>> {
-        let state = self.slot.state.lock();
-        if state.is_of(self.token) { Ok(state) } else { Err(Error::Handle) }
-    }
-
     /// The sending part, if the handle is live.
     pub fn tx(self) -> Result<TxGuard<'static>> {
         let tx = self.slot.tx_of_own();
