@@ -24,10 +24,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
 use crate::conn::Conn;
+use crate::conn::close_handler::{self, CloseCall};
 use crate::error::{Error, Result, qnet_error};
 use crate::forward::hub::Hub;
 use crate::listener::Listener;
-use crate::runtime::callback::CloseCall;
 use crate::runtime::handle::{Object, Ref, Table, Token};
 use crate::sys::thread::Uncancelled;
 
@@ -147,8 +147,10 @@ fn on_conn_to_its_end(
 }
 
 fn run_due_close_call(conn: *mut qnet_conn) {
-    let due =
-        || crate::conn::end::due_close_call(crate::conn::table().get(conn.addr() as u64).ok()?);
+    let due = || {
+        let conn = crate::conn::table().get(conn.addr() as Token).ok()?;
+        close_handler::due(conn, &mut *conn.state().ok()?)
+    };
     if let Some(call) = guard(|_| None, due) {
         run_close_call(call);
     }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use rustix::event::epoll::EventFlags;
 
+use crate::conn::close_handler;
 use crate::conn::end;
-use crate::conn::handler;
 use crate::conn::{self, receive::Rx};
 use crate::conn::{Conn, State};
 use crate::error::{Error, Result};
@@ -140,7 +140,7 @@ pub fn unplug(conn: Ref<Conn>, state: &mut State) {
     conn.slot.tx_of_own().unplug();
     leave_sending(conn, runner);
     if state.ended.is_some() {
-        handler::have_close_handler_run(conn, state, runner);
+        close_handler::have_run(conn, state, runner);
     }
     // Last, so that there is a thread for what rests.
     runner.leave();
@@ -213,7 +213,7 @@ fn service_now(conn: Ref<Conn>) -> bool {
     }
     end_if_over(conn, &mut state);
     if state.lacks_thread() {
-        handler::start_close_thread(conn, &mut state);
+        close_handler::start_thread(conn, &mut state);
     }
     let is_left = has_work_left(conn, &state);
     drop(state);
