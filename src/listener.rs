@@ -38,7 +38,7 @@ pub struct Listener {
 }
 
 #[derive(Default)]
-struct State {
+pub struct State {
     token: Token,
     /// There while the handle is live.
     open: Option<Arc<Open>>,
@@ -75,6 +75,15 @@ enum Visitor {
 
 impl Object for Listener {
     const KIND: u64 = 2;
+    type State = State;
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    fn is_of(state: &State, token: Token) -> bool {
+        state.token == token
+    }
 }
 
 /// Listens on an address.
@@ -117,13 +126,6 @@ fn open_in(
     let open = Some(Arc::new(open));
     *lock(&listener.slot.state) = State { token: listener.token, open, ..State::default() };
     listener
-}
-
-impl Ref<Listener> {
-    fn state(self) -> Result<MutexGuard<'static, State>> {
-        let state = lock(&self.slot.state);
-        if state.token == self.token { Ok(state) } else { Err(Error::Handle) }
-    }
 }
 
 fn open(listener: Ref<Listener>) -> Result<Arc<Open>> {
@@ -277,11 +279,6 @@ fn be_served(listener: Ref<Listener>, server: Server) -> Result<()> {
     }
     state.server = Some(server);
     Ok(())
-}
-
-/// Whether the handle is live.
-pub fn check(listener: Ref<Listener>) -> Result<()> {
-    listener.state().map(|_| ())
 }
 
 /// The loop's turn: accepts what waits. Where the system refuses, it rests for a while.

@@ -99,7 +99,7 @@ pub unsafe extern "C-unwind" fn qnet_hub_port(
     unsafe {
         put(out, ptr::null_mut());
         on_hub(hub, "make a port", |hub| {
-            hub::check(hub)?;
+            hub.check()?;
             let to = super::out(out, "out")?;
             put(to, handle_of(hub::port(hub)?));
             Ok(OK)

@@ -24,11 +24,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
 use crate::conn::Conn;
+use crate::conn::close_handler::{self, CloseCall};
 use crate::error::{Error, Result, qnet_error};
 use crate::forward::hub::Hub;
 use crate::listener::Listener;
-use crate::runtime::callback::CloseCall;
-use crate::runtime::handle::{Ref, Token};
+use crate::runtime::handle::{Object, Ref, Table, Token};
 use crate::sys::thread::Uncancelled;
 
 /// A connection to a layer-2 device: frames are sent to it and received from it.
@@ -83,24 +83,23 @@ fn call(attempt: impl FnOnce() -> String, body: impl FnOnce() -> Result<c_int>) 
 }
 
 /// The same for the functions of an object, whose handle is judged before other arguments.
-fn on<T: 'static>(
+fn on<T: Object>(
     attempt: &str,
     token: Token,
-    find: impl Fn(Token) -> Result<Ref<T>>,
-    judge: impl FnOnce(Ref<T>) -> Result<()>,
+    table: &'static Table<T>,
     describe: impl FnOnce(Ref<T>) -> String,
     body: impl FnOnce(Ref<T>) -> Result<c_int>,
 ) -> c_int {
     call(
         || {
-            let on = find(token).map_or_else(|_| format!("handle {token:#x}"), describe);
+            let on = table.get(token).map_or_else(|_| format!("handle {token:#x}"), describe);
             format!("{attempt} on {on}")
         },
         || {
-            let this = find(token)?;
+            let this = table.get(token)?;
             body(this).or_else(|error| match error {
                 // Arguments are looked at before the lock that judges the handle.
-                Error::Invalid(_) | Error::FrameSize(_) => judge(this).and(Err(error)),
+                Error::Invalid(_) | Error::FrameSize(_) => this.check().and(Err(error)),
                 error => Err(error),
             })
         },
@@ -112,15 +111,8 @@ fn on_conn(
     attempt: &str,
     body: impl FnOnce(Ref<Conn>) -> Result<c_int>,
 ) -> c_int {
-    let find = |token| crate::conn::table().get(token);
-    on(
-        attempt,
-        conn.addr() as Token,
-        find,
-        |conn| conn.state().map(|_| ()),
-        crate::conn::describe,
-        body,
-    )
+    let table = crate::conn::table();
+    on(attempt, conn.addr() as Token, table, crate::conn::describe, body)
 }
 
 fn on_listener(
@@ -128,15 +120,8 @@ fn on_listener(
     attempt: &str,
     body: impl FnOnce(Ref<Listener>) -> Result<c_int>,
 ) -> c_int {
-    let find = |token| crate::listener::table().get(token);
-    on(
-        attempt,
-        listener.addr() as Token,
-        find,
-        crate::listener::check,
-        crate::listener::describe,
-        body,
-    )
+    let table = crate::listener::table();
+    on(attempt, listener.addr() as Token, table, crate::listener::describe, body)
 }
 
 fn on_hub(
@@ -144,15 +129,8 @@ fn on_hub(
     attempt: &str,
     body: impl FnOnce(Ref<Hub>) -> Result<c_int>,
 ) -> c_int {
-    let find = |token| crate::forward::hub::table().get(token);
-    on(
-        attempt,
-        hub.addr() as Token,
-        find,
-        crate::forward::hub::check,
-        |hub| format!("hub {:#x}", hub.token),
-        body,
-    )
+    let describe = |hub: Ref<Hub>| format!("hub {:#x}", hub.token);
+    on(attempt, hub.addr() as Token, crate::forward::hub::table(), describe, body)
 }
 
 /// The same for functions that may report the connection's end, and then run its close handler.
@@ -169,8 +147,10 @@ fn on_conn_to_its_end(
 }
 
 fn run_due_close_call(conn: *mut qnet_conn) {
-    let due =
-        || crate::conn::end::due_close_call(crate::conn::table().get(conn.addr() as u64).ok()?);
+    let due = || {
+        let conn = crate::conn::table().get(conn.addr() as Token).ok()?;
+        close_handler::due(conn, &mut *conn.state().ok()?)
+    };
     if let Some(call) = guard(|_| None, due) {
         run_close_call(call);
     }

@@ -2,6 +2,7 @@ use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
 
 use super::{OK, call, on_conn, on_conn_to_its_end, out, qnet_conn, run_close_call, slice, user};
+use crate::conn::close_handler;
 use crate::conn::handler;
 use crate::conn::receive;
 use crate::conn::{self, poll};
@@ -113,7 +114,7 @@ pub unsafe extern "C-unwind" fn qnet_set_close_handler(
     let mut due = None;
     let code = on_conn(conn, "set a close handler", |conn| {
         let handler = handler.map(|call| CloseHandler { call, user: super::user(user) });
-        due = handler::set_close_handler(conn, handler)?;
+        due = close_handler::set(conn, handler)?;
         Ok(OK)
     });
     if let Some(call) = due {

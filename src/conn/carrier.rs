@@ -3,11 +3,11 @@
 
 use crate::conn::handler;
 use crate::conn::redial::{Redial, guarded};
-use crate::conn::{ClosePhase, Conn, State};
+use crate::conn::{self, ClosePhase, Conn, State};
 use crate::error::{Error, Result};
 use crate::runtime::callback::{self, Doing, StateHandler};
 use crate::runtime::dialler;
-use crate::runtime::handle::Ref;
+use crate::runtime::handle::{Ref, Token};
 use crate::sys::fork::Stamp;
 use crate::sys::thread;
 
@@ -107,16 +107,18 @@ fn told(conn: Ref<Conn>) -> bool {
 }
 
 /// The state handler has ended its thread. It is none any more, unless another was set meanwhile.
-pub fn state_handler_died(conn: Ref<Conn>, state: &mut State) {
-    stop_telling(conn, state);
-    if let Some(redial) = &mut state.redial
-        && !redial.carrier.is_handler_new
-    {
-        redial.carrier.handler = None;
-    }
-    if leaves_close_handler(conn, state) {
-        state.thread = handler::start_thread(conn).is_ok();
-    }
+fn died(token: Token, doing: Doing) {
+    conn::put_right(token, doing, |conn, state| {
+        stop_telling(conn, state);
+        if let Some(redial) = &mut state.redial
+            && !redial.carrier.is_handler_new
+        {
+            redial.carrier.handler = None;
+        }
+        if leaves_close_handler(conn, state) {
+            state.thread = handler::start_thread(conn).is_ok();
+        }
+    });
 }
 
 fn stop_telling(conn: Ref<Conn>, state: &mut State) {
@@ -140,7 +142,7 @@ fn run(conn: Ref<Conn>, up: bool, process: Stamp) {
     let Some(Some(handler)) = guarded(conn, || begin_telling(conn)) else {
         return;
     };
-    let is_same = callback::run(conn, Doing::State, || {
+    let is_same = callback::run(conn.token, Doing::State, died, || {
         // SAFETY: the promise made with the handler.
         unsafe { (handler.call)(handler.user.0, up.into()) };
     });

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 
 use crate::conn;
+use crate::conn::close_handler::{self, CloseCall};
 use crate::conn::plug;
 use crate::conn::receive;
 use crate::conn::redial;
@@ -17,7 +18,7 @@ use crate::conn::{ClosePhase, Conn, State};
 use crate::error::{Error, Result};
 use crate::frame::{MAX, PREFIX, Skimmer};
 use crate::net::socket::{Read, Socket};
-use crate::runtime::callback::{self, CloseCall};
+use crate::runtime::callback;
 use crate::runtime::handle::Ref;
 use crate::runtime::service;
 use crate::runtime::wake::PollFds;
@@ -282,11 +283,6 @@ fn wait_until_given_back(conn: Ref<Conn>) -> bool {
     }
 }
 
-/// The close handler, if the caller is to run it now.
-pub fn due_close_call(conn: Ref<Conn>) -> Option<CloseCall> {
-    conn.state().ok()?.due_close_call(conn)
-}
-
 /// The first half of closing: ends the connection, writes and drains, and waits for what still
 /// runs. The caller runs what is returned, and then calls `discard`.
 pub fn close(conn: Ref<Conn>) -> Result<Option<CloseCall>> {
@@ -306,7 +302,7 @@ pub fn close(conn: Ref<Conn>) -> Result<Option<CloseCall>> {
     }
     let waits = state.options.wait() && !callback::inside();
     loop {
-        let call = state.due_close_call(conn);
+        let call = close_handler::due(conn, &mut state);
         if call.is_some()
             || !waits
             || (state.close_phase == ClosePhase::Done && !state.delivering && !state.is_telling())
@@ -335,7 +331,7 @@ pub fn wait(conn: Ref<Conn>, timeout_ms: i32) -> Result<()> {
             Some(deadline) => deadline,
             None => *deadline.insert(Deadline::from_timeout(timeout_ms)?),
         };
-        if callback::inside_of(conn) {
+        if callback::inside_of(conn.token) {
             return Err(Error::Busy("the call would wait for its own handler"));
         }
         let socket = state.socket().clone();

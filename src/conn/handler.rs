@@ -11,8 +11,7 @@ use crate::error::{Error, Result};
 use crate::frame::{self, Front, PREFIX, Run, Walk};
 use crate::runtime::callback::{self, CloseHandler, Doing, Handler, HandlerFn, qnet_frame};
 use crate::runtime::cork::{self, Cork};
-use crate::runtime::event_loop::Loop;
-use crate::runtime::handle::Ref;
+use crate::runtime::handle::{Ref, Token};
 use crate::sys::clock::Deadline;
 use crate::sys::fork::Stamp;
 use crate::sys::thread;
@@ -54,23 +53,6 @@ pub fn set_handler(conn: Ref<Conn>, handler: Option<Handler>) -> Result<()> {
     Ok(())
 }
 
-/// A handler has ended the thread that it ran on. One that was set meanwhile gets another, and
-/// so does a close handler that is due.
-pub fn replace_thread(conn: Ref<Conn>, state: &mut State) {
-    let is_handled = state.handler.is_some();
-    let has_frames = is_handled && state.is_handler_new;
-    // Without a handler, who closes calls it; but that may have been, without waiting.
-    let has_end = state.ended.is_some()
-        && match state.close_phase {
-            ClosePhase::Pending => is_handled || !state.is_of(conn.token),
-            phase => phase == ClosePhase::Due,
-        };
-    state.thread = (has_frames || has_end) && start_thread(conn).is_ok();
-    if !state.thread {
-        state.handler = None;
-    }
-}
-
 /// Waits until the handler before is not running, and its thread is gone where it was taken
 /// away; but not for a close handler, which that thread goes on with where the connection ends.
 fn wait_for_handler(conn: Ref<Conn>, mut state: MutexGuard<'_, State>) {
@@ -88,46 +70,6 @@ fn wait_for_handler(conn: Ref<Conn>, mut state: MutexGuard<'_, State>) {
     }
 }
 
-/// Sets what is called when the connection has ended. Where that call's time has passed, the
-/// handler is returned, to be run by the caller.
-pub fn set_close_handler(
-    conn: Ref<Conn>,
-    handler: Option<CloseHandler>,
-) -> Result<Option<callback::CloseCall>> {
-    let mut state = conn.state()?;
-    if matches!(state.close_phase, ClosePhase::Pending | ClosePhase::Due) {
-        state.close_handler = handler;
-        return Ok(state.due_close_call(conn));
-    }
-    let code = state.ended.as_ref().map_or(0, Error::code);
-    let doing = Doing::LateClose;
-    Ok(handler.map(|handler| callback::CloseCall { conn: conn, handler, code, doing }))
-}
-
-// The close handler of connections that no handler's thread and no caller receives from.
-
-/// Has the close handler called on a thread of the connection's own. Where there can be none now,
-/// `runner` tries again.
-pub fn have_close_handler_run(conn: Ref<Conn>, state: &mut State, runner: &Loop) {
-    if state.close_phase != ClosePhase::Pending && !state.lacks_thread() {
-        return;
-    }
-    if state.close_handler.is_none() {
-        state.close_phase = ClosePhase::Done;
-        return;
-    }
-    state.close_phase = ClosePhase::Due;
-    if !start_close_thread(conn, state) {
-        runner.rest(conn.token);
-    }
-}
-
-/// Starts the thread that a close handler waits for. Returns whether there is one.
-pub fn start_close_thread(conn: Ref<Conn>, state: &mut State) -> bool {
-    state.thread = state.thread || start_thread(conn).is_ok();
-    state.thread
-}
-
 pub fn start_thread(conn: Ref<Conn>) -> Result<()> {
     let process = Stamp::now();
     thread::spawn(c"qnet-handler", move || run(conn, process))
@@ -141,7 +83,7 @@ pub fn run(conn: Ref<Conn>, process: Stamp) {
                 // SAFETY: while `delivering` is set, which only this thread takes back, nobody
                 // moves, writes or frees these bytes of the connection's buffer.
                 let bytes = unsafe { std::slice::from_raw_parts(bytes, len) };
-                let is_same = callback::run(conn, Doing::Frames, || {
+                let is_same = callback::run(conn.token, Doing::Frames, died, || {
                     cork::with(|cork| {
                         cork.begin(process);
                         deliver(conn.slot, process, cork, handler, bytes);
@@ -156,7 +98,7 @@ pub fn run(conn: Ref<Conn>, process: Stamp) {
                 });
             }
             Step::Close { handler, code } => {
-                let is_same = callback::run(conn, Doing::OwnClose, || {
+                let is_same = callback::run(conn.token, Doing::OwnClose, died, || {
                     if let Some(handler) = handler {
                         // SAFETY: the promise made with the handler.
                         unsafe { (handler.call)(handler.user.0, code) };
@@ -169,6 +111,36 @@ pub fn run(conn: Ref<Conn>, process: Stamp) {
             }
             Step::Stop => return,
         }
+    }
+}
+
+/// A callback has ended the thread.
+fn died(token: Token, doing: Doing) {
+    conn::put_right(token, doing, |conn, state| {
+        if doing == Doing::Frames {
+            conn.slot.end_delivery(state);
+            replace_thread(conn, state);
+        } else {
+            state.close_phase = ClosePhase::Done;
+            state.thread = false;
+        }
+    });
+}
+
+/// A handler has ended the thread that it ran on. One that was set meanwhile gets another, and
+/// so does a close handler that is due.
+fn replace_thread(conn: Ref<Conn>, state: &mut State) {
+    let is_handled = state.handler.is_some();
+    let has_frames = is_handled && state.is_handler_new;
+    // Without a handler, who closes calls it; but that may have been, without waiting.
+    let has_end = state.ended.is_some()
+        && match state.close_phase {
+            ClosePhase::Pending => is_handled || !state.is_of(conn.token),
+            phase => phase == ClosePhase::Due,
+        };
+    state.thread = (has_frames || has_end) && start_thread(conn).is_ok();
+    if !state.thread {
+        state.handler = None;
     }
 }
 

@@ -9,6 +9,7 @@
 //! is dialled again goes down where it would end, and is open again when it comes up.
 
 pub mod carrier;
+pub mod close_handler;
 pub mod end;
 pub mod handler;
 pub mod plug;
@@ -34,7 +35,7 @@ use crate::net::netdev;
 use crate::net::socket::{self, Medium, Socket};
 use crate::net::socket_file::SocketFile;
 use crate::options::{self, Holder, Options};
-use crate::runtime::callback::{self, CloseCall, CloseHandler, Doing};
+use crate::runtime::callback::{self, CloseHandler, Doing};
 use crate::runtime::handle::{NONE, Object, Ref, Table, Token};
 use crate::runtime::lock::Fair;
 use crate::runtime::wake::{Departure, Wake};
@@ -195,6 +196,15 @@ pub struct qnet_stats {
 
 impl Object for Conn {
     const KIND: u64 = 1;
+    type State = State;
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    fn is_of(state: &State, token: Token) -> bool {
+        state.is_of(token)
+    }
 }
 
 impl State {
@@ -244,23 +254,6 @@ impl State {
     pub fn lacks_thread(&self) -> bool {
         self.close_phase == ClosePhase::Due && !self.thread
     }
-
-    /// The close handler, if it is to be run by who asks, on this thread: the connection has ended,
-    /// has no handler whose thread will run it, and none of any kind that is still running elsewhere.
-    pub fn due_close_call(&mut self, conn: Ref<Conn>) -> Option<CloseCall> {
-        let code = self.ended.as_ref()?.code();
-        let is_threads = self.handler.is_some()
-            || self.delivering && !callback::delivers(conn)
-            || self.is_telling() && !callback::tells(conn);
-        let is_free = self.close_phase == ClosePhase::Pending || self.lacks_thread();
-        if is_threads || !is_free {
-            return None;
-        }
-        let doing = if self.closing { Doing::ClosersClose } else { Doing::CallersClose };
-        let call = self.close_handler.map(|handler| CloseCall { conn, handler, code, doing });
-        self.close_phase = if call.is_some() { ClosePhase::Running } else { ClosePhase::Done };
-        call
-    }
 }
 
 impl Conn {
@@ -304,44 +297,16 @@ impl Conn {
     }
 }
 
-impl Ref<Conn> {
-    /// The connection's state, if the handle is live.
-    pub fn state(self) -> Result<MutexGuard<'static, State>> {
-        let state = self.slot.state.lock();
-        if state.is_of(self.token) { Ok(state) } else { Err(Error::Handle) }
-    }
-}
-
-/// The close handler has returned, on a thread of the caller's. It may have closed the
-/// connection, and the slot may be another's.
-pub fn close_handler_returned(conn: Ref<Conn>) {
-    let mut state = conn.slot.state.lock();
-    if state.token == conn.token {
-        state.close_phase = ClosePhase::Done;
-        conn.slot.changed(&state);
-        drop(state);
-        give_back_if_over(conn);
-    }
-}
-
-/// A callback ended its thread.
-pub fn callback_died(conn: Ref<Conn>, doing: Doing) {
-    let mut state = conn.slot.state.lock();
-    if state.token != conn.token || doing == Doing::LateClose {
+/// Puts right what a callback left undone that has ended its thread. The slot may be another's by now.
+pub fn put_right(token: Token, doing: Doing, mend: impl FnOnce(Ref<Conn>, &mut State)) {
+    let Ok(conn) = table().get(token) else {
+        return;
+    };
+    let mut state = conn.slot.state_of_own();
+    if state.token != token {
         return;
     }
-    match doing {
-        Doing::Frames => {
-            conn.slot.end_delivery(&mut state);
-            handler::replace_thread(conn, &mut state);
-        }
-        Doing::OwnClose => {
-            state.close_phase = ClosePhase::Done;
-            state.thread = false;
-        }
-        Doing::State => carrier::state_handler_died(conn, &mut state),
-        _ => state.close_phase = ClosePhase::Done,
-    }
+    mend(conn, &mut state);
     if state.lacks_thread() {
         // The service thread tries again.
         crate::runtime::service::service().watch(conn);

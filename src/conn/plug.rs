@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::conn::handler;
+use crate::conn::close_handler;
 use crate::conn::{Conn, State};
 use crate::error::{Error, Result};
 use crate::net::socket::Socket;
@@ -78,7 +78,7 @@ pub fn unplug(conn: Ref<Conn>, state: &mut State) {
     conn.slot.sender.lock().unplug();
     leave_sending(conn, runner);
     if state.ended.is_some() {
-        handler::have_close_handler_run(conn, state, runner);
+        close_handler::have_run(conn, state, runner);
     }
     // Last, so that there is a thread for what rests.
     runner.leave();

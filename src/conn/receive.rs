@@ -158,7 +158,7 @@ fn has_turn(conn: Ref<Conn>, state: &mut State) -> bool {
 }
 
 pub fn is_behind_handler(conn: Ref<Conn>, state: &State) -> bool {
-    state.delivering && !callback::delivers(conn)
+    state.delivering && !callback::delivers(conn.token)
 }
 
 /// Reads until `take` has what it wants, or nothing more is there now.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustix::event::PollFlags;
 
 use crate::conn::end::Turn;
-use crate::conn::{self, Conn, State, end, handler, redial};
+use crate::conn::{self, Conn, State, close_handler, end, redial};
 use crate::net::socket::Socket;
 use crate::runtime::event_loop::REST;
 use crate::runtime::handle::Ref;
@@ -15,7 +15,7 @@ use crate::sys::clock::Deadline;
 pub fn service_turn(conn: Ref<Conn>) -> Option<(Arc<Socket>, PollFlags, Deadline)> {
     let mut state = conn.state().ok()?;
     end_if_over(conn, &mut state);
-    let is_retried = state.lacks_thread() && !handler::start_close_thread(conn, &mut state);
+    let is_retried = state.lacks_thread() && !close_handler::start_thread(conn, &mut state);
     let retry = if is_retried { Deadline::after(REST) } else { Deadline::Never };
     let socket = state.socket().clone();
     match end::finish_turn(conn, &mut state) {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::conn::end;
 use crate::conn::plug;
 use crate::conn::{self, Conn};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::forward::ring;
 use crate::listener::{self, Listener};
 use crate::options::{self, Holder, Options};
@@ -32,7 +32,7 @@ pub struct Hub {
 }
 
 #[derive(Default)]
-struct State {
+pub struct State {
     token: Token,
     /// There while the handle is live.
     switch: Option<Arc<Switch>>,
@@ -47,6 +47,15 @@ struct State {
 
 impl Object for Hub {
     const KIND: u64 = 3;
+    type State = State;
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    fn is_of(state: &State, token: Token) -> bool {
+        state.token == token
+    }
 }
 
 /// The counters of a hub since it was created; see qnet_hub_get_stats().
@@ -84,20 +93,8 @@ pub fn new() -> Result<Ref<Hub>> {
     Ok(hub)
 }
 
-impl Ref<Hub> {
-    fn state(self) -> Result<MutexGuard<'static, State>> {
-        let state = lock(&self.slot.state);
-        if state.token == self.token { Ok(state) } else { Err(Error::Handle) }
-    }
-}
-
 fn switch(hub: Ref<Hub>) -> Result<Arc<Switch>> {
     Ok(hub.state()?.switch().clone())
-}
-
-/// Whether the handle is live.
-pub fn check(hub: Ref<Hub>) -> Result<()> {
-    hub.state().map(|_| ())
 }
 
 pub fn attach(hub: Ref<Hub>, conn: Ref<Conn>) -> Result<()> {
@@ -127,7 +124,7 @@ pub fn detach(hub: Ref<Hub>, conn: Ref<Conn>) -> Result<()> {
 
 /// A connection whose other end is attached.
 pub fn port(hub: Ref<Hub>) -> Result<Ref<Conn>> {
-    check(hub)?;
+    hub.check()?;
     let (inner, outer) = conn::pair()?;
     adopt(hub, inner).inspect_err(|_| conn::discard(outer))?;
     Ok(outer)
@@ -148,7 +145,7 @@ pub fn serve(hub: Ref<Hub>, listener: Ref<Listener>) -> Result<()> {
     listener::serve(listener, hub, switch(hub)?.runner)?;
     match hub.state() {
         Ok(mut state) => {
-            state.listeners.retain(|listener| listener::check(*listener).is_ok());
+            state.listeners.retain(|listener| listener.check().is_ok());
             state.listeners.push(listener);
         }
         // The hub was closed since, and closes what it serves. It may be closed already.

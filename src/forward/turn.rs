@@ -7,7 +7,7 @@
 
 use rustix::event::epoll::EventFlags;
 
-use crate::conn::{self, Conn, State, handler};
+use crate::conn::{self, Conn, State, close_handler};
 use crate::error::Error;
 use crate::runtime::event_loop::{Loop, READABLE, Work};
 use crate::runtime::handle::Ref;
@@ -71,7 +71,7 @@ fn service_now(conn: Ref<Conn>) -> bool {
     }
     conn::service::end_if_over(conn, &mut state);
     if state.lacks_thread() {
-        handler::start_close_thread(conn, &mut state);
+        close_handler::start_thread(conn, &mut state);
     }
     let is_left = has_work_left(conn, &state);
     drop(state);

@@ -7,9 +7,8 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
 
-use crate::conn::{self, Conn};
 use crate::runtime::cork;
-use crate::runtime::handle::Ref;
+use crate::runtime::handle::Token;
 use crate::sys::fork::Stamp;
 
 /// One Ethernet frame in memory. It starts with the destination address and contains neither a
@@ -66,17 +65,6 @@ pub struct CloseHandler {
     pub user: User,
 }
 
-/// A close handler that fell due: it must be run, once, by who holds this.
-#[derive(Clone, Copy)]
-#[must_use]
-pub struct CloseCall {
-    pub conn: Ref<Conn>,
-    pub handler: CloseHandler,
-    pub code: c_int,
-    /// What the thread that runs it is doing.
-    pub doing: Doing,
-}
-
 /// What a thread does for a connection in a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doing {
@@ -96,10 +84,14 @@ pub enum Doing {
 
 #[derive(Clone, Copy)]
 struct Running {
-    conn: Ref<Conn>,
+    conn: Token,
     process: Stamp,
     doing: Doing,
+    died: Died,
 }
+
+/// What puts right what a callback of that connection has left undone, which has ended its thread.
+pub type Died = fn(Token, Doing);
 
 struct Calls(Vec<Running>);
 
@@ -117,7 +109,7 @@ impl Drop for Calls {
         IS_CALLED.set(false);
         while let Some(running) = self.0.pop() {
             if running.process.is_current() {
-                conn::callback_died(running.conn, running.doing);
+                (running.died)(running.conn, running.doing);
             }
         }
     }
@@ -138,13 +130,13 @@ fn any(is: impl FnMut(&Running) -> bool) -> bool {
 }
 
 /// Every callback runs in here: `call` calls one function of the caller's, or the frame handler again
-/// and again. It must hold nothing with a destructor. Returns whether this process is still the one
+/// and again. It must hold nothing with a destructor. Where it ends its thread `died` is called. Returns whether this process is still the one
 /// that it was: in a child forked inside, all that the library had is the parent's, memory and
 /// descriptors, and nobody may touch it any more, be it to lock, to write or to tell somebody.
 #[must_use]
-pub fn run(conn: Ref<Conn>, doing: Doing, call: impl FnOnce()) -> bool {
+pub fn run(conn: Token, doing: Doing, died: Died, call: impl FnOnce()) -> bool {
     let process = Stamp::now();
-    change(|calls| calls.push(Running { conn, process, doing }));
+    change(|calls| calls.push(Running { conn, process, doing, died }));
     call();
     change(|calls| _ = calls.pop());
     let is_same = process.is_current();
@@ -160,41 +152,20 @@ pub fn inside() -> bool {
 }
 
 /// Whether this thread is inside a callback of `conn`.
-pub fn inside_of(conn: Ref<Conn>) -> bool {
+pub fn inside_of(conn: Token) -> bool {
     any_of(conn, |_| true)
 }
 
 /// Whether this thread is the one that hands over the frames of `conn`.
-pub fn delivers(conn: Ref<Conn>) -> bool {
+pub fn delivers(conn: Token) -> bool {
     any_of(conn, |doing| doing == Doing::Frames)
 }
 
 /// Whether this thread is the one that tells of the state of `conn`.
-pub fn tells(conn: Ref<Conn>) -> bool {
+pub fn tells(conn: Token) -> bool {
     any_of(conn, |doing| doing == Doing::State)
 }
 
-fn any_of(conn: Ref<Conn>, is: impl Fn(Doing) -> bool) -> bool {
-    any(|running| {
-        running.conn.token == conn.token && is(running.doing) && running.process.is_current()
-    })
-}
-
-impl CloseCall {
-    /// Calls it on this thread of the caller's. Returns as `run` does; where that is true, `returned`
-    /// must follow.
-    #[must_use]
-    pub fn run(self) -> bool {
-        // SAFETY: the promise made when it was set.
-        run(self.conn, self.doing, || unsafe {
-            (self.handler.call)(self.handler.user.0, self.code)
-        })
-    }
-
-    /// Says that it has returned.
-    pub fn returned(self) {
-        if self.doing != Doing::LateClose {
-            conn::close_handler_returned(self.conn);
-        }
-    }
+fn any_of(conn: Token, is: impl Fn(Doing) -> bool) -> bool {
+    any(|running| running.conn == conn && is(running.doing) && running.process.is_current())
 }

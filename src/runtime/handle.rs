@@ -5,7 +5,7 @@
 //! which the call takes anyway.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use rustix::io::Errno;
 
@@ -38,6 +38,15 @@ static FIRST: AtomicU32 = AtomicU32::new(0);
 pub trait Object: Default + Sync + 'static {
     /// Tells handles of different types apart: 1 to 3.
     const KIND: u64;
+
+    /// What the object's own lock guards.
+    type State;
+
+    /// Takes that lock, whichever object the slot stands for.
+    fn lock(&self) -> MutexGuard<'_, Self::State>;
+
+    /// Whether the slot stands for the object of that token, and its handle is live.
+    fn is_of(state: &Self::State, token: Token) -> bool;
 }
 
 /// An object by the token that it was reached by, which is not yet known to be its own: everything
@@ -54,6 +63,20 @@ impl<T> Clone for Ref<T> {
 }
 
 impl<T> Copy for Ref<T> {}
+
+impl<T: Object> Ref<T> {
+    /// The object's state, locked, if the handle is live.
+    #[inline]
+    pub fn state(self) -> Result<MutexGuard<'static, T::State>> {
+        let state = self.slot.lock();
+        if T::is_of(&state, self.token) { Ok(state) } else { Err(Error::Handle) }
+    }
+
+    /// Whether the handle is live.
+    pub fn check(self) -> Result<()> {
+        self.state().map(|_| ())
+    }
+}
 
 pub struct Table<T> {
     chunks: Box<[OnceLock<Box<[T]>>]>,
@@ -121,11 +144,21 @@ impl<T: Object> Table<T> {
 mod tests {
     use super::*;
 
+    /// The token of what the slot stands for.
     #[derive(Default)]
-    struct Thing;
+    struct Thing(Mutex<Token>);
 
     impl Object for Thing {
         const KIND: u64 = 3;
+        type State = Token;
+
+        fn lock(&self) -> MutexGuard<'_, Token> {
+            lock(&self.0)
+        }
+
+        fn is_of(state: &Token, token: Token) -> bool {
+            *state == token
+        }
     }
 
     #[test]
@@ -137,9 +170,11 @@ mod tests {
         for token in [first.token, second.token] {
             assert!(token & 1 == 1 && (4097..END).contains(&token));
         }
+        *first.slot.lock() = first.token;
+        assert!(first.check().is_ok() && second.check().is_err());
         table.give_back(first.token);
         let again = table.take().unwrap();
-        assert!(std::ptr::eq(again.slot, first.slot) || size_of::<Thing>() == 0);
+        assert!(std::ptr::eq(again.slot, first.slot) && again.check().is_err());
         assert_eq!(again.token, first.token + ONE_GENERATION);
         for bad in [0, 1, 4096, first.token + 1, first.token ^ 2, END | first.token, u64::MAX] {
             assert!(table.get(bad).is_err(), "{bad:#x}");

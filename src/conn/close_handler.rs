@@ -1,0 +1,107 @@
+//! The close handler where the connection's own thread is not the one to call it: on a thread of the
+//! caller's, or of a connection that is plugged in.
+
+use std::ffi::c_int;
+
+use crate::conn::handler;
+use crate::conn::{self, ClosePhase, Conn, State};
+use crate::error::{Error, Result};
+use crate::runtime::callback::{self, CloseHandler, Doing};
+use crate::runtime::event_loop::Loop;
+use crate::runtime::handle::{Ref, Token};
+
+/// A close handler that fell due: it must be run, once, by who holds this.
+#[derive(Clone, Copy)]
+#[must_use]
+pub struct CloseCall {
+    conn: Ref<Conn>,
+    handler: CloseHandler,
+    code: c_int,
+    /// What the thread that runs it is doing.
+    doing: Doing,
+}
+
+impl CloseCall {
+    /// Calls it on this thread of the caller's. Returns as [`callback::run`] does; where that is true,
+    /// `returned` must follow.
+    #[must_use]
+    pub fn run(self) -> bool {
+        // SAFETY: the promise made when it was set.
+        callback::run(self.conn.token, self.doing, died, || unsafe {
+            (self.handler.call)(self.handler.user.0, self.code)
+        })
+    }
+
+    /// Says that it has returned. It may have closed the connection, and the slot may be another's.
+    pub fn returned(self) {
+        if self.doing == Doing::LateClose {
+            return;
+        }
+        let mut state = self.conn.slot.state_of_own();
+        if state.token == self.conn.token {
+            state.close_phase = ClosePhase::Done;
+            self.conn.slot.changed(&state);
+            drop(state);
+            conn::give_back_if_over(self.conn);
+        }
+    }
+}
+
+/// It has ended its thread, inside a call of the caller's.
+fn died(token: Token, doing: Doing) {
+    if doing != Doing::LateClose {
+        conn::put_right(token, doing, |_, state| state.close_phase = ClosePhase::Done);
+    }
+}
+
+/// Sets what is called when the connection has ended. Where that call's time has passed, the
+/// handler is returned, to be run by the caller.
+pub fn set(conn: Ref<Conn>, handler: Option<CloseHandler>) -> Result<Option<CloseCall>> {
+    let mut state = conn.state()?;
+    if matches!(state.close_phase, ClosePhase::Pending | ClosePhase::Due) {
+        state.close_handler = handler;
+        return Ok(due(conn, &mut state));
+    }
+    let code = state.ended.as_ref().map_or(0, Error::code);
+    let doing = Doing::LateClose;
+    Ok(handler.map(|handler| CloseCall { conn, handler, code, doing }))
+}
+
+/// The close handler, if it is to be run by who asks, on this thread: the connection has ended, has no
+/// handler whose thread will run it, and none of any kind that is still running elsewhere.
+pub fn due(conn: Ref<Conn>, state: &mut State) -> Option<CloseCall> {
+    let code = state.ended.as_ref()?.code();
+    let is_threads = state.handler.is_some()
+        || state.delivering && !callback::delivers(conn.token)
+        || state.is_telling() && !callback::tells(conn.token);
+    let is_free = state.close_phase == ClosePhase::Pending || state.lacks_thread();
+    if is_threads || !is_free {
+        return None;
+    }
+    let doing = if state.closing { Doing::ClosersClose } else { Doing::CallersClose };
+    let call = state.close_handler.map(|handler| CloseCall { conn, handler, code, doing });
+    state.close_phase = if call.is_some() { ClosePhase::Running } else { ClosePhase::Done };
+    call
+}
+
+/// Has the close handler called on a thread of the connection's own. Where there can be none now,
+/// `runner` tries again.
+pub fn have_run(conn: Ref<Conn>, state: &mut State, runner: &Loop) {
+    if state.close_phase != ClosePhase::Pending && !state.lacks_thread() {
+        return;
+    }
+    if state.close_handler.is_none() {
+        state.close_phase = ClosePhase::Done;
+        return;
+    }
+    state.close_phase = ClosePhase::Due;
+    if !start_thread(conn, state) {
+        runner.rest(conn.token);
+    }
+}
+
+/// Starts the thread that a close handler waits for. Returns whether there is one.
+pub fn start_thread(conn: Ref<Conn>, state: &mut State) -> bool {
+    state.thread = state.thread || handler::start_thread(conn).is_ok();
+    state.thread
+}
