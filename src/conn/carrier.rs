@@ -2,8 +2,9 @@
 //! one call at a time. Each call has a thread of its own, so that it may take as long as it likes.
 
 use crate::conn::handler;
+use crate::conn::life::Call;
 use crate::conn::redial::{Redial, guarded};
-use crate::conn::{self, ClosePhase, Conn, State};
+use crate::conn::{self, Conn, State};
 use crate::error::{Error, Result};
 use crate::runtime::callback::{self, Doing, StateHandler};
 use crate::runtime::dialler;
@@ -81,7 +82,7 @@ pub fn set_state_handler(conn: Ref<Conn>, handler: Option<StateHandler>) -> Resu
 /// The thread that is to call the state handler has begun: the handler, if there still is one.
 fn begin_telling(conn: Ref<Conn>) -> Option<StateHandler> {
     let mut state = conn.state().ok()?;
-    let is_ended = state.ended.is_some();
+    let is_ended = state.life.has_ended();
     let carrier = &mut state.redial.as_mut()?.carrier;
     carrier.teller = Teller::None;
     let Some(handler) = carrier.handler.filter(|_| !is_ended) else {
@@ -130,9 +131,9 @@ fn stop_telling(conn: Ref<Conn>, state: &mut State) {
 
 /// Whether the close handler waits for the state handler, with nobody else to call it.
 fn leaves_close_handler(conn: Ref<Conn>, state: &State) -> bool {
-    let waits = match state.close_phase {
-        ClosePhase::Pending => !state.is_of(conn.token),
-        phase => phase == ClosePhase::Due,
+    let waits = match state.life.call() {
+        Some(Call::Waiting) => !state.is_of(conn.token),
+        call => call == Some(Call::Due),
     };
     waits && !state.thread
 }

@@ -4,7 +4,8 @@
 use std::ffi::c_int;
 
 use crate::conn::handler;
-use crate::conn::{self, ClosePhase, Conn, State};
+use crate::conn::life::Call;
+use crate::conn::{self, Conn, State};
 use crate::error::{Error, Result};
 use crate::runtime::callback::{self, CloseHandler, Doing};
 use crate::runtime::event_loop::Loop;
@@ -39,7 +40,7 @@ impl CloseCall {
         }
         let mut state = self.conn.slot.state_of_own();
         if state.token == self.conn.token {
-            state.close_phase = ClosePhase::Done;
+            state.life.done();
             self.conn.slot.changed(&state);
             drop(state);
             conn::give_back_if_over(self.conn);
@@ -50,7 +51,7 @@ impl CloseCall {
 /// It has ended its thread, inside a call of the caller's.
 fn died(token: Token, doing: Doing) {
     if doing != Doing::LateClose {
-        conn::put_right(token, doing, |_, state| state.close_phase = ClosePhase::Done);
+        conn::put_right(token, doing, |_, state| state.life.done());
     }
 }
 
@@ -58,11 +59,11 @@ fn died(token: Token, doing: Doing) {
 /// handler is returned, to be run by the caller.
 pub fn set(conn: Ref<Conn>, handler: Option<CloseHandler>) -> Result<Option<CloseCall>> {
     let mut state = conn.state()?;
-    if matches!(state.close_phase, ClosePhase::Pending | ClosePhase::Due) {
+    if !state.life.has_ended() || state.life.awaits_call() {
         state.close_handler = handler;
         return Ok(due(conn, &mut state));
     }
-    let code = state.ended.as_ref().map_or(0, Error::code);
+    let code = state.life.end_reason().map_or(0, Error::code);
     let doing = Doing::LateClose;
     Ok(handler.map(|handler| CloseCall { conn, handler, code, doing }))
 }
@@ -70,31 +71,31 @@ pub fn set(conn: Ref<Conn>, handler: Option<CloseHandler>) -> Result<Option<Clos
 /// The close handler, if it is to be run by who asks, on this thread: the connection has ended, has no
 /// handler whose thread will run it, and none of any kind that is still running elsewhere.
 pub fn due(conn: Ref<Conn>, state: &mut State) -> Option<CloseCall> {
-    let code = state.ended.as_ref()?.code();
+    let code = state.life.end_reason()?.code();
     let is_threads = state.handler.is_some()
         || state.delivering && !callback::delivers(conn.token)
         || state.is_telling() && !callback::tells(conn.token);
-    let is_free = state.close_phase == ClosePhase::Pending || state.lacks_thread();
+    let is_free = state.life.call() == Some(Call::Waiting) || state.lacks_thread();
     if is_threads || !is_free {
         return None;
     }
-    let doing = if state.closing { Doing::ClosersClose } else { Doing::CallersClose };
+    let doing = if state.life.is_closing() { Doing::ClosersClose } else { Doing::CallersClose };
     let call = state.close_handler.map(|handler| CloseCall { conn, handler, code, doing });
-    state.close_phase = if call.is_some() { ClosePhase::Running } else { ClosePhase::Done };
+    state.life.take_over(if call.is_some() { Call::OnCallers } else { Call::Done });
     call
 }
 
 /// Has the close handler called on a thread of the connection's own. Where there can be none now,
 /// `runner` tries again.
 pub fn have_run(conn: Ref<Conn>, state: &mut State, runner: &Loop) {
-    if state.close_phase != ClosePhase::Pending && !state.lacks_thread() {
+    if state.life.call() != Some(Call::Waiting) && !state.lacks_thread() {
         return;
     }
     if state.close_handler.is_none() {
-        state.close_phase = ClosePhase::Done;
+        state.life.done();
         return;
     }
-    state.close_phase = ClosePhase::Due;
+    state.life.defer();
     if !start_thread(conn, state) {
         runner.rest(conn.token);
     }

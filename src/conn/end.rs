@@ -11,10 +11,11 @@ use rustix::event::PollFlags;
 
 use crate::conn;
 use crate::conn::close_handler::{self, CloseCall};
+use crate::conn::life::Call;
 use crate::conn::plug;
 use crate::conn::receive;
 use crate::conn::redial;
-use crate::conn::{ClosePhase, Conn, State};
+use crate::conn::{Conn, State};
 use crate::error::{Error, Result};
 use crate::frame::{MAX, PREFIX, Skimmer};
 use crate::net::socket::{Read, Socket};
@@ -155,7 +156,7 @@ impl Finish {
 
 /// Marks the connection as ended, for every call from now on. The state's lock is held.
 pub fn end(conn: Ref<Conn>, state: &mut State, reason: Error) {
-    state.ended = Some(reason.clone());
+    state.life.end(reason.clone());
     redial::stop_dialling(conn, state);
     // What its loop has for it comes first.
     plug::unplug(conn, state);
@@ -188,7 +189,7 @@ fn with_reset(conn: Ref<Conn>, reason: Error) -> Error {
 }
 
 pub fn end_locally(conn: Ref<Conn>, state: &mut State) {
-    if state.ended.is_none() {
+    if !state.life.has_ended() {
         end(conn, state, with_reset(conn, Error::Closed));
         let left = Finish::local(state.options.linger(), state.socket(), &state.rx);
         finish(conn, state, left);
@@ -200,7 +201,7 @@ fn finish(conn: Ref<Conn>, state: &mut State, finish: Finish) {
     state.finish = Some(Box::new(finish));
     if let Some(Turn::Wait(..)) = finish_turn(conn, state)
         // Who closes takes the turns himself.
-        && !state.closing
+        && !state.life.is_closing()
         && !service::service().watch(conn)
         && let Some(finish) = &mut state.finish
     {
@@ -263,13 +264,14 @@ fn wait_until_given_back(conn: Ref<Conn>) -> bool {
         };
         let waits = state.options.wait() && !callback::inside();
         // Where nobody is to call the close handler, who closes the connection does.
-        let is_called = !matches!(state.close_phase, ClosePhase::Pending | ClosePhase::Done);
+        let is_called =
+            !state.life.call().is_none_or(|call| matches!(call, Call::Waiting | Call::Done));
         if !state.is_hubs || state.finish.is_none() && !is_called {
             return false;
         }
         if state.finish.is_none() && !waits {
             // The thread that calls it goes on without the handle, once there is one.
-            let is_ours = !state.lacks_thread() && !std::mem::replace(&mut state.closing, true);
+            let is_ours = !state.lacks_thread() && state.life.begin_closing();
             drop(state);
             if is_ours {
                 conn::discard(conn);
@@ -287,10 +289,9 @@ fn wait_until_given_back(conn: Ref<Conn>) -> bool {
 /// runs. The caller runs what is returned, and then calls `discard`.
 pub fn close(conn: Ref<Conn>) -> Result<Option<CloseCall>> {
     let mut state = conn.state()?;
-    if state.closing {
+    if !state.life.begin_closing() {
         return Err(Error::Handle);
     }
-    state.closing = true;
     end_locally(conn, &mut state);
     while let Some(Turn::Wait(events, until)) = finish_turn(conn, &mut state) {
         let socket = state.socket().clone();
@@ -305,7 +306,7 @@ pub fn close(conn: Ref<Conn>) -> Result<Option<CloseCall>> {
         let call = close_handler::due(conn, &mut state);
         if call.is_some()
             || !waits
-            || (state.close_phase == ClosePhase::Done && !state.delivering && !state.is_telling())
+            || (state.life.call() == Some(Call::Done) && !state.delivering && !state.is_telling())
         {
             return Ok(call);
         }
@@ -337,15 +338,12 @@ pub fn wait(conn: Ref<Conn>, timeout_ms: i32) -> Result<()> {
         let socket = state.socket().clone();
         let epoch = socket.wake.epoch();
         let is_handled = state.handler.is_some() || state.port.is_some();
-        let is_over = match state.close_phase {
-            ClosePhase::Pending | ClosePhase::Running => !is_handled,
-            ClosePhase::Due | ClosePhase::RunningOwn => false,
-            ClosePhase::Done => true,
-        };
-        if state.ended.is_some() && is_over {
-            return Ok(());
+        match state.life.call() {
+            Some(Call::Done) => return Ok(()),
+            Some(Call::Waiting | Call::OnCallers) if !is_handled => return Ok(()),
+            _ => {}
         }
-        let is_ended = state.ended.is_some();
+        let is_ended = state.life.has_ended();
         let mut is_left = false;
         if !is_handled && !is_ended && (state.rx.has_found_end() || socket.peer_has_left()) {
             if !state.redials() {

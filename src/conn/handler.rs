@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 
 use crate::conn::PLUGGED;
 use crate::conn::end;
+use crate::conn::life::Call;
 use crate::conn::receive;
-use crate::conn::{self, ClosePhase, Conn, State};
+use crate::conn::{self, Conn, State};
 use crate::error::{Error, Result};
 use crate::frame::{self, Front, PREFIX, Run, Walk};
 use crate::runtime::callback::{self, CloseHandler, Doing, Handler, HandlerFn, qnet_frame};
@@ -32,7 +33,7 @@ enum Step {
 /// before is not running and never will again, where this thread may wait for that.
 pub fn set_handler(conn: Ref<Conn>, handler: Option<Handler>) -> Result<()> {
     let mut state = conn.state()?;
-    if let Some(end) = &state.ended {
+    if let Some(end) = state.life.end_reason() {
         return Err(end.clone());
     }
     if state.port.is_some() {
@@ -59,7 +60,7 @@ fn wait_for_handler(conn: Ref<Conn>, mut state: MutexGuard<'_, State>) {
     let deliveries = state.deliveries;
     let is_before = |state: &State| {
         state.delivering && state.deliveries == deliveries
-            || state.thread && state.handler.is_none() && state.ended.is_none()
+            || state.thread && state.handler.is_none() && !state.life.has_ended()
     };
     while state.is_of(conn.token) && is_before(&state) {
         let socket = state.socket().clone();
@@ -121,7 +122,7 @@ fn died(token: Token, doing: Doing) {
             conn.slot.end_delivery(state);
             replace_thread(conn, state);
         } else {
-            state.close_phase = ClosePhase::Done;
+            state.life.done();
             state.thread = false;
         }
     });
@@ -133,11 +134,10 @@ fn replace_thread(conn: Ref<Conn>, state: &mut State) {
     let is_handled = state.handler.is_some();
     let has_frames = is_handled && state.is_handler_new;
     // Without a handler, who closes calls it; but that may have been, without waiting.
-    let has_end = state.ended.is_some()
-        && match state.close_phase {
-            ClosePhase::Pending => is_handled || !state.is_of(conn.token),
-            phase => phase == ClosePhase::Due,
-        };
+    let has_end = match state.life.call() {
+        Some(Call::Waiting) => is_handled || !state.is_of(conn.token),
+        call => call == Some(Call::Due),
+    };
     state.thread = (has_frames || has_end) && start_thread(conn).is_ok();
     if !state.thread {
         state.handler = None;
@@ -213,20 +213,20 @@ fn next_step(conn: Ref<Conn>) -> Step {
     loop {
         let mut state = conn.slot.state_of_own();
         conn.slot.interrupt.store(false, Ordering::Relaxed);
-        if let Some(end) = &state.ended
-            && matches!(state.close_phase, ClosePhase::Pending | ClosePhase::Due)
+        if let Some(end) = state.life.end_reason()
+            && state.life.awaits_call()
         {
             let code = end.code();
             if state.is_telling() {
                 // The close handler comes last: who runs the state handler goes on with it.
-                state.close_phase = ClosePhase::Due;
+                state.life.defer();
                 leave(conn, state);
                 return Step::Stop;
             }
-            state.close_phase = ClosePhase::RunningOwn;
+            state.life.take_over(Call::OnOwn);
             return Step::Close { handler: state.close_handler, code };
         }
-        let handler = state.handler.filter(|_| state.ended.is_none());
+        let handler = state.handler.filter(|_| !state.life.has_ended());
         let Some(handler) = handler else {
             leave(conn, state);
             return Step::Stop;
@@ -267,7 +267,7 @@ fn delivered(conn: Ref<Conn>) {
 /// The close handler has returned, and the thread goes.
 fn closed(conn: Ref<Conn>) {
     let mut state = conn.slot.state_of_own();
-    state.close_phase = ClosePhase::Done;
+    state.life.done();
     leave(conn, state);
     conn::give_back_if_over(conn);
 }

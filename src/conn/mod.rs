@@ -12,6 +12,7 @@ pub mod carrier;
 pub mod close_handler;
 pub mod end;
 pub mod handler;
+pub mod life;
 pub mod plug;
 pub mod poll;
 pub mod receive;
@@ -26,6 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use smallvec::SmallVec;
 
 use crate::conn::end::Finish;
+use crate::conn::life::{Call, Life};
 use crate::conn::redial::Redial;
 use crate::error::{Error, Result};
 use crate::net::address::Target;
@@ -36,7 +38,7 @@ use crate::net::socket::{self, Medium, Socket};
 use crate::net::socket_file::SocketFile;
 use crate::options::{self, Holder, Options};
 use crate::runtime::callback::{self, CloseHandler, Doing};
-use crate::runtime::handle::{NONE, Object, Ref, Table, Token};
+use crate::runtime::handle::{Object, Ref, Table, Token};
 use crate::runtime::lock::Fair;
 use crate::runtime::wake::{Departure, Wake};
 use crate::rx::Rx;
@@ -77,10 +79,7 @@ pub struct Conn {
 pub struct State {
     /// The token of the connection that the slot stands for, until the slot is free.
     token: Token,
-    /// Whether the handle still is one.
-    open: bool,
-    /// Whether a close has begun.
-    pub closing: bool,
+    pub life: Life,
     /// There while open.
     socket: Option<Arc<Socket>>,
     /// The one before it, which may not be closed yet.
@@ -90,8 +89,6 @@ pub struct State {
     pub options: Options,
     hwaddr: [u8; 6],
     pub rx: Rx,
-    /// How it ended, once that was reported or this side ended it.
-    pub ended: Option<Error>,
     /// Writing and draining that closing or shutdown left to do. Boxed, since most have none.
     pub finish: Option<Box<Finish>>,
     /// The frame handler, while there is one: receiving is its own then.
@@ -104,7 +101,6 @@ pub struct State {
     /// Whether the handler was set after the delivery under way had begun.
     pub is_handler_new: bool,
     pub close_handler: Option<CloseHandler>,
-    pub close_phase: ClosePhase,
     /// Its other end, where that is a connection as well: one of a pair of the library's making.
     pub twin: Option<Ref<Conn>>,
     /// Where it is plugged in, while it is attached or linked: receiving is its loop's then.
@@ -125,20 +121,6 @@ impl Released {
     pub fn wait(&self) {
         self.0.iter().for_each(Departure::wait);
     }
-}
-
-/// How far the close handler is, set or not.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub enum ClosePhase {
-    #[default]
-    Pending,
-    /// The connection's own thread is to run it, and
-    Due,
-    /// runs it.
-    RunningOwn,
-    /// A thread of the caller's runs it.
-    Running,
-    Done,
 }
 
 /// One of a listener's connections, as long as it lives.
@@ -247,12 +229,12 @@ impl State {
 
     /// Whether the slot still stands for the connection of that token.
     pub fn is_of(&self, token: Token) -> bool {
-        self.token == token && self.open
+        self.token == token && self.life.has_handle()
     }
 
     /// Whether the close handler waits for a thread that the system refused.
     pub fn lacks_thread(&self) -> bool {
-        self.close_phase == ClosePhase::Due && !self.thread
+        self.life.call() == Some(Call::Due) && !self.thread
     }
 }
 
@@ -289,7 +271,7 @@ impl Conn {
     /// Makes the slot free for another connection, once the handle is gone and the thread too.
     pub fn free_if_unused(&self, mut state: MutexGuard<'_, State>) {
         let token = state.token;
-        if !state.open && !state.thread && !state.is_telling() && token != NONE {
+        if state.life.is_gone() && !state.thread && !state.is_telling() {
             *state = State::default();
             drop(state);
             table().give_back(token);
@@ -329,12 +311,9 @@ pub fn give_back_if_over(conn: Ref<Conn>) {
     let Ok(mut state) = conn.state() else {
         return;
     };
-    let is_over = state.ended.is_some()
-        && state.finish.is_none()
-        && state.close_phase == ClosePhase::Done
-        && !state.delivering;
-    if state.is_hubs && is_over && !state.closing {
-        state.closing = true;
+    let is_over =
+        state.finish.is_none() && state.life.call() == Some(Call::Done) && !state.delivering;
+    if state.is_hubs && is_over && state.life.begin_closing() {
         drop(state);
         discard(conn);
     }
@@ -349,7 +328,7 @@ pub fn discard(conn: Ref<Conn>) {
 pub fn release(conn: Ref<Conn>) -> Released {
     let mut state = conn.slot.state.lock();
     let mut tx = conn.slot.sender.lock();
-    state.open = false;
+    state.life.give_up();
     conn.slot.changed(&state);
     *tx = Tx::default();
     drop(tx);
@@ -372,7 +351,7 @@ fn open_in(conn: Ref<Conn>, socket: Socket, options: Options, living: Option<Liv
     *tx = Tx::new(conn.token, socket.clone(), &options, look_after_loss);
     conn.slot.sender.hint(&options);
     state.token = conn.token;
-    state.open = true;
+    state.life.begin();
     state.socket = Some(socket);
     state.options = options;
     state.living = living;

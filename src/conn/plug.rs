@@ -77,7 +77,7 @@ pub fn unplug(conn: Ref<Conn>, state: &mut State) {
     }
     conn.slot.sender.lock().unplug();
     leave_sending(conn, runner);
-    if state.ended.is_some() {
+    if state.life.has_ended() {
         close_handler::have_run(conn, state, runner);
     }
     // Last, so that there is a thread for what rests.

@@ -26,7 +26,7 @@ const QUIET: Duration = Duration::from_millis(100);
 impl State {
     /// Why the connection cannot be received from by its callers, if so.
     pub fn refuses_receive(&self) -> Option<Error> {
-        if let Some(end) = &self.ended {
+        if let Some(end) = self.life.end_reason() {
             return Some(end.clone());
         }
         if self.port.is_some() {
@@ -217,7 +217,7 @@ pub fn wait_readable(
 pub fn close_reason(conn: Ref<Conn>) -> Result<Option<Error>> {
     let mut state = conn.state()?;
     look_for_end(conn, &mut state);
-    Ok(state.ended.clone())
+    Ok(state.life.end_reason().cloned())
 }
 
 /// Reports the end, if the peer has left and nothing that it sent waits: for calls that tell of

@@ -185,7 +185,7 @@ fn is_absence(error: &Error) -> bool {
 impl State {
     /// Whether the connection goes down where it would end.
     pub fn redials(&self) -> bool {
-        self.redial.is_some() && self.options.reconnects().is_some() && self.ended.is_none()
+        self.redial.is_some() && self.options.reconnects().is_some() && !self.life.has_ended()
     }
 
     /// Whether the state handler is running.
@@ -322,7 +322,7 @@ pub fn look_for_loss(conn: Ref<Conn>, state: &mut State) -> Option<Deadline> {
 /// and is not any more, it ends.
 pub fn set_redialling(conn: Ref<Conn>, state: &mut State, options: &Options) -> Result<()> {
     let peer = state.socket().peer();
-    let is_open = state.ended.is_none();
+    let is_open = !state.life.has_ended();
     let Some(redial) = &mut state.redial else {
         return Ok(());
     };
@@ -398,7 +398,7 @@ pub fn redial_turn(
 fn plan(conn: Ref<Conn>, is_dialling: bool) -> Option<Plan> {
     let mut guard = conn.state().ok()?;
     let state = &mut *guard;
-    if state.ended.is_some() {
+    if state.life.has_ended() {
         return None;
     }
     let redial = state.redial.as_mut()?;
@@ -423,7 +423,7 @@ fn dialled(conn: Ref<Conn>, dialled: Result<OwnedFd>) {
     let Ok(mut state) = conn.state() else {
         return;
     };
-    if state.ended.is_none()
+    if !state.life.has_ended()
         && dialled.and_then(|fd| come_up(conn, &mut state, fd)).is_err()
         && let Some(down) = state.redial.as_mut().and_then(|redial| redial.down.as_mut())
     {

@@ -21,7 +21,7 @@ pub fn service_turn(conn: Ref<Conn>) -> Option<(Arc<Socket>, PollFlags, Deadline
     match end::finish_turn(conn, &mut state) {
         Some(Turn::Wait(events, until)) => Some((socket, events, until.sooner(retry))),
         _ if is_retried => Some((socket, PollFlags::empty(), retry)),
-        None if state.ended.is_none() => {
+        None if !state.life.has_ended() => {
             if let Some(again) = redial::look_for_loss(conn, &mut state) {
                 return Some((socket, PollFlags::empty(), again));
             }
