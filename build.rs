@@ -12,7 +12,7 @@ const TYPES: [&str; 9] = [
     "frame.rs",
     "options.rs",
     "runtime/callback.rs",
-    "conn/mod.rs",
+    "conn/info.rs",
     "forward/hub.rs",
     "capi/mod.rs",
     "capi/receive.rs",

@@ -9,7 +9,8 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::SocketType;
 
-use crate::conn::{self, Conn, Living};
+use crate::conn::living::Living;
+use crate::conn::{Conn, open};
 use crate::error::{Error, Result};
 use crate::forward::hub::{self, Hub};
 use crate::net::address::{Host, Target};
@@ -348,6 +349,6 @@ impl Open {
             return Ok(Visitor::TurnedAway);
         };
         let socket = Socket::tuned(fd, options.buffers())?;
-        conn::open(socket, options, Some(living)).map(Visitor::Admitted)
+        open::open(socket, options, Some(living)).map(Visitor::Admitted)
     }
 }

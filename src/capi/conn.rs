@@ -3,7 +3,6 @@ use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use super::{OK, call, handle_of, out, put, qnet_conn, shown, slice, string};
-use crate::conn;
 use crate::error::{Error, Result};
 use crate::options::{Holder, Options};
 
@@ -89,8 +88,11 @@ unsafe fn dial(
                 let to = out(to, "out")?;
                 let pairs = slice(options.cast::<[i64; 2]>(), pairs, "options")?;
                 let options = chosen(pairs)?;
-                let conn =
-                    conn::dial(string(network, "network")?, string(address, "address")?, options)?;
+                let conn = crate::conn::open::dial(
+                    string(network, "network")?,
+                    string(address, "address")?,
+                    options,
+                )?;
                 put(to, handle_of(conn));
                 Ok(OK)
             },
@@ -132,7 +134,7 @@ pub unsafe extern "C-unwind" fn qnet_socketpair(
                 if ptr::eq(to_a, to_b) {
                     return Err(Error::invalid("one place for two connections"));
                 }
-                let (one, other) = conn::pair()?;
+                let (one, other) = crate::conn::open::pair()?;
                 put(to_a, handle_of(one));
                 put(to_b, handle_of(other));
                 Ok(OK)
@@ -164,7 +166,7 @@ pub unsafe extern "C-unwind" fn qnet_socketpair_fd(
             || "make a socket pair".into(),
             || {
                 let (to, to_fd) = (super::out(out, "out")?, super::out(peer_fd, "peer_fd")?);
-                let (conn, fd) = conn::pair_with_fd()?;
+                let (conn, fd) = crate::conn::open::pair_with_fd()?;
                 put(to, handle_of(conn));
                 put(to_fd, fd.into_raw_fd());
                 Ok(OK)
@@ -198,7 +200,7 @@ pub unsafe extern "C-unwind" fn qnet_from_fd(fd: c_int, out: *mut *mut qnet_conn
             || {
                 let to = super::out(out, "out")?;
                 let (fd, own) = adopted(fd)?;
-                put(to, handle_of(conn::from_fd(fd, own)?));
+                put(to, handle_of(crate::conn::open::from_fd(fd, own)?));
                 Ok(OK)
             },
         )

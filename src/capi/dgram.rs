@@ -2,7 +2,6 @@ use std::ffi::{c_char, c_int};
 use std::ptr;
 
 use super::{OK, call, give_text, handle_of, on_conn, put, qnet_conn, shown, string};
-use crate::conn;
 use crate::net::{dgram, tap};
 
 /// Creates a datagram connection, on which each datagram is one frame. It is the other end of
@@ -138,6 +137,8 @@ pub unsafe extern "C-unwind" fn qnet_netdev(
 ) -> c_int {
     on_conn(conn, "tell the netdev", |conn| {
         // SAFETY: C promises that the id is NULL or ends with NUL, and room for `cap` bytes.
-        unsafe { give_text(&conn::netdev(conn, string(id, "id")?, qemu_version)?, buf, cap) }
+        unsafe {
+            give_text(&crate::conn::info::netdev(conn, string(id, "id")?, qemu_version)?, buf, cap)
+        }
     })
 }

@@ -1,7 +1,7 @@
 use std::ffi::{c_char, c_int};
 
 use super::{LAST_ERROR, OK, give_struct, give_text, guard, on_conn, out, put, qnet_conn};
-use crate::conn::{self, qnet_stats};
+use crate::conn::info::qnet_stats;
 use crate::error;
 
 /// Gets the connection's own hardware (MAC) address, for programs that act as a device on it. The
@@ -18,7 +18,7 @@ pub unsafe extern "C-unwind" fn qnet_hwaddr(conn: *mut qnet_conn, mac: *mut u8) 
     on_conn(conn, "tell the hardware address", |conn| {
         let mac = out(mac, "mac")?;
         // SAFETY: C promises room for 6 bytes.
-        unsafe { put(mac.cast(), conn::hwaddr(conn)?) };
+        unsafe { put(mac.cast(), crate::conn::info::hwaddr(conn)?) };
         Ok(OK)
     })
 }
@@ -35,7 +35,7 @@ pub unsafe extern "C-unwind" fn qnet_set_hwaddr(conn: *mut qnet_conn, mac: *cons
     on_conn(conn, "set the hardware address", |conn| {
         let mac = out(mac.cast_mut(), "mac")?;
         // SAFETY: C promises 6 bytes.
-        conn::set_hwaddr(conn, unsafe { mac.cast::<[u8; 6]>().read() }).map(|()| OK)
+        crate::conn::info::set_hwaddr(conn, unsafe { mac.cast::<[u8; 6]>().read() }).map(|()| OK)
     })
 }
 
@@ -58,7 +58,7 @@ pub unsafe extern "C-unwind" fn qnet_local_addr(
 ) -> c_int {
     on_conn(conn, "tell the local address", |conn| {
         // SAFETY: C promises room for `cap` bytes.
-        unsafe { give_text(&conn::local_addr(conn)?, buf, cap) }
+        unsafe { give_text(&crate::conn::info::local_addr(conn)?, buf, cap) }
     })
 }
 
@@ -83,7 +83,7 @@ pub unsafe extern "C-unwind" fn qnet_peer_addr(
 ) -> c_int {
     on_conn(conn, "tell the peer's address", |conn| {
         // SAFETY: C promises room for `cap` bytes.
-        unsafe { give_text(&conn::peer_addr(conn)?, buf, cap) }
+        unsafe { give_text(&crate::conn::info::peer_addr(conn)?, buf, cap) }
     })
 }
 
@@ -105,7 +105,7 @@ pub unsafe extern "C-unwind" fn qnet_get_stats(
 ) -> c_int {
     on_conn(conn, "tell the counts", |conn| {
         // SAFETY: C promises room for `size` bytes; the struct is plain integers.
-        unsafe { give_struct(|| conn::stats(conn), out, size) }
+        unsafe { give_struct(|| crate::conn::info::stats(conn), out, size) }
     })
 }
 
@@ -122,7 +122,7 @@ pub unsafe extern "C-unwind" fn qnet_get_stats(
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_set(conn: *mut qnet_conn, option: c_int, value: i64) -> c_int {
-    on_conn(conn, "set an option", |conn| conn::set(conn, option, value).map(|()| OK))
+    on_conn(conn, "set an option", |conn| crate::conn::info::set(conn, option, value).map(|()| OK))
 }
 
 /// Gets the value of an option of a connection.
@@ -143,7 +143,7 @@ pub unsafe extern "C-unwind" fn qnet_get(
     on_conn(conn, "get an option", |conn| {
         let to = out(value, "value")?;
         // SAFETY: C promises that it may be written to.
-        unsafe { put(to, conn::get(conn, option)?) };
+        unsafe { put(to, crate::conn::info::get(conn, option)?) };
         Ok(OK)
     })
 }

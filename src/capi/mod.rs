@@ -112,7 +112,7 @@ fn on_conn(
     body: impl FnOnce(Ref<Conn>) -> Result<c_int>,
 ) -> c_int {
     let table = crate::conn::table();
-    on(attempt, conn.addr() as Token, table, crate::conn::describe, body)
+    on(attempt, conn.addr() as Token, table, crate::conn::info::describe, body)
 }
 
 fn on_listener(

@@ -277,7 +277,7 @@ pub unsafe extern "C-unwind" fn qnet_poll(
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_fd(conn: *mut qnet_conn) -> c_int {
-    on_conn(conn, "tell the descriptor", |conn| conn::fd(conn))
+    on_conn(conn, "tell the descriptor", |conn| crate::conn::info::fd(conn))
 }
 
 /// A caller's buffer.

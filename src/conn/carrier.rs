@@ -4,7 +4,7 @@
 use crate::conn::handler;
 use crate::conn::life::Call;
 use crate::conn::redial::{Redial, guarded};
-use crate::conn::{self, Conn, State};
+use crate::conn::{Conn, State, background, release};
 use crate::error::{Error, Result};
 use crate::runtime::callback::{self, Doing, StateHandler};
 use crate::runtime::dialler;
@@ -109,7 +109,7 @@ fn told(conn: Ref<Conn>) -> bool {
 
 /// The state handler has ended its thread. It is none any more, unless another was set meanwhile.
 fn died(token: Token, doing: Doing) {
-    conn::put_right(token, doing, |conn, state| {
+    release::put_right(token, doing, |conn, state| {
         stop_telling(conn, state);
         if let Some(redial) = &mut state.redial
             && !redial.carrier.is_handler_new
@@ -117,7 +117,7 @@ fn died(token: Token, doing: Doing) {
             redial.carrier.handler = None;
         }
         if leaves_close_handler(conn, state) {
-            state.thread = handler::start_thread(conn).is_ok();
+            state.thread = background::start_thread(conn).is_ok();
         }
     });
 }

@@ -3,9 +3,8 @@
 
 use std::ffi::c_int;
 
-use crate::conn::handler;
 use crate::conn::life::Call;
-use crate::conn::{self, Conn, State};
+use crate::conn::{Conn, State, background, release};
 use crate::error::{Error, Result};
 use crate::runtime::callback::{self, CloseHandler, Doing};
 use crate::runtime::event_loop::Loop;
@@ -43,7 +42,7 @@ impl CloseCall {
             state.life.done();
             self.conn.slot.changed(&state);
             drop(state);
-            conn::give_back_if_over(self.conn);
+            release::give_back_if_over(self.conn);
         }
     }
 }
@@ -51,7 +50,7 @@ impl CloseCall {
 /// It has ended its thread, inside a call of the caller's.
 fn died(token: Token, doing: Doing) {
     if doing != Doing::LateClose {
-        conn::put_right(token, doing, |_, state| state.life.done());
+        release::put_right(token, doing, |_, state| state.life.done());
     }
 }
 
@@ -103,6 +102,6 @@ pub fn have_run(conn: Ref<Conn>, state: &mut State, runner: &Loop) {
 
 /// Starts the thread that a close handler waits for. Returns whether there is one.
 pub fn start_thread(conn: Ref<Conn>, state: &mut State) -> bool {
-    state.thread = state.thread || handler::start_thread(conn).is_ok();
+    state.thread = state.thread || background::start_thread(conn).is_ok();
     state.thread
 }

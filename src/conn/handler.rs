@@ -7,7 +7,7 @@ use crate::conn::PLUGGED;
 use crate::conn::end;
 use crate::conn::life::Call;
 use crate::conn::receive;
-use crate::conn::{self, Conn, State};
+use crate::conn::{Conn, State, background, release};
 use crate::error::{Error, Result};
 use crate::frame::{self, Front, PREFIX, Run, Walk};
 use crate::runtime::callback::{self, CloseHandler, Doing, Handler, HandlerFn, qnet_frame};
@@ -15,7 +15,6 @@ use crate::runtime::cork::{self, Cork};
 use crate::runtime::handle::{Ref, Token};
 use crate::sys::clock::Deadline;
 use crate::sys::fork::Stamp;
-use crate::sys::thread;
 
 /// The most frames that a batch handler is called with.
 const BATCH: usize = 256;
@@ -40,7 +39,7 @@ pub fn set_handler(conn: Ref<Conn>, handler: Option<Handler>) -> Result<()> {
         return Err(PLUGGED);
     }
     if handler.is_some() && !state.thread {
-        start_thread(conn)?;
+        background::start_thread(conn)?;
         state.thread = true;
     }
     state.handler = handler;
@@ -69,11 +68,6 @@ fn wait_for_handler(conn: Ref<Conn>, mut state: MutexGuard<'_, State>) {
         socket.wake.wait_change(epoch);
         state = conn.slot.state_of_own();
     }
-}
-
-pub fn start_thread(conn: Ref<Conn>) -> Result<()> {
-    let process = Stamp::now();
-    thread::spawn(c"qnet-handler", move || run(conn, process))
 }
 
 /// The thread. Nothing with a destructor lives here across a callback, which may unwind past.
@@ -117,7 +111,7 @@ pub fn run(conn: Ref<Conn>, process: Stamp) {
 
 /// A callback has ended the thread.
 fn died(token: Token, doing: Doing) {
-    conn::put_right(token, doing, |conn, state| {
+    release::put_right(token, doing, |conn, state| {
         if doing == Doing::Frames {
             conn.slot.end_delivery(state);
             replace_thread(conn, state);
@@ -138,7 +132,7 @@ fn replace_thread(conn: Ref<Conn>, state: &mut State) {
         Some(Call::Waiting) => is_handled || !state.is_of(conn.token),
         call => call == Some(Call::Due),
     };
-    state.thread = (has_frames || has_end) && start_thread(conn).is_ok();
+    state.thread = (has_frames || has_end) && background::start_thread(conn).is_ok();
     if !state.thread {
         state.handler = None;
     }
@@ -269,7 +263,7 @@ fn closed(conn: Ref<Conn>) {
     let mut state = conn.slot.state_of_own();
     state.life.done();
     leave(conn, state);
-    conn::give_back_if_over(conn);
+    release::give_back_if_over(conn);
 }
 
 fn leave(conn: Ref<Conn>, mut state: MutexGuard<'_, State>) {

@@ -8,36 +8,39 @@
 //! this side) -> closed (the handle is gone) -> free (no thread of its own is left either). One that
 //! is dialled again goes down where it would end, and is open again when it comes up.
 
+pub mod background;
 pub mod carrier;
+pub mod close;
 pub mod close_handler;
 pub mod end;
+pub mod finish;
 pub mod handler;
+pub mod info;
 pub mod life;
+pub mod living;
+pub mod open;
 pub mod plug;
 pub mod poll;
 pub mod receive;
 pub mod redial;
+pub mod release;
 pub mod send;
 pub mod service;
+pub mod wait;
 
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use smallvec::SmallVec;
 
-use crate::conn::end::Finish;
+use crate::conn::finish::Finish;
 use crate::conn::life::{Call, Life};
+use crate::conn::living::Living;
 use crate::conn::redial::Redial;
-use crate::error::{Error, Result};
-use crate::net::address::Target;
-use crate::net::dgram;
-use crate::net::dial;
-use crate::net::netdev;
-use crate::net::socket::{self, Medium, Socket};
-use crate::net::socket_file::SocketFile;
-use crate::options::{self, Holder, Options};
-use crate::runtime::callback::{self, CloseHandler, Doing};
+use crate::error::Error;
+use crate::net::socket::Socket;
+use crate::options::Options;
+use crate::runtime::callback::{self, CloseHandler};
 use crate::runtime::handle::{Object, Ref, Table, Token};
 use crate::runtime::lock::Fair;
 use crate::runtime::wake::{Departure, Wake};
@@ -45,7 +48,6 @@ use crate::rx::Rx;
 use crate::rx::counts::RxCounts;
 use crate::switch::port::Port;
 use crate::sys::fork::PerProcess;
-use crate::tx::Tx;
 use crate::tx::sender::Sender;
 
 static CONNS: PerProcess<Table<Conn>> = PerProcess::new();
@@ -78,16 +80,16 @@ pub struct Conn {
 #[derive(Default)]
 pub struct State {
     /// The token of the connection that the slot stands for, until the slot is free.
-    token: Token,
+    pub token: Token,
     pub life: Life,
     /// There while open.
-    socket: Option<Arc<Socket>>,
+    pub socket: Option<Arc<Socket>>,
     /// The one before it, which may not be closed yet.
-    replaced: Option<Departure>,
+    pub replaced: Option<Departure>,
     /// What a connection that was dialled needs to be dialled again.
     pub redial: Option<Box<Redial>>,
     pub options: Options,
-    hwaddr: [u8; 6],
+    pub hwaddr: [u8; 6],
     pub rx: Rx,
     /// Writing and draining that closing or shutdown left to do. Boxed, since most have none.
     pub finish: Option<Box<Finish>>,
@@ -108,72 +110,9 @@ pub struct State {
     /// Whether the library gives the handle back when all is over: it is a hub's, not a caller's.
     pub is_hubs: bool,
     /// The listener's count of its living connections.
-    living: Option<Living>,
+    pub living: Option<Living>,
     /// Who waits for it, perhaps among others.
     pub pollers: SmallVec<[Arc<Wake>; 1]>,
-}
-
-/// What a connection was made of: closed, once all who wait on it have left.
-pub struct Released(SmallVec<[Departure; 3]>);
-
-impl Released {
-    /// Waits for that.
-    pub fn wait(&self) {
-        self.0.iter().for_each(Departure::wait);
-    }
-}
-
-/// One of a listener's connections, as long as it lives.
-pub struct Living(Arc<AtomicUsize>);
-
-impl Living {
-    /// One more, unless there are `max`. Relaxed: the number alone matters.
-    pub fn one_of(count: &Arc<AtomicUsize>, max: usize) -> Option<Living> {
-        let one_more = |living| (living < max).then_some(living + 1);
-        count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-        Some(Living(count.clone()))
-    }
-}
-
-impl Drop for Living {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The counters of a connection since it was created; see qnet_get_stats().
-///
-/// Bytes are bytes of frames, without length prefixes. Reads and writes are system calls. Later
-/// releases only add members at the end of the struct.
-#[allow(non_camel_case_types)]
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-#[repr(C)]
-pub struct qnet_stats {
-    /// Frames received and given to the program, a hub or a link.
-    pub rx_frames: u64,
-    /// Bytes of the frames in rx_frames.
-    pub rx_bytes: u64,
-    /// Frames received that were shorter than 14 bytes and were skipped. On datagram connections
-    /// also datagrams longer than any frame.
-    pub rx_runts: u64,
-    /// Reads that returned data.
-    pub rx_reads: u64,
-    /// Frames sent, that is, written to the socket as a whole. Every frame taken is counted either
-    /// here or in tx_dropped.
-    pub tx_frames: u64,
-    /// Bytes of the frames in tx_frames, including padding.
-    pub tx_bytes: u64,
-    /// Frames that were lost instead of sent: the connection had ended or was down, nobody received
-    /// a datagram, a hub's queue for the connection was full, or a hub or link had a frame for it
-    /// that was longer than its QNET_OPT_MAX_FRAME.
-    pub tx_dropped: u64,
-    /// Writes of which the socket accepted at least a part.
-    pub tx_writes: u64,
-    /// How many times the connection has come up by reconnecting.
-    pub reconnects: u64,
-    /// Datagrams that were skipped because they did not come from the remote of a qnet_dgram().
-    /// (For an adopted socket the kernel filters them out, and they are not counted.)
-    pub rx_foreign: u64,
 }
 
 impl Object for Conn {
@@ -200,31 +139,6 @@ impl State {
         let before = self.socket.replace(socket).expect("an open connection has a socket");
         self.replaced = Some(before.departure());
         before
-    }
-
-    /// Lets go of the sockets of a connection that is closed, whose sending part has none any more,
-    /// and of what its descriptor was known by.
-    fn let_go(&mut self) -> Released {
-        let absent = self.redial.as_mut().and_then(|redial| redial.close());
-        let sockets = [self.socket.take(), absent];
-        let shared = sockets.iter().flatten().filter(|socket| Arc::strong_count(socket) > 1);
-        let replaced = self.replaced.take().filter(|replaced| !replaced.is_over());
-        let left = shared.map(|socket| socket.departure()).chain(replaced);
-        let released = Released(left.collect());
-        if !released.0.is_empty() {
-            // All others who wait have been woken.
-            crate::runtime::service::service().look();
-        }
-        released
-    }
-
-    /// As what it has options.
-    fn holder(&self) -> Holder {
-        match &self.socket {
-            _ if self.redial.is_some() => Holder::Dialled,
-            Some(socket) if socket.sender().is_some() => Holder::ToSender,
-            _ => Holder::Conn,
-        }
     }
 
     /// Whether the slot still stands for the connection of that token.
@@ -276,234 +190,5 @@ impl Conn {
             drop(state);
             table().give_back(token);
         }
-    }
-}
-
-/// Puts right what a callback left undone that has ended its thread. The slot may be another's by now.
-pub fn put_right(token: Token, doing: Doing, mend: impl FnOnce(Ref<Conn>, &mut State)) {
-    let Ok(conn) = table().get(token) else {
-        return;
-    };
-    let mut state = conn.slot.state_of_own();
-    if state.token != token {
-        return;
-    }
-    mend(conn, &mut state);
-    if state.lacks_thread() {
-        // The service thread tries again.
-        crate::runtime::service::service().watch(conn);
-    }
-    conn.slot.changed(&state);
-    conn.slot.free_if_unused(state);
-    match doing {
-        Doing::ClosersClose => discard(conn),
-        _ => give_back_if_over(conn),
-    }
-}
-
-/// What it is connected to, for messages.
-pub fn describe(conn: Ref<Conn>) -> String {
-    conn.state().map_or_else(|_| "a connection".into(), |state| state.socket().peer().to_string())
-}
-
-/// Gives the handle back if that is the library's to do and nothing of the connection goes on.
-pub fn give_back_if_over(conn: Ref<Conn>) {
-    let Ok(mut state) = conn.state() else {
-        return;
-    };
-    let is_over =
-        state.finish.is_none() && state.life.call() == Some(Call::Done) && !state.delivering;
-    if state.is_hubs && is_over && state.life.begin_closing() {
-        drop(state);
-        discard(conn);
-    }
-}
-
-/// Takes the handle's part of the connection away; what is left is its thread's, if it has one.
-pub fn discard(conn: Ref<Conn>) {
-    release(conn);
-}
-
-/// The same, for who waits until all of it is closed.
-pub fn release(conn: Ref<Conn>) -> Released {
-    let mut state = conn.slot.state.lock();
-    let mut tx = conn.slot.sender.lock();
-    state.life.give_up();
-    conn.slot.changed(&state);
-    *tx = Tx::default();
-    drop(tx);
-    state.living = None;
-    let released = state.let_go();
-    conn.slot.free_if_unused(state);
-    released
-}
-
-/// Makes a connection of a socket.
-pub fn open(socket: Socket, options: Options, living: Option<Living>) -> Result<Ref<Conn>> {
-    Ok(open_in(table().take()?, socket, options, living))
-}
-
-fn open_in(conn: Ref<Conn>, socket: Socket, options: Options, living: Option<Living>) -> Ref<Conn> {
-    let socket = Arc::new(socket);
-    let mut state = conn.slot.state.lock();
-    let mut tx = conn.slot.sender.lock();
-    conn.slot.rx_counts.clear();
-    *tx = Tx::new(conn.token, socket.clone(), &options, look_after_loss);
-    conn.slot.sender.hint(&options);
-    state.token = conn.token;
-    state.life.begin();
-    state.socket = Some(socket);
-    state.options = options;
-    state.living = living;
-    state.hwaddr = random_hwaddr();
-    conn
-}
-
-/// A write has met the end of a connection that nobody may be reading: the service thread looks.
-fn look_after_loss(token: Token) {
-    if let Ok(conn) = table().get(token) {
-        crate::runtime::service::service().watch(conn);
-    }
-}
-
-/// Locally administered and unicast: the second lowest bit of the first byte set, the lowest not.
-fn random_hwaddr() -> [u8; 6] {
-    let mut mac = [0; 6];
-    socket::random(&mut mac);
-    mac[0] = mac[0] & 0xfc | 0x02;
-    mac
-}
-
-/// Dials, with options that hold before the connection is made.
-pub fn dial(network: &[u8], address: &[u8], options: Options) -> Result<Ref<Conn>> {
-    let target = Target::parse(network, address)?;
-    let dialled = dial::dial(&target, options.buffers(), options.dial_deadline());
-    redial::open(target, dialled, options)
-}
-
-/// Two connections that are each other's peer.
-pub fn pair() -> Result<(Ref<Conn>, Ref<Conn>)> {
-    let (a, b) = socket::pair()?;
-    let a = adopt(a)?;
-    let b = adopt(b).inspect_err(|_| discard(a))?;
-    a.state()?.twin = Some(b);
-    b.state()?.twin = Some(a);
-    Ok((a, b))
-}
-
-/// A connection, and the descriptor at its other end.
-pub fn pair_with_fd() -> Result<(Ref<Conn>, OwnedFd)> {
-    let (a, b) = socket::pair()?;
-    socket::tune(&b);
-    Ok((adopt(a)?, b))
-}
-
-fn adopt(fd: OwnedFd) -> Result<Ref<Conn>> {
-    open(Socket::adopted(fd), Options::default(), None)
-}
-
-/// Makes a connection of somebody's descriptor, which is theirs until `own` is called: that is when
-/// nothing can fail any more.
-pub fn from_fd(fd: BorrowedFd<'_>, own: impl FnOnce() -> OwnedFd) -> Result<Ref<Conn>> {
-    let medium = Medium::of(fd)?;
-    let conn = table().take()?;
-    if let Err(error) = socket::set_close_on_exec(fd) {
-        table().give_back(conn.token);
-        return Err(error);
-    }
-    Ok(open_in(conn, Socket::of(own(), medium), Options::default(), None))
-}
-
-// Knowing about it, and setting it.
-
-pub fn hwaddr(conn: Ref<Conn>) -> Result<[u8; 6]> {
-    Ok(conn.state()?.hwaddr)
-}
-
-pub fn set_hwaddr(conn: Ref<Conn>, mac: [u8; 6]) -> Result<()> {
-    conn.state()?.hwaddr = mac;
-    Ok(())
-}
-
-pub fn local_addr(conn: Ref<Conn>) -> Result<Vec<u8>> {
-    Ok(conn.state()?.socket().local.to_bytes())
-}
-
-pub fn peer_addr(conn: Ref<Conn>) -> Result<Vec<u8>> {
-    Ok(conn.state()?.socket().peer().to_bytes())
-}
-
-/// The `-netdev` argument with which a QEMU of that version is the other end.
-pub fn netdev(conn: Ref<Conn>, id: &[u8], version: i32) -> Result<Vec<u8>> {
-    let socket = conn.state()?.socket().clone();
-    let local = socket.file().map_or_else(|| dgram::local_towards(&socket), SocketFile::address);
-    netdev::datagrams(&local, &socket.peer(), id, version)
-}
-
-pub fn fd(conn: Ref<Conn>) -> Result<RawFd> {
-    let mut state = conn.state()?;
-    match state.follow()? {
-        Some(follow) => Ok(follow),
-        None => Ok(state.socket().fd().as_raw_fd()),
-    }
-}
-
-pub fn stats(conn: Ref<Conn>) -> Result<qnet_stats> {
-    let state = conn.state()?;
-    let rx = &conn.slot.rx_counts;
-    // A system call, before the lock that a loop waits for.
-    let kept_away = state.socket().kept_away();
-    // While its loop has a turn, it is about to count.
-    let turn = state.port.as_ref().map(|port| port.switch.lock());
-    let mut stats = qnet_stats {
-        rx_frames: rx.frames.get(),
-        rx_bytes: rx.bytes.get(),
-        rx_runts: rx.runts.get(),
-        rx_reads: rx.reads.get(),
-        rx_foreign: rx.foreign.get() + kept_away,
-        reconnects: state.redial.as_ref().map_or(0, |redial| redial.reconnects()),
-        ..qnet_stats::default()
-    };
-    drop(turn);
-    let tx = conn.slot.sender.lock().counts();
-    stats.tx_frames = tx.frames;
-    stats.tx_bytes = tx.bytes;
-    stats.tx_dropped = tx.dropped;
-    stats.tx_writes = tx.writes;
-    Ok(stats)
-}
-
-pub fn set(conn: Ref<Conn>, option: i32, value: i64) -> Result<()> {
-    let mut state = conn.state()?;
-    let mut changed = state.options.clone();
-    changed.set(option, value, state.holder())?;
-    if option == options::RECONNECT_MS {
-        redial::set_redialling(conn, &mut state, &changed)?;
-    }
-    match option {
-        options::SNDBUF => state.socket().set_send_buffer(value as usize)?,
-        options::RCVBUF => state.socket().set_receive_buffer(value as usize)?,
-        options::RELEARN => {
-            let remote = state.socket().sender();
-            remote.expect("it has the option").set_relearning(value != 0);
-        }
-        _ => {
-            conn.slot.sender.configure(&changed);
-        }
-    }
-    state.options = changed;
-    Ok(())
-}
-
-pub fn get(conn: Ref<Conn>, option: i32) -> Result<i64> {
-    let state = conn.state()?;
-    options::check_known(option, state.holder())?;
-    let (socket, value) = (state.socket().clone(), state.options.get(option));
-    // A system call under the lock would let who asks in a loop keep others from it.
-    drop(state);
-    match option {
-        options::SNDBUF => Ok(socket.send_buffer()? as i64),
-        options::RCVBUF => Ok(socket.receive_buffer()? as i64),
-        _ => Ok(value),
     }
 }

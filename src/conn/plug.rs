@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use crate::conn::close_handler;
-use crate::conn::{Conn, State};
+use crate::conn::{Conn, State, background};
 use crate::error::{Error, Result};
 use crate::net::socket::Socket;
 use crate::runtime::event_loop::{ADDED, Loop, NOTHING};
 use crate::runtime::handle::Ref;
 use crate::runtime::lock::lock;
-use crate::runtime::service;
 use crate::switch::Switch;
 use crate::switch::outlet::Outlet;
 use crate::switch::port::Port;
@@ -91,7 +90,7 @@ fn leave_sending(conn: Ref<Conn>, runner: &Loop) {
     let tx = conn.slot.sender.lock();
     let is_left = tx.has_backlog() || tx.is_lost();
     drop(tx);
-    if is_left && !service::service().watch(conn) {
+    if is_left && !background::watch(conn) {
         runner.rest(conn.token);
     }
 }

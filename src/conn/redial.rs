@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use crate::conn::carrier::Carrier;
 use crate::conn::end;
 use crate::conn::receive;
-use crate::conn::{self, Conn, State};
+use crate::conn::{Conn, State, open, release};
 use crate::error::{Error, Result};
 use crate::net::address::{Address, Target};
 use crate::net::dial::{Attempt, Order};
@@ -130,14 +130,14 @@ pub fn open(target: Target, dialled: Result<OwnedFd>, options: Options) -> Resul
             if redials {
                 redial.reserve = Some(Reserve::new(peer)?);
             }
-            let conn = conn::open(Socket::tuned(fd, options.buffers())?, options, None)?;
+            let conn = open::open(Socket::tuned(fd, options.buffers())?, options, None)?;
             conn.slot.state_of_own().redial = Some(redial);
             Ok(conn)
         }
         Err(reason) if redials && is_absence(&reason) => {
             let poller = dialler::dialler().poller()?;
-            let conn = conn::open(Socket::absent(peer)?, options, None)?;
-            begin_down(conn, redial, poller, reason).inspect_err(|_| conn::discard(conn))?;
+            let conn = open::open(Socket::absent(peer)?, options, None)?;
+            begin_down(conn, redial, poller, reason).inspect_err(|_| release::discard(conn))?;
             Ok(conn)
         }
         Err(error) => Err(error),

@@ -1,11 +1,10 @@
 //! Sending on a connection: waiting for room where a caller may, and leaving to others what nobody waits
 //! for.
 
-use crate::conn::{self, Conn};
+use crate::conn::{self, Conn, background};
 use crate::error::{Error, Result};
 use crate::runtime::cork::{self, Cork};
 use crate::runtime::handle::{Ref, Token};
-use crate::runtime::service;
 use crate::sys::clock::Deadline;
 use crate::tx::frames::Frames;
 use crate::tx::sender::TxGuard;
@@ -90,7 +89,7 @@ fn have_watched(conn: Ref<Conn>, mut tx: TxGuard<'_>) {
     let wants_look = tx.wants_look();
     drop(tx);
     if wants_look
-        && !service::service().watch(conn)
+        && !background::watch(conn)
         && let Ok(mut tx) = conn.slot.sender.lock_of(conn.token)
     {
         tx.release();
@@ -124,14 +123,14 @@ pub fn flush(conn: Ref<Conn>) -> Result<()> {
 /// Writes what is held. What the socket does not take is the service thread's.
 pub fn uncork(conn: Ref<Conn>) {
     if conn.slot.sender.lock_of(conn.token).is_ok_and(|mut tx| !tx.write_backlog()) {
-        service::service().watch(conn);
+        background::watch(conn);
     }
 }
 
 /// Leaves what is unwritten to the library's own thread, since no further call is needed for it.
 fn leave_backlog(conn: Ref<Conn>) {
     if conn.slot.sender.lock_of(conn.token).is_ok_and(|tx| tx.has_backlog()) {
-        service::service().watch(conn);
+        background::watch(conn);
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use rustix::event::PollFlags;
 
-use crate::conn::end::Turn;
-use crate::conn::{self, Conn, State, close_handler, end, redial};
+use crate::conn::finish::Turn;
+use crate::conn::{Conn, State, close_handler, end, redial, release};
 use crate::net::socket::Socket;
 use crate::runtime::event_loop::REST;
 use crate::runtime::handle::Ref;
@@ -31,7 +31,7 @@ pub fn service_turn(conn: Ref<Conn>) -> Option<(Arc<Socket>, PollFlags, Deadline
         }
         _ => {
             drop(state);
-            conn::give_back_if_over(conn);
+            release::give_back_if_over(conn);
             None
         }
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::conn::end;
 use crate::conn::plug;
-use crate::conn::{self, Conn};
+use crate::conn::{self, Conn, close, open, release};
 use crate::error::Result;
 use crate::forward::ring;
 use crate::listener::{self, Listener};
@@ -125,14 +125,14 @@ pub fn detach(hub: Ref<Hub>, conn: Ref<Conn>) -> Result<()> {
 /// A connection whose other end is attached.
 pub fn port(hub: Ref<Hub>) -> Result<Ref<Conn>> {
     hub.check()?;
-    let (inner, outer) = conn::pair()?;
-    adopt(hub, inner).inspect_err(|_| conn::discard(outer))?;
+    let (inner, outer) = open::pair()?;
+    adopt(hub, inner).inspect_err(|_| release::discard(outer))?;
     Ok(outer)
 }
 
 /// Attaches a connection that nobody else knows.
 pub fn adopt(hub: Ref<Hub>, conn: Ref<Conn>) -> Result<()> {
-    attach_as(hub, conn, true).inspect_err(|_| conn::discard(conn))?;
+    attach_as(hub, conn, true).inspect_err(|_| release::discard(conn))?;
     // If there is none, the hub was closed since.
     if let Ok(mut state) = hub.state() {
         state.add_own(conn);
@@ -208,7 +208,7 @@ pub fn close(hub: Ref<Hub>) -> Result<()> {
     let ports = connections(switch.lock().close().into_iter());
     ports.iter().for_each(|conn| leave_closed_hub(*conn, &switch));
     // Those that left before may still be in their close handlers.
-    own.iter().chain(&ports).for_each(|conn| end::close_own(*conn));
+    own.iter().chain(&ports).for_each(|conn| close::close_own(*conn));
     Ok(())
 }
 

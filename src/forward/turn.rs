@@ -7,12 +7,11 @@
 
 use rustix::event::epoll::EventFlags;
 
-use crate::conn::{self, Conn, State, close_handler};
+use crate::conn::{self, Conn, State, background, close_handler, release};
 use crate::error::Error;
 use crate::runtime::event_loop::{Loop, READABLE, Work};
 use crate::runtime::handle::Ref;
 use crate::runtime::lock::lock;
-use crate::runtime::service;
 use crate::rx::Rx;
 use crate::rx::buffer::loop_room;
 use crate::switch::Inside;
@@ -53,7 +52,7 @@ pub fn forward_turn(conn: Ref<Conn>, runner: &Loop, events: EventFlags, work: &m
 
 /// Leaves what waits for locks to the service thread.
 fn hand_over(conn: Ref<Conn>, runner: &Loop) {
-    match service::service().try_watch(conn) {
+    match background::try_watch(conn) {
         Some(true) => {}
         // For want of a thread it is done here.
         Some(false) if service_now(conn) => {}
@@ -75,7 +74,7 @@ fn service_now(conn: Ref<Conn>) -> bool {
     }
     let is_left = has_work_left(conn, &state);
     drop(state);
-    conn::give_back_if_over(conn);
+    release::give_back_if_over(conn);
     !is_left
 }
 

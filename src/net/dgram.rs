@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, sockopt};
 
-use crate::conn::{self, Conn};
+use crate::conn::{Conn, open};
 use crate::error::{Error, Result};
 use crate::net::address::{self, Address, Family, Host, UnixName};
 use crate::net::messages::remote::{Name, Remote, Strangers};
@@ -34,7 +34,7 @@ pub fn open(network: &[u8], local: &[u8], remote: Option<&[u8]>) -> Result<Ref<C
             return Err(Error::invalid(networks));
         }
     };
-    conn::open(socket, Options::default(), None)
+    open::open(socket, Options::default(), None)
 }
 
 fn udp(family: Family, local: &[u8], remote: Option<&[u8]>) -> Result<Socket> {

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::conn::{self, Conn};
+use crate::conn::{Conn, open};
 use crate::error::{Error, Result};
 use crate::net::messages::{Messages, Tap};
 use crate::net::socket::Socket;
@@ -39,7 +39,7 @@ pub fn open(name: &[u8]) -> Result<Ref<Conn>> {
     })?;
     do_all_of_it(fd.as_fd());
     let messages = Messages::Tap(Tap::new(request.name()));
-    conn::open(Socket::of(fd, messages.into()), Options::default(), None)
+    open::open(Socket::of(fd, messages.into()), Options::default(), None)
 }
 
 /// The name of the TAP that a descriptor is, if it is one.

@@ -2,11 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::event::PollFlags;
-
-use crate::sys::clock::Deadline;
-use crate::tx::Tx;
-
 /// Holding sends back for a time.
 #[derive(Default)]
 pub struct Hold {
@@ -58,37 +53,4 @@ pub enum Held {
     Not,
     /// The socket does not even take what came before it.
     Full,
-}
-
-/// What the service thread has to do with what is held.
-impl Tx {
-    /// Whether the service thread has to be told, now, to look when what is held is due.
-    #[inline]
-    pub fn wants_look(&mut self) -> bool {
-        let Some(due) = self.hold.due.filter(|_| !self.is_stuck) else {
-            return false;
-        };
-        let is_new = self.hold.look.is_none_or(|look| look > due);
-        if is_new {
-            self.hold.look = Some(due);
-        }
-        is_new
-    }
-
-    /// There is no service thread to look, so nothing is held any more.
-    pub fn release(&mut self) {
-        self.hold.look = None;
-        self.write_backlog();
-    }
-
-    /// The service thread's turn: what it is to wait for, if anything.
-    pub fn write_due(&mut self) -> Option<(PollFlags, Deadline)> {
-        let now = Instant::now();
-        let is_early = !self.is_stuck && self.hold.due.is_some_and(|due| due > now);
-        if !is_early && !self.write_backlog() {
-            self.hold.look = None;
-            return Some(self.wait_for_room());
-        }
-        self.hold.next_look(now).map(|look| (PollFlags::empty(), Deadline::At(look)))
-    }
 }

@@ -4,11 +4,14 @@ use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
+use rustix::event::PollFlags;
+
 use crate::error::{Error, Result};
 use crate::frame::{self, PREFIX};
 use crate::net::socket::Written;
 use crate::runtime::cork::{self, Cork};
 use crate::runtime::pool::{self, BUFFER};
+use crate::sys::clock::Deadline;
 use crate::tx::frames::{Bad, Frames, Wire};
 use crate::tx::hold::Held;
 use crate::tx::{PIECE, Tx};
@@ -260,6 +263,39 @@ impl Tx {
                 Error::FrameSize(format!("a frame of {len} bytes (it may have {min} to {max})"))
             }
         }
+    }
+}
+
+/// What the service thread has to do with what is held.
+impl Tx {
+    /// Whether the service thread has to be told, now, to look when what is held is due.
+    #[inline]
+    pub fn wants_look(&mut self) -> bool {
+        let Some(due) = self.hold.due.filter(|_| !self.is_stuck) else {
+            return false;
+        };
+        let is_new = self.hold.look.is_none_or(|look| look > due);
+        if is_new {
+            self.hold.look = Some(due);
+        }
+        is_new
+    }
+
+    /// There is no service thread to look, so nothing is held any more.
+    pub fn release(&mut self) {
+        self.hold.look = None;
+        self.write_backlog();
+    }
+
+    /// The service thread's turn: what it is to wait for, if anything.
+    pub fn write_due(&mut self) -> Option<(PollFlags, Deadline)> {
+        let now = Instant::now();
+        let is_early = !self.is_stuck && self.hold.due.is_some_and(|due| due > now);
+        if !is_early && !self.write_backlog() {
+            self.hold.look = None;
+            return Some(self.wait_for_room());
+        }
+        self.hold.next_look(now).map(|look| (PollFlags::empty(), Deadline::At(look)))
     }
 }
 

@@ -1,0 +1,41 @@
+//! What the library's threads do for a connection. They are started from below what they run, which is
+//! given here by who opens connections.
+
+use std::sync::OnceLock;
+
+use crate::conn::Conn;
+use crate::error::Result;
+use crate::runtime::handle::Ref;
+use crate::runtime::service;
+use crate::sys::fork::Stamp;
+use crate::sys::thread;
+
+pub struct Background {
+    /// The connection's own thread: it calls handlers.
+    pub handle: fn(Ref<Conn>, Stamp),
+}
+
+static BACKGROUND: OnceLock<Background> = OnceLock::new();
+
+/// Says it; the first time counts, and all times say the same.
+pub fn set(background: Background) {
+    BACKGROUND.get_or_init(|| background);
+}
+
+/// Has the service thread take care of a connection until nothing is left to write or drain for it.
+/// Returns whether there is a thread to do so; if not, the work waits for the next call on it.
+pub fn watch(conn: Ref<Conn>) -> bool {
+    service::service().watch(conn)
+}
+
+/// The same for a loop, which does not wait while somebody starts the thread: `None` then.
+pub fn try_watch(conn: Ref<Conn>) -> Option<bool> {
+    service::service().try_watch(conn)
+}
+
+/// Starts the connection's own thread.
+pub fn start_thread(conn: Ref<Conn>) -> Result<()> {
+    let process = Stamp::now();
+    let handle = BACKGROUND.get().expect("a connection has been opened").handle;
+    thread::spawn(c"qnet-handler", move || handle(conn, process))
+}

@@ -1,0 +1,91 @@
+//! Closing: by its caller, by the library where the handle is its own, or without waiting.
+
+use crate::conn::close_handler::{self, CloseCall};
+use crate::conn::finish::Turn;
+use crate::conn::life::Call;
+use crate::conn::{Conn, end, release};
+use crate::error::{Error, Result};
+use crate::runtime::callback;
+use crate::runtime::handle::Ref;
+
+/// Ends the connection without waiting.
+pub fn shutdown(conn: Ref<Conn>) -> Result<()> {
+    end::end_locally(conn, &mut *conn.state()?);
+    release::give_back_if_over(conn);
+    Ok(())
+}
+
+/// Closes a connection that the library gives back, and which has ended: waits, as closing would,
+/// for what still runs of it, and until its descriptor is closed.
+pub fn close_own(conn: Ref<Conn>) {
+    let departure = match conn.state() {
+        Ok(state) if state.is_hubs => state.socket().departure(),
+        _ => return,
+    };
+    if wait_until_given_back(conn) {
+        departure.wait();
+    }
+}
+
+/// Returns whether it is: not where that is left to others.
+fn wait_until_given_back(conn: Ref<Conn>) -> bool {
+    loop {
+        release::give_back_if_over(conn);
+        let Ok(mut state) = conn.state() else {
+            return true;
+        };
+        let waits = state.options.wait() && !callback::inside();
+        // Where nobody is to call the close handler, who closes the connection does.
+        let is_called =
+            !state.life.call().is_none_or(|call| matches!(call, Call::Waiting | Call::Done));
+        if !state.is_hubs || state.finish.is_none() && !is_called {
+            return false;
+        }
+        if state.finish.is_none() && !waits {
+            // The thread that calls it goes on without the handle, once there is one.
+            let is_ours = !state.lacks_thread() && state.life.begin_closing();
+            drop(state);
+            if is_ours {
+                release::discard(conn);
+            }
+            return is_ours;
+        }
+        let socket = state.socket().clone();
+        let epoch = socket.wake.epoch();
+        drop(state);
+        socket.wake.wait_change(epoch);
+    }
+}
+
+/// The first half of closing: ends the connection, writes and drains, and waits for what still
+/// runs. The caller runs what is returned, and then calls `discard`.
+pub fn close(conn: Ref<Conn>) -> Result<Option<CloseCall>> {
+    let mut state = conn.state()?;
+    if !state.life.begin_closing() {
+        return Err(Error::Handle);
+    }
+    end::end_locally(conn, &mut state);
+    while let Some(Turn::Wait(events, until)) = end::finish_turn(conn, &mut state) {
+        let socket = state.socket().clone();
+        let epoch = socket.wake.epoch();
+        drop(state);
+        // A signal does not end a close.
+        let _ = socket.wake.wait_fd(epoch, socket.fd_for(events), events, until);
+        state = conn.state()?;
+    }
+    let waits = state.options.wait() && !callback::inside();
+    loop {
+        let call = close_handler::due(conn, &mut state);
+        if call.is_some()
+            || !waits
+            || (state.life.call() == Some(Call::Done) && !state.delivering && !state.is_telling())
+        {
+            return Ok(call);
+        }
+        let socket = state.socket().clone();
+        let epoch = socket.wake.epoch();
+        drop(state);
+        socket.wake.wait_change(epoch);
+        state = conn.state()?;
+    }
+}

@@ -1,0 +1,151 @@
+//! Knowing about a connection, and its options.
+
+use std::os::fd::{AsRawFd, RawFd};
+
+use crate::conn::{Conn, State, redial};
+use crate::error::Result;
+use crate::net::socket_file::SocketFile;
+use crate::net::{dgram, netdev};
+use crate::options::{self, Holder};
+use crate::runtime::handle::Ref;
+
+/// The counters of a connection since it was created; see qnet_get_stats().
+///
+/// Bytes are bytes of frames, without length prefixes. Reads and writes are system calls. Later
+/// releases only add members at the end of the struct.
+#[allow(non_camel_case_types)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct qnet_stats {
+    /// Frames received and given to the program, a hub or a link.
+    pub rx_frames: u64,
+    /// Bytes of the frames in rx_frames.
+    pub rx_bytes: u64,
+    /// Frames received that were shorter than 14 bytes and were skipped. On datagram connections
+    /// also datagrams longer than any frame.
+    pub rx_runts: u64,
+    /// Reads that returned data.
+    pub rx_reads: u64,
+    /// Frames sent, that is, written to the socket as a whole. Every frame taken is counted either
+    /// here or in tx_dropped.
+    pub tx_frames: u64,
+    /// Bytes of the frames in tx_frames, including padding.
+    pub tx_bytes: u64,
+    /// Frames that were lost instead of sent: the connection had ended or was down, nobody received
+    /// a datagram, a hub's queue for the connection was full, or a hub or link had a frame for it
+    /// that was longer than its QNET_OPT_MAX_FRAME.
+    pub tx_dropped: u64,
+    /// Writes of which the socket accepted at least a part.
+    pub tx_writes: u64,
+    /// How many times the connection has come up by reconnecting.
+    pub reconnects: u64,
+    /// Datagrams that were skipped because they did not come from the remote of a qnet_dgram().
+    /// (For an adopted socket the kernel filters them out, and they are not counted.)
+    pub rx_foreign: u64,
+}
+
+/// What it is connected to, for messages.
+pub fn describe(conn: Ref<Conn>) -> String {
+    conn.state().map_or_else(|_| "a connection".into(), |state| state.socket().peer().to_string())
+}
+
+pub fn hwaddr(conn: Ref<Conn>) -> Result<[u8; 6]> {
+    Ok(conn.state()?.hwaddr)
+}
+
+pub fn set_hwaddr(conn: Ref<Conn>, mac: [u8; 6]) -> Result<()> {
+    conn.state()?.hwaddr = mac;
+    Ok(())
+}
+
+pub fn local_addr(conn: Ref<Conn>) -> Result<Vec<u8>> {
+    Ok(conn.state()?.socket().local.to_bytes())
+}
+
+pub fn peer_addr(conn: Ref<Conn>) -> Result<Vec<u8>> {
+    Ok(conn.state()?.socket().peer().to_bytes())
+}
+
+/// The `-netdev` argument with which a QEMU of that version is the other end.
+pub fn netdev(conn: Ref<Conn>, id: &[u8], version: i32) -> Result<Vec<u8>> {
+    let socket = conn.state()?.socket().clone();
+    let local = socket.file().map_or_else(|| dgram::local_towards(&socket), SocketFile::address);
+    netdev::datagrams(&local, &socket.peer(), id, version)
+}
+
+pub fn fd(conn: Ref<Conn>) -> Result<RawFd> {
+    let mut state = conn.state()?;
+    match state.follow()? {
+        Some(follow) => Ok(follow),
+        None => Ok(state.socket().fd().as_raw_fd()),
+    }
+}
+
+pub fn stats(conn: Ref<Conn>) -> Result<qnet_stats> {
+    let state = conn.state()?;
+    let rx = &conn.slot.rx_counts;
+    // A system call, before the lock that a loop waits for.
+    let kept_away = state.socket().kept_away();
+    // While its loop has a turn, it is about to count.
+    let turn = state.port.as_ref().map(|port| port.switch.lock());
+    let mut stats = qnet_stats {
+        rx_frames: rx.frames.get(),
+        rx_bytes: rx.bytes.get(),
+        rx_runts: rx.runts.get(),
+        rx_reads: rx.reads.get(),
+        rx_foreign: rx.foreign.get() + kept_away,
+        reconnects: state.redial.as_ref().map_or(0, |redial| redial.reconnects()),
+        ..qnet_stats::default()
+    };
+    drop(turn);
+    let tx = conn.slot.sender.lock().counts();
+    stats.tx_frames = tx.frames;
+    stats.tx_bytes = tx.bytes;
+    stats.tx_dropped = tx.dropped;
+    stats.tx_writes = tx.writes;
+    Ok(stats)
+}
+
+pub fn set(conn: Ref<Conn>, option: i32, value: i64) -> Result<()> {
+    let mut state = conn.state()?;
+    let mut changed = state.options.clone();
+    changed.set(option, value, holder_of(&state))?;
+    if option == options::RECONNECT_MS {
+        redial::set_redialling(conn, &mut state, &changed)?;
+    }
+    match option {
+        options::SNDBUF => state.socket().set_send_buffer(value as usize)?,
+        options::RCVBUF => state.socket().set_receive_buffer(value as usize)?,
+        options::RELEARN => {
+            let remote = state.socket().sender();
+            remote.expect("it has the option").set_relearning(value != 0);
+        }
+        _ => {
+            conn.slot.sender.configure(&changed);
+        }
+    }
+    state.options = changed;
+    Ok(())
+}
+
+pub fn get(conn: Ref<Conn>, option: i32) -> Result<i64> {
+    let state = conn.state()?;
+    options::check_known(option, holder_of(&state))?;
+    let (socket, value) = (state.socket().clone(), state.options.get(option));
+    // A system call under the lock would let who asks in a loop keep others from it.
+    drop(state);
+    match option {
+        options::SNDBUF => Ok(socket.send_buffer()? as i64),
+        options::RCVBUF => Ok(socket.receive_buffer()? as i64),
+        _ => Ok(value),
+    }
+}
+
+/// As what it has options.
+fn holder_of(state: &State) -> Holder {
+    match &state.socket {
+        _ if state.redial.is_some() => Holder::Dialled,
+        Some(socket) if socket.sender().is_some() => Holder::ToSender,
+        _ => Holder::Conn,
+    }
+}

@@ -1,0 +1,92 @@
+//! Making a connection.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use crate::conn::background::{self, Background};
+use crate::conn::living::Living;
+use crate::conn::{self, Conn, handler, redial, release};
+use crate::error::Result;
+use crate::net::address::Target;
+use crate::net::dial;
+use crate::net::socket::{self, Medium, Socket};
+use crate::options::Options;
+use crate::runtime::handle::{Ref, Token};
+use crate::tx::Tx;
+
+/// Makes a connection of a socket.
+pub fn open(socket: Socket, options: Options, living: Option<Living>) -> Result<Ref<Conn>> {
+    Ok(open_in(conn::table().take()?, socket, options, living))
+}
+
+fn open_in(conn: Ref<Conn>, socket: Socket, options: Options, living: Option<Living>) -> Ref<Conn> {
+    background::set(Background { handle: handler::run });
+    let socket = Arc::new(socket);
+    let mut state = conn.slot.state_of_own();
+    let mut tx = conn.slot.sender.lock();
+    conn.slot.rx_counts.clear();
+    *tx = Tx::new(conn.token, socket.clone(), &options, look_after_loss);
+    conn.slot.sender.hint(&options);
+    state.token = conn.token;
+    state.life.begin();
+    state.socket = Some(socket);
+    state.options = options;
+    state.living = living;
+    state.hwaddr = random_hwaddr();
+    conn
+}
+
+/// A write has met the end of a connection that nobody may be reading: the service thread looks.
+fn look_after_loss(token: Token) {
+    if let Ok(conn) = conn::table().get(token) {
+        background::watch(conn);
+    }
+}
+
+/// Locally administered and unicast: the second lowest bit of the first byte set, the lowest not.
+fn random_hwaddr() -> [u8; 6] {
+    let mut mac = [0; 6];
+    socket::random(&mut mac);
+    mac[0] = mac[0] & 0xfc | 0x02;
+    mac
+}
+
+/// Dials, with options that hold before the connection is made.
+pub fn dial(network: &[u8], address: &[u8], options: Options) -> Result<Ref<Conn>> {
+    let target = Target::parse(network, address)?;
+    let dialled = dial::dial(&target, options.buffers(), options.dial_deadline());
+    redial::open(target, dialled, options)
+}
+
+/// Two connections that are each other's peer.
+pub fn pair() -> Result<(Ref<Conn>, Ref<Conn>)> {
+    let (a, b) = socket::pair()?;
+    let a = adopt(a)?;
+    let b = adopt(b).inspect_err(|_| release::discard(a))?;
+    a.state()?.twin = Some(b);
+    b.state()?.twin = Some(a);
+    Ok((a, b))
+}
+
+/// A connection, and the descriptor at its other end.
+pub fn pair_with_fd() -> Result<(Ref<Conn>, OwnedFd)> {
+    let (a, b) = socket::pair()?;
+    socket::tune(&b);
+    Ok((adopt(a)?, b))
+}
+
+fn adopt(fd: OwnedFd) -> Result<Ref<Conn>> {
+    open(Socket::adopted(fd), Options::default(), None)
+}
+
+/// Makes a connection of somebody's descriptor, which is theirs until `own` is called: that is when
+/// nothing can fail any more.
+pub fn from_fd(fd: BorrowedFd<'_>, own: impl FnOnce() -> OwnedFd) -> Result<Ref<Conn>> {
+    let medium = Medium::of(fd)?;
+    let conn = conn::table().take()?;
+    if let Err(error) = socket::set_close_on_exec(fd) {
+        conn::table().give_back(conn.token);
+        return Err(error);
+    }
+    Ok(open_in(conn, Socket::of(own(), medium), Options::default(), None))
+}
