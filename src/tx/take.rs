@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::frame::{self, PREFIX};
-use crate::net::socket::Written;
+use crate::net::io::Written;
 use crate::runtime::cork::{self, Cork};
 use crate::runtime::pool::{self, BUFFER};
 use crate::tx::frames::{Bad, Frames, Wire};
