@@ -4,8 +4,6 @@ use std::ffi::{CStr, c_int};
 
 use rustix::io::Errno;
 
-use crate::options::qnet_option;
-
 /// The codes that functions return for failure. They are negative; zero or more is success.
 ///
 /// Functions return int rather than this type, which only names the values.
@@ -78,8 +76,9 @@ pub enum Error {
     Interrupted,
     #[error("{0}")]
     Unsupported(&'static str),
-    #[error("{0:?}, option {number}, is not for this object", number = *.0 as c_int)]
-    Misplaced(qnet_option),
+    /// An option, by its name and number, of an object that does not have it.
+    #[error("{0}, option {1}, is not for this object")]
+    Misplaced(String, c_int),
     /// Of one argument of several.
     #[error("{0}: {1}")]
     Argument(String, Box<Error>),
@@ -111,7 +110,7 @@ impl Error {
             Error::Os(_) => qnet_error::QNET_ERR_OS,
             Error::Busy(_) => qnet_error::QNET_ERR_BUSY,
             Error::Interrupted => qnet_error::QNET_ERR_INTERRUPTED,
-            Error::Unsupported(_) | Error::Misplaced(_) | Error::LongPath { .. } => {
+            Error::Unsupported(_) | Error::Misplaced(..) | Error::LongPath { .. } => {
                 qnet_error::QNET_ERR_UNSUPPORTED
             }
             Error::Argument(_, error) => return error.code(),

@@ -1,22 +1,20 @@
 //! A listener: peers connect to it, and each becomes a connection.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
-use rustix::net::SocketType;
 
 use crate::conn::living::Living;
 use crate::conn::{Conn, open};
 use crate::error::{Error, Result};
 use crate::forward::hub::{self, Hub};
-use crate::net::address::{Host, Target};
+use crate::net::address::Target;
+use crate::net::listen::{self, BACKLOG, ListenSocket};
 use crate::net::netdev;
-use crate::net::resolve::resolve;
-use crate::net::socket::{self, BACKLOG, ListenSocket, Socket};
+use crate::net::socket::Socket;
 use crate::net::socket_file::SocketFile;
 use crate::options::{self, Holder, Options};
 use crate::runtime::event_loop::{ADDED, Interest, Loop, NOTHING, READABLE};
@@ -89,18 +87,7 @@ impl Object for Listener {
 
 /// Listens on an address.
 pub fn listen(network: &[u8], address: &[u8]) -> Result<Ref<Listener>> {
-    let mode = Options::default().unix_mode();
-    let (socket, file) = match Target::parse(network, address)? {
-        Target::Unix(name) => socket::listen_unix(&name, SocketType::STREAM, mode)?,
-        Target::UnixPacket(name) => socket::listen_unix(&name, SocketType::SEQPACKET, mode)?,
-        Target::Tcp { family, host, port } => {
-            let addresses = match host {
-                Host::Name(name) => resolve(&name, port, family, Deadline::Never)?,
-                host => host.digits(family, port, Ipv6Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED),
-            };
-            (socket::listen_tcp(&addresses, family)?, None)
-        }
-    };
+    let (socket, file) = listen::listen(&Target::parse(network, address)?)?;
     Ok(open_in(table().take()?, socket, file))
 }
 

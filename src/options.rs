@@ -6,7 +6,6 @@ use qnet_option::*;
 
 use crate::error::{Error, Result};
 use crate::frame;
-use crate::net::socket::Buffers;
 use crate::sys::clock::Deadline;
 
 /// The options that qnet_set(), qnet_listener_set(), qnet_hub_set() and qnet_dial_with() take.
@@ -165,7 +164,10 @@ fn index(option: i32) -> Option<usize> {
 fn find(option: i32, holder: Holder) -> Result<&'static Rule> {
     let index = index(option).ok_or_else(|| Error::invalid(format!("unknown option {option}")))?;
     let rule = &RULES[index];
-    if rule.holders.contains(&holder) { Ok(rule) } else { Err(Error::Misplaced(rule.option)) }
+    match rule.holders.contains(&holder) {
+        true => Ok(rule),
+        false => Err(Error::Misplaced(format!("{:?}", rule.option), option)),
+    }
 }
 
 impl Rule {
@@ -186,6 +188,13 @@ impl Rule {
 /// Checks what a caller gave as an option.
 pub fn check_known(option: i32, holder: Holder) -> Result<()> {
     find(option, holder).map(|_| ())
+}
+
+/// The sizes that the caller has chosen for the buffers of a new socket.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Buffers {
+    pub send: Option<usize>,
+    pub receive: Option<usize>,
 }
 
 /// The values of all options, in the order of the rules. Every one fits: no rule goes beyond it.
@@ -293,7 +302,7 @@ mod tests {
         for misplaced in [RECONNECT_MS, DIAL_TIMEOUT_MS, MAX_CONNS, UNIX_MODE, RELEARN, 20, 21, 22]
         {
             let set = options.set(misplaced, 1, Holder::Conn);
-            assert!(matches!(set, Err(Error::Misplaced(_))));
+            assert!(matches!(set, Err(Error::Misplaced(..))));
         }
     }
 }

@@ -2,7 +2,8 @@ use std::ffi::{c_char, c_int};
 use std::ptr;
 
 use super::{OK, call, give_text, handle_of, on_conn, put, qnet_conn, shown, string};
-use crate::net::{dgram, tap};
+use crate::net::dgram;
+use crate::options::Options;
 
 /// Creates a datagram connection, on which each datagram is one frame. It is the other end of
 /// QEMU's `-netdev dgram`, `-netdev socket,udp=` and `-netdev socket,mcast=`.
@@ -68,7 +69,8 @@ pub unsafe extern "C-unwind" fn qnet_dgram(
                     true => None,
                     false => Some(string(remote, "remote")?),
                 };
-                put(to, handle_of(dgram::open(network, local, remote)?));
+                let socket = dgram::open(network, local, remote)?;
+                put(to, handle_of(crate::conn::open::open(socket, Options::default(), None)?));
                 Ok(OK)
             },
         )
@@ -101,7 +103,8 @@ pub unsafe extern "C-unwind" fn qnet_tap(name: *const c_char, out: *mut *mut qne
             || {
                 let to = super::out(out, "out")?;
                 let name = if name.is_null() { b"" } else { string(name, "name")? };
-                put(to, handle_of(tap::open(name)?));
+                let socket = dgram::open_tap(name)?;
+                put(to, handle_of(crate::conn::open::open(socket, Options::default(), None)?));
                 Ok(OK)
             },
         )

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 
 use crate::frame::{MAX, PREFIX, Skimmer};
-use crate::net::socket::{Read, Socket};
+use crate::net::io::Read;
+use crate::net::socket::Socket;
 use crate::rx::Rx;
 use crate::sys::clock::Deadline;
 use crate::sys::memory::as_room;

@@ -8,10 +8,12 @@ use crate::conn::living::Living;
 use crate::conn::{self, Conn, handler, redial, release};
 use crate::error::Result;
 use crate::net::address::Target;
-use crate::net::dial;
-use crate::net::socket::{self, Medium, Socket};
+use crate::net::messages::Messages;
+use crate::net::socket::Socket;
+use crate::net::{dial, open};
 use crate::options::Options;
 use crate::runtime::handle::{Ref, Token};
+use crate::sys::descriptor::{random, set_close_on_exec};
 use crate::tx::Tx;
 
 /// Makes a connection of a socket.
@@ -45,8 +47,7 @@ fn look_after_loss(token: Token) {
 
 /// Locally administered and unicast: the second lowest bit of the first byte set, the lowest not.
 fn random_hwaddr() -> [u8; 6] {
-    let mut mac = [0; 6];
-    socket::random(&mut mac);
+    let mut mac: [u8; 6] = random();
     mac[0] = mac[0] & 0xfc | 0x02;
     mac
 }
@@ -60,7 +61,7 @@ pub fn dial(network: &[u8], address: &[u8], options: Options) -> Result<Ref<Conn
 
 /// Two connections that are each other's peer.
 pub fn pair() -> Result<(Ref<Conn>, Ref<Conn>)> {
-    let (a, b) = socket::pair()?;
+    let (a, b) = open::pair()?;
     let a = adopt(a)?;
     let b = adopt(b).inspect_err(|_| release::discard(a))?;
     a.state()?.twin = Some(b);
@@ -70,8 +71,8 @@ pub fn pair() -> Result<(Ref<Conn>, Ref<Conn>)> {
 
 /// A connection, and the descriptor at its other end.
 pub fn pair_with_fd() -> Result<(Ref<Conn>, OwnedFd)> {
-    let (a, b) = socket::pair()?;
-    socket::tune(&b);
+    let (a, b) = open::pair()?;
+    open::tune(&b);
     Ok((adopt(a)?, b))
 }
 
@@ -82,11 +83,11 @@ fn adopt(fd: OwnedFd) -> Result<Ref<Conn>> {
 /// Makes a connection of somebody's descriptor, which is theirs until `own` is called: that is when
 /// nothing can fail any more.
 pub fn from_fd(fd: BorrowedFd<'_>, own: impl FnOnce() -> OwnedFd) -> Result<Ref<Conn>> {
-    let medium = Medium::of(fd)?;
+    let messages = Messages::of(fd)?;
     let conn = conn::table().take()?;
-    if let Err(error) = socket::set_close_on_exec(fd) {
+    if let Err(error) = set_close_on_exec(fd) {
         conn::table().give_back(conn.token);
         return Err(error);
     }
-    Ok(open_in(conn, Socket::of(own(), medium), Options::default(), None))
+    Ok(open_in(conn, Socket::of(own(), messages), Options::default(), None))
 }

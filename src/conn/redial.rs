@@ -26,8 +26,9 @@ use crate::options::{self, Options};
 use crate::runtime::dialler;
 use crate::runtime::event_loop::REST;
 use crate::runtime::handle::{NONE, Ref};
+use crate::runtime::poller::Poller;
 use crate::sys::clock::Deadline;
-use crate::sys::descriptor::{Poller, above_standard};
+use crate::sys::descriptor::above_standard;
 use crate::tx::Tx;
 
 /// How long one attempt may take, unless the caller has said so.

@@ -1,11 +1,15 @@
 //! Networks and addresses: parsed from what the caller wrote, printed as the caller would write them.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use rustix::net::{SocketAddrAny, SocketAddrUnix};
+use rustix::net::netdevice::name_to_index;
+use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix};
 
 use crate::error::{Error, Result};
+use crate::net::open::datagram_socket;
 
 /// The longest path or abstract name of a Unix socket (`sun_path` less a NUL).
 pub const UNIX_MAX: usize = 107;
@@ -161,10 +165,15 @@ fn parse_v6(text: &str) -> Result<(Ipv6Addr, u32)> {
 }
 
 fn interface_index(scope: &str) -> Result<u32> {
-    scope
-        .parse()
-        .or_else(|_| crate::net::socket::interface_index(scope))
-        .map_err(|_| Error::invalid("malformed address: no such interface"))
+    let look_up = |_| Ok(name_to_index(datagram_socket(AddressFamily::INET6)?, scope)?);
+    let failed = |_: Error| Error::invalid("malformed address: no such interface");
+    scope.parse().or_else(look_up).map_err(failed)
+}
+
+/// A path whatever the working directory will be.
+pub fn absolute(path: &[u8]) -> Vec<u8> {
+    let absolute = std::path::absolute(OsStr::from_bytes(path));
+    absolute.map_or(path.to_vec(), |path| path.into_os_string().into_vec())
 }
 
 impl UnixName {

@@ -1,72 +1,72 @@
-//! Datagram connections: a datagram is a frame (QEMU `net/dgram.c`).
+//! Sockets of messages, opened: datagrams, of which each is a frame (QEMU `net/dgram.c`), and TAPs.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::io::Errno;
 use rustix::net::{AddressFamily, sockopt};
 
-use crate::conn::{Conn, open};
 use crate::error::{Error, Result};
-use crate::net::address::{self, Address, Family, Host, UnixName};
-use crate::net::messages::remote::{Name, Remote, Strangers};
-use crate::net::messages::{Messages, Multicast, Udp, UdpPeer, UnixDgram};
-use crate::net::resolve::resolve;
-use crate::net::socket::{self, Socket, datagram_socket, family_of};
-use crate::options::Options;
-use crate::runtime::handle::Ref;
+use crate::net::address::{Address, Family, Host, UnixName, parse_inet};
+use crate::net::messages::Messages;
+use crate::net::messages::multicast::Multicast;
+use crate::net::messages::remote::Remote;
+use crate::net::messages::tap::Tap;
+use crate::net::messages::udp::{Peer, Strangers, Udp};
+use crate::net::messages::unix::UnixDgram;
+use crate::net::open::{datagram_socket, family_of};
+use crate::net::resolve::{EVERY_INTERFACE, THIS_HOST, addresses, first};
+use crate::net::socket::Socket;
 use crate::sys::clock::Deadline;
-use crate::sys::mmsg::{set_option, take_nothing};
+use crate::sys::name::Name;
+use crate::sys::sockopt::set_option;
 
-/// Makes a connection that takes datagrams at `local`, and sends them to `remote`, or to whoever sends
+/// Makes a socket that takes datagrams at `local`, and sends them to `remote`, or to whoever sends
 /// first.
-pub fn open(network: &[u8], local: &[u8], remote: Option<&[u8]>) -> Result<Ref<Conn>> {
-    let socket = match network {
-        b"udp" => udp(Family::Any, local, remote)?,
-        b"udp4" => udp(Family::V4, local, remote)?,
-        b"udp6" => udp(Family::V6, local, remote)?,
-        b"unixgram" => unixgram(UnixName::parse(local)?, remote.map(UnixName::parse).transpose()?)?,
+pub fn open(network: &[u8], local: &[u8], remote: Option<&[u8]>) -> Result<Socket> {
+    match network {
+        b"udp" => udp(Family::Any, local, remote),
+        b"udp4" => udp(Family::V4, local, remote),
+        b"udp6" => udp(Family::V6, local, remote),
+        b"unixgram" => unixgram(UnixName::parse(local)?, remote.map(UnixName::parse).transpose()?),
         b"mcast" => {
-            mcast(local, remote.ok_or_else(|| Error::invalid("remote, the group, is NULL"))?)?
+            mcast(local, remote.ok_or_else(|| Error::invalid("remote, the group, is NULL"))?)
         }
         _ => {
             let networks = "unknown network (they are udp, udp4, udp6, unixgram and mcast)";
-            return Err(Error::invalid(networks));
+            Err(Error::invalid(networks))
         }
-    };
-    open::open(socket, Options::default(), None)
+    }
+}
+
+/// Opens a TAP interface, or makes one that is gone with the socket.
+pub fn open_tap(name: &[u8]) -> Result<Socket> {
+    let (fd, tap) = Tap::open(name)?;
+    Ok(Socket::of(fd, Some(Messages::Tap(tap))))
 }
 
 fn udp(family: Family, local: &[u8], remote: Option<&[u8]>) -> Result<Socket> {
-    let (local, local_port) = address::parse_inet(family, local)?;
-    let remote = remote.map(|remote| address::parse_inet(family, remote)).transpose()?;
-    let any = (Ipv6Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
-    let mut failed = Error::invalid("one address is v4, the other v6");
-    let Some((remote, remote_port)) = remote else {
-        for local in v4_first(addresses(&local, local_port, family, any.0, any.1)?) {
-            match udp_at(local, None) {
-                Err(error) if is_not_here(&error) => failed = error,
-                made => return made,
-            }
-        }
-        return Err(failed);
-    };
-    if remote_port == 0 {
+    let (local, local_port) = parse_inet(family, local)?;
+    let remote = remote.map(|remote| parse_inet(family, remote)).transpose()?;
+    if let Some((_, 0)) = remote {
         return Err(Error::invalid("malformed address: a remote without a port"));
     }
-    let remotes =
-        addresses(&remote, remote_port, family, Ipv6Addr::LOCALHOST, Ipv4Addr::LOCALHOST)?;
-    let locals = addresses(&local, local_port, family, any.0, any.1)?;
-    for remote in v4_first(remotes) {
-        let is_like = |local: &&SocketAddr| local.is_ipv4() == remote.is_ipv4();
-        for local in locals.iter().filter(is_like) {
-            match udp_at(*local, Some(remote)) {
-                Err(error) if is_not_here(&error) => failed = error,
-                made => return made,
-            }
-        }
-    }
-    Err(failed)
+    // Of names, the remote's is looked up first.
+    let remotes = match &remote {
+        Some((host, port)) => v4_first(addresses(host, *port, family, THIS_HOST, Deadline::Never)?)
+            .into_iter()
+            .map(Some)
+            .collect(),
+        None => vec![None],
+    };
+    let locals = v4_first(addresses(&local, local_port, family, EVERY_INTERFACE, Deadline::Never)?);
+    let pairs = remotes.iter().flat_map(|remote| {
+        let is_like = |local: &&SocketAddr| {
+            remote.is_none_or(|remote: SocketAddr| local.is_ipv4() == remote.is_ipv4())
+        };
+        locals.iter().filter(is_like).map(|local| (*local, *remote))
+    });
+    let mixed = Error::invalid("one address is v4, the other v6");
+    first(pairs, mixed, |(local, remote)| udp_at(local, remote))
 }
 
 /// QEMU has no v6.
@@ -75,36 +75,20 @@ fn v4_first(mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     addresses
 }
 
-/// Whether another address may do.
-fn is_not_here(error: &Error) -> bool {
-    matches!(error, Error::Os(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL | Errno::NETUNREACH))
-}
-
 fn udp_at(local: SocketAddr, remote: Option<SocketAddr>) -> Result<Socket> {
     let fd = datagram_socket(family_of(&local))?;
     let peer = match remote {
-        Some(remote) => UdpPeer::Given(connect(&fd, local, remote)?),
+        Some(remote) => Peer::Given(Strangers::connect(&fd, local, remote)?),
         None => {
             if local.is_ipv6() {
                 sockopt::set_ipv6_v6only(&fd, true)?;
             }
             rustix::net::bind(&fd, &local)?;
-            UdpPeer::Sender(Box::new(Remote::new(None)))
+            Peer::Sender(Box::new(Remote::new(None)))
         }
     };
     let messages = Messages::Udp(Udp::over(fd.as_fd(), local.is_ipv4(), peer));
-    Ok(Socket::of(fd, messages.into()))
-}
-
-/// Connects a socket at `local`.
-fn connect(fd: &OwnedFd, local: SocketAddr, remote: SocketAddr) -> Result<Strangers> {
-    // What comes before it is connected may be a stranger's.
-    take_nothing(fd.as_fd(), true)?;
-    rustix::net::bind(fd, &local)?;
-    let strangers = Strangers::beside(fd)?;
-    rustix::net::connect(fd, &remote)?;
-    take_nothing(fd.as_fd(), false)?;
-    Ok(strangers)
+    Ok(Socket::of(fd, Some(messages)))
 }
 
 /// Where the remote of a connection, or one on this host that there may be, finds it.
@@ -129,19 +113,6 @@ fn source_towards(remote: SocketAddr) -> Result<Ipv4Addr> {
     Ok(*SocketAddrV4::try_from(rustix::net::getsockname(&probe)?)?.ip())
 }
 
-fn addresses(
-    host: &Host,
-    port: u16,
-    family: Family,
-    empty_v6: Ipv6Addr,
-    empty_v4: Ipv4Addr,
-) -> Result<Vec<SocketAddr>> {
-    match host {
-        Host::Name(name) => resolve(name, port, family, Deadline::Never),
-        host => Ok(host.digits(family, port, empty_v6, empty_v4)),
-    }
-}
-
 fn unixgram(local: UnixName, remote: Option<UnixName>) -> Result<Socket> {
     if Some(&local) == remote.as_ref() {
         return Err(Error::invalid("local and remote are the same"));
@@ -150,14 +121,14 @@ fn unixgram(local: UnixName, remote: Option<UnixName>) -> Result<Socket> {
         Some(remote) => Name::of_address(&remote.to_socket_address()?),
         None => None,
     };
-    let (fd, namesake, file) = socket::unixgram_at(&local)?;
-    let messages = Messages::Unix(UnixDgram::new(Box::new(Remote::new(given)), namesake, file)?);
-    Ok(Socket::of(fd, messages.into()).towards(remote.map_or(Address::Unnamed, Address::Unix)))
+    let (fd, unix) = UnixDgram::open(&local, given)?;
+    let socket = Socket::of(fd, Some(Messages::Unix(unix)));
+    Ok(socket.towards(remote.map_or(Address::Unnamed, Address::Unix)))
 }
 
 /// Joins a group, at the interface that has the address `local`, or where the system chooses.
 fn mcast(local: &[u8], group: &[u8]) -> Result<Socket> {
-    let (host, port) = address::parse_inet(Family::V4, group)?;
+    let (host, port) = parse_inet(Family::V4, group)?;
     let group = match host {
         Host::Digits(IpAddr::V4(ip), _) if ip.is_multicast() && port > 0 => {
             SocketAddrV4::new(ip, port)
@@ -171,10 +142,10 @@ fn mcast(local: &[u8], group: &[u8]) -> Result<Socket> {
     // Others on this host are to hear it as well.
     sockopt::set_ip_multicast_loop(&out, true)?;
     rustix::net::connect(&out, &group)?;
-    let source = SocketAddr::try_from(rustix::net::getsockname(&out)?)?;
-    let messages = Messages::Multicast(Multicast::new(out, source));
-    let mut socket = Socket::of(fd, messages.into());
-    socket.local = Address::Udp(source);
+    let source = rustix::net::getsockname(&out)?;
+    let group_socket = Messages::Multicast(Multicast::new(out, &source));
+    let mut socket = Socket::of(fd, Some(group_socket));
+    socket.local = Address::of_datagrams(source);
     Ok(socket.towards(Address::Udp(group.into())))
 }
 

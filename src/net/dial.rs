@@ -1,6 +1,6 @@
 //! Dialling a target: by a caller who waits for it, or by turns, none of which waits.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,16 +9,17 @@ use rustix::event::PollFlags;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::sockopt;
-use rustix::net::{AddressFamily, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::error::{Error, Result};
-use crate::net::address::{Family, Host, Target, UnixName};
-use crate::net::resolve::{self, Lookup, resolve};
-use crate::net::socket::{Buffers, CLOEXEC, family_of, nonblocking_socket, open_socket};
+use crate::net::address::{Host, Target, UnixName};
+use crate::net::open::{family_of, nonblocking_socket, open, set_buffers};
+use crate::net::resolve::{self, Lookup, NO_ADDRESS, THIS_HOST, addresses};
+use crate::options::Buffers;
 use crate::runtime::handle::Token;
+use crate::runtime::poller::Poller;
 use crate::runtime::wake::{self, Wake};
 use crate::sys::clock::Deadline;
-use crate::sys::descriptor::Poller;
 
 /// The longest that one `connect` of a Unix socket waits for room in the backlog. Finite, since a
 /// wait without an end is resumed after a signal handler with SA_RESTART.
@@ -30,18 +31,10 @@ pub fn dial(target: &Target, buffers: Buffers, deadline: Deadline) -> Result<Own
         Target::Unix(name) => dial_unix(name, SocketType::STREAM, buffers, deadline),
         Target::UnixPacket(name) => dial_unix(name, SocketType::SEQPACKET, buffers, deadline),
         Target::Tcp { family, host, port } => {
-            let addresses = match host {
-                Host::Name(name) => resolve(name, *port, *family, deadline)?,
-                host => here(host, *family, *port),
-            };
+            let addresses = addresses(host, *port, *family, THIS_HOST, deadline)?;
             TcpDial::of(addresses, buffers).wait(deadline)
         }
     }
-}
-
-/// The addresses of a host that needs no look-up.
-fn here(host: &Host, family: Family, port: u16) -> Vec<SocketAddr> {
-    host.digits(family, port, Ipv6Addr::LOCALHOST, Ipv4Addr::LOCALHOST)
 }
 
 /// Why a dial of one address failed.
@@ -62,9 +55,9 @@ fn dial_unix(
     deadline: Deadline,
 ) -> Result<OwnedFd> {
     let address = name.to_socket_address()?;
-    let fd = open_socket(AddressFamily::UNIX, kind, CLOEXEC)?;
+    let fd = open(AddressFamily::UNIX, kind, SocketFlags::empty())?;
     wake::prepare_to_wait();
-    buffers.apply(&fd)?;
+    set_buffers(&fd, buffers)?;
     loop {
         let slice = deadline.left().unwrap_or(CONNECT_SLICE).min(CONNECT_SLICE);
         // Zero would be no limit.
@@ -85,7 +78,7 @@ fn dial_unix(
 fn try_unix(name: &UnixName, kind: SocketType, buffers: Buffers) -> Result<OwnedFd> {
     let address = name.to_socket_address()?;
     let fd = nonblocking_socket(AddressFamily::UNIX, kind)?;
-    buffers.apply(&fd)?;
+    set_buffers(&fd, buffers)?;
     rustix::net::connect(&fd, &address).map_err(dial_error)?;
     Ok(fd)
 }
@@ -100,16 +93,10 @@ struct TcpDial {
     failed: Error,
 }
 
-/// How far a socket is.
-enum Connect {
-    UnderWay(OwnedFd),
-    Done(OwnedFd),
-}
-
 impl TcpDial {
     fn of(addresses: Vec<SocketAddr>, buffers: Buffers) -> TcpDial {
         let addresses = addresses.into_iter();
-        let failed = Error::Resolve("the name has no address of this network".into());
+        let failed = Error::Resolve(NO_ADDRESS.into());
         TcpDial { addresses, buffers, under_way: None, failed }
     }
 
@@ -121,16 +108,16 @@ impl TcpDial {
     /// Goes as far as it can without waiting. Returns the socket, or `None` while one is under way.
     fn turn(&mut self) -> Result<Option<OwnedFd>> {
         loop {
-            let connect = match self.under_way.take() {
-                Some(fd) => look(fd),
+            let connecting = match self.under_way.take() {
+                Some(fd) => Ok(fd),
                 None => match self.addresses.next() {
                     Some(address) => begin(&address, self.buffers),
                     None => return Err(self.failed.clone()),
                 },
             };
-            match connect {
-                Ok(Connect::Done(fd)) => return Ok(Some(fd)),
-                Ok(Connect::UnderWay(fd)) => {
+            match connecting.and_then(|fd| Ok((is_connected(&fd)?, fd))) {
+                Ok((true, fd)) => return Ok(Some(fd)),
+                Ok((false, fd)) => {
                     self.under_way = Some(fd);
                     return Ok(None);
                 }
@@ -157,35 +144,29 @@ impl TcpDial {
     }
 }
 
-fn begin(address: &SocketAddr, buffers: Buffers) -> Result<Connect> {
+fn begin(address: &SocketAddr, buffers: Buffers) -> Result<OwnedFd> {
     let fd = nonblocking_socket(family_of(address), SocketType::STREAM)?;
-    buffers.apply(&fd)?;
+    set_buffers(&fd, buffers)?;
     match rustix::net::connect(&fd, address) {
-        Ok(()) => connected(fd),
-        Err(Errno::INPROGRESS) => Ok(Connect::UnderWay(fd)),
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(fd),
         Err(errno) => Err(dial_error(errno)),
     }
 }
 
-fn look(fd: OwnedFd) -> Result<Connect> {
-    if rustix::net::getpeername(&fd).is_ok() {
-        return connected(fd);
+/// Whether it is, by now; an error, if it never will be.
+fn is_connected(fd: &OwnedFd) -> Result<bool> {
+    let Ok(there) = rustix::net::getpeername(fd) else {
+        sockopt::socket_error(fd)?.map_err(dial_error)?;
+        return Ok(false);
+    };
+    // Where nobody listens on a port that the system gives to who connects, it may be this socket's
+    // own: TCP then connects it to itself, and nobody could listen there any more.
+    if there.is_some() && rustix::net::getsockname(fd).ok() == there {
+        // A reset frees the port at once.
+        sockopt::set_socket_linger(fd, Some(Duration::ZERO))?;
+        return Err(dial_error(Errno::CONNREFUSED));
     }
-    sockopt::socket_error(&fd)?.map_err(dial_error)?;
-    Ok(Connect::UnderWay(fd))
-}
-
-/// Where nobody listens on a port that the system gives to who connects, it may be this socket's
-/// own: TCP then connects it to itself, and nobody could listen there any more.
-fn connected(fd: OwnedFd) -> Result<Connect> {
-    match (rustix::net::getsockname(&fd), rustix::net::getpeername(&fd)) {
-        (Ok(here), Ok(Some(there))) if here == there => {
-            // A reset frees the port at once.
-            sockopt::set_socket_linger(&fd, Some(Duration::ZERO))?;
-            Err(dial_error(Errno::CONNREFUSED))
-        }
-        _ => Ok(Connect::Done(fd)),
-    }
+    Ok(true)
 }
 
 /// What to dial, how, and until when.
@@ -239,9 +220,10 @@ impl Attempt {
                 Target::Tcp { host: Host::Name(name), .. } => {
                     Stage::Name(resolve::lookups().join(name)?)
                 }
-                Target::Tcp { family, host, port } => {
-                    Stage::Tcp(TcpDial::of(here(host, *family, *port), buffers))
-                }
+                Target::Tcp { family, host, port } => Stage::Tcp(TcpDial::of(
+                    host.digits(*family, *port, THIS_HOST.0, THIS_HOST.1),
+                    buffers,
+                )),
             };
         }
         if let (Stage::Name(lookup), Target::Tcp { family, port, .. }) =

@@ -1,11 +1,14 @@
-//! Sockets.
+//! Sockets: made, listened on and dialled, and read and written in one format, be what is in them a
+//! stream or messages.
 
 pub mod address;
-pub mod dgram;
-pub mod dial;
-pub mod messages;
-pub mod netdev;
-pub mod resolve;
-pub mod socket;
-pub mod socket_file;
-pub mod tap;
+pub(crate) mod dgram;
+pub(crate) mod dial;
+pub(crate) mod io;
+pub(crate) mod listen;
+pub(crate) mod messages;
+pub(crate) mod netdev;
+pub(crate) mod open;
+pub(crate) mod resolve;
+pub(crate) mod socket;
+pub(crate) mod socket_file;

@@ -4,8 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 use crate::error::{Error, Result};
-use crate::net::address::{Address, UNIX_MAX, UnixName};
-use crate::net::socket_file::absolute;
+use crate::net::address::{Address, UNIX_MAX, UnixName, absolute};
 
 /// Versions as numbers: 702 is 7.2.
 const OLDEST: i32 = 402;

@@ -2,14 +2,14 @@
 //! looked up once at a time, for all who want it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::net::address::Family;
-use crate::net::socket;
+use crate::net::address::{Family, Host};
+use crate::net::open::check_descriptors;
 use crate::runtime::dialler;
 use crate::runtime::handle::Token;
 use crate::runtime::lock::lock;
@@ -99,15 +99,42 @@ impl Lookup {
     }
 }
 
-/// The addresses of `name` that `family` admits, in the resolver's order.
-pub fn resolve(
-    name: &str,
+/// What an empty host stands for: to listen, or where there is no remote; and to dial.
+pub const EVERY_INTERFACE: (Ipv6Addr, Ipv4Addr) = (Ipv6Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
+pub const THIS_HOST: (Ipv6Addr, Ipv4Addr) = (Ipv6Addr::LOCALHOST, Ipv4Addr::LOCALHOST);
+
+pub const NO_ADDRESS: &str = "the name has no address of this network";
+
+/// The addresses of a host that `family` admits, those of a name in the resolver's order.
+pub fn addresses(
+    host: &Host,
     port: u16,
     family: Family,
+    empty: (Ipv6Addr, Ipv4Addr),
     deadline: Deadline,
 ) -> Result<Vec<SocketAddr>> {
-    let addresses = lookups().join(name)?.wait(deadline)?;
-    admitted(addresses, port, family)
+    match host {
+        Host::Name(name) => admitted(lookups().join(name)?.wait(deadline)?, port, family),
+        host => Ok(host.digits(family, port, empty.0, empty.1)),
+    }
+}
+
+/// Makes a socket at the first address that this host has a network for. Without any address,
+/// `failed` says why.
+pub fn first<A, T>(
+    addresses: impl IntoIterator<Item = A>,
+    mut failed: Error,
+    make: impl Fn(A) -> Result<T>,
+) -> Result<T> {
+    for address in addresses {
+        match make(address) {
+            Err(
+                error @ Error::Os(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL | Errno::NETUNREACH),
+            ) => failed = error,
+            made => return made,
+        }
+    }
+    Err(failed)
 }
 
 /// Those of a name's addresses that `family` admits.
@@ -116,7 +143,7 @@ pub fn admitted(addresses: Vec<IpAddr>, port: u16, family: Family) -> Result<Vec
         addresses.into_iter().map(|ip| (ip, port).into()).collect();
     addresses.retain(|address| family.admits(address));
     if addresses.is_empty() {
-        return Err(Error::Resolve("the name has no address of this network".into()));
+        return Err(Error::Resolve(NO_ADDRESS.into()));
     }
     Ok(addresses)
 }
@@ -127,7 +154,7 @@ fn ask(name: &str) -> Result<Vec<IpAddr>> {
     let addresses = answer.map_err(|error| match Errno::from_io_error(&error) {
         Some(errno) => Error::Os(errno),
         // Without a descriptor the resolver says that there is no such name.
-        None => match socket::check_descriptors() {
+        None => match check_descriptors() {
             Err(error) => error,
             Ok(()) => Error::Resolve(error.to_string()),
         },

@@ -4,9 +4,7 @@
 //! looked at. So nothing is changed but by a descriptor of the very file, and nothing is removed but
 //! under a name that nobody else uses, where it can be looked at again.
 
-use std::ffi::OsStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
@@ -14,9 +12,9 @@ use rustix::net::{AddressFamily, SocketAddrUnix};
 use rustix::process::geteuid;
 
 use crate::error::{Error, Result};
-use crate::net::address::{Address, UnixName};
-use crate::net::socket::{self, datagram_socket};
-use crate::sys::descriptor::above_standard;
+use crate::net::address::{Address, UnixName, absolute};
+use crate::net::open::datagram_socket;
+use crate::sys::descriptor::{above_standard, change_mode, random};
 
 /// What tells a file from all others that there are now.
 pub type Identity = (u64, u64);
@@ -137,9 +135,7 @@ impl Drop for Turn {
 
 /// Removes the file at `path` if it is that one; any other is there as before.
 fn remove(path: &[u8], file: Identity) -> rustix::io::Result<()> {
-    let mut random = [0; 8];
-    socket::random(&mut random);
-    let aside = beside(path, &format!(".qnet-{:016x}", u64::from_ne_bytes(random)));
+    let aside = beside(path, &format!(".qnet-{:016x}", u64::from_ne_bytes(random())));
     rustix::fs::rename(path, &aside[..])?;
     let removed = match identity(&aside) {
         Ok(moved) if moved == file => rustix::fs::unlink(&aside[..]),
@@ -193,12 +189,6 @@ pub fn identity(path: &[u8]) -> rustix::io::Result<Identity> {
     stat(path).map(|stat| identity_of(&stat))
 }
 
-/// A path whatever the working directory will be.
-pub fn absolute(path: &[u8]) -> Vec<u8> {
-    let absolute = std::path::absolute(OsStr::from_bytes(path));
-    absolute.map_or(path.to_vec(), |path| path.into_os_string().into_vec())
-}
-
 /// A Unix socket's file, removed with it if it is still the one that was made: so it has to be dropped
 /// before the socket, as long as which is open no other file has the identity of its own.
 #[derive(Debug)]
@@ -233,18 +223,6 @@ impl SocketFile {
             true => Ok(()),
             false => Ok(change_mode(file.as_fd(), mode)?),
         }
-    }
-}
-
-/// As fchmod(2), which refuses descriptors that only stand for a file.
-fn change_mode(file: BorrowedFd<'_>, mode: u32) -> rustix::io::Result<()> {
-    let (fd, empty) = (file.as_raw_fd(), c"".as_ptr());
-    // SAFETY: the descriptor is open and the string ends with NUL; nothing else is read.
-    let done = unsafe { libc::syscall(libc::SYS_fchmodat2, fd, empty, mode, libc::AT_EMPTY_PATH) };
-    match done {
-        0 => Ok(()),
-        // A kernel before 6.6, or a sandbox that knows no newer one.
-        _ => rustix::fs::chmod(format!("/proc/self/fd/{fd}"), Mode::from_raw_mode(mode)),
     }
 }
 

@@ -13,8 +13,8 @@ use crate::error::Result;
 use crate::net::dial::Attempt;
 use crate::runtime::handle::{NONE, Token};
 use crate::runtime::lock::lock;
+use crate::runtime::poller::Poller;
 use crate::sys::clock::Deadline;
-use crate::sys::descriptor::Poller;
 use crate::sys::fork::PerProcess;
 use crate::sys::thread;
 

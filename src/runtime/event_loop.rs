@@ -17,11 +17,11 @@ use crate::forward::turn;
 use crate::listener;
 use crate::runtime::handle::{NONE, Token};
 use crate::runtime::lock::lock;
+use crate::runtime::poller::Poller;
 use crate::runtime::service::IDLE;
 use crate::rx::buffer::LOOP_ROOM;
 use crate::switch::sorter::Sorter;
 use crate::sys::clock::Deadline;
-use crate::sys::descriptor::Poller;
 use crate::sys::fork::PerProcess;
 use crate::sys::thread;
 

@@ -6,6 +6,7 @@ pub mod dialler;
 pub mod event_loop;
 pub mod handle;
 pub mod lock;
+pub mod poller;
 pub mod pool;
 pub mod service;
 pub mod wake;

@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use crate::error::Error;
 use crate::frame::{self, Front, PREFIX};
-use crate::net::socket::{Got, Read, Socket};
+use crate::net::io::{Got, Read};
+use crate::net::socket::Socket;
 use crate::rx::buffer::{Buffer, RESTING, SMALL, Sizes};
 use crate::rx::counts::RxCounts;
 use crate::sys::memory::as_room;

@@ -4,7 +4,8 @@ use std::mem::MaybeUninit;
 
 use crate::error::{Error, Result};
 use crate::frame::{self, Front, PREFIX, Run};
-use crate::net::socket::{Read, Socket};
+use crate::net::io::Read;
+use crate::net::socket::Socket;
 use crate::rx::buffer::{Buffer, LARGE, Sizes};
 use crate::rx::counts::RxCounts;
 use crate::rx::{Found, Rx};

@@ -5,17 +5,17 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
-use rustix::io::Errno;
 use smallvec::SmallVec;
 
 use crate::frame::{self, PREFIX};
+use crate::sys::sockopt::returned;
 
 /// The most messages that one call moves.
 pub const MESSAGES: usize = 64;
 
 /// The most datagrams that the kernel makes one message of (`UDP_MAX_SEGMENTS`), and that every kernel
 /// makes of one message.
-pub const SEGMENTS: usize = 128;
+const SEGMENTS: usize = 128;
 const SEGMENTS_SENT: usize = 64;
 
 /// The most bytes of such a message: a v4 datagram's, less the headers.
@@ -23,7 +23,7 @@ const SEGMENTED: usize = 65_535 - 20 - 8;
 
 /// Room to read one message into, behind the prefixes of all the frames that may be in it.
 pub const SLOT: usize = FRONT + frame::MAX;
-pub const FRONT: usize = SEGMENTS * PREFIX;
+const FRONT: usize = SEGMENTS * PREFIX;
 
 /// The most frames that one call is given.
 const PIECES: usize = 512;
@@ -49,32 +49,34 @@ type Control = [u64; 3];
 // SAFETY: it is numbers and pointers, which may be zero.
 const NO_MESSAGE: libc::mmsghdr = unsafe { std::mem::zeroed() };
 
-/// What recvmmsg(2) fills.
-pub struct Inbox {
+/// What recvmmsg(2) fills: room for as many messages as there are slots.
+pub struct Inbox<'a> {
+    room: &'a mut [MaybeUninit<u8>],
     headers: SmallVec<[libc::mmsghdr; MESSAGES]>,
     names: [MaybeUninit<libc::sockaddr_storage>; MESSAGES],
     controls: [MaybeUninit<Control>; MESSAGES],
 }
 
-impl Inbox {
-    pub fn new() -> Inbox {
+impl<'a> Inbox<'a> {
+    pub fn over(room: &'a mut [MaybeUninit<u8>]) -> Inbox<'a> {
         Inbox {
+            room,
             headers: SmallVec::new(),
             names: [const { MaybeUninit::uninit() }; MESSAGES],
             controls: [const { MaybeUninit::uninit() }; MESSAGES],
         }
     }
 
-    /// Receives a message into each slot of `room`, as far as there are. Returns how many.
-    pub fn receive(
-        &mut self,
-        fd: BorrowedFd<'_>,
-        room: &mut [MaybeUninit<u8>],
-        wants: Wants,
-    ) -> rustix::io::Result<usize> {
+    /// How many messages there is room for.
+    pub fn slots(&self) -> usize {
+        (self.room.len() / SLOT).min(MESSAGES)
+    }
+
+    /// Receives a message into each slot, as far as there are. Returns how many.
+    pub fn receive(&mut self, fd: BorrowedFd<'_>, wants: Wants) -> rustix::io::Result<usize> {
         self.headers.clear();
         let mut pieces: SmallVec<[libc::iovec; MESSAGES]> = SmallVec::new();
-        for slot in room.chunks_exact_mut(SLOT) {
+        for slot in self.room.chunks_exact_mut(SLOT).take(MESSAGES) {
             let (iov_base, iov_len) = (slot[FRONT..].as_mut_ptr().cast(), SLOT - FRONT);
             pieces.push(libc::iovec { iov_base, iov_len });
         }
@@ -95,7 +97,12 @@ impl Inbox {
         let (first, count) = (self.headers.as_mut_ptr(), self.headers.len() as u32);
         let flags = libc::MSG_DONTWAIT;
         // SAFETY: the headers point to room, names and control messages that live for the call.
-        returned(unsafe { libc::recvmmsg(fd.as_raw_fd(), first, count, flags, ptr::null_mut()) })
+        let received = returned(unsafe {
+            libc::recvmmsg(fd.as_raw_fd(), first, count, flags, ptr::null_mut())
+        });
+        // Those that the kernel has filled.
+        self.headers.truncate(received.unwrap_or(0));
+        received
     }
 
     /// One of the messages that were received. What its header points to is looked at where it is
@@ -107,11 +114,35 @@ impl Inbox {
         }
         let has_name = !msg_hdr.msg_name.is_null();
         let name_len = if has_name { msg_hdr.msg_namelen as usize } else { 0 };
+        let bytes = &self.room[at * SLOT + FRONT..][..msg_len as usize];
         Message {
-            len: msg_len as usize,
+            // SAFETY: the kernel has written them, and `unpack` moves only such bytes about.
+            bytes: unsafe { bytes.assume_init_ref() },
             is_cut: msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
             segment: segment_of(&msg_hdr),
             sender: bytes_of(&self.names[at], name_len),
+        }
+    }
+
+    /// Moves the frames of a message behind their prefixes to `to`, which is before that message.
+    /// Returns where they end.
+    pub fn unpack(&mut self, at: usize, mut to: usize) -> usize {
+        let from = at * SLOT + FRONT;
+        let message = self.message(at);
+        let step = message.step();
+        // One that is longer than any frame counts as a runt does.
+        let is_odd = message.is_cut || message.frames() > SEGMENTS;
+        let len = if is_odd { 0 } else { message.bytes.len() };
+        let mut done = 0;
+        loop {
+            let frame_len = step.min(len - done);
+            self.room[to..to + PREFIX].write_copy_of_slice(&frame::prefix(frame_len));
+            self.room.copy_within(from + done..from + done + frame_len, to + PREFIX);
+            to += PREFIX + frame_len;
+            done += frame_len;
+            if done == len {
+                return to;
+            }
         }
     }
 }
@@ -127,19 +158,24 @@ pub struct Wants {
 
 /// One message that was received.
 pub struct Message<'a> {
-    pub len: usize,
+    pub bytes: &'a [u8],
     /// Whether it was longer than its slot.
-    pub is_cut: bool,
+    is_cut: bool,
     /// Of what length the frames in it are, but for the last, where it is several.
-    pub segment: Option<usize>,
+    segment: Option<usize>,
     /// The bytes of its sender's `struct sockaddr`; none where that was not asked for, or has no name.
     pub sender: &'a [u8],
 }
 
 impl Message<'_> {
     /// How long each frame in it is but the last.
-    pub fn step(&self) -> usize {
-        self.segment.unwrap_or(self.len).max(1)
+    fn step(&self) -> usize {
+        self.segment.unwrap_or(self.bytes.len()).max(1)
+    }
+
+    /// How many frames are in it, of which one may be empty.
+    pub fn frames(&self) -> usize {
+        self.bytes.len().div_ceil(self.step()).max(1)
     }
 }
 
@@ -173,46 +209,6 @@ fn write_segment(header: &mut libc::msghdr, control: &mut MaybeUninit<Control>, 
         control.cmsg_len = libc::CMSG_LEN(size_of_val(&data) as u32) as _;
         libc::CMSG_DATA(control).cast::<u16>().write_unaligned(data);
     }
-}
-
-fn returned(n: libc::c_int) -> rustix::io::Result<usize> {
-    let errno = || Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO);
-    usize::try_from(n).map_err(|_| errno())
-}
-
-/// Sets an option of a socket that has an int.
-pub fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> rustix::io::Result<()> {
-    let (value, len) = (&raw const value, size_of_val(&value) as u32);
-    // SAFETY: the value lives for the call.
-    returned(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.cast(), len) })
-        .map(|_| ())
-}
-
-/// Has a socket take no message, which the kernel then counts; or take them again.
-pub fn take_nothing(fd: BorrowedFd<'_>, whether: bool) -> rustix::io::Result<()> {
-    if !whether {
-        return set_option(fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, 0);
-    }
-    // Of each message, keep 0 bytes.
-    let mut nothing = libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 };
-    let program = libc::sock_fprog { len: 1, filter: &raw mut nothing };
-    let (program, len) = (&raw const program, size_of_val(&program) as u32);
-    let (level, name) = (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER);
-    // SAFETY: the program and its one instruction live for the call.
-    returned(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, program.cast(), len) })
-        .map(|_| ())
-}
-
-/// How many messages a socket did not take.
-pub fn not_taken(fd: BorrowedFd<'_>) -> rustix::io::Result<u32> {
-    // `SK_MEMINFO_DROPS`, of linux/sock_diag.h.
-    const DROPS: usize = 8;
-    let mut counts = [0u32; DROPS + 1];
-    let mut len = size_of_val(&counts) as libc::socklen_t;
-    let (level, name, room) = (libc::SOL_SOCKET, libc::SO_MEMINFO, counts.as_mut_ptr());
-    // SAFETY: there is room for as many bytes as is told.
-    returned(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, room.cast(), &raw mut len) })?;
-    Ok(counts[DROPS])
 }
 
 /// Takes an error out of a socket's queue (ip(7), `IP_RECVERR`). Returns whether another host, or

@@ -5,4 +5,7 @@ pub mod descriptor;
 pub mod fork;
 pub mod memory;
 pub mod mmsg;
+pub mod name;
+pub mod sockopt;
+pub mod tap;
 pub mod thread;

@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::frame::{self, PREFIX};
-use crate::net::socket::{Lost, Socket, Written};
+use crate::net::io::{Lost, Written};
+use crate::net::socket::Socket;
 use crate::options::{self, Options};
 use crate::runtime::event_loop::Loop;
 use crate::runtime::handle::Token;

@@ -8,7 +8,7 @@ use rustix::event::PollFlags;
 
 use crate::error::{Error, Result};
 use crate::frame::{self, PREFIX};
-use crate::net::socket::Written;
+use crate::net::io::Written;
 use crate::runtime::cork::{self, Cork};
 use crate::runtime::pool::{self, BUFFER};
 use crate::sys::clock::Deadline;

@@ -1,0 +1,93 @@
+//! Reading messages into wire format.
+
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
+
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::net::io::{Got, MESSAGE, Read};
+use crate::net::messages::Messages;
+use crate::net::messages::remote::Remote;
+use crate::sys::descriptor::is_ready;
+use crate::sys::mmsg::{Inbox, Message, Wants};
+
+/// How often a read is tried that the error of a message stands against.
+const TRIES: u32 = 4;
+
+/// What vfkit sends before its first frame, to say who it is.
+const VFKIT: &[u8] = b"VFKT";
+
+/// Reads as many messages as there are, and slots for in `room`, into wire format.
+pub fn read(messages: &Messages, fd: BorrowedFd<'_>, room: &mut [MaybeUninit<u8>]) -> Result<Read> {
+    if let Messages::Tap(tap) = messages {
+        return tap.read(fd, room);
+    }
+    let mut inbox = Inbox::over(room);
+    let Some(count) = receive(messages, fd, &mut inbox)? else {
+        return Ok(Read::Empty);
+    };
+    let mut got = Got { calls: 1, ..Got::default() };
+    let mut hearing = messages.remote().map(Remote::hearing);
+    for at in 0..count {
+        let message = inbox.message(at);
+        got.taken += message.bytes.len().max(MESSAGE) as u64;
+        let is_last = || (at..count).all(|at| inbox.message(at).bytes.is_empty());
+        if message.bytes.is_empty() && messages.ends() && is_last() && has_ended(fd) {
+            return Ok(if got.bytes == 0 { Read::End } else { Read::Bytes(got) });
+        }
+        if hearing.as_mut().is_some_and(|hearing| !hearing.admits(message.sender)) {
+            got.foreign += message.frames() as u64;
+        } else if is_for_us(messages, &message) {
+            got.bytes = inbox.unpack(at, got.bytes);
+        }
+    }
+    got.is_full = count == inbox.slots() && got.bytes > 0;
+    Ok(Read::Bytes(got))
+}
+
+/// Fills the inbox. Returns with how many messages, or `None` where there are none now.
+fn receive(
+    messages: &Messages,
+    fd: BorrowedFd<'_>,
+    inbox: &mut Inbox<'_>,
+) -> Result<Option<usize>> {
+    let wants = Wants {
+        names: messages.remote().is_some() || matches!(messages, Messages::Multicast(_)),
+        segments: matches!(messages, Messages::Udp(_)),
+    };
+    let mut tries = 0;
+    loop {
+        match inbox.receive(fd, wants) {
+            Ok(count) => return Ok(Some(count)),
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
+            // What waits comes behind that.
+            Err(errno) if tries < TRIES && survives(messages, fd, errno) => tries += 1,
+            Err(errno) if messages.ends() => return Err(Error::Os(errno)),
+            Err(_) => return Ok(None),
+        }
+    }
+}
+
+/// Whether an error that a read met stands for itself alone: one of datagrams is of some that were
+/// sent, and a reset says that the peer left with frames unread.
+fn survives(messages: &Messages, fd: BorrowedFd<'_>, errno: Errno) -> bool {
+    // Of UDP's, what has failed is counted.
+    let _ = messages.refused(fd);
+    !messages.ends() || errno == Errno::CONNRESET
+}
+
+/// Whether a message is to be delivered.
+fn is_for_us(messages: &Messages, message: &Message<'_>) -> bool {
+    match messages {
+        Messages::Multicast(group) => !group.is_own(message.sender),
+        Messages::Unix(_) | Messages::Paired => message.bytes != VFKIT,
+        _ => true,
+    }
+}
+
+/// Whether an empty message is the end: the peer has left, and nothing with bytes in it waits.
+pub fn has_ended(fd: BorrowedFd<'_>) -> bool {
+    is_ready(fd, PollFlags::RDHUP) == Ok(true) && rustix::io::ioctl_fionread(fd) == Ok(0)
+}

@@ -1,0 +1,92 @@
+//! A TAP interface, one frame a read or write.
+
+use std::ffi::c_int;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::PollFlags;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::frame::{self, PREFIX};
+use crate::net::io::{Got, MESSAGE, Read};
+use crate::sys::descriptor::{above_standard, blocks, is_ready};
+use crate::sys::mmsg::MESSAGES;
+use crate::sys::tap::{NAME, attach, interface, offload_nothing};
+
+/// One of the kernel's interfaces.
+pub struct Tap {
+    name: String,
+    /// Whether its reads wait: an adopted one's O_NONBLOCK is left alone.
+    waits: bool,
+}
+
+impl Tap {
+    /// Opens one, or makes one that is gone with the descriptor. Without a name the system gives it
+    /// one.
+    pub fn open(name: &[u8]) -> Result<(OwnedFd, Tap)> {
+        if name.len() >= NAME || name.contains(&b'/') {
+            let malformed = "malformed name (an interface's has up to 15 bytes, no '/')";
+            return Err(Error::invalid(malformed));
+        }
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = above_standard(rustix::fs::open(c"/dev/net/tun", flags, Mode::empty())?)?;
+        let name = attach(fd.as_fd(), name).map_err(|errno| match errno {
+            Errno::INVAL => Error::invalid("no name of an interface, or not of a TAP"),
+            errno => errno.into(),
+        })?;
+        offload_nothing(fd.as_fd());
+        Ok((fd, Tap { name, waits: false }))
+    }
+
+    /// That of somebody's descriptor.
+    pub fn adopted(fd: BorrowedFd<'_>) -> Result<Tap> {
+        let (name, flags) = interface(fd).map_err(|errno| match errno {
+            Errno::INTR => Error::Interrupted,
+            _ => Error::invalid("the descriptor is neither a socket nor an open TAP"),
+        })?;
+        let has = |flag: c_int| flags & flag != 0;
+        if !has(libc::IFF_TAP) {
+            return Err(Error::Unsupported("the descriptor is a TUN, which carries no Ethernet"));
+        }
+        if has(libc::IFF_VNET_HDR) {
+            return Err(Error::Unsupported(
+                "the TAP has a header before each frame (IFF_VNET_HDR)",
+            ));
+        }
+        Ok(Tap { name, waits: blocks(fd)? })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Reads one frame after another, each to where it is to lie.
+    pub fn read(&self, fd: BorrowedFd<'_>, room: &mut [MaybeUninit<u8>]) -> Result<Read> {
+        let mut got = Got { is_full: true, ..Got::default() };
+        while got.calls < MESSAGES as u64
+            && let Some(slot) = room.get_mut(got.bytes..got.bytes + PREFIX + frame::MAX)
+        {
+            let (prefix, slot) = slot.split_at_mut(PREFIX);
+            let read = match !self.waits || is_ready(fd, PollFlags::IN)? {
+                true => rustix::io::read(fd, slot).map(|(read, _)| read.len()),
+                false => Err(Errno::AGAIN),
+            };
+            let len = match read {
+                Ok(len) => len,
+                // What came before is delivered first; then it fails again.
+                Err(errno) if errno == Errno::AGAIN || errno == Errno::INTR || got.calls > 0 => {
+                    got.is_full = false;
+                    break;
+                }
+                Err(errno) => return Err(Error::Os(errno)),
+            };
+            prefix.write_copy_of_slice(&frame::prefix(len));
+            got.bytes += PREFIX + len;
+            got.taken += len.max(MESSAGE) as u64;
+            got.calls += 1;
+        }
+        Ok(if got.calls > 0 { Read::Bytes(got) } else { Read::Empty })
+    }
+}

@@ -1,0 +1,173 @@
+//! Writing frames, each as a message.
+
+use std::io::IoSlice;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::io::Errno;
+
+use crate::frame::Walk;
+use crate::net::io::Written;
+use crate::net::messages::Messages;
+use crate::sys::mmsg::{MESSAGES, Outbox, Size};
+
+/// How many messages one call sends to a Unix socket: as a rule its queue has 10 at most
+/// (`net.unix.max_dgram_qlen`).
+const UNIX_MESSAGES: usize = 16;
+
+/// How often a message is tried that the error of another stands against.
+const TRIES: u32 = 4;
+
+/// Sends the frames of `pieces`: some in wire format, or a prefix and its frame. What there is no
+/// room for is not taken, or lost if the writer `gives_up`.
+pub fn write(
+    messages: &Messages,
+    fd: BorrowedFd<'_>,
+    pieces: &[IoSlice<'_>],
+    gives_up: bool,
+) -> rustix::io::Result<Written> {
+    match pieces {
+        [bytes] => send(messages, fd, Walk::over(bytes), gives_up),
+        [_prefix, frame] => send(messages, fd, std::iter::once(&**frame), gives_up),
+        _ => Err(Errno::INVAL),
+    }
+}
+
+/// The same for frames here and there in memory.
+pub fn send<'a>(
+    messages: &Messages,
+    fd: BorrowedFd<'_>,
+    mut frames: impl Iterator<Item = &'a [u8]> + Clone,
+    gives_up: bool,
+) -> rustix::io::Result<Written> {
+    let mut written = Written::default();
+    let mut outbox = Outbox::new();
+    let most = match messages {
+        Messages::Paired | Messages::Sequenced | Messages::Unix(_) => UNIX_MESSAGES,
+        _ => MESSAGES,
+    };
+    let mut tries = 0;
+    loop {
+        let before = frames.clone();
+        outbox.fill(&mut frames, most, segment_max(messages));
+        if outbox.is_empty() {
+            return Ok(written);
+        }
+        while !outbox.is_empty() {
+            let failed = match transmit(messages, fd, &outbox) {
+                Ok(sent) => {
+                    written.calls += 1;
+                    written.sent(outbox.take(sent));
+                    tries = 0;
+                    continue;
+                }
+                Err(errno) => errno,
+            };
+            tries += 1;
+            match judge(messages, failed, &outbox, tries) {
+                Verdict::Full => {
+                    written.is_full = !messages.ends();
+                    written.is_short = failed != Errno::AGAIN;
+                    // What has just taken something is worth waiting for.
+                    let is_hopeless = gives_up && written.calls == 0;
+                    return Ok(if is_hopeless {
+                        lose_all(written, outbox, frames)
+                    } else {
+                        written
+                    });
+                }
+                Verdict::Again => {}
+                Verdict::OneLost => written.lost(outbox.take(1)),
+                Verdict::AllLost => return Ok(lose_all(written, outbox, frames)),
+                // What was sent before is counted first; then it fails again.
+                Verdict::Ended if written.bytes > 0 => return Ok(written),
+                Verdict::Ended => return Err(failed),
+                Verdict::Unsegmented => {
+                    frames = before.clone();
+                    (0..outbox.done).for_each(|_| _ = frames.next());
+                    outbox.take(outbox.len());
+                }
+            }
+        }
+    }
+}
+
+/// Counts as lost what is left.
+fn lose_all<'a>(
+    mut written: Written,
+    mut outbox: Outbox<'_>,
+    frames: impl Iterator<Item = &'a [u8]>,
+) -> Written {
+    written.lost(outbox.take(outbox.len()));
+    frames.for_each(|frame| written.lost(Size { frames: 1, bytes: frame.len() }));
+    written
+}
+
+/// Up to what length frames are left to the kernel to cut into datagrams.
+fn segment_max(messages: &Messages) -> usize {
+    match messages {
+        Messages::Udp(udp) => udp.segment_max(),
+        _ => 0,
+    }
+}
+
+/// Sends messages from the front. Returns how many were.
+fn transmit(
+    messages: &Messages,
+    fd: BorrowedFd<'_>,
+    outbox: &Outbox<'_>,
+) -> rustix::io::Result<usize> {
+    match messages {
+        Messages::Tap(_) => rustix::io::write(fd, outbox.front()).map(|_| 1),
+        Messages::Multicast(group) => outbox.send(group.out.as_fd(), &[]),
+        Messages::Unix(unix) => unix.send(fd, outbox),
+        Messages::Udp(udp) => udp.send(fd, outbox),
+        _ => outbox.send(fd, &[]),
+    }
+}
+
+/// What an error means for the messages that are left.
+fn judge(messages: &Messages, errno: Errno, outbox: &Outbox<'_>, tries: u32) -> Verdict {
+    match (messages, errno) {
+        (Messages::Unix(unix), Errno::AGAIN) => {
+            unix.watch_room();
+            Verdict::Full
+        }
+        (_, Errno::AGAIN) => Verdict::Full,
+        (_, Errno::INTR) => Verdict::Again,
+        // Nobody has sent yet who could be the remote.
+        (_, Errno::DESTADDRREQ) => Verdict::AllLost,
+        // Another may have the remote's name now.
+        (Messages::Unix(unix), _) if unix.is_direct() => {
+            unix.set_direct(false);
+            Verdict::Again
+        }
+        (Messages::Udp(udp), Errno::INVAL | Errno::MSGSIZE | Errno::IO | Errno::OPNOTSUPP)
+            if outbox.sizes().next().is_some_and(|size| size.frames > 1) =>
+        {
+            udp.segment_below(outbox.front().len());
+            Verdict::Unsegmented
+        }
+        (_, Errno::MSGSIZE | Errno::INVAL) => Verdict::OneLost,
+        // Short of memory is no end of it: nothing was taken.
+        (Messages::Sequenced, _) => Verdict::Ended,
+        (_, Errno::NOBUFS | Errno::NOMEM) => Verdict::Full,
+        // That of a message before.
+        (Messages::Udp(_), _) if tries < TRIES => Verdict::Again,
+        // Taken away; one that is only down gives EIO.
+        (Messages::Tap(_), Errno::BADFD | Errno::BADF | Errno::NODEV) => Verdict::Ended,
+        _ => Verdict::AllLost,
+    }
+}
+
+/// What is to be done after an error.
+enum Verdict {
+    /// Wait for room, or for memory.
+    Full,
+    Again,
+    /// The same in datagrams of one frame.
+    Unsegmented,
+    OneLost,
+    /// The remote is not there, or not to be reached.
+    AllLost,
+    Ended,
+}

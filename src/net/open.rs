@@ -1,0 +1,91 @@
+//! Descriptors of sockets: opened, tuned for frames, and looked at. None is left open across `exec`.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+
+use crate::error::{Error, Result};
+use crate::options::Buffers;
+use crate::sys::descriptor::above_standard;
+
+/// The send buffer of a Unix socket: with the default one, the kernel's charge for each small write
+/// (768 bytes) leaves room for too few frames.
+const UNIX_SNDBUF: usize = 1 << 20;
+
+/// The buffers of a UDP socket: what finds the receiver's full is lost.
+const UDP_BUFFER: usize = 4 << 20;
+
+pub const CLOEXEC: SocketFlags = SocketFlags::CLOEXEC;
+
+pub fn open(family: AddressFamily, kind: SocketType, flags: SocketFlags) -> Result<OwnedFd> {
+    above_standard(rustix::net::socket_with(family, kind, CLOEXEC | flags, None)?)
+}
+
+pub fn datagram_socket(family: AddressFamily) -> Result<OwnedFd> {
+    open(family, SocketType::DGRAM, SocketFlags::empty())
+}
+
+/// One that does not block.
+pub fn nonblocking_socket(family: AddressFamily, kind: SocketType) -> Result<OwnedFd> {
+    open(family, kind, SocketFlags::NONBLOCK)
+}
+
+/// Two streams that are each other's peer.
+pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
+    let (a, b) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, CLOEXEC, None)?;
+    Ok((above_standard(a)?, above_standard(b)?))
+}
+
+/// Whether descriptors are to be had; the resolver wants two.
+pub fn check_descriptors() -> Result<()> {
+    pair().map(|_| ())
+}
+
+pub fn family_of(address: &SocketAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
+}
+
+/// The type of somebody's socket; `ENOTSOCK` where it is none.
+pub fn type_of(fd: BorrowedFd<'_>) -> Result<SocketType> {
+    match sockopt::socket_type(fd) {
+        Err(Errno::BADF) => Err(Error::invalid("the descriptor is not open")),
+        kind => Ok(kind?),
+    }
+}
+
+pub fn is_unix(fd: impl AsFd) -> bool {
+    sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX)
+}
+
+/// Sets what suits frames: no Nagle delay (QEMU sets its own side only as a client), large buffers.
+pub fn tune(fd: &OwnedFd) {
+    // None of it is needed for a connection to work, and an adopted socket may be of any family.
+    if is_unix(fd) {
+        enlarge_send_buffer(fd, UNIX_SNDBUF);
+    } else if sockopt::socket_type(fd) == Ok(SocketType::DGRAM) {
+        enlarge_send_buffer(fd, UDP_BUFFER);
+        let _ = sockopt::set_socket_recv_buffer_size_force(fd, UDP_BUFFER)
+            .or_else(|_| sockopt::set_socket_recv_buffer_size(fd, UDP_BUFFER));
+    } else {
+        let _ = sockopt::set_tcp_nodelay(fd, true);
+    }
+}
+
+/// Beyond the system's limit, where there is the right to.
+fn enlarge_send_buffer(fd: &OwnedFd, bytes: usize) {
+    let _ = sockopt::set_socket_send_buffer_size_force(fd, bytes)
+        .or_else(|_| sockopt::set_socket_send_buffer_size(fd, bytes));
+}
+
+/// Sets what the caller has chosen.
+pub fn set_buffers(fd: &OwnedFd, buffers: Buffers) -> Result<()> {
+    if let Some(bytes) = buffers.send {
+        sockopt::set_socket_send_buffer_size(fd, bytes)?;
+    }
+    if let Some(bytes) = buffers.receive {
+        sockopt::set_socket_recv_buffer_size(fd, bytes)?;
+    }
+    Ok(())
+}
