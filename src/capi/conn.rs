@@ -2,7 +2,9 @@ use std::ffi::{c_char, c_int};
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
 
-use super::{OK, call, handle_of, out, put, qnet_conn, shown, slice, string};
+use crate::capi::args::{self, out, put, shown, slice, string};
+use crate::capi::boundary::{OK, call};
+use crate::capi::handles::{of_conn, qnet_conn};
 use crate::error::{Error, Result};
 use crate::options::{Holder, Options};
 
@@ -93,7 +95,7 @@ unsafe fn dial(
                     string(address, "address")?,
                     options,
                 )?;
-                put(to, handle_of(conn));
+                put(to, of_conn(conn));
                 Ok(OK)
             },
         )
@@ -135,8 +137,8 @@ pub unsafe extern "C-unwind" fn qnet_socketpair(
                     return Err(Error::invalid("one place for two connections"));
                 }
                 let (one, other) = crate::conn::open::pair()?;
-                put(to_a, handle_of(one));
-                put(to_b, handle_of(other));
+                put(to_a, of_conn(one));
+                put(to_b, of_conn(other));
                 Ok(OK)
             },
         )
@@ -165,9 +167,9 @@ pub unsafe extern "C-unwind" fn qnet_socketpair_fd(
         call(
             || "make a socket pair".into(),
             || {
-                let (to, to_fd) = (super::out(out, "out")?, super::out(peer_fd, "peer_fd")?);
+                let (to, to_fd) = (args::out(out, "out")?, args::out(peer_fd, "peer_fd")?);
                 let (conn, fd) = crate::conn::open::pair_with_fd()?;
-                put(to, handle_of(conn));
+                put(to, of_conn(conn));
                 put(to_fd, fd.into_raw_fd());
                 Ok(OK)
             },
@@ -198,9 +200,9 @@ pub unsafe extern "C-unwind" fn qnet_from_fd(fd: c_int, out: *mut *mut qnet_conn
         call(
             || format!("make a connection of descriptor {fd}"),
             || {
-                let to = super::out(out, "out")?;
+                let to = args::out(out, "out")?;
                 let (fd, own) = adopted(fd)?;
-                put(to, handle_of(crate::conn::open::from_fd(fd, own)?));
+                put(to, of_conn(crate::conn::open::from_fd(fd, own)?));
                 Ok(OK)
             },
         )

@@ -1,7 +1,9 @@
 use std::ffi::{c_char, c_int};
 use std::ptr;
 
-use super::{OK, call, give_text, handle_of, on_conn, put, qnet_conn, shown, string};
+use crate::capi::args::{self, give_text, put, shown, string};
+use crate::capi::boundary::{OK, call, on_conn};
+use crate::capi::handles::{of_conn, qnet_conn};
 use crate::net::dgram;
 use crate::options::Options;
 
@@ -59,7 +61,7 @@ pub unsafe extern "C-unwind" fn qnet_dgram(
         call(
             || format!("open {} {} to {}", shown(network), shown(local), shown(remote)),
             || {
-                let to = super::out(out, "out")?;
+                let to = args::out(out, "out")?;
                 let network = string(network, "network")?;
                 let local = match network {
                     b"mcast" if local.is_null() => b"",
@@ -70,7 +72,7 @@ pub unsafe extern "C-unwind" fn qnet_dgram(
                     false => Some(string(remote, "remote")?),
                 };
                 let socket = dgram::open(network, local, remote)?;
-                put(to, handle_of(crate::conn::open::open(socket, Options::default(), None)?));
+                put(to, of_conn(crate::conn::open::open(socket, Options::default(), None)?));
                 Ok(OK)
             },
         )
@@ -101,10 +103,10 @@ pub unsafe extern "C-unwind" fn qnet_tap(name: *const c_char, out: *mut *mut qne
         call(
             || format!("open tap {}", shown(name)),
             || {
-                let to = super::out(out, "out")?;
+                let to = args::out(out, "out")?;
                 let name = if name.is_null() { b"" } else { string(name, "name")? };
                 let socket = dgram::open_tap(name)?;
-                put(to, handle_of(crate::conn::open::open(socket, Options::default(), None)?));
+                put(to, of_conn(crate::conn::open::open(socket, Options::default(), None)?));
                 Ok(OK)
             },
         )

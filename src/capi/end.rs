@@ -1,6 +1,7 @@
 use std::ffi::c_int;
 
-use super::{OK, on_conn, qnet_conn, run_close_call, run_due_close_call};
+use crate::capi::boundary::{OK, on_conn, run_close_call, run_due_close_call};
+use crate::capi::handles::qnet_conn;
 use crate::conn::receive;
 
 /// Waits until the connection has ended, by either side, and, if it has a handler or is attached or

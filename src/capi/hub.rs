@@ -1,9 +1,9 @@
 use std::ffi::c_int;
 use std::ptr;
 
-use super::{
-    OK, call, give_struct, handle_of, on_hub, out, put, qnet_conn, qnet_hub, qnet_listener,
-};
+use crate::capi::args::{self, give_struct, out, put};
+use crate::capi::boundary::{OK, call, on_hub};
+use crate::capi::handles::{of_conn, of_hub, qnet_conn, qnet_hub, qnet_listener, token_of};
 use crate::conn;
 use crate::forward::hub::{self, qnet_hub_stats};
 use crate::listener;
@@ -30,8 +30,8 @@ pub unsafe extern "C-unwind" fn qnet_hub_new(out: *mut *mut qnet_hub) -> c_int {
         call(
             || "make a hub".into(),
             || {
-                let to = super::out(out, "out")?;
-                put(to, ptr::without_provenance_mut(hub::new()?.token as usize));
+                let to = args::out(out, "out")?;
+                put(to, of_hub(hub::new()?));
                 Ok(OK)
             },
         )
@@ -57,9 +57,7 @@ pub unsafe extern "C-unwind" fn qnet_hub_new(out: *mut *mut qnet_hub) -> c_int {
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_hub_attach(hub: *mut qnet_hub, conn: *mut qnet_conn) -> c_int {
-    on_hub(hub, "attach", |hub| {
-        hub::attach(hub, conn::table().get(conn.addr() as u64)?).map(|()| OK)
-    })
+    on_hub(hub, "attach", |hub| hub::attach(hub, conn::table().get(token_of(conn))?).map(|()| OK))
 }
 
 /// Detaches a connection from a hub. The connection is as it was before qnet_hub_attach(): the hub
@@ -75,9 +73,7 @@ pub unsafe extern "C-unwind" fn qnet_hub_attach(hub: *mut qnet_hub, conn: *mut q
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_hub_detach(hub: *mut qnet_hub, conn: *mut qnet_conn) -> c_int {
-    on_hub(hub, "detach", |hub| {
-        hub::detach(hub, conn::table().get(conn.addr() as u64)?).map(|()| OK)
-    })
+    on_hub(hub, "detach", |hub| hub::detach(hub, conn::table().get(token_of(conn))?).map(|()| OK))
 }
 
 /// Creates a connection whose other end is attached to the hub. With it the program has a device of
@@ -100,8 +96,8 @@ pub unsafe extern "C-unwind" fn qnet_hub_port(
         put(out, ptr::null_mut());
         on_hub(hub, "make a port", |hub| {
             hub.check()?;
-            let to = super::out(out, "out")?;
-            put(to, handle_of(hub::port(hub)?));
+            let to = args::out(out, "out")?;
+            put(to, of_conn(hub::port(hub)?));
             Ok(OK)
         })
     }
@@ -128,7 +124,7 @@ pub unsafe extern "C-unwind" fn qnet_hub_serve(
     listener: *mut qnet_listener,
 ) -> c_int {
     on_hub(hub, "serve", |hub| {
-        hub::serve(hub, listener::table().get(listener.addr() as u64)?).map(|()| OK)
+        hub::serve(hub, listener::table().get(token_of(listener))?).map(|()| OK)
     })
 }
 
@@ -153,7 +149,7 @@ pub unsafe extern "C-unwind" fn qnet_hub_ports(
         let ports = hub::ports(hub)?;
         for (at, conn) in ports.iter().take(cap).enumerate() {
             // SAFETY: C promises room for `cap` handles.
-            unsafe { to.add(at).write(handle_of(*conn)) };
+            unsafe { to.add(at).write(of_conn(*conn)) };
         }
         Ok(ports.len() as c_int)
     })

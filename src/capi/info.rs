@@ -1,6 +1,9 @@
 use std::ffi::{c_char, c_int};
 
-use super::{LAST_ERROR, OK, give_struct, give_text, guard, on_conn, out, put, qnet_conn};
+use crate::capi::args::{give_struct, give_text, out, put};
+use crate::capi::boundary::{OK, guard, on_conn};
+use crate::capi::handles::qnet_conn;
+use crate::capi::last_error;
 use crate::conn::info::qnet_stats;
 use crate::error;
 
@@ -194,7 +197,7 @@ pub unsafe extern "C-unwind" fn qnet_strerror(code: c_int) -> *const c_char {
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_last_error() -> *const c_char {
-    guard(|_| c"".as_ptr(), || LAST_ERROR.with_borrow(|last| last.text.as_ptr().cast()))
+    guard(|_| c"".as_ptr(), || last_error::text())
 }
 
 /// Gets the errno value of the calling thread's last failure.
@@ -205,5 +208,5 @@ pub unsafe extern "C-unwind" fn qnet_last_error() -> *const c_char {
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_last_errno() -> c_int {
-    guard(|_| 0, || LAST_ERROR.with_borrow(|last| last.errno))
+    guard(|_| 0, || last_error::errno())
 }

@@ -1,6 +1,7 @@
 use std::ffi::c_int;
 
-use super::{OK, on_conn, qnet_conn};
+use crate::capi::boundary::{OK, on_conn};
+use crate::capi::handles::{qnet_conn, token_of};
 use crate::conn;
 use crate::forward::link;
 
@@ -36,7 +37,7 @@ use crate::forward::link;
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_link(a: *mut qnet_conn, b: *mut qnet_conn) -> c_int {
-    on_conn(a, "link", |a| link::link(a, conn::table().get(b.addr() as u64)?).map(|()| OK))
+    on_conn(a, "link", |a| link::link(a, conn::table().get(token_of(b))?).map(|()| OK))
 }
 
 /// Removes a link at once, on both sides. Both connections are as they were before qnet_link().

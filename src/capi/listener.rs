@@ -1,15 +1,11 @@
 use std::ffi::{c_char, c_int};
 use std::ptr;
 
-use super::conn::adopted;
-use super::{OK, call, give_text, handle_of, on_listener, out, put, qnet_conn, qnet_listener};
-use super::{shown, string};
-use crate::listener::{self, Listener};
-use crate::runtime::handle::Ref;
-
-fn handle_of_listener(listener: Ref<Listener>) -> *mut qnet_listener {
-    ptr::without_provenance_mut(listener.token as usize)
-}
+use crate::capi::args::{self, give_text, out, put, shown, string};
+use crate::capi::boundary::{OK, call, on_listener};
+use crate::capi::conn::adopted;
+use crate::capi::handles::{self, of_conn, qnet_conn, qnet_listener};
+use crate::listener::{self};
 
 /// Listens for peers, such as a QEMU with `-netdev stream,server=off` or `-netdev socket,connect=`.
 ///
@@ -40,10 +36,10 @@ pub unsafe extern "C-unwind" fn qnet_listen(
         call(
             || format!("listen on {} {}", shown(network), shown(address)),
             || {
-                let to = super::out(out, "out")?;
+                let to = args::out(out, "out")?;
                 let listener =
                     listener::listen(string(network, "network")?, string(address, "address")?)?;
-                put(to, handle_of_listener(listener));
+                put(to, handles::of_listener(listener));
                 Ok(OK)
             },
         )
@@ -74,8 +70,8 @@ pub unsafe extern "C-unwind" fn qnet_accept(
     unsafe {
         put(out, ptr::null_mut());
         on_listener(listener, "accept", |listener| {
-            let to = super::out(out, "out")?;
-            put(to, handle_of(listener::accept(listener, timeout_ms)?));
+            let to = args::out(out, "out")?;
+            put(to, of_conn(listener::accept(listener, timeout_ms)?));
             Ok(OK)
         })
     }
@@ -103,9 +99,9 @@ pub unsafe extern "C-unwind" fn qnet_listener_from_fd(
         call(
             || format!("make a listener of descriptor {fd}"),
             || {
-                let to = super::out(out, "out")?;
+                let to = args::out(out, "out")?;
                 let (fd, own) = adopted(fd)?;
-                put(to, handle_of_listener(listener::from_fd(fd, own)?));
+                put(to, handles::of_listener(listener::from_fd(fd, own)?));
                 Ok(OK)
             },
         )

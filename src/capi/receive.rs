@@ -1,14 +1,16 @@
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
 
-use super::{OK, call, on_conn, on_conn_to_its_end, out, qnet_conn, run_close_call, slice, user};
+use crate::capi::args::{out, slice};
+use crate::capi::boundary::{OK, call, on_conn, on_conn_to_its_end, run_close_call};
+use crate::capi::handles::{qnet_conn, token_of};
 use crate::conn::close_handler;
 use crate::conn::handler;
 use crate::conn::receive;
 use crate::conn::{self, poll};
 use crate::error::{Error, Result};
 use crate::frame;
-use crate::runtime::callback::{CloseHandler, Handler, HandlerFn, qnet_frame};
+use crate::runtime::callback::{CloseHandler, Handler, HandlerFn, User, qnet_frame};
 
 /// Called with one frame. The handler may call any function of the library, also for its own
 /// connection. It must not throw an exception or longjmp out. It may end its thread (pthread_exit);
@@ -86,7 +88,7 @@ pub unsafe extern "C-unwind" fn qnet_set_batch_handler(
 
 fn set_handler(conn: *mut qnet_conn, call: Option<HandlerFn>, word: *mut c_void) -> c_int {
     on_conn(conn, "set a handler", |conn| {
-        handler::set_handler(conn, call.map(|call| Handler { call, user: user(word) })).map(|()| OK)
+        handler::set_handler(conn, call.map(|call| Handler { call, user: User(word) })).map(|()| OK)
     })
 }
 
@@ -113,7 +115,7 @@ pub unsafe extern "C-unwind" fn qnet_set_close_handler(
 ) -> c_int {
     let mut due = None;
     let code = on_conn(conn, "set a close handler", |conn| {
-        let handler = handler.map(|call| CloseHandler { call, user: super::user(user) });
+        let handler = handler.map(|call| CloseHandler { call, user: User(user) });
         due = close_handler::set(conn, handler)?;
         Ok(OK)
     });
@@ -253,7 +255,7 @@ pub unsafe extern "C-unwind" fn qnet_poll(
                 (slice(conns, count, "conns")?, std::slice::from_raw_parts_mut(ready, count))
             };
             let table = &conn::table();
-            let conns: Vec<_> = conns.iter().map(|conn| table.get(conn.addr() as u64)).collect();
+            let conns: Vec<_> = conns.iter().map(|conn| table.get(token_of(*conn))).collect();
             poll::poll(&conns, ready, timeout_ms).map(|n| n as c_int)
         },
     )

@@ -1,6 +1,8 @@
 use std::ffi::{c_int, c_void};
 
-use super::{OK, on_conn, qnet_conn, slice};
+use crate::capi::args::slice;
+use crate::capi::boundary::{OK, on_conn};
+use crate::capi::handles::{qnet_conn, token_of};
 use crate::conn::send;
 use crate::frame::{self, Walk};
 use crate::runtime::callback::qnet_frame;
@@ -37,7 +39,7 @@ pub unsafe extern "C-unwind" fn qnet_send(
     let frame = unsafe { bytes(frame.cast(), len) };
     // What neither panics nor makes a system call needs no guard.
     if let Ok(frame) = frame
-        && send::join(conn.addr() as u64, frame)
+        && send::join(token_of(conn), frame)
     {
         return OK;
     }

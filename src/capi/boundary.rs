@@ -1,0 +1,131 @@
+//! Where calls from C come in: no panic leaves through here, a handle is judged, and a failure is
+//! recorded.
+
+use std::any::Any;
+use std::ffi::c_int;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::capi::handles::{qnet_conn, qnet_hub, qnet_listener, token_of};
+use crate::capi::last_error::record;
+use crate::conn::close_handler::{self, CloseCall};
+use crate::conn::{self, Conn};
+use crate::error::{Error, Result, qnet_error};
+use crate::forward::hub::{self, Hub};
+use crate::listener::{self, Listener};
+use crate::runtime::handle::{Object, Ref, Table, Token};
+use crate::sys::thread::Uncancelled;
+
+pub const OK: c_int = qnet_error::QNET_OK as c_int;
+
+/// Runs `body` behind the panic boundary: no panic reaches C. No callback may run inside.
+pub fn guard<T>(on_panic: impl FnOnce(Error) -> T, body: impl FnOnce() -> T) -> T {
+    let _uncancelled = Uncancelled::new();
+    let body = AssertUnwindSafe(|| {
+        #[cfg(feature = "inject-panic")]
+        if std::env::var_os("QNET_INJECT_PANIC").is_some() {
+            panic!("injected by QNET_INJECT_PANIC");
+        }
+        body()
+    });
+    catch_unwind(body).unwrap_or_else(|panic| on_panic(Error::Internal(text_of(&*panic))))
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or(panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic").to_owned()
+}
+
+/// What every function that can fail is made of: the panic boundary, and the record of a failure
+/// under the name of what was `attempt`ed.
+pub fn call(attempt: impl FnOnce() -> String, body: impl FnOnce() -> Result<c_int>) -> c_int {
+    match guard(Err, body) {
+        Ok(value) => value,
+        Err(error) => {
+            if error.is_recorded() {
+                guard(|_| (), || record(&attempt(), &error));
+            }
+            error.code()
+        }
+    }
+}
+
+/// The same for the functions of an object, whose handle is judged before other arguments.
+fn on<T: Object>(
+    attempt: &str,
+    token: Token,
+    table: &'static Table<T>,
+    describe: impl FnOnce(Ref<T>) -> String,
+    body: impl FnOnce(Ref<T>) -> Result<c_int>,
+) -> c_int {
+    call(
+        || {
+            let on = table.get(token).map_or_else(|_| format!("handle {token:#x}"), describe);
+            format!("{attempt} on {on}")
+        },
+        || {
+            let this = table.get(token)?;
+            body(this).or_else(|error| match error {
+                // Arguments are looked at before the lock that judges the handle.
+                Error::Invalid(_) | Error::FrameSize(_) => this.check().and(Err(error)),
+                error => Err(error),
+            })
+        },
+    )
+}
+
+pub fn on_conn(
+    conn: *mut qnet_conn,
+    attempt: &str,
+    body: impl FnOnce(Ref<Conn>) -> Result<c_int>,
+) -> c_int {
+    let table = conn::table();
+    on(attempt, token_of(conn), table, conn::info::describe, body)
+}
+
+pub fn on_listener(
+    listener: *mut qnet_listener,
+    attempt: &str,
+    body: impl FnOnce(Ref<Listener>) -> Result<c_int>,
+) -> c_int {
+    let table = listener::table();
+    on(attempt, token_of(listener), table, listener::describe, body)
+}
+
+pub fn on_hub(
+    hub: *mut qnet_hub,
+    attempt: &str,
+    body: impl FnOnce(Ref<Hub>) -> Result<c_int>,
+) -> c_int {
+    let describe = |hub: Ref<Hub>| format!("hub {:#x}", hub.token);
+    on(attempt, token_of(hub), hub::table(), describe, body)
+}
+
+/// The same for functions that may report the connection's end, and then run its close handler.
+pub fn on_conn_to_its_end(
+    conn: *mut qnet_conn,
+    attempt: &str,
+    body: impl FnOnce(Ref<Conn>) -> Result<c_int>,
+) -> c_int {
+    let code = on_conn(conn, attempt, body);
+    if code < 0 {
+        run_due_close_call(conn);
+    }
+    code
+}
+
+pub fn run_due_close_call(conn: *mut qnet_conn) {
+    let due = || {
+        let conn = conn::table().get(token_of(conn)).ok()?;
+        close_handler::due(conn, &mut *conn.state().ok()?)
+    };
+    if let Some(call) = guard(|_| None, due) {
+        run_close_call(call);
+    }
+}
+
+/// Calls a close handler on this thread, outside every panic boundary.
+pub fn run_close_call(call: CloseCall) {
+    if call.run() {
+        guard(|_| (), || call.returned());
+    }
+}
