@@ -13,7 +13,7 @@ use crate::tx::sender::TxGuard;
 /// whether it did.
 #[inline]
 pub fn join(token: Token, frame: &[u8]) -> bool {
-    match cork::with(|cork| cork.find(token)) {
+    match cork::with(|cork| cork.lists(token)) {
         true => conn::table().get(token).is_ok_and(|conn| join_in(conn, frame, true)),
         false => coalesce(token, frame),
     }
@@ -121,8 +121,10 @@ pub fn flush(conn: Ref<Conn>) -> Result<()> {
 }
 
 /// Writes what is held. What the socket does not take is the service thread's.
-pub fn uncork(conn: Ref<Conn>) {
-    if conn.slot.sender.lock_of(conn.token).is_ok_and(|mut tx| !tx.write_backlog()) {
+pub fn uncork(token: Token) {
+    if let Ok(conn) = conn::table().get(token)
+        && conn.slot.sender.lock_of(token).is_ok_and(|mut tx| !tx.write_backlog())
+    {
         background::watch(conn);
     }
 }
