@@ -17,7 +17,7 @@ use crate::net::netdev;
 use crate::net::socket::Socket;
 use crate::net::socket_file::SocketFile;
 use crate::options::{self, Holder, Options};
-use crate::runtime::event_loop::{ADDED, Interest, Loop, NOTHING, READABLE};
+use crate::runtime::event_loop::{ADDED, Interest, Loop, LoopUser, NOTHING, READABLE};
 use crate::runtime::handle::{NONE, Object, Ref, Table, Token};
 use crate::runtime::lock::lock;
 use crate::runtime::wake::{Last, Wake};
@@ -48,10 +48,9 @@ pub struct State {
 }
 
 /// A hub that a listener's connections are attached to.
-#[derive(Clone, Copy)]
 struct Server {
     hub: Ref<Hub>,
-    runner: &'static Loop,
+    runner: LoopUser,
     /// What it waits for: nothing while it rests.
     interest: Interest,
 }
@@ -175,7 +174,6 @@ pub fn close(listener: Ref<Listener>) -> Result<()> {
     if let Some(mut server) = server {
         // Taking a descriptor out of the set cannot fail.
         let _ = server.watch(listener.token, &open, NOTHING);
-        server.runner.leave();
     }
     drop(lock(&open.file).take());
     open.socket.refuse();
@@ -242,31 +240,24 @@ pub fn serve(listener: Ref<Listener>, hub: Ref<Hub>, runner: &'static Loop) -> R
     if listener.state()?.server.is_some() {
         return Err(SERVED);
     }
-    runner.join()?;
-    let mut server = Server { hub, runner, interest: NOTHING };
-    let added = server.watch(listener.token, &open, ADDED).map_err(|error| match error {
+    let mut server = Server { hub, runner: runner.join()?, interest: NOTHING };
+    server.watch(listener.token, &open, ADDED).map_err(|error| match error {
         Error::Os(Errno::EXIST) => SERVED,
         error => error,
-    });
-    let begun = added.and_then(|()| be_served(listener, server));
-    if begun.is_err() {
-        // Taking a descriptor out of the set cannot fail.
-        let _ = server.watch(listener.token, &open, NOTHING);
-        runner.leave();
-        return begun;
-    }
-    // In its turn it waits for peers.
-    runner.look(listener.token);
-    Ok(())
-}
-
-fn be_served(listener: Ref<Listener>, server: Server) -> Result<()> {
-    let mut state = listener.state()?;
-    if state.server.is_some() {
-        return Err(SERVED);
-    }
-    state.server = Some(server);
-    Ok(())
+    })?;
+    let refusal = match listener.state() {
+        Ok(mut state) if state.server.is_none() => {
+            state.server = Some(server);
+            // In its turn it waits for peers.
+            runner.look(listener.token);
+            return Ok(());
+        }
+        Ok(_) => SERVED,
+        Err(error) => error,
+    };
+    // Taking a descriptor out of the set cannot fail.
+    let _ = server.watch(listener.token, &open, NOTHING);
+    Err(refusal)
 }
 
 /// The loop's turn: accepts what waits. Where the system refuses, it rests for a while.
@@ -274,7 +265,7 @@ pub fn serve_turn(listener: Ref<Listener>, runner: &Loop) {
     let Ok(mut state) = listener.state() else {
         return;
     };
-    let Some(server) = state.server else {
+    let Some(hub) = state.server.as_ref().map(|server| server.hub) else {
         return;
     };
     // It may be new, or have rested.
@@ -286,7 +277,7 @@ pub fn serve_turn(listener: Ref<Listener>, runner: &Loop) {
     for _ in 0..ACCEPTED {
         match next_visitor(listener) {
             // Failing, the peer is hung up on: the hub is closed, or the system refuses.
-            Ok(Visitor::Admitted(conn)) => drop(hub::adopt(server.hub, conn)),
+            Ok(Visitor::Admitted(conn)) => drop(hub::adopt(hub, conn)),
             Ok(Visitor::TurnedAway) => {}
             Err(Error::Os(_)) => return rest(listener, runner),
             Ok(Visitor::Nobody) | Err(_) => return,

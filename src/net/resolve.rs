@@ -1,7 +1,7 @@
 //! Names to addresses, on threads of their own: the system's resolver cannot be woken. A name is
 //! looked up once at a time, for all who want it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex};
 
@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::net::address::{Family, Host};
 use crate::net::open::check_descriptors;
-use crate::runtime::dialler;
+use crate::runtime::event_loop::Loop;
 use crate::runtime::handle::Token;
 use crate::runtime::lock::lock;
 use crate::runtime::wake::{PollFds, Wake, Woken};
@@ -40,8 +40,8 @@ pub struct Lookup {
 #[derive(Default)]
 struct Progress {
     answer: Option<Result<Vec<IpAddr>>>,
-    /// The connections that the thread that dials is to look at then.
-    conns: BTreeSet<Token>,
+    /// Whom a loop is to look at then.
+    looks: BTreeMap<Token, &'static Loop>,
 }
 
 impl Lookups {
@@ -64,11 +64,15 @@ impl Lookups {
 }
 
 impl Lookup {
-    /// The answer. Where there is none yet, the thread that dials looks at `conn` when there is.
-    pub fn answer_or_look(&self, conn: Token) -> Option<Result<Vec<IpAddr>>> {
+    /// The answer. Where there is none yet, `runner` looks at `token` when there is.
+    pub fn answer_or_look(
+        &self,
+        token: Token,
+        runner: &'static Loop,
+    ) -> Option<Result<Vec<IpAddr>>> {
         let mut progress = lock(&self.progress);
         if progress.answer.is_none() {
-            progress.conns.insert(conn);
+            progress.looks.insert(token, runner);
         }
         progress.answer.clone()
     }
@@ -90,12 +94,10 @@ impl Lookup {
     fn give(&self, answer: Result<Vec<IpAddr>>) {
         let mut progress = lock(&self.progress);
         progress.answer = Some(answer);
-        let conns = std::mem::take(&mut progress.conns);
+        let looks = std::mem::take(&mut progress.looks);
         drop(progress);
         self.wake.raise();
-        for conn in conns {
-            dialler::dialler().look(conn);
-        }
+        looks.iter().for_each(|(token, runner)| runner.look(*token));
     }
 }
 

@@ -14,13 +14,16 @@ use crate::sys::fork::Stamp;
 /// For how many connections a thread holds something at a time.
 const MOST: usize = 32;
 
+/// Writes what is held for a connection, and waits for nothing.
+type Uncork = fn(Token);
+
 /// A thread's. Without a destructor, so that it is there to the thread's last moment.
 pub struct Cork {
     /// Whether sends may be held back now.
     is_open: Cell<bool>,
     /// In which process, since a child forked in a handler has nothing to do with its parent's; and what
-    /// writes what is held for a connection.
-    begun: Cell<Option<(Stamp, fn(Token))>>,
+    /// writes.
+    begun: Cell<Option<(Stamp, Uncork)>>,
     /// Connections that this thread has held something for, and how many they are. Others may have
     /// written it.
     conns: [Cell<Token>; MOST],
@@ -45,9 +48,8 @@ pub fn with<R>(f: impl FnOnce(&Cork) -> R) -> R {
 }
 
 impl Cork {
-    /// A handler is about to be called, more than once perhaps. `uncork` writes what is held for a
-    /// connection, and waits for nothing.
-    pub fn begin(&self, process: Stamp, uncork: fn(Token)) {
+    /// A handler is about to be called, more than once perhaps.
+    pub fn begin(&self, process: Stamp, uncork: Uncork) {
         self.begun.set(Some((process, uncork)));
     }
 
@@ -87,7 +89,7 @@ impl Cork {
 
     /// What writes what is held, unless that is another process's.
     #[inline]
-    fn uncork(&self) -> Option<fn(Token)> {
+    fn uncork(&self) -> Option<Uncork> {
         let (process, uncork) = self.begun.get()?;
         process.is_current().then_some(uncork)
     }
@@ -102,7 +104,7 @@ pub fn release() {
         }
         wake::before_waiting(None);
         if let Some(uncork) = cork.uncork() {
-            // It waits for nothing, so that nobody comes back to the list meanwhile.
+            // Nobody comes back to the list meanwhile, since nothing waits.
             cork.conns[..count].iter().map(Cell::get).for_each(uncork);
         }
     });
