@@ -5,6 +5,7 @@ use crate::conn::{self, Conn, background};
 use crate::error::{Error, Result};
 use crate::runtime::cork::{self, Cork};
 use crate::runtime::handle::{Ref, Token};
+use crate::runtime::service::Source;
 use crate::sys::clock::Deadline;
 use crate::tx::frames::Frames;
 use crate::tx::sender::TxGuard;
