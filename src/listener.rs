@@ -20,6 +20,7 @@ use crate::options::{self, Holder, Options};
 use crate::runtime::event_loop::{ADDED, Interest, Loop, LoopUser, NOTHING, READABLE};
 use crate::runtime::handle::{NONE, Object, Ref, Table, Token};
 use crate::runtime::lock::lock;
+use crate::runtime::wait::{self, Tried};
 use crate::runtime::wake::{Last, Wake};
 use crate::sys::clock::Deadline;
 use crate::sys::fork::PerProcess;
@@ -121,36 +122,25 @@ fn open(listener: Ref<Listener>) -> Result<Arc<Open>> {
 
 /// The next peer's connection.
 pub fn accept(listener: Ref<Listener>, timeout_ms: i32) -> Result<Ref<Conn>> {
-    let mut deadline = None;
-    let mut turned_away = 0;
-    loop {
-        let state = match listener.state() {
-            // It went while this call was waiting: that is an end, not a mistake.
-            Err(_) if deadline.is_some() => return Err(Error::Closed),
-            state => state?,
-        };
-        let deadline = match deadline {
-            Some(deadline) => deadline,
-            None => *deadline.insert(Deadline::from_timeout(timeout_ms)?),
-        };
-        let open = state.open().clone();
-        drop(state);
+    let deadline = Deadline::from_timeout(timeout_ms)?;
+    let look = || {
+        let open = open(listener)?;
         let epoch = open.wake.epoch();
-        match next_visitor(listener)? {
-            Visitor::Admitted(conn) => return Ok(conn),
-            // Whoever waited when the call was made has been dealt with after so many.
-            Visitor::TurnedAway if turned_away < BACKLOG => {
-                turned_away += 1;
-                continue;
+        // Whoever waited when the call was made has been dealt with after so many.
+        for _ in 0..=BACKLOG {
+            match next_visitor(listener)? {
+                Visitor::Admitted(conn) => return Ok(Tried::Done(conn)),
+                Visitor::TurnedAway => {}
+                Visitor::Nobody => break,
             }
-            Visitor::TurnedAway => turned_away = 0,
-            Visitor::Nobody => {}
         }
-        if deadline.passed() {
-            return Err(deadline.error());
-        }
-        open.wake.wait_fd(epoch, open.socket.fd(), PollFlags::IN, deadline)?;
-    }
+        Ok(Tried::Pending((open, epoch)))
+    };
+    wait::until(
+        look,
+        |_| deadline,
+        |(open, epoch), until| open.wake.wait_fd(epoch, open.socket.fd(), PollFlags::IN, until),
+    )
 }
 
 /// Deals with one peer that waits, if any does.

@@ -13,7 +13,8 @@ use crate::net::open::check_descriptors;
 use crate::runtime::event_loop::Loop;
 use crate::runtime::handle::Token;
 use crate::runtime::lock::lock;
-use crate::runtime::wake::{PollFds, Wake, Woken};
+use crate::runtime::wait::{self, Tried};
+use crate::runtime::wake::{PollFds, Wake};
 use crate::sys::clock::Deadline;
 use crate::sys::fork::PerProcess;
 use crate::sys::thread;
@@ -78,17 +79,13 @@ impl Lookup {
     }
 
     fn wait(&self, deadline: Deadline) -> Result<Vec<IpAddr>> {
-        loop {
+        let look = || {
             let epoch = self.wake.epoch();
-            if let Some(answer) = lock(&self.progress).answer.clone() {
-                return answer;
-            }
-            if deadline.passed()
-                || self.wake.wait_fds(epoch, PollFds::new(), deadline)? == Woken::TimedOut
-            {
-                return Err(deadline.error());
-            }
-        }
+            let answer = lock(&self.progress).answer.clone();
+            answer.map_or(Ok(Tried::Pending(epoch)), |answer| answer.map(Tried::Done))
+        };
+        let wait = |epoch, until| self.wake.wait_fds(epoch, PollFds::new(), until);
+        wait::until(look, |_| deadline, wait)
     }
 
     fn give(&self, answer: Result<Vec<IpAddr>>) {

@@ -9,4 +9,5 @@ pub mod poller;
 pub mod pool;
 pub mod service;
 pub mod timers;
+pub mod wait;
 pub mod wake;
