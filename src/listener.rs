@@ -17,9 +17,10 @@ use crate::net::netdev;
 use crate::net::socket::Socket;
 use crate::net::socket_file::SocketFile;
 use crate::options::{self, Holder, Options};
-use crate::runtime::event_loop::{ADDED, Interest, Loop, NOTHING, READABLE};
+use crate::runtime::event_loop::{ADDED, Interest, Loop, LoopUser, NOTHING, READABLE};
 use crate::runtime::handle::{NONE, Object, Ref, Table, Token};
 use crate::runtime::lock::lock;
+use crate::runtime::wait::{self, Tried};
 use crate::runtime::wake::{Last, Wake};
 use crate::sys::clock::Deadline;
 use crate::sys::fork::PerProcess;
@@ -48,10 +49,9 @@ pub struct State {
 }
 
 /// A hub that a listener's connections are attached to.
-#[derive(Clone, Copy)]
 struct Server {
     hub: Ref<Hub>,
-    runner: &'static Loop,
+    runner: LoopUser,
     /// What it waits for: nothing while it rests.
     interest: Interest,
 }
@@ -122,36 +122,25 @@ fn open(listener: Ref<Listener>) -> Result<Arc<Open>> {
 
 /// The next peer's connection.
 pub fn accept(listener: Ref<Listener>, timeout_ms: i32) -> Result<Ref<Conn>> {
-    let mut deadline = None;
-    let mut turned_away = 0;
-    loop {
-        let state = match listener.state() {
-            // It went while this call was waiting: that is an end, not a mistake.
-            Err(_) if deadline.is_some() => return Err(Error::Closed),
-            state => state?,
-        };
-        let deadline = match deadline {
-            Some(deadline) => deadline,
-            None => *deadline.insert(Deadline::from_timeout(timeout_ms)?),
-        };
-        let open = state.open().clone();
-        drop(state);
+    let deadline = Deadline::from_timeout(timeout_ms)?;
+    let look = || {
+        let open = open(listener)?;
         let epoch = open.wake.epoch();
-        match next_visitor(listener)? {
-            Visitor::Admitted(conn) => return Ok(conn),
-            // Whoever waited when the call was made has been dealt with after so many.
-            Visitor::TurnedAway if turned_away < BACKLOG => {
-                turned_away += 1;
-                continue;
+        // Whoever waited when the call was made has been dealt with after so many.
+        for _ in 0..=BACKLOG {
+            match next_visitor(listener)? {
+                Visitor::Admitted(conn) => return Ok(Tried::Done(conn)),
+                Visitor::TurnedAway => {}
+                Visitor::Nobody => break,
             }
-            Visitor::TurnedAway => turned_away = 0,
-            Visitor::Nobody => {}
         }
-        if deadline.passed() {
-            return Err(deadline.error());
-        }
-        open.wake.wait_fd(epoch, open.socket.fd(), PollFlags::IN, deadline)?;
-    }
+        Ok(Tried::Pending((open, epoch)))
+    };
+    wait::until(
+        look,
+        |_| deadline,
+        |(open, epoch), until| open.wake.wait_fd(epoch, open.socket.fd(), PollFlags::IN, until),
+    )
 }
 
 /// Deals with one peer that waits, if any does.
@@ -175,7 +164,6 @@ pub fn close(listener: Ref<Listener>) -> Result<()> {
     if let Some(mut server) = server {
         // Taking a descriptor out of the set cannot fail.
         let _ = server.watch(listener.token, &open, NOTHING);
-        server.runner.leave();
     }
     drop(lock(&open.file).take());
     open.socket.refuse();
@@ -242,31 +230,24 @@ pub fn serve(listener: Ref<Listener>, hub: Ref<Hub>, runner: &'static Loop) -> R
     if listener.state()?.server.is_some() {
         return Err(SERVED);
     }
-    runner.join()?;
-    let mut server = Server { hub, runner, interest: NOTHING };
-    let added = server.watch(listener.token, &open, ADDED).map_err(|error| match error {
+    let mut server = Server { hub, runner: runner.join()?, interest: NOTHING };
+    server.watch(listener.token, &open, ADDED).map_err(|error| match error {
         Error::Os(Errno::EXIST) => SERVED,
         error => error,
-    });
-    let begun = added.and_then(|()| be_served(listener, server));
-    if begun.is_err() {
-        // Taking a descriptor out of the set cannot fail.
-        let _ = server.watch(listener.token, &open, NOTHING);
-        runner.leave();
-        return begun;
-    }
-    // In its turn it waits for peers.
-    runner.look(listener.token);
-    Ok(())
-}
-
-fn be_served(listener: Ref<Listener>, server: Server) -> Result<()> {
-    let mut state = listener.state()?;
-    if state.server.is_some() {
-        return Err(SERVED);
-    }
-    state.server = Some(server);
-    Ok(())
+    })?;
+    let refusal = match listener.state() {
+        Ok(mut state) if state.server.is_none() => {
+            state.server = Some(server);
+            // In its turn it waits for peers.
+            runner.look(listener.token);
+            return Ok(());
+        }
+        Ok(_) => SERVED,
+        Err(error) => error,
+    };
+    // Taking a descriptor out of the set cannot fail.
+    let _ = server.watch(listener.token, &open, NOTHING);
+    Err(refusal)
 }
 
 /// The loop's turn: accepts what waits. Where the system refuses, it rests for a while.
@@ -274,7 +255,7 @@ pub fn serve_turn(listener: Ref<Listener>, runner: &Loop) {
     let Ok(mut state) = listener.state() else {
         return;
     };
-    let Some(server) = state.server else {
+    let Some(hub) = state.server.as_ref().map(|server| server.hub) else {
         return;
     };
     // It may be new, or have rested.
@@ -286,7 +267,7 @@ pub fn serve_turn(listener: Ref<Listener>, runner: &Loop) {
     for _ in 0..ACCEPTED {
         match next_visitor(listener) {
             // Failing, the peer is hung up on: the hub is closed, or the system refuses.
-            Ok(Visitor::Admitted(conn)) => drop(hub::adopt(server.hub, conn)),
+            Ok(Visitor::Admitted(conn)) => drop(hub::adopt(hub, conn)),
             Ok(Visitor::TurnedAway) => {}
             Err(Error::Os(_)) => return rest(listener, runner),
             Ok(Visitor::Nobody) | Err(_) => return,

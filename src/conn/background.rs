@@ -5,14 +5,16 @@ use std::sync::OnceLock;
 
 use crate::conn::Conn;
 use crate::error::Result;
-use crate::runtime::handle::Ref;
-use crate::runtime::service;
+use crate::runtime::handle::{Ref, Token};
+use crate::runtime::service::{self, Wait};
 use crate::sys::fork::Stamp;
 use crate::sys::thread;
 
 pub struct Background {
     /// The connection's own thread: it calls handlers.
     pub handle: fn(Ref<Conn>, Stamp),
+    /// A turn of the service thread.
+    pub serve: fn(Token) -> Option<Wait>,
 }
 
 static BACKGROUND: OnceLock<Background> = OnceLock::new();
@@ -22,20 +24,24 @@ pub fn set(background: Background) {
     BACKGROUND.get_or_init(|| background);
 }
 
+fn get() -> &'static Background {
+    BACKGROUND.get().expect("a connection has been opened")
+}
+
 /// Has the service thread take care of a connection until nothing is left to write or drain for it.
 /// Returns whether there is a thread to do so; if not, the work waits for the next call on it.
 pub fn watch(conn: Ref<Conn>) -> bool {
-    service::service().watch(conn)
+    service::watch(conn.token, get().serve)
 }
 
 /// The same for a loop, which does not wait while somebody starts the thread: `None` then.
 pub fn try_watch(conn: Ref<Conn>) -> Option<bool> {
-    service::service().try_watch(conn)
+    service::try_watch(conn.token, get().serve)
 }
 
 /// Starts the connection's own thread.
 pub fn start_thread(conn: Ref<Conn>) -> Result<()> {
     let process = Stamp::now();
-    let handle = BACKGROUND.get().expect("a connection has been opened").handle;
+    let handle = get().handle;
     thread::spawn(c"qnet-handler", move || handle(conn, process))
 }

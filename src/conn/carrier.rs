@@ -3,11 +3,10 @@
 
 use crate::conn::handler;
 use crate::conn::life::Call;
-use crate::conn::redial::{Redial, guarded};
+use crate::conn::redial::{Redial, dialler, guarded};
 use crate::conn::{Conn, State, background, release};
 use crate::error::{Error, Result};
 use crate::runtime::callback::{self, Doing, StateHandler};
-use crate::runtime::dialler;
 use crate::runtime::handle::{Ref, Token};
 use crate::sys::fork::Stamp;
 use crate::sys::thread;
@@ -86,7 +85,7 @@ fn begin_telling(conn: Ref<Conn>) -> Option<StateHandler> {
     let carrier = &mut state.redial.as_mut()?.carrier;
     carrier.teller = Teller::None;
     let Some(handler) = carrier.handler.filter(|_| !is_ended) else {
-        dialler::dialler().look(conn.token);
+        dialler().look(conn.token);
         return None;
     };
     carrier.teller = Teller::Calling;
@@ -126,7 +125,7 @@ fn stop_telling(conn: Ref<Conn>, state: &mut State) {
     if let Some(redial) = &mut state.redial {
         redial.carrier.teller = Teller::None;
     }
-    dialler::dialler().look(conn.token);
+    dialler().look(conn.token);
 }
 
 /// Whether the close handler waits for the state handler, with nobody else to call it.

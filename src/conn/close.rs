@@ -7,6 +7,7 @@ use crate::conn::{Conn, end, release};
 use crate::error::{Error, Result};
 use crate::runtime::callback;
 use crate::runtime::handle::Ref;
+use crate::runtime::service::Source;
 
 /// Ends the connection without waiting.
 pub fn shutdown(conn: Ref<Conn>) -> Result<()> {

@@ -7,6 +7,7 @@ use crate::conn::PLUGGED;
 use crate::conn::end;
 use crate::conn::life::Call;
 use crate::conn::receive;
+use crate::conn::send;
 use crate::conn::{Conn, State, background, release};
 use crate::error::{Error, Result};
 use crate::frame::{self, Front, PREFIX, Run, Walk};
@@ -80,7 +81,7 @@ pub fn run(conn: Ref<Conn>, process: Stamp) {
                 let bytes = unsafe { std::slice::from_raw_parts(bytes, len) };
                 let is_same = callback::run(conn.token, Doing::Frames, died, || {
                     cork::with(|cork| {
-                        cork.begin(process);
+                        cork.begin(process, send::uncork);
                         deliver(conn.slot, process, cork, handler, bytes);
                     });
                 });

@@ -66,7 +66,7 @@ pub struct Conn {
     state: Fair<State>,
     pub sender: Sender,
     /// Where it is plugged in, for the loop, which does not wait for the state. Changed under that.
-    pub place: Mutex<Option<Port>>,
+    pub place: Mutex<Option<Arc<Port>>>,
     pub rx_counts: RxCounts,
     /// Tells the delivering thread to look at the state again before its next frame. Acquire and
     /// Release, and what it stands for is read under the state's lock.
@@ -106,7 +106,7 @@ pub struct State {
     /// Its other end, where that is a connection as well: one of a pair of the library's making.
     pub twin: Option<Ref<Conn>>,
     /// Where it is plugged in, while it is attached or linked: receiving is its loop's then.
-    pub port: Option<Port>,
+    pub port: Option<Arc<Port>>,
     /// Whether the library gives the handle back when all is over: it is a hub's, not a caller's.
     pub is_hubs: bool,
     /// The listener's count of its living connections.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::conn::background::{self, Background};
 use crate::conn::living::Living;
-use crate::conn::{self, Conn, handler, redial, release};
+use crate::conn::{self, Conn, handler, redial, release, service};
 use crate::error::Result;
 use crate::net::address::Target;
 use crate::net::messages::Messages;
@@ -22,7 +22,7 @@ pub fn open(socket: Socket, options: Options, living: Option<Living>) -> Result<
 }
 
 fn open_in(conn: Ref<Conn>, socket: Socket, options: Options, living: Option<Living>) -> Ref<Conn> {
-    background::set(Background { handle: handler::run });
+    background::set(Background { handle: handler::run, serve: service::turn });
     let socket = Arc::new(socket);
     let mut state = conn.slot.state_of_own();
     let mut tx = conn.slot.sender.lock();

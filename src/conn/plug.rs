@@ -15,12 +15,11 @@ use crate::switch::port::Port;
 
 pub fn plug(conn: Ref<Conn>, state: &mut State, switch: &Arc<Switch>) -> Result<()> {
     let runner = switch.runner;
-    runner.join()?;
+    let user = runner.join()?;
     conn.slot.sender.lock().plug(runner);
-    let port = add_to(conn, switch, state.socket()).inspect_err(|_| {
-        conn.slot.sender.lock().unplug();
-        runner.leave();
-    })?;
+    let id =
+        add_to(conn, switch, state.socket()).inspect_err(|_| conn.slot.sender.lock().unplug())?;
+    let port = Arc::new(Port { switch: switch.clone(), id, _user: user });
     state.rx.end_loans();
     if !state.delivering {
         port.begin_reading(std::mem::take(&mut state.rx));
@@ -37,16 +36,15 @@ pub fn plug(conn: Ref<Conn>, state: &mut State, switch: &Arc<Switch>) -> Result<
     Ok(())
 }
 
-fn add_to(conn: Ref<Conn>, switch: &Arc<Switch>, socket: &Arc<Socket>) -> Result<Port> {
+fn add_to(conn: Ref<Conn>, switch: &Arc<Switch>, socket: &Arc<Socket>) -> Result<usize> {
     let runner = switch.runner;
     runner.watch(socket.fd(), conn.token, NOTHING, ADDED)?;
     let outlet = Outlet::new(conn.token, &conn.slot.sender, socket.clone());
     let added = switch.lock().add(outlet);
-    let id = added.inspect_err(|_| {
+    added.inspect_err(|_| {
         // Taking a descriptor out of the set cannot fail.
         let _ = runner.watch(socket.fd(), conn.token, ADDED, NOTHING);
-    })?;
-    Ok(Port { switch: switch.clone(), id })
+    })
 }
 
 /// Takes it out of `switch`.
@@ -79,9 +77,9 @@ pub fn unplug(conn: Ref<Conn>, state: &mut State) {
     if state.life.has_ended() {
         close_handler::have_run(conn, state, runner);
     }
-    // Last, so that there is a thread for what rests.
-    runner.leave();
     conn.slot.changed(state);
+    // Last, so that there is a thread for what rests.
+    drop(port);
 }
 
 /// Leaves what is unwritten to the service thread, and an end that a write has met and the loop has

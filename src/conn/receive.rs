@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::net::socket::Socket;
 use crate::runtime::callback;
 use crate::runtime::handle::Ref;
+use crate::runtime::wait::{self, Tried};
 use crate::runtime::wake::{PollFds, Woken};
 use crate::rx::buffer::Sizes;
 use crate::rx::counts::RxCounts;
@@ -111,37 +112,30 @@ fn receive<R>(
     timeout_ms: i32,
     mut take: impl FnMut(&mut Rx, &Socket, &RxCounts) -> Result<Option<R>>,
 ) -> Result<R> {
-    let mut deadline = None;
-    loop {
-        let mut state = match conn.state() {
-            // It went while this call was waiting: that is an end, not a mistake.
-            Err(_) if deadline.is_some() => return Err(Error::Closed),
-            state => state?,
-        };
-        let deadline = match deadline {
-            Some(deadline) => deadline,
-            None => *deadline.insert(Deadline::from_timeout(timeout_ms)?),
-        };
+    let deadline = Deadline::from_timeout(timeout_ms)?;
+    let attempt = || {
+        let mut state = conn.state()?;
         if let Some(refusal) = state.refuses_receive() {
             return Err(refusal);
         }
         let socket = state.socket().clone();
         let epoch = socket.wake.epoch();
-        let has_turn = has_turn(conn, &mut state);
-        if has_turn {
+        if has_turn(conn, &mut state) {
             state.rx.end_loans();
             if let Some(taken) = pull(conn, &mut state, &socket, &mut take)? {
-                return Ok(taken);
+                return Ok(Tried::Done(taken));
             }
-        }
-        if deadline.passed() {
-            if has_turn {
+            if deadline.passed() {
                 state.rx.settle(Sizes::of(&socket));
             }
-            return Err(deadline.error());
         }
-        wait_readable(conn, state, &socket, epoch, deadline)?;
-    }
+        Ok(Tried::Pending((state, socket, epoch)))
+    };
+    wait::until(
+        attempt,
+        |_| deadline,
+        |(state, socket, epoch), until| wait_readable(conn, state, &socket, epoch, until),
+    )
 }
 
 /// Whether the frames are this caller's to take: not while a handler that was taken away still

@@ -2,9 +2,10 @@
 //!
 //! Where the stream of such a connection ends, the connection goes down: it gets a socket that
 //! nothing ever comes from, and what is sent is lost, so that nothing else has to know. The thread
-//! that dials (see `dialler`) has the state handler told (see `carrier`), waits, dials, gives it the
+//! that dials has the state handler told (see `carrier`), waits, dials, gives it the
 //! new socket, and has that told.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,18 +18,18 @@ use rustix::io::Errno;
 use crate::conn::carrier::Carrier;
 use crate::conn::end;
 use crate::conn::receive;
-use crate::conn::{Conn, State, open, release};
+use crate::conn::{self, Conn, State, open, release};
 use crate::error::{Error, Result};
 use crate::net::address::{Address, Target};
 use crate::net::dial::{Attempt, Order};
 use crate::net::socket::Socket;
 use crate::options::{self, Options};
-use crate::runtime::dialler;
-use crate::runtime::event_loop::REST;
+use crate::runtime::event_loop::{Loop, LoopUser, REST, Turns};
 use crate::runtime::handle::{NONE, Ref};
 use crate::runtime::poller::Poller;
 use crate::sys::clock::Deadline;
 use crate::sys::descriptor::above_standard;
+use crate::sys::fork::PerProcess;
 use crate::tx::Tx;
 
 /// How long one attempt may take, unless the caller has said so.
@@ -36,6 +37,22 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 
 /// How long to wait for a handler that was taken away, before the service thread looks again.
 const AGAIN: Duration = Duration::from_millis(20);
+
+static DIALLER: PerProcess<Dialler> = PerProcess::new();
+
+struct Dialler(Loop);
+
+impl Default for Dialler {
+    fn default() -> Dialler {
+        Dialler(Loop::new(c"qnet-redial", turns))
+    }
+}
+
+/// This process's thread that dials: one for all connections that are down. It waits for every attempt
+/// under way and for the time of the next one at once, and does nothing that could block.
+pub fn dialler() -> &'static Loop {
+    &DIALLER.get().0
+}
 
 /// What a connection that was dialled needs to be dialled again.
 pub struct Redial {
@@ -47,6 +64,8 @@ pub struct Redial {
     /// There while it is down.
     down: Option<Down>,
     next: Next,
+    /// There while the thread that dials has something to do for it.
+    user: Option<LoopUser>,
     /// How often it came up.
     reconnects: u64,
 }
@@ -56,13 +75,13 @@ struct Reserve {
     /// Its socket while it is down.
     absent: Arc<Socket>,
     /// What the thread that dials waits on.
-    poller: Arc<Poller>,
+    _poller: Arc<Poller>,
 }
 
 impl Reserve {
     fn new(peer: Address) -> Result<Reserve> {
         let absent = Arc::new(Socket::absent(peer)?);
-        Ok(Reserve { absent, poller: dialler::dialler().poller()? })
+        Ok(Reserve { absent, _poller: dialler().reserve()? })
     }
 }
 
@@ -106,6 +125,7 @@ impl Redial {
             carrier: Carrier::default(),
             down: None,
             next: Next::Look,
+            user: None,
             reconnects: 0,
         }
     }
@@ -136,9 +156,8 @@ pub fn open(target: Target, dialled: Result<OwnedFd>, options: Options) -> Resul
             Ok(conn)
         }
         Err(reason) if redials && is_absence(&reason) => {
-            let poller = dialler::dialler().poller()?;
             let conn = open::open(Socket::absent(peer)?, options, None)?;
-            begin_down(conn, redial, poller, reason).inspect_err(|_| release::discard(conn))?;
+            begin_down(conn, redial, reason).inspect_err(|_| release::discard(conn))?;
             Ok(conn)
         }
         Err(error) => Err(error),
@@ -227,20 +246,17 @@ fn add(follow: &OwnedFd, socket: &Socket) -> Result<()> {
 // Going down and coming up. The state's lock is held.
 
 /// Begins without a peer: what waits is to be dialled.
-fn begin_down(
-    conn: Ref<Conn>,
-    mut redial: Box<Redial>,
-    poller: Arc<Poller>,
-    reason: Error,
-) -> Result<()> {
+fn begin_down(conn: Ref<Conn>, mut redial: Box<Redial>, reason: Error) -> Result<()> {
     let mut state = conn.slot.state_of_own();
-    dialler::dialler().watch(conn.token, &poller)?;
+    let poller = dialler().reserve()?;
+    redial.user = Some(dialler().join()?);
     let absent = state.socket().clone();
     conn.slot.sender.lock().go_down(absent.clone());
-    redial.reserve = Some(Reserve { absent, poller });
+    redial.reserve = Some(Reserve { absent, _poller: poller });
     redial.down = Some(Down { reason: as_end(reason), since: Instant::now() });
     redial.next = Next::Dial;
     state.redial = Some(redial);
+    dialler().look(conn.token);
     Ok(())
 }
 
@@ -253,13 +269,15 @@ pub fn go_down(conn: Ref<Conn>, state: &mut State, reason: &Error) -> bool {
     let Some(redial) = &mut state.redial else {
         return false;
     };
-    let Some(Reserve { absent, poller }) = &redial.reserve else {
+    let Some(Reserve { absent, .. }) = &redial.reserve else {
         return false;
     };
-    if dialler::dialler().watch(conn.token, poller).is_err() {
+    let Ok(user) = dialler().join() else {
         return false;
-    }
+    };
     let absent = absent.clone();
+    redial.user = Some(user);
+    dialler().look(conn.token);
     redial.down = Some(Down { reason: reason.clone(), since: Instant::now() });
     if let Given::Follow(follow) = &redial.given {
         // Taking a descriptor out of the set cannot fail.
@@ -341,14 +359,16 @@ pub fn set_redialling(conn: Ref<Conn>, state: &mut State, options: &Options) -> 
         redial.reserve = Some(Reserve::new(peer)?);
     }
     // The thread may be waiting for another time.
-    dialler::dialler().look(conn.token);
+    dialler().look(conn.token);
     Ok(())
 }
 
 /// The connection has ended, and so does what the thread that dials does for it.
-pub fn stop_dialling(conn: Ref<Conn>, state: &State) {
-    if state.redial.is_some() {
-        dialler::dialler().look(conn.token);
+pub fn stop_dialling(conn: Ref<Conn>, state: &mut State) {
+    if let Some(redial) = &mut state.redial {
+        // Its attempt goes with its next turn, for which there still is the thread.
+        dialler().look(conn.token);
+        redial.user = None;
     }
 }
 
@@ -369,19 +389,27 @@ pub fn guarded<R>(conn: Ref<Conn>, step: impl FnOnce() -> R) -> Option<R> {
 
 // The thread that dials.
 
+/// What the thread does: turns of connections, each with the attempt under way for it.
+fn turns() -> Turns {
+    let mut attempts = BTreeMap::new();
+    Box::new(move |runner, token, _, _| {
+        let mut attempt = attempts.remove(&token);
+        let conn = conn::table().get(token).ok();
+        let until = conn.and_then(|conn| turn(conn, &mut attempt, runner));
+        runner.set_time(token, until.unwrap_or(Deadline::Never));
+        attempts.extend(attempt.filter(|_| until.is_some()).map(|attempt| (token, attempt)));
+    })
+}
+
 /// Its turn for the connection, with the attempt under way, if there is one. Returns until when it
 /// waits, unless there is something new; or `None` where there is nothing more to do.
-pub fn redial_turn(
-    conn: Ref<Conn>,
-    attempt: &mut Option<Attempt>,
-    poller: &Arc<Poller>,
-) -> Option<Deadline> {
+fn turn(conn: Ref<Conn>, attempt: &mut Option<Attempt>, runner: &'static Loop) -> Option<Deadline> {
     guarded(conn, || {
         loop {
             match plan(conn, attempt.is_some())? {
                 Plan::Wait(until) => return Some(until),
                 Plan::Begin(order) => {
-                    *attempt = Some(Attempt::new(order, conn.token, poller.clone()));
+                    *attempt = Some(Attempt::new(order, conn.token, runner));
                 }
                 Plan::GoOn => {}
             }
@@ -411,7 +439,10 @@ fn plan(conn: Ref<Conn>, is_dialling: bool) -> Option<Plan> {
             Next::TellDown | Next::TellUp => {
                 return Some(Plan::Wait(Deadline::after(REST)));
             }
-            Next::Look if redial.down.is_none() => return None,
+            Next::Look if redial.down.is_none() => {
+                redial.user = None;
+                return None;
+            }
             Next::Look => redial.next = Next::TellDown,
             Next::Dial if is_dialling => return Some(Plan::GoOn),
             Next::Dial => return redial.plan_dial(&state.options),

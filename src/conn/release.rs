@@ -66,7 +66,7 @@ fn let_go(state: &mut State) -> Released {
     let released = Released(left.collect());
     if !released.0.is_empty() {
         // All others who wait have been woken.
-        service::service().look();
+        service::look();
     }
     released
 }

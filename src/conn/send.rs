@@ -2,10 +2,11 @@
 //! for.
 
 use crate::conn::{self, Conn, background};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::runtime::cork::{self, Cork};
 use crate::runtime::handle::{Ref, Token};
-use crate::sys::clock::Deadline;
+use crate::runtime::service::Source;
+use crate::runtime::wait::{self, Tried};
 use crate::tx::frames::Frames;
 use crate::tx::sender::TxGuard;
 
@@ -13,7 +14,7 @@ use crate::tx::sender::TxGuard;
 /// whether it did.
 #[inline]
 pub fn join(token: Token, frame: &[u8]) -> bool {
-    match cork::with(|cork| cork.find(token)) {
+    match cork::with(|cork| cork.lists(token)) {
         true => conn::table().get(token).is_ok_and(|conn| join_in(conn, frame, true)),
         false => coalesce(token, frame),
     }
@@ -41,46 +42,35 @@ pub fn send_all<'a>(conn: Ref<Conn>, mut frames: impl Frames<'a>) -> Result<usiz
     let mut taken = 0;
     // What `emptied` was when the socket took a part of ours, until that is through.
     let mut own = None;
-    let mut waiting = Waiting::default();
-    let failed = loop {
-        let mut tx = match conn.slot.sender.lock_of(conn.token) {
-            Ok(tx) => tx,
-            Err(error) => break waiting.gone(error),
-        };
-        let epoch = tx.socket().wake.epoch();
-        if tx.is_stuck() {
-            tx.write_backlog();
+    loop {
+        let put = with_room(conn, |mut tx| {
+            if tx.is_stuck() {
+                tx.write_backlog();
+            }
+            own = own.filter(|emptied| *emptied == tx.emptied());
+            if own.is_none() && frames.clone().next().is_none() {
+                return Ok(Tried::Done(0));
+            }
+            if let Some(end) = tx.end_reason() {
+                return Err(end.clone());
+            }
+            let put = if tx.is_stuck() { 0 } else { tx.put(&mut frames)? };
+            if put == 0 {
+                return Ok(Tried::Pending(tx));
+            }
+            own = tx.is_stuck().then_some(tx.emptied());
+            have_watched(conn, tx);
+            Ok(Tried::Done(put))
+        });
+        match put {
+            Err(error) if taken == 0 => return Err(error),
+            Err(_) => return Ok(taken),
+            Ok(put) => taken += put,
         }
-        own = own.filter(|emptied| *emptied == tx.emptied());
         if own.is_none() && frames.clone().next().is_none() {
             return Ok(taken);
         }
-        if let Some(end) = tx.end_reason() {
-            break end.clone();
-        }
-        if !tx.is_stuck() {
-            match tx.put(&mut frames) {
-                Err(error) => break error,
-                Ok(0) => {}
-                Ok(n) => {
-                    taken += n;
-                    own = tx.is_stuck().then_some(tx.emptied());
-                    waiting = Waiting::default();
-                    let is_done = own.is_none() && frames.clone().next().is_none();
-                    have_watched(conn, tx);
-                    if is_done {
-                        return Ok(taken);
-                    }
-                    continue;
-                }
-            }
-        }
-        if let Err(error) = waiting.wait(tx, epoch) {
-            break error;
-        }
-    };
-    leave_backlog(conn);
-    if taken > 0 { Ok(taken) } else { Err(failed) }
+    }
 }
 
 /// Has the service thread look when what is held is due.
@@ -98,31 +88,52 @@ fn have_watched(conn: Ref<Conn>, mut tx: TxGuard<'_>) {
 
 /// Waits, as a send would, until nothing taken is unwritten.
 pub fn flush(conn: Ref<Conn>) -> Result<()> {
-    let mut waiting = Waiting::default();
-    let failed = loop {
-        let mut tx = match conn.slot.sender.lock_of(conn.token) {
-            Ok(tx) => tx,
-            Err(error) => break waiting.gone(error),
-        };
-        let epoch = tx.socket().wake.epoch();
+    with_room(conn, |mut tx| {
         let is_all = tx.write_backlog();
-        if let Some(end) = tx.end_reason() {
-            break end.clone();
+        match tx.end_reason() {
+            Some(end) => Err(end.clone()),
+            None if is_all => Ok(Tried::Done(())),
+            None => Ok(Tried::Pending(tx)),
         }
-        if is_all {
-            return Ok(());
-        }
-        if let Err(error) = waiting.wait(tx, epoch) {
-            break error;
-        }
+    })
+}
+
+/// Attempts something with the sending part, again and again where the socket takes nothing. What is
+/// unwritten when it fails needs no further call.
+#[inline]
+fn with_room<R>(
+    conn: Ref<Conn>,
+    mut attempt: impl FnMut(TxGuard<'static>) -> Result<Tried<R, TxGuard<'static>>>,
+) -> Result<R> {
+    let attempt = || {
+        let tx = conn.slot.sender.lock_of(conn.token)?;
+        // Read before the socket is tried.
+        let epoch = tx.socket().wake.epoch();
+        Ok(match attempt(tx)? {
+            Tried::Done(result) => Tried::Done(result),
+            Tried::Pending(tx) => Tried::Pending((tx, epoch)),
+        })
     };
-    leave_backlog(conn);
-    Err(failed)
+    let done = wait::until(
+        attempt,
+        |(tx, _)| tx.deadline(),
+        |(tx, epoch), deadline| {
+            let (events, until) = tx.wait_for_room();
+            let (socket, until) = (tx.socket().clone(), until.sooner(deadline));
+            drop(tx);
+            // After a time-out the socket is tried once more: it may have room for a frame long before
+            // it says so.
+            socket.wake.wait_fd(epoch, socket.fd_for(events), events, until)
+        },
+    );
+    done.inspect_err(|_| leave_backlog(conn))
 }
 
 /// Writes what is held. What the socket does not take is the service thread's.
-pub fn uncork(conn: Ref<Conn>) {
-    if conn.slot.sender.lock_of(conn.token).is_ok_and(|mut tx| !tx.write_backlog()) {
+pub fn uncork(token: Token) {
+    if let Ok(conn) = conn::table().get(token)
+        && conn.slot.sender.lock_of(token).is_ok_and(|mut tx| !tx.write_backlog())
+    {
         background::watch(conn);
     }
 }
@@ -131,33 +142,5 @@ pub fn uncork(conn: Ref<Conn>) {
 fn leave_backlog(conn: Ref<Conn>) {
     if conn.slot.sender.lock_of(conn.token).is_ok_and(|tx| tx.has_backlog()) {
         background::watch(conn);
-    }
-}
-
-/// One call's waiting for a socket that takes nothing.
-#[derive(Default)]
-struct Waiting {
-    /// Fixed when the wait begins.
-    deadline: Option<Deadline>,
-}
-
-impl Waiting {
-    /// Waits for room, or a change after `epoch`, which was read before the socket was tried.
-    fn wait(&mut self, tx: TxGuard<'_>, epoch: u32) -> Result<()> {
-        let deadline = *self.deadline.get_or_insert_with(|| tx.deadline());
-        if deadline.passed() {
-            return Err(deadline.error());
-        }
-        let (events, until) = tx.wait_for_room();
-        let (socket, until) = (tx.socket().clone(), until.sooner(deadline));
-        drop(tx);
-        // After a time-out the socket is tried once more: it may have room for a frame long before
-        // it says so.
-        socket.wake.wait_fd(epoch, socket.fd_for(events), events, until).map(|_| ())
-    }
-
-    /// The handle went while this call was waiting: that is an end, not a mistake.
-    fn gone(&self, error: Error) -> Error {
-        if self.deadline.is_some() { Error::Closed } else { error }
     }
 }

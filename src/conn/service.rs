@@ -1,33 +1,34 @@
 //! What the service thread does for a connection: whatever no caller waits for.
 
-use std::sync::Arc;
-
 use rustix::event::PollFlags;
 
 use crate::conn::finish::Turn;
-use crate::conn::{Conn, State, close_handler, end, redial, release};
-use crate::net::socket::Socket;
+use crate::conn::{self, Conn, State, close_handler, end, redial, release};
 use crate::runtime::event_loop::REST;
-use crate::runtime::handle::Ref;
+use crate::runtime::handle::{Ref, Token};
+use crate::runtime::service::Wait;
 use crate::sys::clock::Deadline;
 
 /// A turn of the library's own thread: what is to be waited for, or `None` when nothing is.
-pub fn service_turn(conn: Ref<Conn>) -> Option<(Arc<Socket>, PollFlags, Deadline)> {
+pub fn turn(token: Token) -> Option<Wait> {
+    let conn = conn::table().get(token).ok()?;
     let mut state = conn.state().ok()?;
     end_if_over(conn, &mut state);
     let is_retried = state.lacks_thread() && !close_handler::start_thread(conn, &mut state);
     let retry = if is_retried { Deadline::after(REST) } else { Deadline::Never };
-    let socket = state.socket().clone();
+    let source = state.socket().clone();
     match end::finish_turn(conn, &mut state) {
-        Some(Turn::Wait(events, until)) => Some((socket, events, until.sooner(retry))),
-        _ if is_retried => Some((socket, PollFlags::empty(), retry)),
+        Some(Turn::Wait(events, until)) => {
+            Some(Wait { source, events, until: until.sooner(retry) })
+        }
+        _ if is_retried => Some(Wait { source, events: PollFlags::empty(), until: retry }),
         None if !state.life.has_ended() => {
             if let Some(again) = redial::look_for_loss(conn, &mut state) {
-                return Some((socket, PollFlags::empty(), again));
+                return Some(Wait { source, events: PollFlags::empty(), until: again });
             }
             let mut tx = conn.slot.sender.lock();
             let (events, until) = tx.write_due()?;
-            Some((socket, events, until))
+            Some(Wait { source, events, until })
         }
         _ => {
             drop(state);

@@ -3,57 +3,64 @@
 use rustix::event::PollFlags;
 
 use crate::conn::life::Call;
-use crate::conn::{Conn, receive};
+use crate::conn::{Conn, State, receive};
 use crate::error::{Error, Result};
+use crate::net::socket::Socket;
 use crate::runtime::callback;
 use crate::runtime::handle::Ref;
-use crate::runtime::wake::PollFds;
+use crate::runtime::wait::{self, Tried};
 use crate::sys::clock::Deadline;
 
 /// Waits until the connection has ended and, where it has a handler, its close handler has
 /// returned.
 pub fn wait(conn: Ref<Conn>, timeout_ms: i32) -> Result<()> {
-    let mut deadline = None;
-    loop {
-        let mut state = match conn.state() {
-            // It went while this call was waiting, so it has ended.
-            Err(_) if deadline.is_some() => return Ok(()),
-            state => state?,
-        };
-        let deadline = match deadline {
-            Some(deadline) => deadline,
-            None => *deadline.insert(Deadline::from_timeout(timeout_ms)?),
-        };
-        if callback::inside_of(conn.token) {
-            return Err(Error::Busy("the call would wait for its own handler"));
-        }
+    let deadline = Deadline::from_timeout(timeout_ms)?;
+    let look = || {
+        let mut state = conn.state()?;
         let socket = state.socket().clone();
         let epoch = socket.wake.epoch();
-        let is_handled = state.handler.is_some() || state.port.is_some();
-        match state.life.call() {
-            Some(Call::Done) => return Ok(()),
-            Some(Call::Waiting | Call::OnCallers) if !is_handled => return Ok(()),
-            _ => {}
-        }
-        let is_ended = state.life.has_ended();
-        let mut is_left = false;
-        if !is_handled && !is_ended && (state.rx.has_found_end() || socket.peer_has_left()) {
-            if !state.redials() {
-                receive::look_for_end(conn, &mut state);
-                return Ok(());
-            }
-            // It is down with this, or will be when the frames that wait have been received.
-            receive::is_ready(conn, &mut state);
-            is_left = true;
-        }
-        drop(state);
-        if deadline.passed() {
-            return Err(deadline.error());
-        }
-        if is_handled || is_ended || is_left || !socket.ends() {
-            socket.wake.wait_fds(epoch, PollFds::new(), deadline)?;
-        } else {
-            socket.wake.wait_fd(epoch, socket.fd(), PollFlags::RDHUP, deadline)?;
-        }
+        let events = events_until_over(conn, &mut state, &socket)?;
+        Ok(events.map_or(Tried::Done(()), |events| Tried::Pending((socket, epoch, events))))
+    };
+    let waited = wait::until(
+        look,
+        |_| deadline,
+        |(socket, epoch, events), until| socket.wake.wait_fd(epoch, socket.fd(), events, until),
+    );
+    match waited {
+        // It went while this call was waiting, so it has ended.
+        Err(Error::Closed) => Ok(()),
+        waited => waited,
     }
+}
+
+/// What of the socket may tell that the connection is over, beside the changes that are told; `None`
+/// where it is over.
+fn events_until_over(
+    conn: Ref<Conn>,
+    state: &mut State,
+    socket: &Socket,
+) -> Result<Option<PollFlags>> {
+    if callback::inside_of(conn.token) {
+        return Err(Error::Busy("the call would wait for its own handler"));
+    }
+    let is_handled = state.handler.is_some() || state.port.is_some();
+    match state.life.call() {
+        Some(Call::Done) => return Ok(None),
+        Some(Call::Waiting | Call::OnCallers) if !is_handled => return Ok(None),
+        _ => {}
+    }
+    if is_handled || state.life.has_ended() {
+        return Ok(Some(PollFlags::empty()));
+    }
+    if state.rx.has_found_end() || socket.peer_has_left() {
+        if !state.redials() {
+            receive::look_for_end(conn, state);
+            return Ok(None);
+        }
+        // It is down with this, or will be when the frames that wait have been received.
+        receive::is_ready(conn, state);
+        return Ok(Some(PollFlags::empty()));
+    }
+    Ok(Some(if socket.ends() { PollFlags::RDHUP } else { PollFlags::empty() }))
 }

@@ -8,6 +8,7 @@ use crate::conn::plug;
 use crate::conn::{self, Conn, close, open, release};
 use crate::error::Result;
 use crate::forward::ring;
+use crate::forward::thread::choose_loop;
 use crate::listener::{self, Listener};
 use crate::options::{self, Holder, Options};
 use crate::runtime::handle::{self, Object, Ref, Token};
@@ -87,9 +88,8 @@ pub fn new() -> Result<Ref<Hub>> {
     let options = Options::default();
     let table = Table::new(options.mac_max(), options.mac_age());
     let kind = Kind::Hub { table, queue: options.queue_bytes(), is_closed: false };
-    let mut state = lock(&hub.slot.state);
-    *state =
-        State { token: hub.token, switch: Some(Switch::new(kind)), options, ..State::default() };
+    let switch = Some(Switch::new(kind, choose_loop()));
+    *lock(&hub.slot.state) = State { token: hub.token, switch, options, ..State::default() };
     Ok(hub)
 }
 

@@ -8,6 +8,7 @@ use crate::conn::plug;
 use crate::conn::{self, Conn, State};
 use crate::error::{Error, Result};
 use crate::forward::ring;
+use crate::forward::thread::choose_loop;
 use crate::runtime::handle::Ref;
 use crate::switch::{Kind, Switch};
 
@@ -40,7 +41,7 @@ pub fn link(a: Ref<Conn>, b: Ref<Conn>) -> Result<()> {
     if let Some(refusal) = one.refuses_plug("a").or_else(|| other.refuses_plug("b")) {
         return Err(refusal);
     }
-    let switch = Switch::new(Kind::Link { is_whole: false });
+    let switch = Switch::new(Kind::Link { is_whole: false }, choose_loop());
     plug::plug(a, &mut one, &switch)?;
     plug::plug(b, &mut other, &switch).inspect_err(|_| {
         plug::unplug(a, &mut one);

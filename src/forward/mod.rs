@@ -3,4 +3,5 @@
 pub mod hub;
 pub mod link;
 pub mod ring;
+pub mod thread;
 pub mod turn;

@@ -5,28 +5,49 @@
 //! reads with is in the switch meanwhile, and what needs the state (ending, above all) is left to the
 //! service thread.
 
-use rustix::event::epoll::EventFlags;
+use std::mem::MaybeUninit;
+use std::time::Instant;
 
 use crate::conn::{self, Conn, State, background, close_handler, release};
 use crate::error::Error;
-use crate::runtime::event_loop::{Loop, READABLE, Work};
+use crate::runtime::event_loop::{Interest, Loop, READABLE};
 use crate::runtime::handle::Ref;
 use crate::runtime::lock::lock;
 use crate::rx::Rx;
-use crate::rx::buffer::loop_room;
+use crate::rx::buffer::{LOOP_ROOM, loop_room};
 use crate::switch::Inside;
 use crate::switch::port::Port;
+use crate::switch::sorter::Sorter;
+
+/// What a loop works with, turn after turn.
+pub struct Work {
+    /// What is read, behind the front of a frame that came before.
+    pub buffer: Box<[MaybeUninit<u8>]>,
+    pub sorter: Sorter,
+    /// The time of this round of turns.
+    pub now: Instant,
+}
+
+impl Default for Work {
+    fn default() -> Work {
+        Work {
+            buffer: Box::new_uninit_slice(LOOP_ROOM),
+            sorter: Sorter::default(),
+            now: Instant::now(),
+        }
+    }
+}
 
 /// One turn: writes what waits for it, then reads once and sends that on.
-pub fn forward_turn(conn: Ref<Conn>, runner: &Loop, events: EventFlags, work: &mut Work) {
+pub fn forward_turn(conn: Ref<Conn>, runner: &Loop, events: Interest, work: &mut Work) {
     let port = lock(&conn.slot.place).clone();
-    let Some(Port { switch, id }) = port else {
+    let Some(Port { switch, id, .. }) = port.as_deref() else {
         return look_after(conn, runner);
     };
     if !std::ptr::eq(switch.runner, runner) {
         return; // an event from before it was plugged in there
     }
-    let mut inside = switch.lock();
+    let (mut inside, id) = (switch.lock(), *id);
     if !inside.has(id, conn.token) {
         return;
     }
@@ -100,10 +121,10 @@ fn look_after(conn: Ref<Conn>, runner: &Loop) {
 /// A panic in its turn ends the connection, not the process.
 pub fn forwarding_panicked(conn: Ref<Conn>, runner: &Loop) {
     let port = lock(&conn.slot.place).clone();
-    let Some(Port { switch, id }) = port else {
+    let Some(Port { switch, id, .. }) = port.as_deref() else {
         return;
     };
-    let mut inside = switch.lock();
+    let (mut inside, id) = (switch.lock(), *id);
     inside.forget_pieces();
     if inside.has(id, conn.token) {
         let reason = Error::Internal("a panic while forwarding".into());

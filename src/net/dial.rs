@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::PollFlags;
-use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -16,8 +15,8 @@ use crate::net::address::{Host, Target, UnixName};
 use crate::net::open::{family_of, nonblocking_socket, open, set_buffers};
 use crate::net::resolve::{self, Lookup, NO_ADDRESS, THIS_HOST, addresses};
 use crate::options::Buffers;
+use crate::runtime::event_loop::{Loop, NOTHING, WRITABLE};
 use crate::runtime::handle::Token;
-use crate::runtime::poller::Poller;
 use crate::runtime::wake::{self, Wake};
 use crate::sys::clock::Deadline;
 
@@ -176,12 +175,12 @@ pub struct Order {
     pub deadline: Deadline,
 }
 
-/// One attempt by turns: it wants one when its socket, which is in the set under its connection's
+/// One attempt by turns of a loop: it wants one when its socket, which the loop watches under that
 /// token, tells of something; when the name is known; and at its deadline.
 pub struct Attempt {
     order: Order,
-    conn: Token,
-    poller: Arc<Poller>,
+    token: Token,
+    runner: &'static Loop,
     stage: Stage,
 }
 
@@ -192,8 +191,8 @@ enum Stage {
 }
 
 impl Attempt {
-    pub fn new(order: Order, conn: Token, poller: Arc<Poller>) -> Attempt {
-        Attempt { order, conn, poller, stage: Stage::Begun }
+    pub fn new(order: Order, token: Token, runner: &'static Loop) -> Attempt {
+        Attempt { order, token, runner, stage: Stage::Begun }
     }
 
     pub fn deadline(&self) -> Deadline {
@@ -229,7 +228,7 @@ impl Attempt {
         if let (Stage::Name(lookup), Target::Tcp { family, port, .. }) =
             (&self.stage, &*self.order.target)
         {
-            let Some(answer) = lookup.answer_or_look(self.conn) else {
+            let Some(answer) = lookup.answer_or_look(self.token, self.runner) else {
                 return Ok(None);
             };
             let addresses = resolve::admitted(answer?, *port, *family)?;
@@ -241,8 +240,7 @@ impl Attempt {
         };
         let dialled = dial.turn()?;
         if let Some(fd) = dial.fd() {
-            let data = EventData::new_u64(self.conn);
-            epoll::add(&self.poller.epoll, fd, data, EventFlags::OUT)?;
+            self.runner.watch(fd, self.token, NOTHING, WRITABLE)?;
         }
         Ok(dialled)
     }
@@ -253,7 +251,7 @@ impl Attempt {
             && let Some(fd) = dial.fd()
         {
             // It fails only where the socket is not in the set.
-            let _ = epoll::delete(&self.poller.epoll, fd);
+            let _ = self.runner.watch(fd, self.token, WRITABLE, NOTHING);
         }
     }
 }

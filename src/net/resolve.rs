@@ -1,7 +1,7 @@
 //! Names to addresses, on threads of their own: the system's resolver cannot be woken. A name is
 //! looked up once at a time, for all who want it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex};
 
@@ -10,10 +10,11 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::net::address::{Family, Host};
 use crate::net::open::check_descriptors;
-use crate::runtime::dialler;
+use crate::runtime::event_loop::Loop;
 use crate::runtime::handle::Token;
 use crate::runtime::lock::lock;
-use crate::runtime::wake::{PollFds, Wake, Woken};
+use crate::runtime::wait::{self, Tried};
+use crate::runtime::wake::{PollFds, Wake};
 use crate::sys::clock::Deadline;
 use crate::sys::fork::PerProcess;
 use crate::sys::thread;
@@ -40,8 +41,8 @@ pub struct Lookup {
 #[derive(Default)]
 struct Progress {
     answer: Option<Result<Vec<IpAddr>>>,
-    /// The connections that the thread that dials is to look at then.
-    conns: BTreeSet<Token>,
+    /// Whom a loop is to look at then.
+    looks: BTreeMap<Token, &'static Loop>,
 }
 
 impl Lookups {
@@ -64,38 +65,36 @@ impl Lookups {
 }
 
 impl Lookup {
-    /// The answer. Where there is none yet, the thread that dials looks at `conn` when there is.
-    pub fn answer_or_look(&self, conn: Token) -> Option<Result<Vec<IpAddr>>> {
+    /// The answer. Where there is none yet, `runner` looks at `token` when there is.
+    pub fn answer_or_look(
+        &self,
+        token: Token,
+        runner: &'static Loop,
+    ) -> Option<Result<Vec<IpAddr>>> {
         let mut progress = lock(&self.progress);
         if progress.answer.is_none() {
-            progress.conns.insert(conn);
+            progress.looks.insert(token, runner);
         }
         progress.answer.clone()
     }
 
     fn wait(&self, deadline: Deadline) -> Result<Vec<IpAddr>> {
-        loop {
+        let look = || {
             let epoch = self.wake.epoch();
-            if let Some(answer) = lock(&self.progress).answer.clone() {
-                return answer;
-            }
-            if deadline.passed()
-                || self.wake.wait_fds(epoch, PollFds::new(), deadline)? == Woken::TimedOut
-            {
-                return Err(deadline.error());
-            }
-        }
+            let answer = lock(&self.progress).answer.clone();
+            answer.map_or(Ok(Tried::Pending(epoch)), |answer| answer.map(Tried::Done))
+        };
+        let wait = |epoch, until| self.wake.wait_fds(epoch, PollFds::new(), until);
+        wait::until(look, |_| deadline, wait)
     }
 
     fn give(&self, answer: Result<Vec<IpAddr>>) {
         let mut progress = lock(&self.progress);
         progress.answer = Some(answer);
-        let conns = std::mem::take(&mut progress.conns);
+        let looks = std::mem::take(&mut progress.looks);
         drop(progress);
         self.wake.raise();
-        for conn in conns {
-            dialler::dialler().look(conn);
-        }
+        looks.iter().for_each(|(token, runner)| runner.look(*token));
     }
 }
 

@@ -20,6 +20,7 @@ use crate::net::messages::{Messages, read, write};
 use crate::net::open::{datagram_socket, is_unix, set_buffers, tune};
 use crate::net::socket_file::SocketFile;
 use crate::options::Buffers;
+use crate::runtime::service::Source;
 use crate::runtime::wake::{Departure, Last, Wake};
 use crate::sys::descriptor::is_ready;
 use crate::sys::sockopt::unsent;
@@ -125,12 +126,6 @@ impl Socket {
     /// What was refused after it had been sent.
     pub fn refused(&self) -> Lost {
         self.messages().map_or(Lost::default(), |messages| messages.refused(self.fd()))
-    }
-
-    /// The descriptor on which to wait for `events`.
-    pub fn fd_for(&self, events: PollFlags) -> BorrowedFd<'_> {
-        let apart = if events.contains(PollFlags::OUT) { self.room_apart() } else { None };
-        apart.unwrap_or(self.fd())
     }
 
     /// The one that tells of room to write, where that is not the one that is read from.
@@ -280,6 +275,13 @@ impl Socket {
 
     pub fn receive_buffer(&self) -> Result<usize> {
         sockopt::socket_recv_buffer_size(&self.fd).map(|twice| twice / 2).map_err(no_buffer)
+    }
+}
+
+impl Source for Socket {
+    fn fd_for(&self, events: PollFlags) -> BorrowedFd<'_> {
+        let apart = if events.contains(PollFlags::OUT) { self.room_apart() } else { None };
+        apart.unwrap_or(self.fd())
     }
 }
 

@@ -7,7 +7,6 @@
 
 use std::cell::Cell;
 
-use crate::conn::send;
 use crate::runtime::handle::{NONE, Token};
 use crate::runtime::wake;
 use crate::sys::fork::Stamp;
@@ -15,12 +14,16 @@ use crate::sys::fork::Stamp;
 /// For how many connections a thread holds something at a time.
 const MOST: usize = 32;
 
+/// Writes what is held for a connection, and waits for nothing.
+type Uncork = fn(Token);
+
 /// A thread's. Without a destructor, so that it is there to the thread's last moment.
 pub struct Cork {
     /// Whether sends may be held back now.
     is_open: Cell<bool>,
-    /// In which process: a child forked in a handler has nothing to do with its parent's.
-    process: Cell<Option<Stamp>>,
+    /// In which process, since a child forked in a handler has nothing to do with its parent's; and what
+    /// writes.
+    begun: Cell<Option<(Stamp, Uncork)>>,
     /// Connections that this thread has held something for, and how many they are. Others may have
     /// written it.
     conns: [Cell<Token>; MOST],
@@ -31,7 +34,7 @@ thread_local! {
     static CORK: Cork = const {
         Cork {
             is_open: Cell::new(false),
-            process: Cell::new(None),
+            begun: Cell::new(None),
             conns: [const { Cell::new(NONE) }; MOST],
             count: Cell::new(0),
         }
@@ -46,8 +49,8 @@ pub fn with<R>(f: impl FnOnce(&Cork) -> R) -> R {
 
 impl Cork {
     /// A handler is about to be called, more than once perhaps.
-    pub fn begin(&self, process: Stamp) {
-        self.process.set(Some(process));
+    pub fn begin(&self, process: Stamp, uncork: Uncork) {
+        self.begun.set(Some((process, uncork)));
     }
 
     /// Opens or shuts it: before each call of a handler, by whether another call is to follow.
@@ -59,19 +62,19 @@ impl Cork {
     /// Whether sends of this thread may be held back now.
     #[inline]
     pub fn is_open(&self) -> bool {
-        self.is_open.get() && self.is_of_this_process()
+        self.is_open.get() && self.uncork().is_some()
     }
 
-    /// Whether this thread holds something back for that connection, as far as it knows.
+    /// Whether this thread holds something back for a connection, as far as it knows.
     #[inline]
-    pub fn find(&self, token: Token) -> bool {
+    pub fn lists(&self, conn: Token) -> bool {
         let mut listed = self.conns.iter().take(self.count.get());
-        listed.any(|conn| conn.get() == token) && self.is_of_this_process()
+        listed.any(|other| other.get() == conn) && self.uncork().is_some()
     }
 
     /// Remembers that it does. Returns whether there is room to.
     pub fn list(&self, conn: Token) -> bool {
-        if self.find(conn) {
+        if self.lists(conn) {
             return true;
         }
         let count = self.count.get();
@@ -84,9 +87,11 @@ impl Cork {
         true
     }
 
+    /// What writes what is held, unless that is another process's.
     #[inline]
-    fn is_of_this_process(&self) -> bool {
-        self.process.get().is_some_and(Stamp::is_current)
+    fn uncork(&self) -> Option<Uncork> {
+        let (process, uncork) = self.begun.get()?;
+        process.is_current().then_some(uncork)
     }
 }
 
@@ -98,13 +103,9 @@ pub fn release() {
             return;
         }
         wake::before_waiting(None);
-        if cork.is_of_this_process() {
-            // What is written here waits for nothing, so that nobody comes back to the list meanwhile.
-            for conn in &cork.conns[..count] {
-                if let Ok(conn) = crate::conn::table().get(conn.get()) {
-                    send::uncork(conn);
-                }
-            }
+        if let Some(uncork) = cork.uncork() {
+            // Nobody comes back to the list meanwhile, since nothing waits.
+            cork.conns[..count].iter().map(Cell::get).for_each(uncork);
         }
     });
 }

@@ -2,11 +2,12 @@
 
 pub mod callback;
 pub mod cork;
-pub mod dialler;
 pub mod event_loop;
 pub mod handle;
 pub mod lock;
 pub mod poller;
 pub mod pool;
 pub mod service;
+pub mod timers;
+pub mod wait;
 pub mod wake;

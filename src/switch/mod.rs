@@ -18,7 +18,7 @@ use slab::Slab;
 
 use crate::error::{Error, Result};
 use crate::frame::{self, PREFIX, Run, Walk};
-use crate::runtime::event_loop::{self, Interest, Loop, READABLE, WRITABLE};
+use crate::runtime::event_loop::{Interest, Loop, READABLE, WRITABLE};
 use crate::runtime::handle::Token;
 use crate::runtime::lock::Fair;
 use crate::rx::Rx;
@@ -81,8 +81,7 @@ enum Way {
 }
 
 impl Switch {
-    pub fn new(kind: Kind) -> Arc<Switch> {
-        let runner = event_loop::loops().choose();
+    pub fn new(kind: Kind, runner: &'static Loop) -> Arc<Switch> {
         let counts = Counts::default();
         let inside = Inside { runner, ports: Slab::new(), kind, counts };
         Arc::new(Switch { runner, inside: Fair::new(inside) })

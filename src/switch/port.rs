@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use crate::net::socket::Socket;
+use crate::runtime::event_loop::LoopUser;
 use crate::runtime::handle::Token;
 use crate::rx::Rx;
 use crate::switch::{Inside, Switch};
 
 /// Where a connection is plugged in.
-#[derive(Clone)]
 pub struct Port {
     pub switch: Arc<Switch>,
     pub id: usize,
+    /// The switch's loop has a thread for as long as this is there.
+    pub _user: LoopUser,
 }
 
 impl Port {

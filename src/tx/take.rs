@@ -52,7 +52,7 @@ impl Tx {
     fn corks_for(&self) -> bool {
         let is_held = self.hold.due.is_some();
         let corks = |cork: &Cork| {
-            cork.is_open() && cork.list(self.token) || is_held && cork.find(self.token)
+            cork.is_open() && cork.list(self.token) || is_held && cork.lists(self.token)
         };
         self.corks && cork::with(corks)
     }

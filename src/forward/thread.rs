@@ -1,0 +1,55 @@
+//! The threads that forward frames without the caller: a few, which all links and hubs share. Each
+//! waits for its connections and listeners at once, and for nothing else: it neither sleeps nor yields,
+//! and of locks that others hold during a system call it only tries whether they are free.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::conn;
+use crate::forward::turn::{self, Work};
+use crate::listener;
+use crate::runtime::event_loop::{Loop, Turns};
+use crate::sys::fork::PerProcess;
+
+/// The most loops that a process has.
+const MOST: usize = 4;
+
+static LOOPS: PerProcess<Loops> = PerProcess::new();
+
+/// As many as the process has processors, up to [`MOST`].
+struct Loops {
+    all: Box<[Loop]>,
+    /// How many were chosen. Relaxed: the number alone matters.
+    chosen: AtomicUsize,
+}
+
+impl Default for Loops {
+    fn default() -> Loops {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let new = |_| Loop::new(c"qnet-forward", turns);
+        Loops { all: (0..processors.min(MOST)).map(new).collect(), chosen: AtomicUsize::new(0) }
+    }
+}
+
+/// The loop for a new link or hub: each in turn.
+pub fn choose_loop() -> &'static Loop {
+    let Loops { all, chosen } = LOOPS.get();
+    &all[chosen.fetch_add(1, Ordering::Relaxed) % all.len()]
+}
+
+/// What a loop's thread does: turns of listeners and connections.
+fn turns() -> Turns {
+    let mut work = Work::default();
+    Box::new(move |runner, token, events, now| {
+        if let Ok(listener) = listener::table().get(token) {
+            let _ = catch_unwind(AssertUnwindSafe(|| listener::serve_turn(listener, runner)));
+        } else if let Ok(conn) = conn::table().get(token) {
+            work.now = now;
+            let turn = AssertUnwindSafe(|| turn::forward_turn(conn, runner, events, &mut work));
+            if catch_unwind(turn).is_err() {
+                work = Work::default();
+                turn::forwarding_panicked(conn, runner);
+            }
+        }
+    })
+}

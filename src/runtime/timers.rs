@@ -1,0 +1,73 @@
+//! Times at which tokens are due.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use crate::runtime::handle::Token;
+use crate::sys::clock::Deadline;
+
+/// At most one time for each token, in order.
+#[derive(Default)]
+pub struct Timers {
+    times: BTreeMap<Token, Instant>,
+    queue: BTreeSet<(Instant, Token)>,
+}
+
+impl Timers {
+    /// Sets when a token is due, in place of the time before: with `None`, not at all.
+    pub fn set(&mut self, token: Token, time: Option<Instant>) {
+        let before = match time {
+            Some(time) => self.times.insert(token, time),
+            None => self.times.remove(&token),
+        };
+        if let Some(before) = before {
+            self.queue.remove(&(before, token));
+        }
+        self.queue.extend(time.map(|time| (time, token)));
+    }
+
+    /// Sets it where the token would be due later, or not at all.
+    pub fn set_soonest(&mut self, token: Token, time: Instant) {
+        if self.times.get(&token).is_none_or(|before| time < *before) {
+            self.set(token, Some(time));
+        }
+    }
+
+    /// When the first one is due.
+    pub fn next(&self) -> Deadline {
+        self.queue.first().map_or(Deadline::Never, |(time, _)| Deadline::At(*time))
+    }
+
+    /// Takes out the first one, if it is due.
+    pub fn pop_due(&mut self, now: Instant) -> Option<Token> {
+        let (_, token) = *self.queue.first().filter(|(time, _)| *time <= now)?;
+        self.set(token, None);
+        Some(token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn each_token_is_due_once_at_its_time() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut timers = Timers::default();
+        timers.set(1, Some(at(3)));
+        timers.set(2, Some(at(1)));
+        timers.set(3, Some(at(2)));
+        timers.set(3, None);
+        timers.set_soonest(1, at(2));
+        timers.set_soonest(2, at(4));
+        assert_eq!(timers.next(), Deadline::At(at(1)));
+        let mut due = |now| std::iter::from_fn(|| timers.pop_due(now)).collect::<Vec<_>>();
+        assert_eq!(due(at(0)), []);
+        assert_eq!(due(at(2)), [2, 1]);
+        assert_eq!(due(at(9)), []);
+        assert_eq!(timers.next(), Deadline::Never);
+    }
+}
