@@ -10,7 +10,6 @@ use rustix::io::Errno;
 use crate::conn::living::Living;
 use crate::conn::{Conn, open};
 use crate::error::{Error, Result};
-use crate::forward::hub::{self, Hub};
 use crate::net::address::Target;
 use crate::net::listen::{self, BACKLOG, ListenSocket};
 use crate::net::netdev;
@@ -50,7 +49,9 @@ pub struct State {
 
 /// A hub that a listener's connections are attached to.
 struct Server {
-    hub: Ref<Hub>,
+    hub: Token,
+    /// Attaches a connection to that hub.
+    adopt: fn(Token, Ref<Conn>),
     runner: LoopUser,
     /// What it waits for: nothing while it rests.
     interest: Interest,
@@ -225,12 +226,17 @@ const ACCEPTED: usize = 16;
 // Being served by a hub.
 
 /// Has a hub's loop accept from now on.
-pub fn serve(listener: Ref<Listener>, hub: Ref<Hub>, runner: &'static Loop) -> Result<()> {
+pub fn serve(
+    listener: Ref<Listener>,
+    hub: Token,
+    adopt: fn(Token, Ref<Conn>),
+    runner: &'static Loop,
+) -> Result<()> {
     let open = open(listener)?;
     if listener.state()?.server.is_some() {
         return Err(SERVED);
     }
-    let mut server = Server { hub, runner: runner.join()?, interest: NOTHING };
+    let mut server = Server { hub, adopt, runner: runner.join()?, interest: NOTHING };
     server.watch(listener.token, &open, ADDED).map_err(|error| match error {
         Error::Os(Errno::EXIST) => SERVED,
         error => error,
@@ -255,9 +261,10 @@ pub fn serve_turn(listener: Ref<Listener>, runner: &Loop) {
     let Ok(mut state) = listener.state() else {
         return;
     };
-    let Some(hub) = state.server.as_ref().map(|server| server.hub) else {
+    let Some(Server { hub, adopt, .. }) = &state.server else {
         return;
     };
+    let (hub, adopt) = (*hub, *adopt);
     // It may be new, or have rested.
     let is_watched = state.watch(listener.token, READABLE);
     drop(state);
@@ -266,8 +273,7 @@ pub fn serve_turn(listener: Ref<Listener>, runner: &Loop) {
     }
     for _ in 0..ACCEPTED {
         match next_visitor(listener) {
-            // Failing, the peer is hung up on: the hub is closed, or the system refuses.
-            Ok(Visitor::Admitted(conn)) => drop(hub::adopt(hub, conn)),
+            Ok(Visitor::Admitted(conn)) => adopt(hub, conn),
             Ok(Visitor::TurnedAway) => {}
             Err(Error::Os(_)) => return rest(listener, runner),
             Ok(Visitor::Nobody) | Err(_) => return,

@@ -5,9 +5,10 @@ use std::sync::OnceLock;
 
 use crate::conn::Conn;
 use crate::error::Result;
+use crate::runtime::event_loop::{Loop, Turns};
 use crate::runtime::handle::{Ref, Token};
 use crate::runtime::service::{self, Wait};
-use crate::sys::fork::Stamp;
+use crate::sys::fork::{PerProcess, Stamp};
 use crate::sys::thread;
 
 pub struct Background {
@@ -15,6 +16,8 @@ pub struct Background {
     pub handle: fn(Ref<Conn>, Stamp),
     /// A turn of the service thread.
     pub serve: fn(Token) -> Option<Wait>,
+    /// What the thread that dials does.
+    pub dial: fn() -> Turns,
 }
 
 static BACKGROUND: OnceLock<Background> = OnceLock::new();
@@ -44,4 +47,20 @@ pub fn start_thread(conn: Ref<Conn>) -> Result<()> {
     let process = Stamp::now();
     let handle = get().handle;
     thread::spawn(c"qnet-handler", move || handle(conn, process))
+}
+
+static DIALLER: PerProcess<Dialler> = PerProcess::new();
+
+struct Dialler(Loop);
+
+impl Default for Dialler {
+    fn default() -> Dialler {
+        Dialler(Loop::new(c"qnet-redial", get().dial))
+    }
+}
+
+/// This process's thread that dials: one for all connections that are down. It waits for every attempt
+/// under way and for the time of the next one at once, and does nothing that could block.
+pub fn dialler() -> &'static Loop {
+    &DIALLER.get().0
 }

@@ -1,58 +1,15 @@
 //! The state handler of a connection that is dialled again: told what the connection does, in order and
 //! one call at a time. Each call has a thread of its own, so that it may take as long as it likes.
 
-use crate::conn::handler;
+use crate::conn::background::dialler;
 use crate::conn::life::Call;
-use crate::conn::redial::{Redial, dialler, guarded};
-use crate::conn::{Conn, State, background, release};
+use crate::conn::redial::{Carrier, Redial, Teller};
+use crate::conn::{Conn, State, background, end, handler, release};
 use crate::error::{Error, Result};
 use crate::runtime::callback::{self, Doing, StateHandler};
 use crate::runtime::handle::{Ref, Token};
 use crate::sys::fork::Stamp;
 use crate::sys::thread;
-
-#[derive(Default)]
-pub struct Carrier {
-    handler: Option<StateHandler>,
-    /// Whether the handler was set after the last call had begun, and how often one has begun.
-    is_handler_new: bool,
-    calls: u64,
-    teller: Teller,
-}
-
-/// The thread that makes a call.
-#[derive(Default, PartialEq, Eq)]
-enum Teller {
-    #[default]
-    None,
-    Starting,
-    Calling,
-}
-
-impl Carrier {
-    /// Whether the handler is running.
-    pub fn is_telling(&self) -> bool {
-        self.teller == Teller::Calling
-    }
-
-    /// Whether it is running, or about to: the thread that dials is told when it is not any more.
-    pub fn is_busy(&self) -> bool {
-        self.teller != Teller::None
-    }
-
-    /// Has the handler called, if there is one. Returns whether the system has given the thread for it.
-    pub fn tell(&mut self, conn: Ref<Conn>, up: bool) -> bool {
-        if self.handler.is_none() {
-            return true;
-        }
-        let process = Stamp::now();
-        let is_started = thread::spawn(c"qnet-state", move || run(conn, up, process)).is_ok();
-        if is_started {
-            self.teller = Teller::Starting;
-        }
-        is_started
-    }
-}
 
 /// Sets what is called when the connection has gone down or come up, or nothing. Returns when
 /// the handler before is not running and never will again, where this thread may wait for that.
@@ -76,6 +33,19 @@ pub fn set_state_handler(conn: Ref<Conn>, handler: Option<StateHandler>) -> Resu
         state = conn.slot.state_of_own();
     }
     Ok(())
+}
+
+/// Has the handler called, if there is one. Returns whether the system has given the thread for it.
+pub fn tell(carrier: &mut Carrier, conn: Ref<Conn>, up: bool) -> bool {
+    if carrier.handler.is_none() {
+        return true;
+    }
+    let process = Stamp::now();
+    let is_started = thread::spawn(c"qnet-state", move || run(conn, up, process)).is_ok();
+    if is_started {
+        carrier.teller = Teller::Starting;
+    }
+    is_started
 }
 
 /// The thread that is to call the state handler has begun: the handler, if there still is one.
@@ -139,7 +109,8 @@ fn leaves_close_handler(conn: Ref<Conn>, state: &State) -> bool {
 
 /// The thread. Nothing with a destructor lives here across the callback, which may unwind past.
 fn run(conn: Ref<Conn>, up: bool, process: Stamp) {
-    let Some(Some(handler)) = guarded(conn, || begin_telling(conn)) else {
+    let Some(Some(handler)) = end::guarded(conn, "calls the state handler", || begin_telling(conn))
+    else {
         return;
     };
     let is_same = callback::run(conn.token, Doing::State, died, || {
@@ -149,7 +120,7 @@ fn run(conn: Ref<Conn>, up: bool, process: Stamp) {
     if !is_same {
         return;
     }
-    if guarded(conn, || told(conn)) == Some(true) {
+    if end::guarded(conn, "calls the state handler", || told(conn)) == Some(true) {
         handler::run(conn, process);
     }
 }

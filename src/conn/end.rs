@@ -1,11 +1,12 @@
 //! Ending a connection: it is marked as ended for every call, and what that leaves to do is begun.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
 use rustix::event::PollFlags;
 
 use crate::conn::finish::{Finish, SENDING, Turn};
-use crate::conn::{Conn, State, background, plug, redial};
+use crate::conn::{Conn, State, background, down, plug};
 use crate::error::Error;
 use crate::runtime::handle::Ref;
 use crate::sys::clock::Deadline;
@@ -13,7 +14,7 @@ use crate::sys::clock::Deadline;
 /// Marks the connection as ended, for every call from now on. The state's lock is held.
 pub fn end(conn: Ref<Conn>, state: &mut State, reason: Error) {
     state.life.end(reason.clone());
-    redial::stop_dialling(conn, state);
+    down::stop_dialling(conn, state);
     // What its loop has for it comes first.
     plug::unplug(conn, state);
     conn.slot.sender.lock().end(reason);
@@ -25,7 +26,7 @@ pub fn end(conn: Ref<Conn>, state: &mut State, reason: Error) {
 /// `None` where it is dialled again: then it is down now, with another socket.
 pub fn meet_end(conn: Ref<Conn>, state: &mut State, found: Error) -> Option<Error> {
     let reason = with_reset(conn, found);
-    if redial::go_down(conn, state, &reason) {
+    if down::go_down(conn, state, &reason) {
         return None;
     }
     end_as_found(conn, state, reason.clone());
@@ -90,4 +91,16 @@ pub fn finish_turn(conn: Ref<Conn>, state: &mut State) -> Option<Turn> {
     state.finish = None;
     conn.slot.changed(state);
     Some(Turn::Done)
+}
+
+/// Runs a step of a thread of the library's own, which `does` something; a panic in it ends the connection,
+/// not the process.
+pub fn guarded<R>(conn: Ref<Conn>, does: &str, step: impl FnOnce() -> R) -> Option<R> {
+    let done = catch_unwind(AssertUnwindSafe(step));
+    if done.is_err()
+        && let Ok(mut state) = conn.state()
+    {
+        end(conn, &mut state, Error::Internal(format!("a panic in the thread that {does}")));
+    }
+    done.ok()
 }

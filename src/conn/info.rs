@@ -2,11 +2,13 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 
-use crate::conn::{Conn, State, redial};
-use crate::error::Result;
+use crate::conn::background::dialler;
+use crate::conn::redial::{Given, Reserve};
+use crate::conn::{Conn, State, down, end};
+use crate::error::{Error, Result};
 use crate::net::socket_file::SocketFile;
 use crate::net::{dgram, netdev};
-use crate::options::{self, Holder};
+use crate::options::{self, Holder, Options};
 use crate::runtime::handle::Ref;
 
 /// The counters of a connection since it was created; see qnet_get_stats().
@@ -75,7 +77,7 @@ pub fn netdev(conn: Ref<Conn>, id: &[u8], version: i32) -> Result<Vec<u8>> {
 
 pub fn fd(conn: Ref<Conn>) -> Result<RawFd> {
     let mut state = conn.state()?;
-    match state.follow()? {
+    match down::follow(&mut state)? {
         Some(follow) => Ok(follow),
         None => Ok(state.socket().fd().as_raw_fd()),
     }
@@ -94,7 +96,7 @@ pub fn stats(conn: Ref<Conn>) -> Result<qnet_stats> {
         rx_runts: rx.runts.get(),
         rx_reads: rx.reads.get(),
         rx_foreign: rx.foreign.get() + kept_away,
-        reconnects: state.redial.as_ref().map_or(0, |redial| redial.reconnects()),
+        reconnects: state.redial.as_ref().map_or(0, |redial| redial.reconnects),
         ..qnet_stats::default()
     };
     drop(turn);
@@ -111,7 +113,7 @@ pub fn set(conn: Ref<Conn>, option: i32, value: i64) -> Result<()> {
     let mut changed = state.options.clone();
     changed.set(option, value, holder_of(&state))?;
     if option == options::RECONNECT_MS {
-        redial::set_redialling(conn, &mut state, &changed)?;
+        set_redialling(conn, &mut state, &changed)?;
     }
     match option {
         options::SNDBUF => state.socket().set_send_buffer(value as usize)?,
@@ -148,4 +150,30 @@ fn holder_of(state: &State) -> Holder {
         Some(socket) if socket.sender().is_some() => Holder::ToSender,
         _ => Holder::Conn,
     }
+}
+
+/// Readies the connection for options that say whether it is dialled again. Where it is down,
+/// and is not any more, it ends.
+fn set_redialling(conn: Ref<Conn>, state: &mut State, options: &Options) -> Result<()> {
+    let peer = state.socket().peer();
+    let is_open = !state.life.has_ended();
+    let Some(redial) = &mut state.redial else {
+        return Ok(());
+    };
+    if options.reconnects().is_none() {
+        if let Some(down) = redial.down.as_ref().filter(|_| is_open) {
+            let reason = down.reason.clone();
+            end::end_as_found(conn, state, reason);
+        }
+        return Ok(());
+    }
+    if matches!(redial.given, Given::Socket) {
+        return Err(Error::Busy("qnet_fd() has given out the socket itself"));
+    }
+    if redial.reserve.is_none() {
+        redial.reserve = Some(Reserve::new(peer, dialler().reserve()?)?);
+    }
+    // The thread may be waiting for another time.
+    dialler().look(conn.token);
+    Ok(())
 }

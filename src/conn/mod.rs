@@ -12,6 +12,8 @@ pub mod background;
 pub mod carrier;
 pub mod close;
 pub mod close_handler;
+pub mod dialling;
+pub mod down;
 pub mod end;
 pub mod finish;
 pub mod handler;
@@ -139,6 +141,16 @@ impl State {
         let before = self.socket.replace(socket).expect("an open connection has a socket");
         self.replaced = Some(before.departure());
         before
+    }
+
+    /// Whether the connection goes down where it would end.
+    pub fn redials(&self) -> bool {
+        self.redial.is_some() && self.options.reconnects().is_some() && !self.life.has_ended()
+    }
+
+    /// Whether the state handler is running.
+    pub fn is_telling(&self) -> bool {
+        self.redial.as_ref().is_some_and(|redial| redial.carrier.is_telling())
     }
 
     /// Whether the slot still stands for the connection of that token.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::conn::background::{self, Background};
 use crate::conn::living::Living;
-use crate::conn::{self, Conn, handler, redial, release, service};
+use crate::conn::redial::{Redial, Reserve};
+use crate::conn::{self, Conn, dialling, down, handler, release, service};
 use crate::error::Result;
 use crate::net::address::Target;
 use crate::net::messages::Messages;
@@ -22,7 +23,11 @@ pub fn open(socket: Socket, options: Options, living: Option<Living>) -> Result<
 }
 
 fn open_in(conn: Ref<Conn>, socket: Socket, options: Options, living: Option<Living>) -> Ref<Conn> {
-    background::set(Background { handle: handler::run, serve: service::turn });
+    background::set(Background {
+        handle: handler::run,
+        serve: service::turn,
+        dial: dialling::turns,
+    });
     let socket = Arc::new(socket);
     let mut state = conn.slot.state_of_own();
     let mut tx = conn.slot.sender.lock();
@@ -56,7 +61,31 @@ fn random_hwaddr() -> [u8; 6] {
 pub fn dial(network: &[u8], address: &[u8], options: Options) -> Result<Ref<Conn>> {
     let target = Target::parse(network, address)?;
     let dialled = dial::dial(&target, options.buffers(), options.dial_deadline());
-    redial::open(target, dialled, options)
+    open_dialled(target, dialled, options)
+}
+
+/// Makes a connection of what dialling a target gave.
+fn open_dialled(target: Target, dialled: Result<OwnedFd>, options: Options) -> Result<Ref<Conn>> {
+    let redials = options.reconnects().is_some();
+    let peer = dial::address_of(&target);
+    let mut redial = Box::new(Redial::of(target));
+    match dialled {
+        Ok(fd) => {
+            if redials {
+                redial.reserve = Some(Reserve::new(peer, background::dialler().reserve()?)?);
+            }
+            let conn = open(Socket::tuned(fd, options.buffers())?, options, None)?;
+            conn.slot.state_of_own().redial = Some(redial);
+            Ok(conn)
+        }
+        Err(reason) if redials && dial::is_absence(&reason) => {
+            let conn = open(Socket::absent(peer)?, options, None)?;
+            down::begin_down(conn, redial, dial::as_end(reason))
+                .inspect_err(|_| release::discard(conn))?;
+            Ok(conn)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Two connections that are each other's peer.

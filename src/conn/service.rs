@@ -1,13 +1,18 @@
 //! What the service thread does for a connection: whatever no caller waits for.
 
+use std::time::Duration;
+
 use rustix::event::PollFlags;
 
 use crate::conn::finish::Turn;
-use crate::conn::{self, Conn, State, close_handler, end, redial, release};
+use crate::conn::{self, Conn, State, close_handler, end, receive, release};
 use crate::runtime::event_loop::REST;
 use crate::runtime::handle::{Ref, Token};
 use crate::runtime::service::Wait;
 use crate::sys::clock::Deadline;
+
+/// How long to wait for a handler that was taken away, before the service thread looks again.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// A turn of the library's own thread: what is to be waited for, or `None` when nothing is.
 pub fn turn(token: Token) -> Option<Wait> {
@@ -23,7 +28,7 @@ pub fn turn(token: Token) -> Option<Wait> {
         }
         _ if is_retried => Some(Wait { source, events: PollFlags::empty(), until: retry }),
         None if !state.life.has_ended() => {
-            if let Some(again) = redial::look_for_loss(conn, &mut state) {
+            if let Some(again) = look_for_loss(conn, &mut state) {
                 return Some(Wait { source, events: PollFlags::empty(), until: again });
             }
             let mut tx = conn.slot.sender.lock();
@@ -62,4 +67,18 @@ pub fn end_if_over(conn: Ref<Conn>, state: &mut State) {
     } else if let Some(end) = end {
         end::meet_end(conn, state, end);
     }
+}
+
+/// The service thread's look at a connection of which a write has met the end: where nobody
+/// reads it goes down by this, unless frames wait. Returns when to look again, if so.
+fn look_for_loss(conn: Ref<Conn>, state: &mut State) -> Option<Deadline> {
+    let is_down = state.redial.as_ref().is_some_and(|redial| redial.down.is_some());
+    if !state.redials() || is_down || !conn.slot.sender.lock().is_lost() {
+        return None;
+    }
+    if state.delivering {
+        return Some(Deadline::after(AGAIN));
+    }
+    receive::is_ready(conn, state);
+    None
 }

@@ -131,7 +131,7 @@ pub fn port(hub: Ref<Hub>) -> Result<Ref<Conn>> {
 }
 
 /// Attaches a connection that nobody else knows.
-pub fn adopt(hub: Ref<Hub>, conn: Ref<Conn>) -> Result<()> {
+fn adopt(hub: Ref<Hub>, conn: Ref<Conn>) -> Result<()> {
     attach_as(hub, conn, true).inspect_err(|_| release::discard(conn))?;
     // If there is none, the hub was closed since.
     if let Ok(mut state) = hub.state() {
@@ -140,9 +140,18 @@ pub fn adopt(hub: Ref<Hub>, conn: Ref<Conn>) -> Result<()> {
     Ok(())
 }
 
+/// Attaches what a served listener has accepted. Failing, the peer is hung up on: the hub is closed, or
+/// the system refuses.
+fn adopt_served(hub: Token, conn: Ref<Conn>) {
+    match table().get(hub) {
+        Ok(hub) => _ = adopt(hub, conn),
+        Err(_) => release::discard(conn),
+    }
+}
+
 /// Accepts from a listener, and attaches, from now on.
 pub fn serve(hub: Ref<Hub>, listener: Ref<Listener>) -> Result<()> {
-    listener::serve(listener, hub, switch(hub)?.runner)?;
+    listener::serve(listener, hub.token, adopt_served, switch(hub)?.runner)?;
     match hub.state() {
         Ok(mut state) => {
             state.listeners.retain(|listener| listener.check().is_ok());

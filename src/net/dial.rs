@@ -1,6 +1,6 @@
 //! Dialling a target: by a caller who waits for it, or by turns, none of which waits.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use rustix::net::sockopt;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::error::{Error, Result};
-use crate::net::address::{Host, Target, UnixName};
+use crate::net::address::{Address, Host, Target, UnixName};
 use crate::net::open::{family_of, nonblocking_socket, open, set_buffers};
 use crate::net::resolve::{self, Lookup, NO_ADDRESS, THIS_HOST, addresses};
 use crate::options::Buffers;
@@ -259,5 +259,43 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         self.leave_set();
+    }
+}
+
+/// Where a target is, as far as that is known without asking.
+pub fn address_of(target: &Target) -> Address {
+    match target {
+        Target::Unix(name) | Target::UnixPacket(name) => Address::Unix(name.clone()),
+        Target::Tcp { family, host, port } => host
+            .digits(*family, *port, Ipv6Addr::LOCALHOST, Ipv4Addr::LOCALHOST)
+            .first()
+            .map_or(Address::Unnamed, |address| Address::Tcp(*address)),
+    }
+}
+
+/// What an end may have been, of a dial in vain.
+pub fn as_end(reason: Error) -> Error {
+    match reason {
+        Error::Refused(errno) => Error::Os(errno),
+        Error::Resolve(_) => Error::Os(Errno::HOSTUNREACH),
+        Error::Timeout | Error::Again => Error::Os(Errno::TIMEDOUT),
+        reason => reason,
+    }
+}
+
+/// Whether a dial failed since the peer is not there (yet).
+pub fn is_absence(error: &Error) -> bool {
+    match error {
+        Error::Refused(_) | Error::Resolve(_) | Error::Timeout | Error::Again => true,
+        Error::Os(errno) => matches!(
+            *errno,
+            Errno::TIMEDOUT
+                | Errno::NETUNREACH
+                | Errno::HOSTUNREACH
+                | Errno::NETDOWN
+                | Errno::HOSTDOWN
+                | Errno::CONNRESET
+        ),
+        _ => false,
     }
 }
