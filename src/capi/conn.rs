@@ -5,6 +5,7 @@ use std::ptr;
 use crate::capi::args::{self, out, put, shown, slice, string};
 use crate::capi::boundary::{OK, call};
 use crate::capi::handles::{of_conn, qnet_conn};
+use crate::conn::open;
 use crate::error::{Error, Result};
 use crate::options::{Holder, Options};
 
@@ -90,11 +91,8 @@ unsafe fn dial(
                 let to = out(to, "out")?;
                 let pairs = slice(options.cast::<[i64; 2]>(), pairs, "options")?;
                 let options = chosen(pairs)?;
-                let conn = crate::conn::open::dial(
-                    string(network, "network")?,
-                    string(address, "address")?,
-                    options,
-                )?;
+                let conn =
+                    open::dial(string(network, "network")?, string(address, "address")?, options)?;
                 put(to, of_conn(conn));
                 Ok(OK)
             },
@@ -136,7 +134,7 @@ pub unsafe extern "C-unwind" fn qnet_socketpair(
                 if ptr::eq(to_a, to_b) {
                     return Err(Error::invalid("one place for two connections"));
                 }
-                let (one, other) = crate::conn::open::pair()?;
+                let (one, other) = open::pair()?;
                 put(to_a, of_conn(one));
                 put(to_b, of_conn(other));
                 Ok(OK)
@@ -168,7 +166,7 @@ pub unsafe extern "C-unwind" fn qnet_socketpair_fd(
             || "make a socket pair".into(),
             || {
                 let (to, to_fd) = (args::out(out, "out")?, args::out(peer_fd, "peer_fd")?);
-                let (conn, fd) = crate::conn::open::pair_with_fd()?;
+                let (conn, fd) = open::pair_with_fd()?;
                 put(to, of_conn(conn));
                 put(to_fd, fd.into_raw_fd());
                 Ok(OK)
@@ -202,7 +200,7 @@ pub unsafe extern "C-unwind" fn qnet_from_fd(fd: c_int, out: *mut *mut qnet_conn
             || {
                 let to = args::out(out, "out")?;
                 let (fd, own) = adopted(fd)?;
-                put(to, of_conn(crate::conn::open::from_fd(fd, own)?));
+                put(to, of_conn(open::from_fd(fd, own)?));
                 Ok(OK)
             },
         )

@@ -4,6 +4,7 @@ use std::ptr;
 use crate::capi::args::{self, give_text, put, shown, string};
 use crate::capi::boundary::{OK, call, on_conn};
 use crate::capi::handles::{of_conn, qnet_conn};
+use crate::conn::{info, open};
 use crate::net::dgram;
 use crate::options::Options;
 
@@ -72,7 +73,7 @@ pub unsafe extern "C-unwind" fn qnet_dgram(
                     false => Some(string(remote, "remote")?),
                 };
                 let socket = dgram::open(network, local, remote)?;
-                put(to, of_conn(crate::conn::open::open(socket, Options::default(), None)?));
+                put(to, of_conn(open::open(socket, Options::default(), None)?));
                 Ok(OK)
             },
         )
@@ -106,7 +107,7 @@ pub unsafe extern "C-unwind" fn qnet_tap(name: *const c_char, out: *mut *mut qne
                 let to = args::out(out, "out")?;
                 let name = if name.is_null() { b"" } else { string(name, "name")? };
                 let socket = dgram::open_tap(name)?;
-                put(to, of_conn(crate::conn::open::open(socket, Options::default(), None)?));
+                put(to, of_conn(open::open(socket, Options::default(), None)?));
                 Ok(OK)
             },
         )
@@ -142,8 +143,6 @@ pub unsafe extern "C-unwind" fn qnet_netdev(
 ) -> c_int {
     on_conn(conn, "tell the netdev", |conn| {
         // SAFETY: C promises that the id is NULL or ends with NUL, and room for `cap` bytes.
-        unsafe {
-            give_text(&crate::conn::info::netdev(conn, string(id, "id")?, qemu_version)?, buf, cap)
-        }
+        unsafe { give_text(&info::netdev(conn, string(id, "id")?, qemu_version)?, buf, cap) }
     })
 }

@@ -3,6 +3,7 @@ use std::ffi::c_int;
 use crate::capi::boundary::{OK, on_conn, run_close_call, run_due_close_call};
 use crate::capi::handles::qnet_conn;
 use crate::conn::receive;
+use crate::conn::{close, release, wait};
 
 /// Waits until the connection has ended, by either side, and, if it has a handler or is attached or
 /// linked, until its close handler has returned. The call works however the connection is received
@@ -21,7 +22,7 @@ use crate::conn::receive;
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_wait(conn: *mut qnet_conn, timeout_ms: c_int) -> c_int {
-    on_conn(conn, "wait for the end", |conn| crate::conn::wait::wait(conn, timeout_ms).map(|()| OK))
+    on_conn(conn, "wait for the end", |conn| wait::wait(conn, timeout_ms).map(|()| OK))
 }
 
 /// Gets the reason for which the connection ended.
@@ -54,7 +55,7 @@ pub unsafe extern "C-unwind" fn qnet_close_reason(conn: *mut qnet_conn) -> c_int
 /// handler and is neither attached nor linked.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_shutdown(conn: *mut qnet_conn) -> c_int {
-    let code = on_conn(conn, "shut down", |conn| crate::conn::close::shutdown(conn).map(|()| OK));
+    let code = on_conn(conn, "shut down", |conn| close::shutdown(conn).map(|()| OK));
     run_due_close_call(conn);
     code
 }
@@ -98,7 +99,7 @@ pub unsafe extern "C-unwind" fn qnet_shutdown(conn: *mut qnet_conn) -> c_int {
 pub unsafe extern "C-unwind" fn qnet_close(conn: *mut qnet_conn) -> c_int {
     let mut due = None;
     let code = on_conn(conn, "close", |conn| {
-        due = crate::conn::close::close(conn)?;
+        due = close::close(conn)?;
         Ok(OK)
     });
     if let Some(call) = due {
@@ -108,7 +109,7 @@ pub unsafe extern "C-unwind" fn qnet_close(conn: *mut qnet_conn) -> c_int {
         return code;
     }
     on_conn(conn, "close", |conn| {
-        crate::conn::release::release(conn).wait();
+        release::release(conn).wait();
         Ok(OK)
     })
 }

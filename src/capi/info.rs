@@ -4,6 +4,7 @@ use crate::capi::args::{give_struct, give_text, out, put};
 use crate::capi::boundary::{OK, guard, on_conn};
 use crate::capi::handles::qnet_conn;
 use crate::capi::last_error;
+use crate::conn::info;
 use crate::conn::info::qnet_stats;
 use crate::error;
 
@@ -21,7 +22,7 @@ pub unsafe extern "C-unwind" fn qnet_hwaddr(conn: *mut qnet_conn, mac: *mut u8) 
     on_conn(conn, "tell the hardware address", |conn| {
         let mac = out(mac, "mac")?;
         // SAFETY: C promises room for 6 bytes.
-        unsafe { put(mac.cast(), crate::conn::info::hwaddr(conn)?) };
+        unsafe { put(mac.cast(), info::hwaddr(conn)?) };
         Ok(OK)
     })
 }
@@ -38,7 +39,7 @@ pub unsafe extern "C-unwind" fn qnet_set_hwaddr(conn: *mut qnet_conn, mac: *cons
     on_conn(conn, "set the hardware address", |conn| {
         let mac = out(mac.cast_mut(), "mac")?;
         // SAFETY: C promises 6 bytes.
-        crate::conn::info::set_hwaddr(conn, unsafe { mac.cast::<[u8; 6]>().read() }).map(|()| OK)
+        info::set_hwaddr(conn, unsafe { mac.cast::<[u8; 6]>().read() }).map(|()| OK)
     })
 }
 
@@ -61,7 +62,7 @@ pub unsafe extern "C-unwind" fn qnet_local_addr(
 ) -> c_int {
     on_conn(conn, "tell the local address", |conn| {
         // SAFETY: C promises room for `cap` bytes.
-        unsafe { give_text(&crate::conn::info::local_addr(conn)?, buf, cap) }
+        unsafe { give_text(&info::local_addr(conn)?, buf, cap) }
     })
 }
 
@@ -86,7 +87,7 @@ pub unsafe extern "C-unwind" fn qnet_peer_addr(
 ) -> c_int {
     on_conn(conn, "tell the peer's address", |conn| {
         // SAFETY: C promises room for `cap` bytes.
-        unsafe { give_text(&crate::conn::info::peer_addr(conn)?, buf, cap) }
+        unsafe { give_text(&info::peer_addr(conn)?, buf, cap) }
     })
 }
 
@@ -108,7 +109,7 @@ pub unsafe extern "C-unwind" fn qnet_get_stats(
 ) -> c_int {
     on_conn(conn, "tell the counts", |conn| {
         // SAFETY: C promises room for `size` bytes; the struct is plain integers.
-        unsafe { give_struct(|| crate::conn::info::stats(conn), out, size) }
+        unsafe { give_struct(|| info::stats(conn), out, size) }
     })
 }
 
@@ -125,7 +126,7 @@ pub unsafe extern "C-unwind" fn qnet_get_stats(
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_set(conn: *mut qnet_conn, option: c_int, value: i64) -> c_int {
-    on_conn(conn, "set an option", |conn| crate::conn::info::set(conn, option, value).map(|()| OK))
+    on_conn(conn, "set an option", |conn| info::set(conn, option, value).map(|()| OK))
 }
 
 /// Gets the value of an option of a connection.
@@ -146,7 +147,7 @@ pub unsafe extern "C-unwind" fn qnet_get(
     on_conn(conn, "get an option", |conn| {
         let to = out(value, "value")?;
         // SAFETY: C promises that it may be written to.
-        unsafe { put(to, crate::conn::info::get(conn, option)?) };
+        unsafe { put(to, info::get(conn, option)?) };
         Ok(OK)
     })
 }
@@ -197,7 +198,7 @@ pub unsafe extern "C-unwind" fn qnet_strerror(code: c_int) -> *const c_char {
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_last_error() -> *const c_char {
-    guard(|_| c"".as_ptr(), || last_error::text())
+    guard(|_| c"".as_ptr(), last_error::text)
 }
 
 /// Gets the errno value of the calling thread's last failure.
@@ -208,5 +209,5 @@ pub unsafe extern "C-unwind" fn qnet_last_error() -> *const c_char {
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_last_errno() -> c_int {
-    guard(|_| 0, || last_error::errno())
+    guard(|_| 0, last_error::errno)
 }

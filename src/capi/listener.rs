@@ -173,7 +173,7 @@ pub unsafe extern "C-unwind" fn qnet_listener_netdev(
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_listener_fd(listener: *mut qnet_listener) -> c_int {
-    on_listener(listener, "tell the descriptor", |listener| listener::fd(listener))
+    on_listener(listener, "tell the descriptor", listener::fd)
 }
 
 /// Closes a listener and invalidates its handle. Every qnet_accept() that is waiting returns

@@ -6,11 +6,12 @@ use crate::capi::boundary::{OK, call, on_conn, on_conn_to_its_end, run_close_cal
 use crate::capi::handles::{qnet_conn, token_of};
 use crate::conn::close_handler;
 use crate::conn::handler;
+use crate::conn::info;
 use crate::conn::receive;
 use crate::conn::{self, poll};
 use crate::error::{Error, Result};
 use crate::frame;
-use crate::runtime::callback::{CloseHandler, Handler, HandlerFn, User, qnet_frame};
+use crate::runtime::callback::{Callback, Handler, IntHandler, qnet_frame};
 
 /// Called with one frame. The handler may call any function of the library, also for its own
 /// connection. It must not throw an exception or longjmp out. It may end its thread (pthread_exit);
@@ -64,7 +65,9 @@ pub unsafe extern "C-unwind" fn qnet_set_handler(
     handler: qnet_handler,
     user: *mut c_void,
 ) -> c_int {
-    set_handler(conn, handler.map(HandlerFn::One), user)
+    // SAFETY: C promises that the handler may be called with `user` until another takes its place.
+    let handler = handler.map(|function| Handler::One(unsafe { Callback::new(function, user) }));
+    set(conn, handler)
 }
 
 /// Sets a handler that is called with many frames at a time, as many as have arrived. Everything
@@ -83,13 +86,13 @@ pub unsafe extern "C-unwind" fn qnet_set_batch_handler(
     handler: qnet_batch_handler,
     user: *mut c_void,
 ) -> c_int {
-    set_handler(conn, handler.map(HandlerFn::Batch), user)
+    // SAFETY: C promises that the handler may be called with `user` until another takes its place.
+    let handler = handler.map(|function| Handler::Batch(unsafe { Callback::new(function, user) }));
+    set(conn, handler)
 }
 
-fn set_handler(conn: *mut qnet_conn, call: Option<HandlerFn>, word: *mut c_void) -> c_int {
-    on_conn(conn, "set a handler", |conn| {
-        handler::set_handler(conn, call.map(|call| Handler { call, user: User(word) })).map(|()| OK)
-    })
+fn set(conn: *mut qnet_conn, handler: Option<Handler>) -> c_int {
+    on_conn(conn, "set a handler", |conn| handler::set_handler(conn, handler).map(|()| OK))
 }
 
 /// Sets the handler that is called once when the connection has ended, as the last of its handlers.
@@ -115,7 +118,8 @@ pub unsafe extern "C-unwind" fn qnet_set_close_handler(
 ) -> c_int {
     let mut due = None;
     let code = on_conn(conn, "set a close handler", |conn| {
-        let handler = handler.map(|call| CloseHandler { call, user: User(user) });
+        // SAFETY: as for a frame handler.
+        let handler = handler.map(|call| unsafe { IntHandler::new(call, user) });
         due = close_handler::set(conn, handler)?;
         Ok(OK)
     });
@@ -279,7 +283,7 @@ pub unsafe extern "C-unwind" fn qnet_poll(
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_fd(conn: *mut qnet_conn) -> c_int {
-    on_conn(conn, "tell the descriptor", |conn| crate::conn::info::fd(conn))
+    on_conn(conn, "tell the descriptor", info::fd)
 }
 
 /// A caller's buffer.

@@ -3,7 +3,7 @@ use std::ffi::{c_int, c_void};
 use crate::capi::boundary::{OK, on_conn};
 use crate::capi::handles::qnet_conn;
 use crate::conn::carrier;
-use crate::runtime::callback::{StateHandler, User};
+use crate::runtime::callback::IntHandler;
 
 /// Called when a reconnecting connection has gone down, and when it is up again. The calls are made
 /// in order, one at a time, each on a library thread of its own. The connection is not dialled
@@ -61,7 +61,8 @@ pub unsafe extern "C-unwind" fn qnet_set_state_handler(
     user: *mut c_void,
 ) -> c_int {
     on_conn(conn, "set a state handler", |conn| {
-        let handler = handler.map(|call| StateHandler { call, user: User(user) });
+        // SAFETY: C promises that the handler may be called with `user` until another takes its place.
+        let handler = handler.map(|call| unsafe { IntHandler::new(call, user) });
         carrier::set_state_handler(conn, handler).map(|()| OK)
     })
 }

@@ -6,14 +6,14 @@ use crate::conn::life::Call;
 use crate::conn::redial::{Carrier, Redial, Teller};
 use crate::conn::{Conn, State, background, end, handler, release};
 use crate::error::{Error, Result};
-use crate::runtime::callback::{self, Doing, StateHandler};
+use crate::runtime::callback::{self, Doing, IntHandler};
 use crate::runtime::handle::{Ref, Token};
 use crate::sys::fork::Stamp;
 use crate::sys::thread;
 
 /// Sets what is called when the connection has gone down or come up, or nothing. Returns when
 /// the handler before is not running and never will again, where this thread may wait for that.
-pub fn set_state_handler(conn: Ref<Conn>, handler: Option<StateHandler>) -> Result<()> {
+pub fn set_state_handler(conn: Ref<Conn>, handler: Option<IntHandler>) -> Result<()> {
     let mut state = conn.state()?;
     let redial = state.redial.as_mut();
     let redial = redial.ok_or(Error::Unsupported("the connection was not dialled"))?;
@@ -49,7 +49,7 @@ pub fn tell(carrier: &mut Carrier, conn: Ref<Conn>, up: bool) -> bool {
 }
 
 /// The thread that is to call the state handler has begun: the handler, if there still is one.
-fn begin_telling(conn: Ref<Conn>) -> Option<StateHandler> {
+fn begin_telling(conn: Ref<Conn>) -> Option<IntHandler> {
     let mut state = conn.state().ok()?;
     let is_ended = state.life.has_ended();
     let carrier = &mut state.redial.as_mut()?.carrier;
@@ -114,8 +114,7 @@ fn run(conn: Ref<Conn>, up: bool, process: Stamp) {
         return;
     };
     let is_same = callback::run(conn.token, Doing::State, died, || {
-        // SAFETY: the promise made with the handler.
-        unsafe { (handler.call)(handler.user.0, up.into()) };
+        handler.call(up.into());
     });
     if !is_same {
         return;

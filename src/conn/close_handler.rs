@@ -6,7 +6,7 @@ use std::ffi::c_int;
 use crate::conn::life::Call;
 use crate::conn::{Conn, State, background, release};
 use crate::error::{Error, Result};
-use crate::runtime::callback::{self, CloseHandler, Doing};
+use crate::runtime::callback::{self, Doing, IntHandler};
 use crate::runtime::event_loop::Loop;
 use crate::runtime::handle::{Ref, Token};
 
@@ -15,7 +15,7 @@ use crate::runtime::handle::{Ref, Token};
 #[must_use]
 pub struct CloseCall {
     conn: Ref<Conn>,
-    handler: CloseHandler,
+    handler: IntHandler,
     code: c_int,
     /// What the thread that runs it is doing.
     doing: Doing,
@@ -26,10 +26,7 @@ impl CloseCall {
     /// `returned` must follow.
     #[must_use]
     pub fn run(self) -> bool {
-        // SAFETY: the promise made when it was set.
-        callback::run(self.conn.token, self.doing, died, || unsafe {
-            (self.handler.call)(self.handler.user.0, self.code)
-        })
+        callback::run(self.conn.token, self.doing, died, || self.handler.call(self.code))
     }
 
     /// Says that it has returned. It may have closed the connection, and the slot may be another's.
@@ -56,7 +53,7 @@ fn died(token: Token, doing: Doing) {
 
 /// Sets what is called when the connection has ended. Where that call's time has passed, the
 /// handler is returned, to be run by the caller.
-pub fn set(conn: Ref<Conn>, handler: Option<CloseHandler>) -> Result<Option<CloseCall>> {
+pub fn set(conn: Ref<Conn>, handler: Option<IntHandler>) -> Result<Option<CloseCall>> {
     let mut state = conn.state()?;
     if !state.life.has_ended() || state.life.awaits_call() {
         state.close_handler = handler;

@@ -54,7 +54,7 @@ pub fn begin_down(conn: Ref<Conn>, mut redial: Box<Redial>, reason: Error) -> Re
     let absent = state.socket().clone();
     conn.slot.sender.lock().go_down(absent.clone());
     redial.reserve = Some(Reserve { absent, _poller: poller });
-    redial.down = Some(Down { reason: reason, since: Instant::now() });
+    redial.down = Some(Down { reason, since: Instant::now() });
     redial.next = Next::Dial;
     state.redial = Some(redial);
     dialler().look(conn.token);

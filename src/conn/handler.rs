@@ -11,7 +11,7 @@ use crate::conn::send;
 use crate::conn::{Conn, State, background, release};
 use crate::error::{Error, Result};
 use crate::frame::{self, Front, PREFIX, Run, Walk};
-use crate::runtime::callback::{self, CloseHandler, Doing, Handler, HandlerFn, qnet_frame};
+use crate::runtime::callback::{self, Doing, Handler, IntHandler, qnet_frame};
 use crate::runtime::cork::{self, Cork};
 use crate::runtime::handle::{Ref, Token};
 use crate::sys::clock::Deadline;
@@ -25,7 +25,7 @@ const BATCH: usize = 256;
 #[derive(Clone, Copy)]
 enum Step {
     Deliver { handler: Handler, bytes: *const u8, len: usize },
-    Close { handler: Option<CloseHandler>, code: i32 },
+    Close { handler: Option<IntHandler>, code: i32 },
     Stop,
 }
 
@@ -96,8 +96,7 @@ pub fn run(conn: Ref<Conn>, process: Stamp) {
             Step::Close { handler, code } => {
                 let is_same = callback::run(conn.token, Doing::OwnClose, died, || {
                     if let Some(handler) = handler {
-                        // SAFETY: the promise made with the handler.
-                        unsafe { (handler.call)(handler.user.0, code) };
+                        handler.call(code);
                     }
                 });
                 if is_same {
@@ -158,10 +157,9 @@ fn guarded<R>(conn: Ref<Conn>, step: impl FnOnce() -> R) -> Option<R> {
 /// Hands over the frames of `bytes`, until one is not whole or somebody interrupts.
 fn deliver(conn: &Conn, process: Stamp, cork: &Cork, handler: Handler, bytes: &[u8]) {
     let goes_on = || !conn.interrupt.load(Ordering::Acquire) && process.is_current();
-    let user = handler.user.0;
     let mut at = 0;
-    match handler.call {
-        HandlerFn::One(call) => {
+    match handler {
+        Handler::One(handler) => {
             let mut walk = Walk::over(bytes);
             let mut next = walk.next();
             while let Some(frame) = next
@@ -177,11 +175,10 @@ fn deliver(conn: &Conn, process: Stamp, cork: &Cork, handler: Handler, bytes: &[
                 }
                 conn.rx_counts.frame(frame.len());
                 cork.open(next.is_some());
-                // SAFETY: the promise made with the handler; the frame lives for the call.
-                unsafe { call(user, frame.as_ptr(), frame.len()) };
+                handler.call(frame);
             }
         }
-        HandlerFn::Batch(call) => {
+        Handler::Batch(handler) => {
             let mut frames = [qnet_frame { data: std::ptr::null(), len: 0 }; BATCH];
             while goes_on() {
                 let run = Run::over(&bytes[at..], BATCH, |n, frame| {
@@ -194,8 +191,7 @@ fn deliver(conn: &Conn, process: Stamp, cork: &Cork, handler: Handler, bytes: &[
                     break;
                 }
                 cork.open(matches!(frame::front(&bytes[at..]), Front::Whole(_)));
-                // SAFETY: as above, for every frame of the array.
-                unsafe { call(user, frames.as_ptr(), run.frames) };
+                handler.call(&frames[..run.frames]);
             }
         }
     }

@@ -16,6 +16,7 @@ pub mod dialling;
 pub mod down;
 pub mod end;
 pub mod finish;
+#[allow(unsafe_code)]
 pub mod handler;
 pub mod info;
 pub mod life;
@@ -42,7 +43,7 @@ use crate::conn::redial::Redial;
 use crate::error::Error;
 use crate::net::socket::Socket;
 use crate::options::Options;
-use crate::runtime::callback::{self, CloseHandler};
+use crate::runtime::callback::{self, IntHandler};
 use crate::runtime::handle::{Object, Ref, Table, Token};
 use crate::runtime::lock::Fair;
 use crate::runtime::wake::{Departure, Wake};
@@ -104,7 +105,7 @@ pub struct State {
     pub deliveries: u64,
     /// Whether the handler was set after the delivery under way had begun.
     pub is_handler_new: bool,
-    pub close_handler: Option<CloseHandler>,
+    pub close_handler: Option<IntHandler>,
     /// Its other end, where that is a connection as well: one of a pair of the library's making.
     pub twin: Option<Ref<Conn>>,
     /// Where it is plugged in, while it is attached or linked: receiving is its loop's then.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::error::{Error, Result};
 use crate::net::address::{Address, Target};
 use crate::net::socket::Socket;
-use crate::runtime::callback::StateHandler;
+use crate::runtime::callback::IntHandler;
 use crate::runtime::event_loop::LoopUser;
 use crate::runtime::poller::Poller;
 
@@ -89,7 +89,7 @@ impl Redial {
 /// The state handler, and how far the call of it is.
 #[derive(Default)]
 pub struct Carrier {
-    pub handler: Option<StateHandler>,
+    pub handler: Option<IntHandler>,
     /// Whether the handler was set after the last call had begun, and how often one has begun.
     pub is_handler_new: bool,
     pub calls: u64,

@@ -25,45 +25,65 @@ pub struct qnet_frame {
     pub len: usize,
 }
 
-type FrameFn = unsafe extern "C-unwind" fn(*mut c_void, *const u8, usize);
-type BatchFn = unsafe extern "C-unwind" fn(*mut c_void, *const qnet_frame, usize);
-type StateFn = unsafe extern "C-unwind" fn(*mut c_void, c_int);
-type CloseFn = unsafe extern "C-unwind" fn(*mut c_void, c_int);
+pub type FrameFn = unsafe extern "C-unwind" fn(*mut c_void, *const u8, usize);
+pub type BatchFn = unsafe extern "C-unwind" fn(*mut c_void, *const qnet_frame, usize);
+pub type IntFn = unsafe extern "C-unwind" fn(*mut c_void, c_int);
 
 /// What the caller gave to be called with: an address or any other word, never looked at here.
 #[derive(Debug, Clone, Copy)]
-pub struct User(pub *mut c_void);
+struct User(*mut c_void);
 
 // SAFETY: it is handed back on the library's threads, which is what the caller gave it for.
 unsafe impl Send for User {}
 
-/// A frame handler. To make one is to promise that `call` may be called with `user` until another
-/// takes its place.
+/// A function of the caller's, and what it is called with.
 #[derive(Debug, Clone, Copy)]
-pub struct Handler {
-    pub call: HandlerFn,
-    pub user: User,
+pub struct Callback<F> {
+    function: F,
+    user: User,
 }
 
-#[derive(Debug, Clone, Copy)]
-pub enum HandlerFn {
-    One(FrameFn),
-    Batch(BatchFn),
+impl<F> Callback<F> {
+    /// # Safety
+    /// Until another takes its place, `function` may be called with `user`, on any thread.
+    pub unsafe fn new(function: F, user: *mut c_void) -> Callback<F> {
+        Callback { function, user: User(user) }
+    }
 }
 
-/// A state handler, under the same promise.
-#[derive(Debug, Clone, Copy)]
-pub struct StateHandler {
-    pub call: StateFn,
-    pub user: User,
+impl Callback<FrameFn> {
+    #[inline]
+    pub fn call(&self, frame: &[u8]) {
+        // SAFETY: the promise made in `new`; the frame lives for the call.
+        unsafe { (self.function)(self.user.0, frame.as_ptr(), frame.len()) };
+    }
 }
 
-/// A close handler, under the same promise.
-#[derive(Debug, Clone, Copy)]
-pub struct CloseHandler {
-    pub call: CloseFn,
-    pub user: User,
+impl Callback<BatchFn> {
+    /// With frames that live for the call.
+    #[inline]
+    pub fn call(&self, frames: &[qnet_frame]) {
+        // SAFETY: the promise made in `new`.
+        unsafe { (self.function)(self.user.0, frames.as_ptr(), frames.len()) };
+    }
 }
+
+impl Callback<IntFn> {
+    pub fn call(&self, with: c_int) {
+        // SAFETY: the promise made in `new`.
+        unsafe { (self.function)(self.user.0, with) };
+    }
+}
+
+/// A frame handler.
+#[derive(Debug, Clone, Copy)]
+pub enum Handler {
+    One(Callback<FrameFn>),
+    Batch(Callback<BatchFn>),
+}
+
+/// A state handler, or a close handler.
+pub type IntHandler = Callback<IntFn>;
 
 /// What a thread does for a connection in a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! What everything else runs on: it knows tokens, and no objects.
 
+#[allow(unsafe_code)]
 pub mod callback;
 pub mod cork;
 pub mod event_loop;

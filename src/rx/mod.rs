@@ -2,6 +2,7 @@
 
 pub mod buffer;
 pub mod counts;
+#[allow(unsafe_code)]
 mod packed;
 
 use std::time::Instant;

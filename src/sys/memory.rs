@@ -54,6 +54,18 @@ impl DerefMut for Memory {
     }
 }
 
+/// Copies `parts` one behind another to the front of `room`, which has room for them.
+#[inline]
+pub fn join<'a>(room: &'a mut [MaybeUninit<u8>], parts: [&[u8]; 3]) -> &'a [u8] {
+    let mut len = 0;
+    for part in parts {
+        room[len..len + part.len()].write_copy_of_slice(part);
+        len += part.len();
+    }
+    // SAFETY: these bytes have just been written.
+    unsafe { room[..len].assume_init_ref() }
+}
+
 /// The same bytes as room to read into.
 pub fn as_room(bytes: &mut [u8]) -> &mut [MaybeUninit<u8>] {
     // SAFETY: the layout is the same, and who reads into room writes nothing that is not initialized.

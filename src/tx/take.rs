@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 
 use crate::error::{Error, Result};
-use crate::frame::{self, PREFIX};
+use crate::frame;
 use crate::net::io::Written;
 use crate::runtime::cork::{self, Cork};
 use crate::runtime::pool::{self, BUFFER};
 use crate::sys::clock::Deadline;
+use crate::sys::memory;
 use crate::tx::frames::{Bad, Frames, Wire};
 use crate::tx::hold::Held;
 use crate::tx::{PIECE, Tx};
@@ -139,18 +140,13 @@ impl Tx {
     }
 
     fn write_one(&self, wire: &Wire<'_>) -> rustix::io::Result<Written> {
+        let prefix = frame::prefix(wire.padded_len);
         if wire.len() <= COPIED {
             let mut room = [const { MaybeUninit::uninit() }; COPIED];
-            let (prefix, behind) = room.split_at_mut(PREFIX);
-            let (frame, padding) = behind.split_at_mut(wire.frame.len());
-            prefix.write_copy_of_slice(&frame::prefix(wire.padded_len));
-            frame.write_copy_of_slice(wire.frame);
-            padding[..wire.padded_len - wire.frame.len()].fill(MaybeUninit::new(0));
-            // SAFETY: the three parts of it, all of which were just written.
-            let bytes = unsafe { room[..wire.len()].assume_init_ref() };
+            let padding = &[0; frame::PADDED][..wire.padded_len - wire.frame.len()];
+            let bytes = memory::join(&mut room, [&prefix, wire.frame, padding]);
             return self.write(&[IoSlice::new(bytes)]);
         }
-        let prefix = frame::prefix(wire.padded_len);
         self.write(&[IoSlice::new(&prefix), IoSlice::new(wire.frame)])
     }
 
