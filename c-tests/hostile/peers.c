@@ -2,6 +2,8 @@
  * peers.c - crowds of hostile peers who send parts of frames and lengths that
  * are lies, flood, and come and go.
  */
+#include <linux/sockios.h>
+
 #include "site.h"
 
 /* Writes a prefix and the first bytes of what it promises, all at once. */
@@ -169,6 +171,8 @@ static void nothing_but_runts(void)
 
 enum { FLOODERS = 4 };
 
+static int floods_are_over;
+
 /*
  * Sends to the next flooder and reads nothing. The first frame of each write comes from its own address,
  * which the hub would forget otherwise; then frames for it would go to the good peers as well, and crowd
@@ -193,7 +197,7 @@ static void *flooding(void *peer)
 
             mac_make(wire + at * SAYS + RAW_PREFIX + MAC_LEN, from);
         }
-    } while (send(crowd.fds[i], wire, FLOOD * SAYS, MSG_NOSIGNAL) > 0);
+    } while (send(crowd.fds[i], wire, FLOOD * SAYS, MSG_NOSIGNAL) > 0 && !get(&floods_are_over));
     free(wire);
     return NULL;
 }
@@ -224,6 +228,39 @@ static int ports_that_lose(void)
     return losing;
 }
 
+/* All that the crowd has written, which it does no more, has been read by the hub. */
+static void crowd_is_read(void)
+{
+    qnet_conn *ports[10];
+    int count, left, i;
+
+    for (i = 0; i < crowd.count; i++)
+        EVENTUALLY(ioctl(crowd.fds[i], SIOCOUTQ, &left) == 0 && left == 0);
+    count = qnet_hub_ports(site.hub, ports, 10);
+    for (i = 0; i < count; i++)
+        EVENTUALLY(all_is_read(ports[i]));
+}
+
+/*
+ * Ends the threads. On a hub nobody leaves before all has been forwarded: frames for
+ * one that has left would go to the good peers, and crowd out their own. Elsewhere
+ * a flooder is read no more, as it does not read what it gets back, and has to be
+ * ended.
+ */
+static void flooders_stop(const pthread_t *threads)
+{
+    int i;
+
+    put(&floods_are_over, 1);
+    for (i = 0; i < FLOODERS; i++) {
+        if (site_kind->way != BY_HUB)
+            CHECK(shutdown(crowd.fds[i], SHUT_RDWR) == 0);
+        join_thread(threads[i]);
+    }
+    if (site_kind->way == BY_HUB)
+        crowd_is_read();
+}
+
 static void flooders(void)
 {
     pthread_t threads[FLOODERS];
@@ -232,6 +269,7 @@ static void flooders(void)
     crowd_comes(FLOODERS);
     flooders_are_heard();
     put(&pair.tells_all, 1);
+    put(&floods_are_over, 0);
     for (i = 0; i < FLOODERS; i++)
         start_thread(&threads[i], flooding, (void *)(intptr_t)i);
     for (i = 0; i < 20; i++) {
@@ -246,10 +284,7 @@ static void flooders(void)
     }
     pair_goes_on();
     put(&pair.tells_all, 0);
-    for (i = 0; i < FLOODERS; i++) {
-        CHECK(shutdown(crowd.fds[i], SHUT_RDWR) == 0);
-        join_thread(threads[i]);
-    }
+    flooders_stop(threads);
     crowd_leaves();
 }
 
