@@ -500,10 +500,14 @@ static void storm_once(const struct service *service, int peers)
     EVENTUALLY(ports_of(service->hub) == 1);
 }
 
-/* Thousands of peers come and go, and leave nothing behind: no port, no descriptor, no memory. */
+/*
+ * Thousands of peers come and go, and leave nothing behind: no port, no descriptor, no memory.
+ * Memory that grows with every storm is lost; what grows once may be kept for the
+ * next.
+ */
 static void a_storm_of_peers(void)
 {
-    int peers = 10 + rounds(1000);
+    int peers = 10 + rounds(1000), times = 0;
     struct footprint before = footprint_now();
     struct service service;
     struct raw_job reader;
@@ -512,10 +516,11 @@ static void a_storm_of_peers(void)
     service_open(&service);
     raw_start(&reader, reading_until_the_end, service.own.fd, flow_of_small_frames(), 0);
     storm_once(&service, peers);
-    memory = resident_bytes();
-    storm_once(&service, 2 * peers);
-    if (check_slow() == 1)
-        CHECK(resident_bytes() - memory < 2000 << 10);
+    do {
+        CHECK(times++ < 4);
+        memory = resident_bytes();
+        storm_once(&service, 2 * peers);
+    } while (check_slow() == 1 && resident_bytes() - memory >= 2000 << 10);
     CHECK_INT(qnet_hub_close(service.hub), QNET_OK);
     CHECK_INT(qnet_close(service.own.conn), QNET_OK);
     join_thread(reader.thread);
