@@ -5,18 +5,10 @@
 #include <limits.h>
 #include <pthread.h>
 
-#include "raw.h"
+#include "traffic.h"
 #include "scratch.h"
 
 enum { LONG_MS = 10000 };
-
-static qnet_listener *listen_on(const char *network, const char *address)
-{
-    qnet_listener *listener = NULL;
-
-    CHECK_INT(qnet_listen(network, address, &listener), QNET_OK);
-    return listener;
-}
 
 /* ---- versions and errors ---- */
 

@@ -1,38 +1,12 @@
 /*
- * listener.c - listening and accepting against plain sockets, and every way
- * in which dialling and listening can fail.
+ * listener.c - listening and accepting against plain sockets, what must not end
+ * a listener, and listening sockets that are adopted.
  */
-#include <fcntl.h>
 #include <limits.h>
 #include <netdb.h>
-#include <pthread.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 
-#include "raw.h"
-#include "scratch.h"
-
-enum { LONG_MS = 10000, FRAME = 60 };
-
-/* ---- helpers ---- */
-
-static qnet_listener *listen_on(const char *network, const char *address)
-{
-    qnet_listener *listener = NULL;
-
-    CHECK_INT(qnet_listen(network, address, &listener), QNET_OK);
-    CHECK(listener != NULL);
-    return listener;
-}
-
-static qnet_conn *accept_from(qnet_listener *listener)
-{
-    qnet_conn *conn = NULL;
-
-    CHECK_INT(qnet_accept(listener, LONG_MS, &conn), QNET_OK);
-    CHECK(conn != NULL);
-    return conn;
-}
+#include "listening.h"
 
 static const char *address_of(qnet_listener *listener)
 {
@@ -89,90 +63,9 @@ static int have_ipv6(void)
     return bound;
 }
 
-/* A frame from the raw socket to the connection and another back. */
-static void check_traffic(qnet_conn *conn, int fd)
-{
-    unsigned char frame[FRAME], got[FRAME];
-
-    raw_fill(frame, sizeof frame, 1);
-    raw_send(fd, frame, sizeof frame);
-    CHECK_INT(qnet_recv(conn, got, sizeof got, LONG_MS), FRAME);
-    CHECK(raw_is(got, sizeof got, 1));
-    raw_fill(frame, sizeof frame, 2);
-    CHECK_INT(qnet_send(conn, frame, sizeof frame), QNET_OK);
-    CHECK_INT(raw_recv(fd, got, sizeof got), FRAME);
-    CHECK(raw_is(got, sizeof got, 2));
-}
-
-/* The listener works for a client that is connected as `fd`, which this closes. */
-static void check_serves(qnet_listener *listener, int fd)
-{
-    qnet_conn *conn;
-
-    CHECK(fd >= 0);
-    conn = accept_from(listener);
-    check_traffic(conn, fd);
-    CHECK_INT(qnet_close(conn), QNET_OK);
-    CHECK(raw_ended(fd));
-    close(fd);
-}
-
-static int exists(const char *path)
-{
-    struct stat status;
-
-    return lstat(path, &status) == 0;
-}
-
-static unsigned mode_of(const char *path)
-{
-    struct stat status;
-
-    CHECK(lstat(path, &status) == 0);
-    return status.st_mode & 07777;
-}
-
-static ino_t inode_of(const char *path)
-{
-    struct stat status;
-
-    CHECK(lstat(path, &status) == 0);
-    return status.st_ino;
-}
-
-static void set_nonblocking(int fd)
-{
-    CHECK(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0);
-}
-
-/* Nobody has connected to this raw listener. */
-static void check_noticed_nothing(int fd)
-{
-    CHECK(!raw_readable(fd, 100));
-    set_nonblocking(fd);
-    CHECK_INT(accept(fd, NULL, NULL), -1);
-    CHECK_INT(errno, EAGAIN);
-}
-
-static void check_listen_fails(const char *network, const char *address, int code)
-{
-    qnet_listener *listener = (qnet_listener *)1;
-
-    CHECK_INT(qnet_listen(network, address, &listener), code);
-    CHECK(listener == NULL);
-}
-
-static void check_dial_fails(const char *network, const char *address, int code)
-{
-    qnet_conn *conn = (qnet_conn *)1;
-
-    CHECK_INT(qnet_dial(network, address, &conn), code);
-    CHECK(conn == NULL);
-}
-
 /* ---- listening and accepting ---- */
 
-/* Every TCP way to listen, the address that it prints and the hosts that then get in. */
+/* Every way to listen over TCP, the address that it has then, and the hosts that can connect. */
 static void tcp_networks(void)
 {
     static const struct {
@@ -206,7 +99,7 @@ static void tcp_networks(void)
     }
 }
 
-/* The port that the caller names is the one that is listened at. */
+/* A listener is at the port that the caller named. */
 static void tcp_port_given(void)
 {
     char address[40];
@@ -279,7 +172,7 @@ static void accept_timeouts(void)
     CHECK(conn == NULL);
     CHECK(raw_now_ms() - begin >= 99);
 
-    /* A wait below -1 is wrong, also when somebody is there to accept. */
+    /* A timeout below -1 is wrong, also when somebody is there to accept. */
     fd = raw_unix_connect(path);
     conn = (qnet_conn *)1;
     CHECK_INT(qnet_accept(listener, -2, &conn), QNET_ERR_INVALID);
@@ -289,13 +182,13 @@ static void accept_timeouts(void)
     check_traffic(conn, fd);
     CHECK_INT(qnet_close(conn), QNET_OK);
 
-    CHECK_INT(pthread_create(&thread, NULL, connect_later, (void *)path), 0);
+    start_thread(&thread, connect_later, (void *)path);
     CHECK_INT(qnet_accept(listener, -1, &conn), QNET_OK);
-    CHECK_INT(pthread_join(thread, NULL), 0);
+    join_thread(thread);
     CHECK_INT(qnet_listener_close(listener), QNET_OK);
 }
 
-/* Without a place for the handle nothing is accepted, opened, adopted or dialled. */
+/* Where the place for the handle is NULL, nothing is accepted, opened, adopted or dialled. */
 static void null_out(void)
 {
     const char *path = scratch_path("null.sock");
@@ -330,7 +223,7 @@ static void listener_descriptor(void)
     CHECK_INT(qnet_listener_fd(listener), listening);
     CHECK(!raw_readable(listening, 0));
     fd = raw_unix_connect(path);
-    CHECK(raw_readable(listening, LONG_MS));
+    CHECK(raw_readable(listening, patience_ms()));
     conn = accept_from(listener);
     CHECK(!raw_readable(listening, 0));
     CHECK(!raw_readable(listening, 50));
@@ -353,7 +246,7 @@ static void *accept_all(void *unused)
     int code;
 
     (void)unused;
-    __atomic_add_fetch(&acceptors_begun, 1, __ATOMIC_SEQ_CST);
+    count_up(&acceptors_begun);
     while ((code = qnet_accept(shared, -1, &conn)) == QNET_OK) {
         CHECK_INT(qnet_close(conn), QNET_OK);
         count++;
@@ -363,7 +256,7 @@ static void *accept_all(void *unused)
     return (void *)count;
 }
 
-/* A client of a listener, at whatever address that has. */
+/* Connects to a listener, which may be of TCP or Unix. */
 static int connect_to_listener(qnet_listener *listener)
 {
     const char *address = address_of(listener), *colon = strrchr(address, ':');
@@ -379,9 +272,9 @@ static void check_sharing(qnet_listener *listener)
     int i;
 
     shared = listener;
-    __atomic_store_n(&acceptors_begun, 0, __ATOMIC_SEQ_CST);
+    put(&acceptors_begun, 0);
     for (i = 0; i < ACCEPTORS; i++)
-        CHECK_INT(pthread_create(&threads[i], NULL, accept_all, NULL), 0);
+        start_thread(&threads[i], accept_all, NULL);
     for (i = 0; i < CLIENTS; i++) {
         int fd = connect_to_listener(shared);
 
@@ -389,8 +282,7 @@ static void check_sharing(qnet_listener *listener)
         CHECK(raw_ended(fd));
         close(fd);
     }
-    while (__atomic_load_n(&acceptors_begun, __ATOMIC_SEQ_CST) < ACCEPTORS)
-        raw_sleep_ms(1);
+    EVENTUALLY(get(&acceptors_begun) == ACCEPTORS);
     raw_sleep_ms(100 * check_slow());
     CHECK_INT(qnet_listener_close(shared), QNET_OK);
     for (i = 0; i < ACCEPTORS; i++) {
@@ -409,171 +301,7 @@ static void shared_by_threads(void)
     check_sharing(listen_on("tcp", "127.0.0.1:0"));
 }
 
-/* ---- the socket file ---- */
-
-static void unix_mode(void)
-{
-    static const mode_t masks[] = { 0, 022, 0777 };
-    const char *path = scratch_path("mode.sock");
-    qnet_listener *listener;
-    int64_t value = 0;
-    size_t i;
-
-    for (i = 0; i < sizeof masks / sizeof *masks; i++) {
-        mode_t before = umask(masks[i]);
-
-        listener = listen_on("unix", path);
-        CHECK_INT(umask(before), masks[i]);
-        CHECK_INT(mode_of(path), 0600);
-        CHECK_INT(qnet_listener_set(listener, QNET_OPT_UNIX_MODE, 0666), QNET_OK);
-        CHECK_INT(mode_of(path), 0666);
-        CHECK_INT(qnet_listener_get(listener, QNET_OPT_UNIX_MODE, &value), QNET_OK);
-        CHECK_INT(value, 0666);
-        CHECK_INT(qnet_listener_set(listener, QNET_OPT_UNIX_MODE, -1), QNET_ERR_INVALID);
-        CHECK_INT(qnet_listener_set(listener, QNET_OPT_UNIX_MODE, 0200000), QNET_ERR_INVALID);
-        CHECK(strstr(qnet_last_error(), "QNET_OPT_UNIX_MODE, option 13, cannot be 0200000: it is "
-                                        "from 0 to 0777") != NULL);
-        CHECK_INT(mode_of(path), 0666);
-        CHECK_INT(qnet_listener_close(listener), QNET_OK);
-        CHECK(!exists(path));
-    }
-    listener = listen_on("tcp", "127.0.0.1:0");
-    CHECK_INT(qnet_listener_set(listener, QNET_OPT_UNIX_MODE, 0666), QNET_ERR_UNSUPPORTED);
-    CHECK_INT(qnet_listener_close(listener), QNET_OK);
-}
-
-static void make_file(const char *path)
-{
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-
-    CHECK(fd >= 0);
-    CHECK(write(fd, "kept", 4) == 4);
-    close(fd);
-}
-
-static void check_file(const char *path)
-{
-    char text[8];
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-    CHECK(fd >= 0);
-    CHECK(read(fd, text, sizeof text) == 4);
-    CHECK(memcmp(text, "kept", 4) == 0);
-    close(fd);
-}
-
-/* What took the place of the library's socket file is not the library's to remove. */
-static void replaced_file_stays(void)
-{
-    const char *path = scratch_path("replaced.sock");
-    qnet_listener *listener = listen_on("unix", path);
-    int fd;
-
-    CHECK(unlink(path) == 0);
-    make_file(path);
-    CHECK_INT(qnet_listener_close(listener), QNET_OK);
-    check_file(path);
-    CHECK(unlink(path) == 0);
-
-    listener = listen_on("unix", path);
-    CHECK(rename(path, scratch_path("aside.sock")) == 0);
-    fd = raw_unix_listen(path);
-    CHECK_INT(qnet_listener_close(listener), QNET_OK);
-    CHECK(raw_unix_connect(path) >= 0);
-    close(fd);
-    CHECK(unlink(path) == 0);
-
-    listener = listen_on("unix", path);
-    CHECK(unlink(path) == 0);
-    CHECK_INT(qnet_listener_close(listener), QNET_OK);
-}
-
-static void stale_file_replaced(void)
-{
-    const char *path = scratch_path("stale.sock");
-    qnet_listener *listener;
-
-    close(raw_unix_listen(path));
-    CHECK(exists(path));
-    listener = listen_on("unix", path);
-    CHECK_INT(mode_of(path), 0600);
-    check_serves(listener, raw_unix_connect(path));
-    CHECK_INT(qnet_listener_close(listener), QNET_OK);
-    CHECK(!exists(path));
-}
-
-/* A socket file where somebody accepts, whether or not there is room in the backlog. */
-static void live_file_busy(void)
-{
-    const char *path = scratch_path("live.sock");
-    int fd = raw_unix_listen(path);
-    ino_t inode = inode_of(path);
-    qnet_listener *listener;
-
-    check_listen_fails("unix", path, QNET_ERR_BUSY);
-    check_noticed_nothing(fd);
-    CHECK_INT(inode_of(path), inode);
-    close(fd);
-    CHECK(unlink(path) == 0);
-
-    listener = listen_on("unix", path);
-    check_listen_fails("unix", path, QNET_ERR_BUSY);
-    CHECK(!raw_readable(qnet_listener_fd(listener), 50));
-    check_serves(listener, raw_unix_connect(path));
-    CHECK_INT(qnet_listener_close(listener), QNET_OK);
-    CHECK(!exists(path));
-
-    fd = raw_unix_listen(scratch_abstract("live"));
-    check_listen_fails("unix", scratch_abstract("live"), QNET_ERR_BUSY);
-    check_noticed_nothing(fd);
-    close(fd);
-}
-
-static void other_files_left_alone(void)
-{
-    const char *file = scratch_path("file"), *directory = scratch_path("directory");
-    const char *link = scratch_path("link"), *fifo = scratch_path("fifo");
-    qnet_listener *listener = (qnet_listener *)1;
-
-    make_file(file);
-    CHECK(qnet_listen("unix", file, &listener) < 0);
-    CHECK(listener == NULL);
-    check_file(file);
-
-    CHECK(mkdir(directory, 0700) == 0);
-    CHECK(qnet_listen("unix", directory, &listener) < 0);
-    CHECK(rmdir(directory) == 0);
-
-    CHECK(symlink(file, link) == 0);
-    CHECK(qnet_listen("unix", link, &listener) < 0);
-    CHECK(strstr(qnet_last_error(), "a symbolic link is in the way") != NULL);
-    CHECK(exists(link));
-    check_file(file);
-
-    CHECK(mkfifo(fifo, 0600) == 0);
-    CHECK(qnet_listen("unix", fifo, &listener) < 0);
-    CHECK(strstr(qnet_last_error(), "a file that is no socket is in the way") != NULL);
-    CHECK(exists(fifo));
-
-    check_listen_fails("unix", scratch_path("no-directory/socket"), QNET_ERR_OS);
-    CHECK_INT(qnet_last_errno(), ENOENT);
-}
-
 /* ---- what must not end a listener ---- */
-
-static void tcp_address_in_use(void)
-{
-    char address[40];
-    int port, fd = raw_tcp_listen(&port);
-
-    snprintf(address, sizeof address, "127.0.0.1:%d", port);
-    check_listen_fails("tcp", address, QNET_ERR_BUSY);
-    check_listen_fails("tcp4", address, QNET_ERR_BUSY);
-    check_noticed_nothing(fd);
-    close(fd);
-    check_listen_fails("tcp", "192.0.2.1:0", QNET_ERR_OS);
-    CHECK_INT(qnet_last_errno(), EADDRNOTAVAIL);
-}
 
 enum { DESCRIPTORS = 64 };
 
@@ -605,14 +333,17 @@ static void full_descriptor_table(void)
     CHECK_INT(qnet_listener_close(listener), QNET_OK);
 }
 
-/* Resets instead of ending in order, as a process that was killed may. */
+/* Resets the connection, as the end of a process that was killed may. */
 static void reset(int fd)
 {
     raw_reset_at_close(fd);
     close(fd);
 }
 
-/* The vanished client may be handed out as an ended connection, or not at all. */
+/*
+ * A client that has vanished may be accepted as an ended connection, or not at all; the
+ * next one is served.
+ */
 static void check_vanished(qnet_listener *listener, int vanishing, int client)
 {
     unsigned char frame[FRAME], got[FRAME];
@@ -623,11 +354,11 @@ static void check_vanished(qnet_listener *listener, int vanishing, int client)
     raw_send(client, frame, sizeof frame);
     reset(vanishing);
     conn = accept_from(listener);
-    len = qnet_recv(conn, got, sizeof got, LONG_MS);
+    len = qnet_recv(conn, got, sizeof got, patience_ms());
     if (len < 0) {
         CHECK_INT(qnet_close(conn), QNET_OK);
         conn = accept_from(listener);
-        len = qnet_recv(conn, got, sizeof got, LONG_MS);
+        len = qnet_recv(conn, got, sizeof got, patience_ms());
     }
     CHECK_INT(len, FRAME);
     CHECK(raw_is(got, sizeof got, 9));
@@ -671,7 +402,7 @@ static void too_many_connections(void)
     CHECK(raw_ended(fds[2]));
     close(fds[2]);
 
-    /* The two that are in go on; the place of one that is closed is free again. */
+    /* The two that were accepted go on; when one is closed there is room again. */
     check_traffic(conns[0], fds[0]);
     check_traffic(conns[1], fds[1]);
     CHECK_INT(qnet_close(conns[0]), QNET_OK);
@@ -680,7 +411,7 @@ static void too_many_connections(void)
     CHECK_INT(qnet_listener_close(listener), QNET_OK);
 }
 
-/* A connection begins with the options that its listener has at that time. */
+/* A connection starts with the options that its listener has when it is accepted. */
 static void inherited_options(void)
 {
     static const struct {
@@ -759,7 +490,7 @@ static void adopted_listener(void)
     CHECK_INT(fcntl(fd, F_GETFD), -1);
 }
 
-/* Whether the adopted socket itself waits or not makes no difference. */
+/* An adopted socket may be shared by threads, whether it is O_NONBLOCK or not. */
 static void adopted_listener_shared_by_threads(void)
 {
     qnet_listener *listener = NULL;
@@ -802,177 +533,6 @@ static void not_a_listener(void)
     CHECK(qnet_listener_from_fd(1000000, &listener) < 0);
 }
 
-/* ---- failures of dialling and listening ---- */
-
-static const struct {
-    const char *network, *address;
-} malformed[] = {
-    { NULL, "127.0.0.1:1" },
-    { "tcp", NULL },
-    { NULL, NULL },
-    { "", "127.0.0.1:1" },
-    { "TCP", "127.0.0.1:1" },
-    { "tcp5", "127.0.0.1:1" },
-    { "tcp ", "127.0.0.1:1" },
-    { "serial", "/dev/ttyS0" },
-    { "tcp", "" },
-    { "tcp", "127.0.0.1" },
-    { "tcp", "127.0.0.1:" },
-    { "tcp", "127.0.0.1:65536" },
-    { "tcp", "127.0.0.1:99999999999999999999" },
-    { "tcp", "127.0.0.1:-1" },
-    { "tcp", "127.0.0.1:+1" },
-    { "tcp", "127.0.0.1:1x" },
-    { "tcp", "127.0.0.1:1 " },
-    { "tcp", ":" },
-    { "tcp", "::1:80" },
-    { "tcp", "[::1]" },
-    { "tcp", "[::1]:" },
-    { "tcp", "[::1]80" },
-    { "tcp", "[::1:80" },
-    { "tcp6", "[::1]x:80" },
-    { "unix", NULL },
-    { "unix", "" },
-};
-
-static void malformed_addresses(void)
-{
-    char path[300];
-    size_t i;
-
-    for (i = 0; i < sizeof malformed / sizeof *malformed; i++) {
-        fprintf(stderr, "%s %s\n", malformed[i].network ? malformed[i].network : "NULL",
-                malformed[i].address ? malformed[i].address : "NULL");
-        check_dial_fails(malformed[i].network, malformed[i].address, QNET_ERR_INVALID);
-        check_listen_fails(malformed[i].network, malformed[i].address, QNET_ERR_INVALID);
-        CHECK_INT(qnet_last_errno(), 0);
-    }
-    memset(path, 'x', sizeof path);
-    path[sizeof path - 1] = '\0';
-    path[0] = '/';
-    check_dial_fails("unix", path, QNET_ERR_INVALID);
-    check_listen_fails("unix", path, QNET_ERR_INVALID);
-    path[0] = '@';
-    check_dial_fails("unix", path, QNET_ERR_INVALID);
-    check_listen_fails("unix", path, QNET_ERR_INVALID);
-}
-
-static void nobody_listens(void)
-{
-    const char *stale = scratch_path("dead.sock");
-    char address[40];
-    int port, fd = raw_tcp_listen(&port);
-
-    close(fd);
-    snprintf(address, sizeof address, "127.0.0.1:%d", port);
-    check_dial_fails("tcp", address, QNET_ERR_REFUSED);
-    CHECK_INT(qnet_last_errno(), ECONNREFUSED);
-    check_dial_fails("tcp4", address, QNET_ERR_REFUSED);
-    close(raw_unix_listen(stale));
-    check_dial_fails("unix", stale, QNET_ERR_REFUSED);
-    CHECK_INT(qnet_last_errno(), ECONNREFUSED);
-    CHECK(exists(stale));
-    check_dial_fails("unix", scratch_path("absent.sock"), QNET_ERR_REFUSED);
-    CHECK_INT(qnet_last_errno(), ENOENT);
-    check_dial_fails("unix", scratch_abstract("absent"), QNET_ERR_REFUSED);
-}
-
-static void unresolvable_name(void)
-{
-    check_dial_fails("tcp", "no-such-host.invalid:1", QNET_ERR_RESOLVE);
-    check_dial_fails("tcp6", "no-such-host.invalid:1", QNET_ERR_RESOLVE);
-    check_listen_fails("tcp", "no-such-host.invalid:0", QNET_ERR_RESOLVE);
-}
-
-/* Options that cannot be right: no connection is made. */
-static void dial_with_bad_options(void)
-{
-    static const struct {
-        int64_t options[4];
-        size_t pairs;
-        int code;
-    } table[] = {
-        { { 99, 1 }, 1, QNET_ERR_INVALID },
-        { { 0, 1 }, 1, QNET_ERR_INVALID },
-        { { -1, 1 }, 1, QNET_ERR_INVALID },
-        { { (int64_t)1 << 32 | QNET_OPT_PAD, 1 }, 1, QNET_ERR_INVALID },
-        { { QNET_OPT_MAX_FRAME, 13 }, 1, QNET_ERR_INVALID },
-        { { QNET_OPT_DIAL_TIMEOUT_MS, -2 }, 1, QNET_ERR_INVALID },
-        { { QNET_OPT_UNIX_MODE, 0600 }, 1, QNET_ERR_UNSUPPORTED },
-        { { QNET_OPT_MAX_CONNS, 1 }, 1, QNET_ERR_UNSUPPORTED },
-        { { QNET_OPT_PAD, 1, QNET_OPT_PAD, 2 }, 2, QNET_ERR_INVALID },
-        { { QNET_OPT_PAD, 1, 99, 1 }, 2, QNET_ERR_INVALID },
-    };
-    const char *path = scratch_path("bad-options.sock");
-    int fd = raw_unix_listen(path);
-    qnet_conn *conn;
-    size_t i;
-
-    for (i = 0; i < sizeof table / sizeof *table; i++) {
-        conn = (qnet_conn *)1;
-        CHECK_INT(qnet_dial_with("unix", path, table[i].options, table[i].pairs, &conn),
-                  table[i].code);
-        CHECK(conn == NULL);
-    }
-    CHECK_INT(qnet_dial_with("unix", path, NULL, 1, &conn), QNET_ERR_INVALID);
-    check_noticed_nothing(fd);
-    CHECK_INT(qnet_dial_with("unix", path, NULL, 0, &conn), QNET_OK);
-    CHECK_INT(qnet_close(conn), QNET_OK);
-    close(fd);
-}
-
-/* A Unix listener whose backlog is full, as is that of a server that hangs. */
-static int full_backlog(const char *path, int *filler)
-{
-    struct sockaddr_un address;
-    socklen_t len = raw_unix_address(path, &address);
-    int fd = raw_unix_listen(path), i;
-
-    CHECK(listen(fd, 0) == 0);
-    for (i = 0; i < 8; i++) {
-        filler[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (connect(filler[i], (struct sockaddr *)&address, len) != 0)
-            break;
-    }
-    CHECK(i < 8);
-    CHECK_INT(errno, EAGAIN);
-    close(filler[i]);
-    return fd;
-}
-
-static void *make_room_later(void *fd)
-{
-    raw_sleep_ms(100);
-    CHECK(accept(*(int *)fd, NULL, NULL) >= 0);
-    return NULL;
-}
-
-static void dial_timeout(void)
-{
-    const char *path = scratch_path("full.sock");
-    const int64_t brief[] = { QNET_OPT_DIAL_TIMEOUT_MS, 100 };
-    const int64_t patient[] = { QNET_OPT_DIAL_TIMEOUT_MS, LONG_MS };
-    int filler[8], fd = full_backlog(path, filler);
-    qnet_conn *conn = (qnet_conn *)1;
-    qnet_listener *listener = (qnet_listener *)1;
-    pthread_t thread;
-    long long begin = raw_now_ms();
-
-    CHECK_INT(qnet_dial_with("unix", path, brief, 1, &conn), QNET_ERR_TIMEOUT);
-    CHECK(conn == NULL);
-    CHECK(raw_now_ms() - begin >= 99);
-
-    /* It is live, though nobody can get in. */
-    CHECK_INT(qnet_listen("unix", path, &listener), QNET_ERR_BUSY);
-    CHECK(listener == NULL);
-
-    CHECK_INT(pthread_create(&thread, NULL, make_room_later, &fd), 0);
-    CHECK_INT(qnet_dial_with("unix", path, patient, 1, &conn), QNET_OK);
-    CHECK_INT(pthread_join(thread, NULL), 0);
-    CHECK_INT(qnet_close(conn), QNET_OK);
-    close(fd);
-}
-
 int main(void)
 {
     scratch_make();
@@ -984,12 +544,6 @@ int main(void)
     RUN(null_out);
     RUN(listener_descriptor);
     RUN(shared_by_threads);
-    RUN(unix_mode);
-    RUN(replaced_file_stays);
-    RUN(stale_file_replaced);
-    RUN(live_file_busy);
-    RUN(other_files_left_alone);
-    RUN(tcp_address_in_use);
     RUN(full_descriptor_table);
     RUN(vanished_client);
     RUN(too_many_connections);
@@ -998,11 +552,6 @@ int main(void)
     RUN(adopted_listener);
     RUN(adopted_listener_shared_by_threads);
     RUN(not_a_listener);
-    RUN(malformed_addresses);
-    RUN(nobody_listens);
-    RUN(unresolvable_name);
-    RUN(dial_with_bad_options);
-    RUN(dial_timeout);
     scratch_remove();
     return check_done();
 }

@@ -1,401 +1,10 @@
 /*
- * peers.c - crowds of hostile peers, at a listener that a hub serves and at one
- * whose connections the program pulls from or handles. Whatever they do, two
- * good peers go on through the same hub or listener and lose nothing; what the
- * process holds is bounded meanwhile, and is afterwards what it was before.
+ * peers.c - crowds of hostile peers who send parts of frames and lengths that
+ * are lies, flood, and come and go.
  */
-#include <sys/prctl.h>
+#include <linux/sockios.h>
 
-#include "far.h"
-
-enum {
-    NEAR = 1, FAR = 2, FIRST_PEER = 10, /* whose addresses they are */
-    WINDOW = 8,                         /* frames that the good peers have on their way */
-    PEERS_MOST = 5000, A_FEW = 32,
-    LINGER_SHORT_MS = 50,
-    QUEUE = 64 << 10, MACS_MOST = 64,   /* what a hub is allowed to hold */
-    /* How much the resident set may grow for no reason of any peer's. */
-    SLACK = 1 << 20,
-    /* What a peer may cost; a handler's thread has a stack, too. */
-    PEER_COST = 16 << 10, HANDLER_COST = 64 << 10
-};
-
-/* ---- Where peers come to ---- */
-
-enum { BY_HUB, BY_PULLS, BY_HANDLERS };
-
-struct site_kind {
-    const char *name;
-    int way;
-    int is_tcp;
-};
-
-/* The kind that the running test is about, and the one site that its process has; see RUN_SITES. */
-static const struct site_kind *site_kind;
-
-static struct {
-    qnet_listener *listener;
-    qnet_hub *hub;
-    char place[100];
-    pthread_t keeper;      /* accepts, and pulls, where there is no hub */
-    int is_over;
-    int guests;            /* that are connected, where there is no hub */
-    int ends[16];          /* how many connections ended, by their reasons */
-    int runts;             /* what those had received that had ended */
-} site;
-
-static void raise_by(int *number, int by)
-{
-    __atomic_add_fetch(number, by, __ATOMIC_SEQ_CST);
-}
-
-static void guest_ended(void *conn, int reason)
-{
-    qnet_stats stats;
-
-    if (qnet_get_stats(conn, &stats, sizeof stats) > 0)
-        raise_by(&site.runts, (int)stats.rx_runts);
-    count_up(&site.ends[-reason]);
-    if (site_kind->way == BY_HANDLERS) {
-        raise_by(&site.guests, -1);
-        qnet_close(conn);
-    }
-}
-
-/* What comes is sent back. */
-static void give_back(void *conn, const uint8_t *frame, size_t len)
-{
-    qnet_send(conn, frame, len); /* failing, the peer has left */
-}
-
-static void guest_comes(qnet_conn *conn)
-{
-    count_up(&site.guests);
-    CHECK_INT(qnet_set_close_handler(conn, guest_ended, conn), QNET_OK);
-    if (site_kind->way == BY_HANDLERS)
-        CHECK_INT(qnet_set_handler(conn, give_back, conn), QNET_OK);
-}
-
-/* Pulls what is there, and gives it back to who reads. Returns whether the connection has ended. */
-static int guest_is_served(qnet_conn *conn)
-{
-    static uint8_t wire[QNET_FRAME_MAX + RAW_PREFIX];
-    int len = qnet_recv_packed(conn, wire, sizeof wire, 0);
-
-    if (len > 0)
-        qnet_send_packed(conn, wire, (size_t)len);
-    return len < 0 && len != QNET_ERR_AGAIN;
-}
-
-/* Gives each guest that has something its turn, waiting a little for the first. */
-static int guests_are_served(qnet_conn **guests, int count)
-{
-    static uint8_t ready[PEERS_MOST];
-    int at, left = 0;
-
-    CHECK(qnet_poll(guests, ready, (size_t)count, 1) >= 0);
-    for (at = 0; at < count; at++) {
-        if (ready[at] && guest_is_served(guests[at])) {
-            CHECK_INT(qnet_close(guests[at]), QNET_OK);
-            raise_by(&site.guests, -1);
-        } else {
-            guests[left++] = guests[at];
-        }
-    }
-    return left;
-}
-
-/* A program that accepts, and handles or pulls. */
-static void *keeping(void *unused)
-{
-    static qnet_conn *guests[PEERS_MOST]; /* with handlers they close themselves, and stay in here */
-    int count = 0, pulls = site_kind->way == BY_PULLS, few;
-
-    (void)unused;
-    while (!get(&site.is_over)) {
-        int timeout_ms = pulls && count > 0 ? 0 : 1; /* polling waits, too */
-
-        for (few = 0; few < A_FEW; few++) {
-            CHECK(count < PEERS_MOST);
-            if (qnet_accept(site.listener, timeout_ms, &guests[count]) != QNET_OK)
-                break;
-            guest_comes(guests[count++]);
-        }
-        if (pulls && count > 0)
-            count = guests_are_served(guests, count);
-    }
-    while (count > 0)
-        qnet_close(guests[--count]);
-    return NULL;
-}
-
-static void site_listen(void)
-{
-    const char *network = site_kind->is_tcp ? "tcp" : "unix";
-    const char *address = site_kind->is_tcp ? "127.0.0.1:0" : scratch_abstract("site");
-
-    CHECK_INT(qnet_listen(network, address, &site.listener), QNET_OK);
-    CHECK(qnet_listener_addr(site.listener, site.place, sizeof site.place) > 0);
-    CHECK_INT(qnet_listener_set(site.listener, QNET_OPT_LINGER_MS, LINGER_SHORT_MS), QNET_OK);
-    CHECK_INT(qnet_listener_set(site.listener, QNET_OPT_MAX_CONNS, PEERS_MOST), QNET_OK);
-    if (site_kind->way == BY_PULLS)
-        CHECK_INT(qnet_listener_set(site.listener, QNET_OPT_SEND_TIMEOUT_MS, 0), QNET_OK);
-}
-
-static void site_serve(void)
-{
-    if (site_kind->way == BY_HUB) {
-        CHECK_INT(qnet_hub_new(&site.hub), QNET_OK);
-        CHECK_INT(qnet_hub_set(site.hub, QNET_OPT_QUEUE_BYTES, QUEUE), QNET_OK);
-        CHECK_INT(qnet_hub_set(site.hub, QNET_OPT_MAC_MAX, MACS_MOST), QNET_OK);
-        CHECK_INT(qnet_hub_serve(site.hub, site.listener), QNET_OK);
-    } else {
-        start_thread(&site.keeper, keeping, NULL);
-    }
-}
-
-static void site_close(void)
-{
-    if (site_kind->way == BY_HUB) {
-        CHECK_INT(qnet_hub_close(site.hub), QNET_OK);
-    } else {
-        put(&site.is_over, 1);
-        join_thread(site.keeper);
-        CHECK_INT(qnet_listener_close(site.listener), QNET_OK);
-    }
-}
-
-/* A peer's socket. What it writes goes out at once. */
-static int site_connect(void)
-{
-    int yes = 1, is_tcp = site_kind->is_tcp;
-    int fd = is_tcp ? raw_tcp_connect(port_in(site.place)) : raw_unix_connect(site.place);
-
-    CHECK(fd >= 0);
-    if (is_tcp)
-        CHECK(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes) == 0);
-    return fd;
-}
-
-static int guests_now(void)
-{
-    return site_kind->way == BY_HUB ? ports_of(site.hub) : get(&site.guests);
-}
-
-static int ends_by(int reason)
-{
-    return get(&site.ends[-reason]);
-}
-
-/* ---- Two good peers ---- */
-
-static struct {
-    int near, far;
-    pthread_t near_thread, far_thread;
-    int tells_all; /* one frame of each round goes to everybody */
-    int rounds, is_over;
-} pair;
-
-/* The next frame from one of two devices, whatever others say; returns 0 if the end comes first. */
-static int hear_from(int fd, int one, int other, struct word *word)
-{
-    /* Not __thread: each of the library's threads would have that, too. */
-    uint8_t *frame = allocate(QNET_FRAME_MAX);
-    int from = 0;
-    long len;
-
-    do {
-        len = raw_recv(fd, frame, QNET_FRAME_MAX);
-        if (len >= MAC_FRAME)
-            from = (int)get_number(frame + MAC_LEN + 2);
-    } while (len >= 0 && from != one && from != other);
-    if (len >= 0)
-        *word = word_of(frame, (size_t)len);
-    free(frame);
-    return len >= 0;
-}
-
-/* Answers what it is told, as a site without a hub does by itself. */
-static void *far_talking(void *unused)
-{
-    struct word word;
-
-    (void)unused;
-    while (hear_from(pair.far, NEAR, NEAR, &word)) {
-        word.to = NEAR;
-        word.from = FAR;
-        raw_say(pair.far, word);
-    }
-    return NULL;
-}
-
-/* Says some numbered frames and hears as many answers, until it is told to stop. */
-static void *near_talking(void *unused)
-{
-    static const size_t lengths[] = { 60, 1514, 9000 };
-    unsigned said = 0, heard = 0;
-
-    (void)unused;
-    while (!get(&pair.is_over)) {
-        do {
-            struct word word = { FAR, NEAR, 0, 0 };
-
-            if (get(&pair.tells_all) && said % WINDOW == 0)
-                word.to = EVERYBODY;
-            word.len = lengths[said % 3];
-            word.number = said++;
-            raw_say(pair.near, word);
-        } while (said % WINDOW != 0);
-        for (; heard < said; heard++) {
-            struct word word;
-
-            CHECK(hear_from(pair.near, NEAR, FAR, &word));
-            CHECK_INT(word.number, heard);
-            CHECK_INT(word.len, lengths[heard % 3]);
-        }
-        count_up(&pair.rounds);
-    }
-    return NULL;
-}
-
-/* How many peers a hub has, or a program, when there are `more`. */
-static int good_and(int more)
-{
-    return more + (site_kind->way == BY_HUB ? 2 : 1);
-}
-
-static void pair_goes_on(void)
-{
-    int before = get(&pair.rounds);
-
-    EVENTUALLY(get(&pair.rounds) >= before + 5);
-}
-
-static void pair_start(void)
-{
-    put(&pair.is_over, 0);
-    pair.near = site_connect();
-    if (site_kind->way == BY_HUB) {
-        pair.far = site_connect();
-        start_thread(&pair.far_thread, far_talking, NULL);
-    }
-    start_thread(&pair.near_thread, near_talking, NULL);
-    pair_goes_on();
-}
-
-static void pair_end(void)
-{
-    put(&pair.is_over, 1);
-    join_thread(pair.near_thread);
-    if (site_kind->way == BY_HUB) {
-        CHECK(shutdown(pair.far, SHUT_RDWR) == 0);
-        join_thread(pair.far_thread);
-        CHECK(close(pair.far) == 0);
-    }
-    CHECK(close(pair.near) == 0);
-}
-
-/* Those who are no good. */
-static struct {
-    int fds[PEERS_MOST];
-    int count;
-} crowd;
-
-/* ---- What the process holds ---- */
-
-/* Before the storm. */
-static struct {
-    struct footprint footprint;
-    long resident;
-} held;
-
-static int footprint_is_within(struct footprint most)
-{
-    struct footprint now = footprint_now();
-
-    return now.descriptors <= most.descriptors && now.threads <= most.threads;
-}
-
-/* While `peers` of the crowd are connected, for which the library may hold `each` bytes. */
-static void check_held(int peers, long each)
-{
-    int threads = site_kind->way == BY_HANDLERS ? peers : 0;
-    long grown, most = SLACK + peers * (PEER_COST + each) + threads * HANDLER_COST;
-    struct footprint bound = held.footprint;
-
-    /* The crowd's own, the library's, what handlers wait on, and some for what waits just now. */
-    bound.descriptors += crowd.count + peers + threads + 4;
-    bound.threads += threads + 1; /* and qnet-service */
-    EVENTUALLY(footprint_is_within(bound)); /* who has just ended is gone then, too */
-    grown = resident_bytes() - held.resident;
-    if (HAS_ROOM_FOR_ITSELF && grown > most) /* a sanitizer's memory is its own affair */
-        CHECK_INT(grown, most);
-}
-
-/* A storm beside two good peers, after which nothing is left of either. */
-static void storm_passes(void (*storm)(void), struct footprint calm)
-{
-    pair_start();
-    held.footprint = footprint_now();
-    held.resident = resident_bytes();
-    storm();
-    pair_goes_on();
-    pair_end();
-    EVENTUALLY(guests_now() == 0);
-    EVENTUALLY(footprint_is_within(calm));
-}
-
-/* The second storm leaves no memory behind that the first has not. */
-static void storms(void (*storm)(void))
-{
-    struct footprint before = footprint_now(), calm;
-    long after_first;
-
-    site_listen();
-    site_serve();
-    pair_start();
-    pair_end();
-    EVENTUALLY(guests_now() == 0);
-    calm = footprint_now();
-    storm_passes(storm, calm);
-    after_first = resident_bytes();
-    storm_passes(storm, calm);
-    if (HAS_ROOM_FOR_ITSELF)
-        EVENTUALLY(resident_bytes() <= after_first + SLACK);
-    site_close();
-    footprint_again(before);
-}
-
-/* ---- A crowd ---- */
-
-static const uint8_t nothing[2 * QNET_FRAME_MAX];
-
-/* Has the reasons counted by which a hub's ports end. */
-static void count_ends(void)
-{
-    qnet_conn *ports[PEERS_MOST];
-    int count, i;
-
-    if (site_kind->way != BY_HUB)
-        return;
-    count = qnet_hub_ports(site.hub, ports, PEERS_MOST);
-    for (i = 0; i < count; i++)
-        CHECK_INT(qnet_set_close_handler(ports[i], guest_ended, ports[i]), QNET_OK);
-}
-
-static void crowd_comes(int count)
-{
-    for (crowd.count = 0; crowd.count < count; crowd.count++)
-        crowd.fds[crowd.count] = site_connect();
-    EVENTUALLY(guests_now() == good_and(count));
-    count_ends();
-}
-
-static void crowd_leaves(void)
-{
-    while (crowd.count > 0)
-        CHECK(close(crowd.fds[--crowd.count]) == 0);
-}
+#include "site.h"
 
 /* Writes a prefix and the first bytes of what it promises, all at once. */
 static void promise(int fd, size_t len, size_t sent)
@@ -406,34 +15,6 @@ static void promise(int fd, size_t len, size_t sent)
     raw_put_length(wire, len);
     raw_write(fd, wire, RAW_PREFIX + sent);
     free(wire);
-}
-
-/* To whom peer `i` of the crowd speaks, and where what it says is heard: without a hub, by itself. */
-static struct word crowd_word(int i, unsigned number)
-{
-    struct word word = { 0, 0, 0, MAC_FRAME };
-
-    word.to = FIRST_PEER + (i ^ 1);
-    word.from = FIRST_PEER + i;
-    word.number = number;
-    return word;
-}
-
-static int crowd_ear(int i)
-{
-    return crowd.fds[site_kind->way == BY_HUB ? i ^ 1 : i];
-}
-
-/* Two who come now are served, and all who came before them have had their turn. */
-static void newcomers_are_served(void)
-{
-    struct word word;
-
-    for (crowd.count = 0; crowd.count < 2; crowd.count++)
-        crowd.fds[crowd.count] = site_connect();
-    raw_say(crowd.fds[1], crowd_word(1, 0));
-    CHECK(hear_from(crowd_ear(1), FIRST_PEER + 1, FIRST_PEER + 1, &word));
-    crowd_leaves();
 }
 
 /* ---- Parts of frames ---- */
@@ -462,7 +43,7 @@ static void half_a_frame_and_then_nothing(void)
     storms(lorises);
 }
 
-/* Nobody waits for them when all is closed. */
+/* Closing waits for none of those who have sent a part of a frame. */
 static void closed_among_lorises(void)
 {
     struct footprint before = footprint_now();
@@ -485,10 +66,10 @@ static void closed_among_lorises(void)
     footprint_again(before);
 }
 
-/* Frames that are written one byte at a time, and read so, are whole in between. */
+/* Frames that are written and read one byte at a time arrive whole. */
 static void dribblers(void)
 {
-    enum { DRIBBLERS = 20, WIRE = RAW_PREFIX + MAC_FRAME };
+    enum { DRIBBLERS = 20, WIRE = RAW_PREFIX + MAC_FRAME, SOURCE = RAW_PREFIX + MAC_LEN };
     unsigned number;
     int i, at;
 
@@ -504,10 +85,10 @@ static void dribblers(void)
             }
         for (i = 0; i < DRIBBLERS; i++) {
             word_make(wire + RAW_PREFIX, crowd_word(i, number));
-            do { /* of what the hub has given to all */
+            do { /* until it is not another one, which the hub has given to all */
                 for (at = 0; at < WIRE; at++)
                     CHECK(raw_read(crowd_ear(i), heard + at, 1) == 0);
-            } while (get_number(heard + RAW_PREFIX + MAC_LEN + 2) != get_number(wire + RAW_PREFIX + MAC_LEN + 2));
+            } while (memcmp(heard + SOURCE, wire + SOURCE, MAC_LEN) != 0);
             CHECK(memcmp(heard, wire, WIRE) == 0);
         }
     }
@@ -521,7 +102,7 @@ static void one_byte_at_a_time(void)
     storms(dribblers);
 }
 
-/* ---- Lengths that are not so ---- */
+/* ---- Lengths that are lies ---- */
 
 static const struct lie {
     size_t len, sent;
@@ -590,9 +171,13 @@ static void nothing_but_runts(void)
 
 enum { FLOODERS = 4 };
 
-/* Sends to the next flooder and reads nothing. All but the first frame of each write come from an
- * address that is new each time; that one comes from its own, which the hub forgets otherwise, and
- * frames for it would go to the good peers and crowd out their own. */
+static int floods_are_over;
+
+/*
+ * Sends to the next flooder and reads nothing. The first frame of each write comes from its own address,
+ * which the hub would forget otherwise; then frames for it would go to the good peers as well, and crowd
+ * out theirs. All others come from an address that is new each time.
+ */
 static void *flooding(void *peer)
 {
     enum { FLOOD = 100, SAYS = RAW_PREFIX + 1000 };
@@ -612,7 +197,7 @@ static void *flooding(void *peer)
 
             mac_make(wire + at * SAYS + RAW_PREFIX + MAC_LEN, from);
         }
-    } while (send(crowd.fds[i], wire, FLOOD * SAYS, MSG_NOSIGNAL) > 0);
+    } while (send(crowd.fds[i], wire, FLOOD * SAYS, MSG_NOSIGNAL) > 0 && !get(&floods_are_over));
     free(wire);
     return NULL;
 }
@@ -643,6 +228,39 @@ static int ports_that_lose(void)
     return losing;
 }
 
+/* All that the crowd has written, which it does no more, has been read by the hub. */
+static void crowd_is_read(void)
+{
+    qnet_conn *ports[10];
+    int count, left, i;
+
+    for (i = 0; i < crowd.count; i++)
+        EVENTUALLY(ioctl(crowd.fds[i], SIOCOUTQ, &left) == 0 && left == 0);
+    count = qnet_hub_ports(site.hub, ports, 10);
+    for (i = 0; i < count; i++)
+        EVENTUALLY(all_is_read(ports[i]));
+}
+
+/*
+ * Ends the threads. On a hub nobody leaves before all has been forwarded: frames for
+ * one that has left would go to the good peers, and crowd out their own. Elsewhere
+ * a flooder is read no more, as it does not read what it gets back, and has to be
+ * ended.
+ */
+static void flooders_stop(const pthread_t *threads)
+{
+    int i;
+
+    put(&floods_are_over, 1);
+    for (i = 0; i < FLOODERS; i++) {
+        if (site_kind->way != BY_HUB)
+            CHECK(shutdown(crowd.fds[i], SHUT_RDWR) == 0);
+        join_thread(threads[i]);
+    }
+    if (site_kind->way == BY_HUB)
+        crowd_is_read();
+}
+
 static void flooders(void)
 {
     pthread_t threads[FLOODERS];
@@ -651,6 +269,7 @@ static void flooders(void)
     crowd_comes(FLOODERS);
     flooders_are_heard();
     put(&pair.tells_all, 1);
+    put(&floods_are_over, 0);
     for (i = 0; i < FLOODERS; i++)
         start_thread(&threads[i], flooding, (void *)(intptr_t)i);
     for (i = 0; i < 20; i++) {
@@ -665,10 +284,7 @@ static void flooders(void)
     }
     pair_goes_on();
     put(&pair.tells_all, 0);
-    for (i = 0; i < FLOODERS; i++) {
-        CHECK(shutdown(crowd.fds[i], SHUT_RDWR) == 0);
-        join_thread(threads[i]);
-    }
+    flooders_stop(threads);
     crowd_leaves();
 }
 
@@ -678,6 +294,18 @@ static void floods_of_new_addresses(void)
 }
 
 /* ---- Coming and going ---- */
+
+/* Two who come now are served; so all who came before them have had their turn. */
+static void newcomers_are_served(void)
+{
+    struct word word;
+
+    for (crowd.count = 0; crowd.count < 2; crowd.count++)
+        crowd.fds[crowd.count] = site_connect();
+    raw_say(crowd.fds[1], crowd_word(1, 0));
+    CHECK(hear_from(crowd_ear(1), FIRST_PEER + 1, FIRST_PEER + 1, &word));
+    crowd_leaves();
+}
 
 enum { VANISHERS = 3 };
 
@@ -717,7 +345,7 @@ static void vanishers(void)
         join_thread(threads[i]);
     newcomers_are_served();
     EVENTUALLY(guests_now() == good_and(0));
-    check_held(VANISHERS * rounds(500), 0); /* who accepts may be that far behind */
+    check_held(VANISHERS * rounds(500), 0); /* all of them may have been there at once */
 }
 
 static void thousands_come_and_vanish(void)
@@ -725,7 +353,7 @@ static void thousands_come_and_vanish(void)
     storms(vanishers);
 }
 
-/* Who was there before anybody accepted, and is there no more. */
+/* Peers who came before anybody accepted, and have left, harm nobody. */
 static void gone_before_they_were_accepted(void)
 {
     struct footprint before = footprint_now();
@@ -813,7 +441,7 @@ static void more_than_may_be(void)
     storms(surplus);
 }
 
-/* Who says no more has left, whether it goes on reading or not. */
+/* A peer that has ended its direction has left, whether it goes on reading or not. */
 static void half_closers(void)
 {
     int count = rounds(100) / 2 * 2 + 2, before = ends_by(QNET_ERR_CLOSED), i;
@@ -839,328 +467,9 @@ static void half_closed(void)
     storms(half_closers);
 }
 
-/* ---- What is not of the stream ---- */
-
-/* Writes a frame in two parts, and between them what `between` writes. */
-static void say_around(int fd, struct word word, size_t first, void (*between)(int fd))
-{
-    uint8_t wire[RAW_PREFIX + MAC_FRAME];
-
-    raw_put_length(wire, MAC_FRAME);
-    word_make(wire + RAW_PREFIX, word);
-    raw_write(fd, wire, first);
-    between(fd);
-    raw_write(fd, wire + first, sizeof wire - first);
-}
-
-static void say_urgently(int fd)
-{
-    if (send(fd, "!", 1, MSG_OOB | MSG_NOSIGNAL) < 0)
-        CHECK(errno == EOPNOTSUPP); /* by Unix sockets of some systems */
-}
-
-/* What peers say around something else is heard whole. */
-static void crowd_says_around(void (*between)(int fd))
-{
-    enum { SPEAKERS = 20 };
-    struct word word;
-    unsigned number;
-    int i;
-
-    crowd_comes(SPEAKERS);
-    for (number = 0; number < 8; number++)
-        for (i = 0; i < SPEAKERS; i++) {
-            say_around(crowd.fds[i], crowd_word(i, number), number * 9, between);
-            CHECK(hear_from(crowd_ear(i), FIRST_PEER + i, FIRST_PEER + i, &word));
-            CHECK_INT(word.number, number);
-        }
-    pair_goes_on();
-    check_held(SPEAKERS, 0);
-    crowd_leaves();
-}
-
-static void urgent_ones(void)
-{
-    crowd_says_around(say_urgently);
-}
-
-static void urgent_bytes(void)
-{
-    storms(urgent_ones);
-}
-
-/* Nor does an urgent byte that waits keep anybody busy. */
-static void an_urgent_byte_alone(void)
-{
-    site_listen();
-    site_serve();
-    crowd.fds[0] = site_connect();
-    EVENTUALLY(guests_now() == 1);
-    say_urgently(crowd.fds[0]);
-    is_idle();
-    CHECK_INT(guests_now(), 1);
-    CHECK(close(crowd.fds[0]) == 0);
-    site_close();
-}
-
-/* Sends bytes with a descriptor, some times over, of a socket's end whose other end is returned. */
-static int send_with_socket(int fd, const void *bytes, size_t len, const struct far *far)
-{
-    enum { TIMES = 3 };
-    union {
-        struct cmsghdr header; /* for its alignment */
-        char room[CMSG_SPACE(TIMES * sizeof(int))];
-    } control;
-    struct iovec piece;
-    struct msghdr message;
-    int ends[2], passed[TIMES], i;
-
-    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
-    for (i = 0; i < TIMES; i++)
-        passed[i] = ends[0];
-    memset(&message, 0, sizeof message);
-    memset(&control, 0, sizeof control);
-    piece.iov_base = (void *)(intptr_t)bytes;
-    piece.iov_len = len;
-    message.msg_iov = &piece;
-    message.msg_iovlen = 1;
-    message.msg_control = &control;
-    message.msg_controllen = sizeof control;
-    if (far && far->to_len > 0) {
-        message.msg_name = (void *)(intptr_t)&far->to;
-        message.msg_namelen = far->to_len;
-    }
-    control.header.cmsg_level = SOL_SOCKET;
-    control.header.cmsg_type = SCM_RIGHTS;
-    control.header.cmsg_len = CMSG_LEN(sizeof passed);
-    memcpy(CMSG_DATA(&control.header), passed, sizeof passed);
-    CHECK_INT(sendmsg(fd, &message, MSG_NOSIGNAL), len);
-    CHECK(close(ends[0]) == 0);
-    return ends[1];
-}
-
-/* Nobody holds the other end of a socket. */
-static void check_abandoned(int fd)
-{
-    CHECK(raw_readable(fd, patience_ms()));
-    CHECK(raw_ended(fd));
-    CHECK(close(fd) == 0);
-}
-
-/* Descriptors that peers send with a prefix, a body or the whole are nobody's. */
-static void givers(void)
-{
-    enum { GIVERS = 20, WIRE = RAW_PREFIX + MAC_FRAME };
-    static const size_t cuts[] = { 0, 2, RAW_PREFIX, 30, WIRE };
-    int ends[5 * 2];
-    struct word word;
-    uint8_t wire[WIRE];
-    int i, at, count;
-
-    crowd_comes(GIVERS);
-    raw_put_length(wire, MAC_FRAME);
-    for (i = 0; i < GIVERS; i++) {
-        for (at = count = 0; at < 5; at++) {
-            word_make(wire + RAW_PREFIX, crowd_word(i, (unsigned)at));
-            if (cuts[at] > 0)
-                ends[count++] = send_with_socket(crowd.fds[i], wire, cuts[at], NULL);
-            if (cuts[at] < WIRE)
-                ends[count++] = send_with_socket(crowd.fds[i], wire + cuts[at], WIRE - cuts[at], NULL);
-        }
-        for (at = 0; at < 5; at++) {
-            CHECK(hear_from(crowd_ear(i), FIRST_PEER + i, FIRST_PEER + i, &word));
-            CHECK_INT(word.number, at);
-        }
-        while (count > 0)
-            check_abandoned(ends[--count]);
-    }
-    pair_goes_on();
-    check_held(GIVERS, 0);
-    crowd_leaves();
-}
-
-static void descriptors_in_a_stream(void)
-{
-    storms(givers);
-}
-
-/* ---- Datagrams ---- */
-
-/* What hears the datagrams of a peer: a handler, or a device on a hub with it. */
-struct ear {
-    qnet_hub *hub;
-    struct device device;
-    unsigned heard; /* how many frames, in order and nothing else */
-};
-
-static void ear_frame(void *user, const uint8_t *frame, size_t len)
-{
-    struct ear *ear = user;
-
-    CHECK_INT(word_of(frame, len).number, ear->heard);
-    __atomic_add_fetch(&ear->heard, 1, __ATOMIC_SEQ_CST);
-}
-
-static void ear_open(struct ear *ear, qnet_conn *conn, int is_hub)
-{
-    memset(ear, 0, sizeof *ear);
-    if (is_hub) {
-        CHECK_INT(qnet_hub_new(&ear->hub), QNET_OK);
-        device_open(&ear->device, NEAR);
-        CHECK_INT(qnet_hub_attach(ear->hub, ear->device.conn), QNET_OK);
-        CHECK_INT(qnet_hub_attach(ear->hub, conn), QNET_OK);
-    } else {
-        CHECK_INT(qnet_set_handler(conn, ear_frame, ear), QNET_OK);
-    }
-}
-
-static void ear_close(const struct ear *ear)
-{
-    if (ear->hub) {
-        CHECK_INT(qnet_hub_close(ear->hub), QNET_OK);
-        device_close(&ear->device);
-    }
-}
-
-/* The next frame is heard. */
-static void ear_hears(struct ear *ear, unsigned number)
-{
-    struct word word;
-
-    if (ear->hub) {
-        CHECK(hear_from(ear->device.fd, FAR, FAR, &word));
-        CHECK_INT(word.number, number);
-    } else {
-        EVENTUALLY(__atomic_load_n(&ear->heard, __ATOMIC_SEQ_CST) == number + 1);
-    }
-}
-
-static struct {
-    const struct far *far;
-    int is_over;
-} strangers;
-
-/* Sends frames, and what is none, to where only another may send. */
-static void *being_strange(void *unused)
-{
-    static const size_t lengths[] = { 60, 0, 1, 4, 1514, 13, 9000 };
-    struct sockaddr_storage to = strangers.far->to;
-    int fd = far_socket(to.ss_family);
-    unsigned i;
-
-    (void)unused;
-    for (i = 0; !get(&strangers.is_over); i++)
-        sendto(fd, nothing, lengths[i % 7], MSG_NOSIGNAL, (struct sockaddr *)&to, strangers.far->to_len);
-    close(fd);
-    return NULL;
-}
-
-/* A peer whose frames come between all kinds of junk, while strangers send as fast as they can. */
-static void check_junk(int is_hub)
-{
-    enum { STRANGERS = 2, BUFFERS = 16 << 20 };
-    static const size_t lengths[] = { 0, 1, 13, QNET_FRAME_MAX + 1, 2 * QNET_FRAME_MAX };
-    unsigned count = (unsigned)rounds(300), runts = 0, i;
-    pthread_t threads[STRANGERS];
-    long before = resident_bytes();
-    struct far far;
-    struct ear ear;
-    qnet_conn *conn = far_open(&far);
-    size_t at;
-
-    ear_open(&ear, conn, is_hub);
-    strangers.far = &far;
-    for (i = 0; i < STRANGERS; i++)
-        start_thread(&threads[i], being_strange, NULL);
-    for (i = 0; i < count; i++) {
-        struct word word = { NEAR, FAR, 0, 1514 };
-
-        word.number = i;
-        for (at = 0; at < 5; at++)
-            if (lengths[at] <= QNET_FRAME_MAX || far_now->set & OF_UNIX) {
-                far_send(&far, nothing, lengths[at]);
-                runts++;
-            }
-        far_says(&far, word);
-        ear_hears(&ear, i);
-    }
-    CHECK_INT(stats_of(conn).rx_frames, count);
-    CHECK_INT(stats_of(conn).rx_runts, runts);
-    CHECK(!HAS_ROOM_FOR_ITSELF || resident_bytes() <= before + BUFFERS);
-    put(&strangers.is_over, 1);
-    far_close(conn, &far);
-    for (i = 0; i < STRANGERS; i++)
-        join_thread(threads[i]);
-    ear_close(&ear);
-}
-
-static void junk_between_datagrams(void)
-{
-    struct footprint before = footprint_now();
-
-    check_junk(0);
-    put(&strangers.is_over, 0);
-    check_junk(1);
-    footprint_again(before);
-}
-
-static void check_descriptors_by_message(int is_hub)
-{
-    struct word word = { NEAR, FAR, 0, MAC_FRAME };
-    uint8_t frame[MAC_FRAME];
-    struct far far;
-    struct ear ear;
-    qnet_conn *conn = far_open(&far);
-
-    ear_open(&ear, conn, is_hub);
-    for (; word.number < 20; word.number++) {
-        int runt, end;
-
-        word_make(frame, word);
-        runt = send_with_socket(far.out, frame, word.number % QNET_FRAME_MIN, &far);
-        end = send_with_socket(far.out, frame, sizeof frame, &far);
-        ear_hears(&ear, word.number);
-        check_abandoned(runt);
-        check_abandoned(end);
-    }
-    far_close(conn, &far);
-    ear_close(&ear);
-}
-
-static void descriptors_with_messages(void)
-{
-    struct footprint before = footprint_now();
-
-    check_descriptors_by_message(0);
-    check_descriptors_by_message(1);
-    footprint_again(before);
-}
-
-/* Runs a test once for each kind of site, or only for those of Unix sockets. */
-static void run_sites(const char *name, void (*test)(void), int only_unix)
-{
-    static const struct site_kind kinds[] = {
-        { "unix, hub", BY_HUB, 0 },         { "tcp, hub", BY_HUB, 1 },
-        { "unix, pulls", BY_PULLS, 0 },     { "tcp, pulls", BY_PULLS, 1 },
-        { "unix, handlers", BY_HANDLERS, 0 }, { "tcp, handlers", BY_HANDLERS, 1 },
-    };
-    size_t i;
-
-    for (i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        if (only_unix && kinds[i].is_tcp)
-            continue;
-        site_kind = &kinds[i];
-        run_with(name, site_kind->name, test);
-    }
-}
-#define RUN_SITES(test) run_sites(#test, test, 0)
-#define RUN_UNIX_SITES(test) run_sites(#test, test, 1)
-
 int main(void)
 {
-    allow_descriptors(4096);
-    prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0); /* what is not touched costs nothing */
-    scratch_make();
+    site_prepare();
     RUN_SITES(half_a_frame_and_then_nothing);
     RUN_SITES(closed_among_lorises);
     RUN_SITES(one_byte_at_a_time);
@@ -1172,11 +481,6 @@ int main(void)
     RUN_SITES(more_than_may_be);
     RUN_SITES(no_room_for_those_who_knock);
     RUN_SITES(half_closed);
-    RUN_SITES(urgent_bytes);
-    RUN_SITES(an_urgent_byte_alone);
-    RUN_UNIX_SITES(descriptors_in_a_stream);
-    RUN_KINDS(junk_between_datagrams, UDP | NAMED);
-    RUN_KINDS(descriptors_with_messages, OF_UNIX);
     scratch_remove();
     return check_done();
 }

@@ -7,7 +7,7 @@
  */
 #include <dlfcn.h>
 
-#include "raw.h"
+#include "traffic.h"
 
 /* Enough integer registers of zeroes for every function there is. */
 typedef int int_function(long, long, long, long, long, long);
@@ -97,19 +97,6 @@ static void check_panics(void)
     said[len] = '\0';
     CHECK(strstr(said, "QNET_INJECT_PANIC") != NULL);
     fclose(file);
-}
-
-/* A frame from the raw side to the connection and one back. */
-static void check_traffic(qnet_conn *conn, int fd)
-{
-    unsigned char frame[60], got[60];
-
-    raw_fill(frame, sizeof frame, 1);
-    raw_send(fd, frame, sizeof frame);
-    CHECK_INT(qnet_recv(conn, got, sizeof got, 10000), sizeof got);
-    CHECK(raw_is(got, sizeof got, 1));
-    CHECK_INT(qnet_send(conn, frame, sizeof frame), QNET_OK);
-    CHECK_INT(raw_recv(fd, got, sizeof got), sizeof got);
 }
 
 static void panic_in_function(void)

@@ -17,7 +17,7 @@ cd "$(dirname "$0")" || exit 2
 . ./report.sh
 abi=$(cd ../../abi && pwd)
 # Programs that are compiled against a release are many, those that are run as well are quick ones.
-quick='conn listener info handle netdev tap hold hub link'
+quick='conn listener socket_file refusals info handle netdev tap cork uncork coalesce hub hub_ports hub_served hub_calls link link_end link_calls'
 export LC_ALL=C
 
 # Functions and data as name@@version; the version nodes themselves (A) are left out.

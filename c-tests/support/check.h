@@ -5,7 +5,9 @@
  * own, so that a crash or a hang fails that test alone; CHECK ends the process
  * at the first thing that is not so. Environment: CHECK_ONLY=word runs only
  * the tests whose name contains word, CHECK_SLOW=n multiplies the time allowed
- * (for valgrind and the sanitizers) and divides repetitions (see rounds()).
+ * (for valgrind and the sanitizers) and divides repetitions (see rounds());
+ * CHECK_SAMPLE=n divides them as well, and runs one in n of the tests that
+ * differ only in what they are run with (for a check that is to be short).
  */
 #ifndef CHECK_H
 #define CHECK_H
@@ -78,10 +80,15 @@ static inline int check_slow(void)
     return check_number("CHECK_SLOW", 1);
 }
 
+static inline int check_sample(void)
+{
+    return check_number("CHECK_SAMPLE", 1);
+}
+
 /* How often to repeat something that `n` times are good for at full speed. */
 static inline int rounds(int n)
 {
-    int some = n / check_slow();
+    int some = n / check_slow() / check_sample();
     return some > 0 ? some : 1;
 }
 
@@ -127,11 +134,14 @@ static inline void run(const char *name, void (*test)(void))
 }
 #define RUN(test) run(#test, test)
 
-/* The same test with something else each time. */
+/* The same test with something else each time; of a sample, with others for the next test. */
 static inline void run_with(const char *name, const char *with, void (*test)(void))
 {
+    static int turn;
     char full[120];
 
+    if (turn++ % check_sample() != 0)
+        return;
     snprintf(full, sizeof full, "%s (%s)", name, with);
     run(full, test);
 }

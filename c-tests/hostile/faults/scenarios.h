@@ -1,0 +1,592 @@
+/*
+ * scenarios.h - what a program may do with the library, in which every system
+ * call is made to fail once.
+ */
+#ifndef SCENARIOS_H
+#define SCENARIOS_H
+
+#include <sys/stat.h>
+
+#include "ends.h"
+
+enum { MANY = 12 };
+
+static void pair_fd(void)
+{
+    qnet_conn *conn = NULL;
+    int fd = -1, result;
+    struct end end;
+
+    TRY(result, qnet_socketpair_fd(&conn, &fd));
+    CHECK((fd >= 0) == (conn != NULL));
+    if (!made(result, conn, "make a socket pair"))
+        return;
+    end = end_of(conn, fd);
+    talk(&end);
+}
+
+static void pair(void)
+{
+    uint8_t frame[60000];
+    qnet_conn *a = NULL, *b = NULL;
+    int result;
+
+    TRY(result, qnet_socketpair(&a, &b));
+    CHECK((a != NULL) == (b != NULL));
+    if (!made(result, a, "make a socket pair"))
+        return;
+    frame_make(frame, sizeof frame, 7);
+    TRY(result, qnet_send(a, frame, sizeof frame));
+    if (went(result, "send")) {
+        TRY(result, qnet_recv(b, frame, sizeof frame, patience_ms()));
+        if (went(result, "receive"))
+            CHECK_INT(frame_number(frame, (size_t)result), 7);
+    }
+    CHECK_INT(qnet_close(a), QNET_OK);
+    CHECK_INT(qnet_close(b), QNET_OK);
+}
+
+static void adopted(const struct link_kind *kind)
+{
+    qnet_conn *conn = NULL;
+    int plain[2], result;
+
+    plain_pair(kind, plain);
+    TRY(result, qnet_from_fd(plain[0], &conn));
+    if (made(result, conn, "make a connection")) {
+        talk_briefly(conn, plain[1]);
+        return;
+    }
+    CHECK(close(plain[0]) == 0); /* what was not adopted is still the caller's */
+    CHECK(close(plain[1]) == 0);
+}
+
+static void adopted_unix(void)
+{
+    static const struct link_kind kind = { .family = AF_UNIX };
+
+    adopted(&kind);
+}
+
+static void adopted_tcp(void)
+{
+    static const struct link_kind kind = { .family = AF_INET };
+
+    adopted(&kind);
+}
+
+static void dials(const char *network, int family, int abstract, const char *host)
+{
+    struct link_kind kind = { .family = family, .abstract = abstract };
+    qnet_conn *conn = NULL;
+    struct place place;
+    char address[200];
+    int listener, result;
+
+    place_make(&place, &kind);
+    listener = place_listen(&place);
+    snprintf(address, sizeof address, "%s%s", host,
+             host[0] ? strrchr(place.text, ':') : place.text);
+    while (was_interrupted(result = qnet_dial(network, address, &conn)))
+        if (raw_readable(listener, family == AF_INET && call_now == CALL_ppoll ? 100 : 0))
+            close(accept4(listener, NULL, NULL, SOCK_CLOEXEC)); /* it had connected already */
+    if (made(result, conn, "dial"))
+        talk_briefly(conn, accept_only(listener));
+    else
+        close(listener);
+    if (place.directory[0])
+        CHECK(unlink(place.text) == 0);
+    place_remove(&place);
+}
+
+static void dial_path(void)
+{
+    dials("unix", AF_UNIX, 0, "");
+}
+
+static void dial_abstract(void)
+{
+    dials("unix", AF_UNIX, 1, "");
+}
+
+static void dial_tcp(void)
+{
+    dials("tcp", AF_INET, 0, "");
+}
+
+static void dial_name(void)
+{
+    dials("tcp4", AF_INET, 0, "localhost");
+}
+
+static void listens_at(struct place *place, const char *network, int family)
+{
+    qnet_listener *listener = NULL;
+    qnet_conn *conn = NULL;
+    char text[160];
+    int fd, result;
+
+    TRY(result, qnet_listen(network, place->text, &listener));
+    if (!made(result, listener, "listen"))
+        return;
+    CHECK(qnet_listener_addr(listener, text, sizeof text) > 0);
+    if (family == AF_INET)
+        place_tcp(place, family, atoi(strrchr(text, ':') + 1));
+    fd = place_connect(place);
+    TRY(result, qnet_accept(listener, patience_ms(), &conn));
+    if (made(result, conn, "accept"))
+        talk_briefly(conn, fd);
+    else
+        close(fd);
+    CHECK_INT(qnet_listener_close(listener), QNET_OK);
+}
+
+static void listens(const char *network, int family, int abstract)
+{
+    struct link_kind kind = { .family = family, .abstract = abstract };
+    struct place place;
+
+    place_make(&place, &kind);
+    listens_at(&place, network, family);
+    place_leave(&place);
+}
+
+static void listen_path(void)
+{
+    listens("unix", AF_UNIX, 0);
+}
+
+/* A file that a dead listener left stays where no other can be put in its place. */
+static void listen_dead_path(void)
+{
+    static const struct link_kind kind = { .family = AF_UNIX };
+    struct place place;
+
+    place_make(&place, &kind);
+    close(place_listen(&place));
+    umask(0777);
+    listens_at(&place, "unix", AF_UNIX);
+    if (may_fail())
+        unlink(place.text);
+    place_leave(&place);
+}
+
+static void listen_abstract(void)
+{
+    listens("unix", AF_UNIX, 1);
+}
+
+static void listen_tcp(void)
+{
+    listens("tcp", AF_INET, 0);
+}
+
+/* A handler that answers each frame with one of its own. */
+struct responder {
+    struct end end;
+    struct taker taker;
+};
+
+static void respond(void *user, const uint8_t *frame, size_t len)
+{
+    struct responder *responder = user;
+    int result;
+
+    flow_take(&responder->end.received, frame, len);
+    TRY(result, flow_send(&responder->end.taken, responder->end.conn, 0, 1));
+    went(result, "send");
+}
+
+static int is_over(struct responder *responder, unsigned frames)
+{
+    return taker_count(&responder->taker) >= frames || taker_ends(&responder->taker) > 0;
+}
+
+static void handles(int way)
+{
+    struct responder responder;
+    qnet_conn *conn;
+    int fd, result;
+
+    conn = sound_pair(&fd);
+    responder.end = end_of(conn, fd);
+    taker_start(&responder.taker, conn, BY_RECV, respond, &responder);
+    plain_send(&responder.end, MANY);
+    if (way == BY_HANDLER)
+        TRY(result, qnet_set_handler(conn, taker_frame, &responder.taker));
+    else
+        TRY(result, qnet_set_batch_handler(conn, taker_batch, &responder.taker));
+    if (went(result, "set a")) {
+        EVENTUALLY(is_over(&responder, MANY));
+        CHECK(taker_ends(&responder.taker) == 0 || may_fail());
+        CHECK_INT(qnet_set_handler(conn, NULL, NULL), qnet_close_reason(conn));
+        check_arrived(&responder.end);
+    }
+    finish(&responder.end);
+    CHECK_INT(taker_ends(&responder.taker), 1);
+}
+
+static void handler(void)
+{
+    handles(BY_HANDLER);
+}
+
+static void batch_handler(void)
+{
+    handles(BY_BATCH_HANDLER);
+}
+
+/* Sends that are held for others to join them, and a shutdown while some are. */
+static void coalesced(void)
+{
+    struct end end;
+    int fd, i, result = 0;
+    qnet_conn *conn = sound_pair(&fd);
+
+    end = end_of(conn, fd);
+    CHECK_INT(qnet_set(conn, QNET_OPT_TX_USECS, 20000), QNET_OK);
+    if (!says(&end, 0)) {
+        finish(&end);
+        return;
+    }
+    for (i = 0; i < FEW && result >= 0; i++) {
+        TRY(result, flow_send(&end.taken, conn, 0, 1));
+        went(result, "send");
+    }
+    CHECK_INT(qnet_shutdown(conn), QNET_OK);
+    check_arrived(&end);
+    finish(&end);
+}
+
+/* Reads until the end, on a thread of its own; the frames are in order. */
+static void *reading_in_order(void *argument)
+{
+    struct end *end = argument;
+    static uint8_t frame[QNET_FRAME_MAX];
+    long len;
+
+    while ((len = plain_recv(end, frame, sizeof frame)) >= 0) {
+        flow_take(&end->arrived, frame, (size_t)len);
+        end->arrivals++;
+    }
+    return NULL;
+}
+
+/* Ends with more taken than the socket holds, while the peer is about to write as much. */
+static void ends_busy(int (*finally)(qnet_conn *conn))
+{
+    static const size_t size = 60000;
+    struct raw_job writer;
+    pthread_t reader;
+    struct end end;
+    int fd, result;
+    qnet_conn *conn = sound_pair(&fd);
+
+    end = end_of(conn, fd);
+    end.taken = end.arrived = flow_of_one_size(&size);
+    CHECK_INT(qnet_set(conn, QNET_OPT_SEND_TIMEOUT_MS, 0), QNET_OK);
+    do
+        TRY(result, flow_send(&end.taken, conn, 0, 1));
+    while (result > 0);
+    if (result != QNET_ERR_AGAIN)
+        went(result, "send");
+    raw_start(&writer, writing_until_the_end, fd, flow_of_one_size(&size), 20);
+    start_thread(&reader, reading_in_order, &end);
+    CHECK_INT(finally(conn), QNET_OK);
+    join_thread(reader);
+    join_thread(writer.thread);
+    CHECK(end.arrivals == end.taken.next || may_fail());
+    CHECK(end.arrivals <= end.taken.next);
+    if (finally != qnet_close)
+        CHECK_INT(qnet_close(conn), QNET_OK);
+    CHECK(close(fd) == 0);
+}
+
+static void close_busy(void)
+{
+    ends_busy(qnet_close);
+}
+
+static void shutdown_busy(void)
+{
+    ends_busy(qnet_shutdown);
+}
+
+/* Whether something comes to be read. Where a fault may have lost it, this does not wait long. */
+static int comes(const struct end *end, int may_be_lost)
+{
+    long long until_ms = raw_now_ms() + patience_ms();
+
+    while (!raw_readable(end->fd, 50)) {
+        if (may_be_lost && may_fail())
+            return 0;
+        CHECK(raw_now_ms() < until_ms);
+    }
+    return 1;
+}
+
+/* Reads frames up to number `until`, or to the end, which comes earlier only after a fault. */
+static void plain_takes(struct end *end, unsigned until, int may_be_lost)
+{
+    static uint8_t frame[QNET_FRAME_MAX];
+    long len = 0;
+
+    while (len >= 0 && end->arrived.next != until && comes(end, may_be_lost)) {
+        len = plain_recv(end, frame, sizeof frame);
+        if (len >= 0)
+            flow_take(&end->arrived, frame, (size_t)len);
+    }
+    CHECK(end->arrived.next == until || may_fail());
+}
+
+static void cable(void)
+{
+    struct end a, b;
+    int fds[2], result;
+    qnet_conn *conns[2];
+
+    conns[0] = sound_pair(&fds[0]);
+    conns[1] = sound_pair(&fds[1]);
+    a = end_of(conns[0], fds[0]);
+    b = end_of(conns[1], fds[1]);
+    TRY(result, qnet_link(a.conn, b.conn));
+    if (went(result, "link")) {
+        plain_send(&a, MANY);
+        plain_takes(&b, MANY, 0);
+        plain_send(&b, MANY);
+        plain_takes(&a, MANY, 0);
+    }
+    finish(&a);
+    finish(&b);
+}
+
+/* A hub with two ports of the program's own, and a peer that joins by a listener. */
+static void hub(void)
+{
+    static const struct link_kind kind = { .family = AF_UNIX };
+    qnet_conn *ports[2] = { NULL, NULL };
+    qnet_listener *listener = NULL;
+    struct flow sent = flow_of_small_frames();
+    struct end outside = end_of(NULL, -1);
+    qnet_hub *hub = NULL;
+    struct place place;
+    int i, result, is_up = 1;
+
+    place_make(&place, &kind);
+    shim_pause(1);
+    CHECK_INT(qnet_listen("unix", place.text, &listener), QNET_OK);
+    shim_pause(0);
+    TRY(result, qnet_hub_new(&hub));
+    CHECK_INT(result, QNET_OK);
+    for (i = 0; i < 2 && is_up; i++) {
+        TRY(result, qnet_hub_port(hub, &ports[i]));
+        is_up = made(result, ports[i], "make a port");
+    }
+    TRY(result, qnet_hub_serve(hub, listener));
+    is_up = went(result, "serve") && is_up;
+    if (is_up) {
+        outside.fd = place_connect(&place);
+        EVENTUALLY(qnet_hub_ports(hub, NULL, 0) == 3 || may_fail());
+        is_up = !may_fail();
+    }
+    if (is_up) {
+        struct end end = end_of(ports[1], -1);
+        struct taker taker;
+        int failures = 0;
+
+        while (sent.next != FEW && failures < 2) {
+            TRY(result, flow_send(&sent, ports[0], 0, FEW - sent.next));
+            failures += !went(result, "send");
+        }
+        if (failures == 0)
+            plain_takes(&outside, FEW, 1);
+        taker_start(&taker, ports[1], BY_RECV, flow_each, &end.received);
+        while (failures == 0 && end.received.next != FEW) {
+            result = pull(&taker, 1);
+            failures += result == QNET_ERR_TIMEOUT && may_fail() ? 1 : !went(result, "receive");
+        }
+        CHECK_INT(qnet_set_close_handler(ports[1], NULL, NULL), QNET_OK);
+    }
+    CHECK_INT(qnet_hub_close(hub), QNET_OK);
+    if (qnet_listener_close(listener) != QNET_OK)
+        CHECK(is_up || may_fail());
+    for (i = 0; i < 2; i++)
+        if (ports[i])
+            CHECK_INT(qnet_close(ports[i]), QNET_OK);
+    if (outside.fd >= 0)
+        CHECK(close(outside.fd) == 0);
+    place_leave(&place);
+}
+
+/* A connection that is dialled again after its peer has left. */
+static void reconnecting(void)
+{
+    static const struct link_kind kind = { .family = AF_UNIX };
+    static const int64_t options[] = { QNET_OPT_RECONNECT_MS, 1 };
+    qnet_conn *conn = NULL;
+    struct place place;
+    int listener, result, round, heard = 0;
+
+    place_make(&place, &kind);
+    listener = place_listen(&place);
+    TRY(result, qnet_dial_with("unix", place.text, options, 1, &conn));
+    if (made(result, conn, "dial")) {
+        result = qnet_fd(conn);
+        if (went(result, "tell the descriptor"))
+            CHECK(result >= 0);
+        for (round = 0; heard < 2 && round < 10; round++) {
+            struct end end;
+
+            EVENTUALLY(raw_readable(listener, 0) || qnet_close_reason(conn) != QNET_OK);
+            if (qnet_close_reason(conn) != QNET_OK)
+                break;
+            end = end_of(conn, accept4(listener, NULL, NULL, SOCK_CLOEXEC));
+            end.redials = 1;
+            heard += hears(&end, BY_RECV);
+            close(end.fd);
+        }
+        CHECK(heard == 2 || (may_fail() && qnet_close_reason(conn) != QNET_OK));
+        CHECK_INT(qnet_close(conn), QNET_OK);
+    }
+    close(listener);
+    CHECK(unlink(place.text) == 0);
+    place_leave(&place);
+}
+
+/* Frames as messages, both ways. */
+static void talk_in_messages(qnet_conn *conn, int fd)
+{
+    struct end end = end_of(conn, fd);
+
+    end.has_messages = 1;
+    talk(&end);
+}
+
+static void adopted_messages(int type)
+{
+    qnet_conn *conn = NULL;
+    int plain[2], result;
+
+    CHECK(socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, plain) == 0);
+    TRY(result, qnet_from_fd(plain[0], &conn));
+    if (made(result, conn, "make a connection")) {
+        talk_in_messages(conn, plain[1]);
+        return;
+    }
+    CHECK(close(plain[0]) == 0);
+    CHECK(close(plain[1]) == 0);
+}
+
+static void datagram_pair(void)
+{
+    adopted_messages(SOCK_DGRAM);
+}
+
+static void seqpacket(void)
+{
+    adopted_messages(SOCK_SEQPACKET);
+}
+
+static void udp(void)
+{
+    struct sockaddr_in address = { .sin_family = AF_INET };
+    socklen_t len = sizeof address;
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), result;
+    qnet_conn *conn = NULL;
+    char remote[40], local[40];
+
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    CHECK(bind(fd, (struct sockaddr *)&address, len) == 0);
+    CHECK(getsockname(fd, (struct sockaddr *)&address, &len) == 0);
+    snprintf(remote, sizeof remote, "127.0.0.1:%d", ntohs(address.sin_port));
+    TRY(result, qnet_dgram("udp", "127.0.0.1:0", remote, &conn));
+    if (!made(result, conn, "open")) {
+        close(fd);
+        return;
+    }
+    result = qnet_local_addr(conn, local, sizeof local);
+    if (result == 0) { /* the socket's address could not be asked for */
+        CHECK(may_fail());
+        CHECK_INT(qnet_close(conn), QNET_OK);
+        close(fd);
+        return;
+    }
+    address.sin_port = htons((unsigned short)atoi(strrchr(local, ':') + 1));
+    CHECK(connect(fd, (struct sockaddr *)&address, sizeof address) == 0);
+    talk_in_messages(conn, fd);
+}
+
+static void unixgram(void)
+{
+    static const struct link_kind kind = { .family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), result;
+    struct place here, there;
+    qnet_conn *conn = NULL;
+
+    place_make(&here, &kind);
+    place_make(&there, &kind);
+    CHECK(bind(fd, (struct sockaddr *)&there.address, there.len) == 0);
+    TRY(result, qnet_dgram("unixgram", here.text, there.text, &conn));
+    if (made(result, conn, "open")) {
+        CHECK(connect(fd, (struct sockaddr *)&here.address, here.len) == 0);
+        talk_in_messages(conn, fd);
+    } else {
+        close(fd);
+    }
+    CHECK(unlink(there.text) == 0);
+    place_leave(&here);
+    place_remove(&there);
+}
+
+/* Options and waits make system calls as well. */
+static void asks(void)
+{
+    static const int options[] = { QNET_OPT_SNDBUF, QNET_OPT_RCVBUF };
+    int fd, i, result;
+    qnet_conn *conn = sound_pair(&fd);
+    struct end end = end_of(conn, fd);
+    uint8_t ready = 0;
+    int64_t value;
+
+    for (i = 0; i < 2; i++) {
+        TRY(result, qnet_set(conn, options[i], 100000));
+        if (went(result, "set an option")) {
+            TRY(result, qnet_get(conn, options[i], &value));
+            if (went(result, "get an option"))
+                CHECK_INT(value, 100000);
+        }
+    }
+    TRY(result, qnet_poll(&conn, &ready, 1, 1));
+    if (went(result, "poll") && !may_fail())
+        CHECK_INT(result, 0);
+    TRY(result, qnet_wait(conn, 1));
+    if (result != QNET_ERR_TIMEOUT)
+        CHECK(!went(result, "wait") || may_fail());
+    plain_send(&end, 1);
+    TRY(result, qnet_poll(&conn, &ready, 1, patience_ms()));
+    if (went(result, "poll"))
+        CHECK_INT(ready, 1);
+    CHECK(shutdown(fd, SHUT_WR) == 0);
+    TRY(result, qnet_wait(conn, patience_ms()));
+    went(result, "wait");
+    finish(&end);
+}
+
+struct scenario {
+    const char *name;
+    void (*play)(void);
+};
+
+#define SCENARIO(function) { #function, function }
+static const struct scenario scenarios[] = {
+    SCENARIO(pair), SCENARIO(pair_fd), SCENARIO(adopted_unix), SCENARIO(adopted_tcp),
+    SCENARIO(dial_path), SCENARIO(dial_abstract), SCENARIO(dial_tcp), SCENARIO(dial_name),
+    SCENARIO(listen_path), SCENARIO(listen_dead_path), SCENARIO(listen_abstract),
+    SCENARIO(listen_tcp), SCENARIO(handler), SCENARIO(batch_handler), SCENARIO(coalesced),
+    SCENARIO(close_busy), SCENARIO(shutdown_busy), SCENARIO(cable), SCENARIO(hub), SCENARIO(reconnecting),
+    SCENARIO(datagram_pair), SCENARIO(seqpacket), SCENARIO(udp), SCENARIO(unixgram),
+    SCENARIO(asks),
+};
+enum { SCENARIOS = sizeof scenarios / sizeof *scenarios, KINDS = sizeof faults / sizeof *faults };
+
+#endif
