@@ -262,12 +262,13 @@ static int receive_marker(qnet_conn *conn, unsigned number)
 }
 
 /* Sends one after another until it arrives, for a netdev that has no peer yet loses frames. */
-static void pass_marker(qnet_conn *from, qnet_conn *to)
+static void pass_marker(struct qemu *qemu, qnet_conn *from, qnet_conn *to)
 {
     static unsigned number = 1000000;
     long long until_ms = raw_now_ms() + patience_ms();
 
     do {
+        qemu_runs(qemu);
         CHECK(raw_now_ms() < until_ms);
         send_marker(from, ++number);
     } while (!receive_marker(to, number));
@@ -292,6 +293,28 @@ static const char *type_of(const struct netdev_kind *kind)
     return type;
 }
 
+static int sockets_of(const struct qemu *qemu)
+{
+    int sockets = 0, fd;
+
+    for (fd = 0; fd < 64; fd++) {
+        char path[40], target[16] = "";
+
+        snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)qemu->pid, fd);
+        sockets += readlink(path, target, sizeof target) > 0 && strncmp(target, "socket:", 7) == 0;
+    }
+    return sockets;
+}
+
+/*
+ * Two netdevs that listen have each accepted. Before, though the system has connected us, a frame
+ * that came out of the one for the other would end a QEMU of version 7.
+ */
+static void await_both_accepted(const struct qemu *qemu)
+{
+    EVENTUALLY(sockets_of(qemu) >= 4);
+}
+
 /* Ready to be used: QEMU has joined both. */
 static void bridge_start(struct bridge *bridge, const struct netdev_kind *kind)
 {
@@ -305,8 +328,10 @@ static void bridge_start(struct bridge *bridge, const struct netdev_kind *kind)
     qemu_start(&bridge->qemu);
     for (i = 0; i < 2; i++)
         port_join(&bridge->port[i], &bridge->qemu);
+    if (kind->how == DIALLED)
+        await_both_accepted(&bridge->qemu);
     for (i = 0; i < 2; i++)
-        pass_marker(bridge->port[i].conn, bridge->port[1 - i].conn);
+        pass_marker(&bridge->qemu, bridge->port[i].conn, bridge->port[1 - i].conn);
 }
 
 static void bridge_end(struct bridge *bridge)
@@ -487,8 +512,12 @@ static void a_restarted_qemu_is_found(void)
                 port_netdev(&ports[i], &bridge.qemu);
         }
         qemu_start(&bridge.qemu);
-        pass_marker(ports[0].conn, ports[1].conn);
-        pass_marker(ports[1].conn, ports[0].conn);
+        for (i = 0; i < 2; i++)
+            EVENTUALLY(qnet_wait(ports[i].conn, 1) == QNET_ERR_TIMEOUT &&
+                       stats_of(ports[i].conn).reconnects == (uint64_t)life);
+        await_both_accepted(&bridge.qemu);
+        pass_marker(&bridge.qemu, ports[0].conn, ports[1].conn);
+        pass_marker(&bridge.qemu, ports[1].conn, ports[0].conn);
         for (i = 0; i < 2; i++)
             CHECK_INT(stats_of(ports[i].conn).reconnects, life);
         qemu_end(&bridge.qemu, SIGKILL);
@@ -514,8 +543,8 @@ static void a_restarted_program_is_found(void)
             CHECK_INT(qnet_listen(kind_now->network, port->address, &port->listener), QNET_OK);
             port_join(port, &bridge.qemu);
         }
-        pass_marker(bridge.port[0].conn, bridge.port[1].conn);
-        pass_marker(bridge.port[1].conn, bridge.port[0].conn);
+        pass_marker(&bridge.qemu, bridge.port[0].conn, bridge.port[1].conn);
+        pass_marker(&bridge.qemu, bridge.port[1].conn, bridge.port[0].conn);
     }
     bridge_end(&bridge);
 }
@@ -590,8 +619,8 @@ static void next_connection_works(void)
             read_before_leaving(port->conn, (enum before_leaving)before);
             leave(port->conn, (enum before_leaving)before, by_shutdown);
             port_dial(port, &bridge.qemu);
-            pass_marker(bridge.port[0].conn, port->conn);
-            pass_marker(port->conn, bridge.port[0].conn);
+            pass_marker(&bridge.qemu, bridge.port[0].conn, port->conn);
+            pass_marker(&bridge.qemu, port->conn, bridge.port[0].conn);
         }
     }
     bridge_end(&bridge);
@@ -767,9 +796,9 @@ static void qemu_names_itself(void)
         qemu_start(&qemu);
         port_join(&asking, &qemu);
         CHECK_INT(qnet_peer_addr(conn, text, sizeof text), 0);
-        pass_marker(asking.conn, conn);
+        pass_marker(&qemu, asking.conn, conn);
         CHECK(qnet_peer_addr(conn, text, sizeof text) > 0);
-        pass_marker(conn, asking.conn);
+        pass_marker(&qemu, conn, asking.conn);
         CHECK_INT(stats_of(conn).rx_foreign, 0);
         CHECK_INT(qnet_close(asking.conn), QNET_OK);
         CHECK_INT(qnet_close(conn), QNET_OK);
