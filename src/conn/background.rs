@@ -20,15 +20,15 @@ pub struct Background {
     pub dial: fn() -> Turns,
 }
 
-static BACKGROUND: OnceLock<Background> = OnceLock::new();
+static BACKGROUND: PerProcess<OnceLock<Background>> = PerProcess::new();
 
 /// Says it; the first time counts, and all times say the same.
 pub fn set(background: Background) {
-    BACKGROUND.get_or_init(|| background);
+    BACKGROUND.get().get_or_init(|| background);
 }
 
 fn get() -> &'static Background {
-    BACKGROUND.get().expect("a connection has been opened")
+    BACKGROUND.get().get().expect("a connection has been opened")
 }
 
 /// Has the service thread take care of a connection until nothing is left to write or drain for it.

@@ -26,10 +26,7 @@ pub fn set_state_handler(conn: Ref<Conn>, handler: Option<IntHandler>) -> Result
     }
     let is_before = |redial: &Redial| redial.carrier.is_telling() && redial.carrier.calls == calls;
     while state.is_of(conn.token) && state.redial.as_deref().is_some_and(is_before) {
-        let socket = state.socket().clone();
-        let epoch = socket.wake.epoch();
-        drop(state);
-        socket.wake.wait_change(epoch);
+        State::wait_change(state);
         state = conn.slot.state_of_own();
     }
     Ok(())

@@ -3,7 +3,7 @@
 use crate::conn::close_handler::{self, CloseCall};
 use crate::conn::finish::Turn;
 use crate::conn::life::Call;
-use crate::conn::{Conn, end, release};
+use crate::conn::{Conn, State, end, release};
 use crate::error::{Error, Result};
 use crate::runtime::callback;
 use crate::runtime::handle::Ref;
@@ -51,10 +51,7 @@ fn wait_until_given_back(conn: Ref<Conn>) -> bool {
             }
             return is_ours;
         }
-        let socket = state.socket().clone();
-        let epoch = socket.wake.epoch();
-        drop(state);
-        socket.wake.wait_change(epoch);
+        State::wait_change(state);
     }
 }
 
@@ -83,10 +80,7 @@ pub fn close(conn: Ref<Conn>) -> Result<Option<CloseCall>> {
         {
             return Ok(call);
         }
-        let socket = state.socket().clone();
-        let epoch = socket.wake.epoch();
-        drop(state);
-        socket.wake.wait_change(epoch);
+        State::wait_change(state);
         state = conn.state()?;
     }
 }

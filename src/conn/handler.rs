@@ -63,10 +63,7 @@ fn wait_for_handler(conn: Ref<Conn>, mut state: MutexGuard<'_, State>) {
             || state.thread && state.handler.is_none() && !state.life.has_ended()
     };
     while state.is_of(conn.token) && is_before(&state) {
-        let socket = state.socket().clone();
-        let epoch = socket.wake.epoch();
-        drop(state);
-        socket.wake.wait_change(epoch);
+        State::wait_change(state);
         state = conn.slot.state_of_own();
     }
 }

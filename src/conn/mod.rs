@@ -144,6 +144,15 @@ impl State {
         before
     }
 
+    /// Waits for a change of the connection alone, whatever signals come, and without its lock.
+    pub fn wait_change(state: MutexGuard<'_, State>) {
+        let socket = state.socket().clone();
+        // Under the lock, so that no change of what is in there is missed.
+        let epoch = socket.wake.epoch();
+        drop(state);
+        socket.wake.wait_change(epoch);
+    }
+
     /// Whether the connection goes down where it would end.
     pub fn redials(&self) -> bool {
         self.redial.is_some() && self.options.reconnects().is_some() && !self.life.has_ended()
