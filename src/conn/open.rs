@@ -23,11 +23,7 @@ pub fn open(socket: Socket, options: Options, living: Option<Living>) -> Result<
 }
 
 fn open_in(conn: Ref<Conn>, socket: Socket, options: Options, living: Option<Living>) -> Ref<Conn> {
-    background::set(Background {
-        handle: handler::run,
-        serve: service::turn,
-        dial: dialling::turns,
-    });
+    say_what_threads_run();
     let socket = Arc::new(socket);
     let mut state = conn.slot.state_of_own();
     let mut tx = conn.slot.sender.lock();
@@ -41,6 +37,12 @@ fn open_in(conn: Ref<Conn>, socket: Socket, options: Options, living: Option<Liv
     state.living = living;
     state.hwaddr = random_hwaddr();
     conn
+}
+
+/// Before anything else is done for a connection.
+fn say_what_threads_run() {
+    let (handle, serve, dial) = (handler::run, service::turn, dialling::turns);
+    background::set(Background { handle, serve, dial });
 }
 
 /// A write has met the end of a connection that nobody may be reading: the service thread looks.
@@ -66,6 +68,7 @@ pub fn dial(network: &[u8], address: &[u8], options: Options) -> Result<Ref<Conn
 
 /// Makes a connection of what dialling a target gave.
 fn open_dialled(target: Target, dialled: Result<OwnedFd>, options: Options) -> Result<Ref<Conn>> {
+    say_what_threads_run();
     let redials = options.reconnects().is_some();
     let peer = dial::address_of(&target);
     let mut redial = Box::new(Redial::of(target));
