@@ -17,7 +17,7 @@ use crate::runtime::handle::{NONE, Ref};
 use crate::sys::descriptor::above_standard;
 use crate::tx::Tx;
 
-/// The descriptor that follows the socket; `None` where the caller is to have the socket itstate.
+/// The descriptor that follows the socket; `None` where the caller is to have the socket itself.
 pub fn follow(state: &mut State) -> Result<Option<RawFd>> {
     let socket = state.socket().clone();
     let Some(redial) = &mut state.redial else {

@@ -17,13 +17,19 @@ use crate::runtime::handle::{Ref, Token};
 use crate::sys::descriptor::{random, set_close_on_exec};
 use crate::tx::Tx;
 
+/// Says what the threads run that work in the background.
+fn set_background() {
+    let (handle, serve, dial) = (handler::run, service::turn, dialling::turns);
+    background::set(Background { handle, serve, dial });
+}
+
 /// Makes a connection of a socket.
 pub fn open(socket: Socket, options: Options, living: Option<Living>) -> Result<Ref<Conn>> {
     Ok(open_in(conn::table().take()?, socket, options, living))
 }
 
 fn open_in(conn: Ref<Conn>, socket: Socket, options: Options, living: Option<Living>) -> Ref<Conn> {
-    say_what_threads_run();
+    set_background();
     let socket = Arc::new(socket);
     let mut state = conn.slot.state_of_own();
     let mut tx = conn.slot.sender.lock();
@@ -37,12 +43,6 @@ fn open_in(conn: Ref<Conn>, socket: Socket, options: Options, living: Option<Liv
     state.living = living;
     state.hwaddr = random_hwaddr();
     conn
-}
-
-/// Before anything else is done for a connection.
-fn say_what_threads_run() {
-    let (handle, serve, dial) = (handler::run, service::turn, dialling::turns);
-    background::set(Background { handle, serve, dial });
 }
 
 /// A write has met the end of a connection that nobody may be reading: the service thread looks.
@@ -68,7 +68,8 @@ pub fn dial(network: &[u8], address: &[u8], options: Options) -> Result<Ref<Conn
 
 /// Makes a connection of what dialling a target gave.
 fn open_dialled(target: Target, dialled: Result<OwnedFd>, options: Options) -> Result<Ref<Conn>> {
-    say_what_threads_run();
+    // The thread that dials may be needed before there is any connection.
+    set_background();
     let redials = options.reconnects().is_some();
     let peer = dial::address_of(&target);
     let mut redial = Box::new(Redial::of(target));

@@ -31,7 +31,7 @@ const CHUNK: usize = 128;
 const CHUNKS: usize = (INDEX_MASK as usize + 1) / CHUNK;
 
 /// Where the next process of this family begins to number its slots: a forked child's tokens never
-/// equal its parent's.
+/// equal its parent's. Relaxed: the number alone matters, and a fork copies it as it is.
 static FIRST: AtomicU32 = AtomicU32::new(0);
 
 /// What a table holds.

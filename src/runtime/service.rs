@@ -39,6 +39,8 @@ pub trait Source: Send + Sync {
     fn fd_for(&self, events: PollFlags) -> BorrowedFd<'_>;
 }
 
+/// The lock is held for nothing long but the starting of the thread, for which a loop does not wait; and
+/// for no turn, which takes other locks.
 #[derive(Default)]
 struct Watched {
     works: Vec<Work>,
