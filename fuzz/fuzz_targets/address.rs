@@ -7,11 +7,13 @@
 #![no_main]
 
 use std::ffi::{CStr, CString, c_char, c_int};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::ptr;
 
 use libfuzzer_sys::fuzz_target;
-use qnet::net::address::{Address, Family, Host, Target, UnixName, parse_inet};
+use qnet::net::address::{
+    Address, EVERY_INTERFACE, Family, Host, THIS_HOST, Target, UnixName, parse_inet,
+};
 use qnet::capi::{conn, dgram, end, info, listener};
 use qnet_fuzz::{INVALID, OK};
 
@@ -25,7 +27,7 @@ fuzz_target!(|data: &[u8]| {
                 listen(&network, &address);
             }
         }
-        Ok(Target::Unix(name) | Target::UnixPacket(name)) => {
+        Ok(Target::Unix(_, name)) => {
             check_name(&name, &address);
             if let UnixName::Abstract(_) = name {
                 listen(&network, &address);
@@ -45,16 +47,15 @@ fn c_string(bytes: &[u8]) -> CString {
 /// A host that is digits prints, with its port, to what is parsed to the same again; the standard
 /// library's parser agrees.
 fn check_host(family: Family, host: &Host, port: u16, text: &CStr) {
-    let (v6, v4) = (Ipv6Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
-    for at in host.digits(family, port, v6, v4) {
+    for at in host.digits(family, port, EVERY_INTERFACE) {
         assert!(at.port() == port && family.admits(&at));
         let printed = Address::Tcp(at).to_bytes();
         let (again, port) = parse_inet(family, &printed).expect("it was printed");
-        assert_eq!(again.digits(family, port, v6, v4), [at]);
+        assert_eq!(again.digits(family, port, EVERY_INTERFACE), [at]);
     }
     let standard = text.to_str().ok().and_then(|text| text.parse::<SocketAddr>().ok());
     if let Some(at) = standard {
-        assert_eq!(host.digits(family, port, v6, v4), [at]);
+        assert_eq!(host.digits(family, port, EVERY_INTERFACE), [at]);
     }
 }
 
@@ -66,7 +67,7 @@ fn check_name(name: &UnixName, text: &CStr) {
 
 /// Whether listening there, or sending to it, leaves nothing for others to see.
 fn is_here(family: Family, host: &Host) -> bool {
-    let all = host.digits(family, 0, Ipv6Addr::LOCALHOST, Ipv4Addr::LOCALHOST);
+    let all = host.digits(family, 0, THIS_HOST);
     !all.is_empty() && all.iter().all(|at| at.ip().is_loopback()) && *host != Host::Empty
 }
 

@@ -1,4 +1,4 @@
-//! Networks and addresses: parsed from what the caller wrote, printed as the caller would write them.
+//! Networks and addresses: parsed from the caller's text, and printed as the caller would write them.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use rustix::net::netdevice::name_to_index;
-use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix};
+use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketType};
 
 use crate::error::{Error, Result};
 use crate::net::open::datagram_socket;
@@ -30,18 +30,25 @@ pub enum Target {
         host: Host,
         port: u16,
     },
-    Unix(UnixName),
-    /// SEQPACKET: each message is a frame.
-    UnixPacket(UnixName),
+    /// STREAM, or SEQPACKET, in which each message is a frame.
+    Unix(SocketType, UnixName),
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Host {
-    /// Every interface to listen, this host to dial.
     Empty,
     Digits(IpAddr, /* scope of a v6 address */ u32),
     Name(String),
 }
+
+/// The addresses that an empty host stands for.
+pub type EmptyHost = (Ipv6Addr, Ipv4Addr);
+
+/// An empty host to listen on, or to receive datagrams at.
+pub const EVERY_INTERFACE: EmptyHost = (Ipv6Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
+
+/// An empty host to dial, or to send datagrams to.
+pub const THIS_HOST: EmptyHost = (Ipv6Addr::LOCALHOST, Ipv4Addr::LOCALHOST);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UnixName {
@@ -51,9 +58,10 @@ pub enum UnixName {
 
 impl Target {
     pub fn parse(network: &[u8], address: &[u8]) -> Result<Target> {
+        let unix = |kind| Ok(Target::Unix(kind, UnixName::parse(address)?));
         let family = match network {
-            b"unix" => return UnixName::parse(address).map(Target::Unix),
-            b"unixpacket" => return UnixName::parse(address).map(Target::UnixPacket),
+            b"unix" => return unix(SocketType::STREAM),
+            b"unixpacket" => return unix(SocketType::SEQPACKET),
             b"tcp" => Family::Any,
             b"tcp4" => Family::V4,
             b"tcp6" => Family::V6,
@@ -67,7 +75,7 @@ impl Target {
     }
 }
 
-/// A host and its port.
+/// Parses a host and its port.
 pub fn parse_inet(family: Family, address: &[u8]) -> Result<(Host, u16)> {
     let address = str::from_utf8(address)
         .map_err(|_| Error::invalid("malformed address: it is not UTF-8"))?;
@@ -114,7 +122,7 @@ impl Host {
         }
     }
 
-    /// A name is resolved later; here it only has to be able to be one.
+    /// A name is resolved later. Here only what no name can contain is refused.
     fn parse_name(host: &str) -> Result<Host> {
         let odd = |c: char| c.is_control() || c.is_whitespace() || "[]:/@%".contains(c);
         if host.len() > 255 || host.contains(odd) {
@@ -123,17 +131,10 @@ impl Host {
         Ok(Host::Name(host.to_owned()))
     }
 
-    /// The addresses to listen on or dial for a host that needs no name look-up. An empty one
-    /// stands for `empty_v6` and `empty_v4`.
-    pub fn digits(
-        &self,
-        family: Family,
-        port: u16,
-        empty_v6: Ipv6Addr,
-        empty_v4: Ipv4Addr,
-    ) -> Vec<SocketAddr> {
+    /// The addresses of a host that needs no name look-up; none for a name.
+    pub fn digits(&self, family: Family, port: u16, empty: EmptyHost) -> Vec<SocketAddr> {
         let mut all: Vec<SocketAddr> = match *self {
-            Host::Empty => vec![(empty_v6, port).into(), (empty_v4, port).into()],
+            Host::Empty => vec![(empty.0, port).into(), (empty.1, port).into()],
             Host::Digits(IpAddr::V6(ip), scope) => {
                 vec![SocketAddrV6::new(ip, port, 0, scope).into()]
             }
@@ -155,7 +156,7 @@ impl Family {
     }
 }
 
-/// A v6 address, with the number or the name of an interface behind a `%` where it is link-local.
+/// Parses a v6 address. A link-local one has the number or the name of its interface behind a `%`.
 fn parse_v6(text: &str) -> Result<(Ipv6Addr, u32)> {
     let (ip, scope) = match text.split_once('%') {
         Some((ip, scope)) => (ip, interface_index(scope)?),
@@ -170,7 +171,7 @@ fn interface_index(scope: &str) -> Result<u32> {
     scope.parse().or_else(look_up).map_err(failed)
 }
 
-/// A path whatever the working directory will be.
+/// Makes a path absolute, so that it stays valid when the working directory changes.
 pub fn absolute(path: &[u8]) -> Vec<u8> {
     let absolute = std::path::absolute(OsStr::from_bytes(path));
     absolute.map_or(path.to_vec(), |path| path.into_os_string().into_vec())
@@ -235,7 +236,7 @@ impl From<SocketAddrAny> for Address {
 }
 
 impl Address {
-    /// The same of a datagram socket.
+    /// The address of a datagram socket.
     pub fn of_datagrams(any: SocketAddrAny) -> Address {
         match Address::from(any) {
             Address::Tcp(address) => Address::Udp(address),
@@ -243,8 +244,8 @@ impl Address {
         }
     }
 
-    /// As the caller writes it: `host:port`, `[v6]:port`, a path or `@name`; empty when unnamed.
-    /// Bytes, since a path need not be UTF-8.
+    /// The address as the caller writes it: `host:port`, `[v6]:port`, a path or `@name`; empty when
+    /// unnamed. These are bytes, since a path need not be UTF-8.
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
             Address::Unnamed => Vec::new(),
@@ -255,7 +256,7 @@ impl Address {
         }
     }
 
-    /// The network that it belongs to, for messages.
+    /// The name of the address's network, for messages.
     pub fn network(&self) -> &'static str {
         match self {
             Address::Tcp(_) => "tcp",
@@ -329,10 +330,11 @@ mod tests {
     #[test]
     fn unix_names() {
         let unix = |address: &[u8]| Target::parse(b"unix", address);
-        assert_eq!(unix(b"/x"), Ok(Target::Unix(UnixName::Path(b"/x".to_vec()))));
-        assert_eq!(unix(b"@x"), Ok(Target::Unix(UnixName::Abstract(b"x".to_vec()))));
+        let (path, name) = (UnixName::Path(b"/x".to_vec()), UnixName::Abstract(b"x".to_vec()));
+        assert_eq!(unix(b"/x"), Ok(Target::Unix(SocketType::STREAM, path.clone())));
+        assert_eq!(unix(b"@x"), Ok(Target::Unix(SocketType::STREAM, name)));
         let packet = Target::parse(b"unixpacket", b"/x");
-        assert_eq!(packet, Ok(Target::UnixPacket(UnixName::Path(b"/x".to_vec()))));
+        assert_eq!(packet, Ok(Target::Unix(SocketType::SEQPACKET, path)));
         assert!(unix(&[b'x'; 107]).is_ok());
         for bad in [&b""[..], b"@", &[b'x'; 108]] {
             assert!(matches!(unix(bad), Err(Error::Invalid(_))));

@@ -1,4 +1,4 @@
-//! Sockets of messages, opened: datagrams, of which each is a frame (QEMU `net/dgram.c`), and TAPs.
+//! Opens sockets whose messages are frames: datagram sockets (QEMU `net/dgram.c`) and TAPs.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::net::{AddressFamily, sockopt};
 
 use crate::error::{Error, Result};
-use crate::net::address::{Address, Family, Host, UnixName, parse_inet};
+use crate::net::address::{
+    Address, EVERY_INTERFACE, Family, Host, THIS_HOST, UnixName, parse_inet,
+};
 use crate::net::messages::Messages;
 use crate::net::messages::multicast::Multicast;
 use crate::net::messages::remote::Remote;
@@ -14,14 +16,14 @@ use crate::net::messages::tap::Tap;
 use crate::net::messages::udp::{Peer, Strangers, Udp};
 use crate::net::messages::unix::UnixDgram;
 use crate::net::open::{datagram_socket, family_of};
-use crate::net::resolve::{EVERY_INTERFACE, THIS_HOST, addresses, first};
+use crate::net::resolve::{addresses, first};
 use crate::net::socket::Socket;
 use crate::sys::clock::Deadline;
 use crate::sys::name::Name;
 use crate::sys::sockopt::set_option;
 
-/// Makes a socket that takes datagrams at `local`, and sends them to `remote`, or to whoever sends
-/// first.
+/// Makes a socket that receives datagrams at `local`, and sends them to `remote`, or without one to
+/// whoever sends first.
 pub fn open(network: &[u8], local: &[u8], remote: Option<&[u8]>) -> Result<Socket> {
     match network {
         b"udp" => udp(Family::Any, local, remote),
@@ -38,7 +40,7 @@ pub fn open(network: &[u8], local: &[u8], remote: Option<&[u8]>) -> Result<Socke
     }
 }
 
-/// Opens a TAP interface, or makes one that is gone with the socket.
+/// Opens a TAP interface, or makes one that goes away with the socket.
 pub fn open_tap(name: &[u8]) -> Result<Socket> {
     let (fd, tap) = Tap::open(name)?;
     Ok(Socket::of(fd, Some(Messages::Tap(tap))))
@@ -50,29 +52,23 @@ fn udp(family: Family, local: &[u8], remote: Option<&[u8]>) -> Result<Socket> {
     if let Some((_, 0)) = remote {
         return Err(Error::invalid("malformed address: a remote without a port"));
     }
-    // Of names, the remote's is looked up first.
     let remotes = match &remote {
-        Some((host, port)) => v4_first(addresses(host, *port, family, THIS_HOST, Deadline::Never)?)
+        Some((host, port)) => addresses(host, *port, family, THIS_HOST, Deadline::Never)?
             .into_iter()
             .map(Some)
             .collect(),
         None => vec![None],
     };
-    let locals = v4_first(addresses(&local, local_port, family, EVERY_INTERFACE, Deadline::Never)?);
-    let pairs = remotes.iter().flat_map(|remote| {
-        let is_like = |local: &&SocketAddr| {
-            remote.is_none_or(|remote: SocketAddr| local.is_ipv4() == remote.is_ipv4())
-        };
-        locals.iter().filter(is_like).map(|local| (*local, *remote))
-    });
+    let locals = addresses(&local, local_port, family, EVERY_INTERFACE, Deadline::Never)?;
+    let all = remotes.iter().flat_map(|remote| locals.iter().map(move |local| (*local, *remote)));
+    let is_of_one_family = |(local, remote): &(SocketAddr, Option<SocketAddr>)| {
+        remote.is_none_or(|remote| local.is_ipv4() == remote.is_ipv4())
+    };
+    let mut pairs: Vec<_> = all.filter(is_of_one_family).collect();
+    // QEMU has no datagrams over v6, so v4 is tried first.
+    pairs.sort_by_key(|(local, _)| local.is_ipv6());
     let mixed = Error::invalid("one address is v4, the other v6");
     first(pairs, mixed, |(local, remote)| udp_at(local, remote))
-}
-
-/// QEMU has no v6.
-fn v4_first(mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    addresses.sort_by_key(SocketAddr::is_ipv6);
-    addresses
 }
 
 fn udp_at(local: SocketAddr, remote: Option<SocketAddr>) -> Result<Socket> {
@@ -91,7 +87,7 @@ fn udp_at(local: SocketAddr, remote: Option<SocketAddr>) -> Result<Socket> {
     Ok(Socket::of(fd, Some(messages)))
 }
 
-/// Where the remote of a connection, or one on this host that there may be, finds it.
+/// The address at which a socket's remote reaches it, or anybody on this host while there is no remote.
 pub fn local_towards(socket: &Socket) -> Address {
     let Address::Udp(SocketAddr::V4(mut local)) = socket.local else {
         return socket.local.clone();
@@ -106,7 +102,7 @@ pub fn local_towards(socket: &Socket) -> Address {
     Address::Udp(local.into())
 }
 
-/// By which of its addresses this host sends there.
+/// The address of this host from which it sends to `remote`.
 fn source_towards(remote: SocketAddr) -> Result<Ipv4Addr> {
     let probe = datagram_socket(AddressFamily::INET)?;
     rustix::net::connect(&probe, &remote)?;
@@ -117,16 +113,14 @@ fn unixgram(local: UnixName, remote: Option<UnixName>) -> Result<Socket> {
     if Some(&local) == remote.as_ref() {
         return Err(Error::invalid("local and remote are the same"));
     }
-    let given = match &remote {
-        Some(remote) => Name::of_address(&remote.to_socket_address()?),
-        None => None,
-    };
+    let given = remote.as_ref().map(UnixName::to_socket_address).transpose()?;
+    let given = given.and_then(|address| Name::of_address(&address));
     let (fd, unix) = UnixDgram::open(&local, given)?;
     let socket = Socket::of(fd, Some(Messages::Unix(unix)));
     Ok(socket.towards(remote.map_or(Address::Unnamed, Address::Unix)))
 }
 
-/// Joins a group, at the interface that has the address `local`, or where the system chooses.
+/// Joins a group at the interface that has the address `local`, or at one that the system chooses.
 fn mcast(local: &[u8], group: &[u8]) -> Result<Socket> {
     let (host, port) = parse_inet(Family::V4, group)?;
     let group = match host {
@@ -139,16 +133,17 @@ fn mcast(local: &[u8], group: &[u8]) -> Result<Socket> {
     let fd = member(group, interface)?;
     let out = datagram_socket(AddressFamily::INET)?;
     sockopt::set_ip_multicast_if(&out, &interface)?;
-    // Others on this host are to hear it as well.
+    // Other members on this host receive the frames as well.
     sockopt::set_ip_multicast_loop(&out, true)?;
     rustix::net::connect(&out, &group)?;
     let source = rustix::net::getsockname(&out)?;
-    let group_socket = Messages::Multicast(Multicast::new(out, &source));
-    let mut socket = Socket::of(fd, Some(group_socket));
+    let messages = Messages::Multicast(Multicast::new(out, &source));
+    let mut socket = Socket::of(fd, Some(messages));
     socket.local = Address::of_datagrams(source);
     Ok(socket.towards(Address::Udp(group.into())))
 }
 
+/// Parses the address of an interface; an empty one leaves the choice to the system.
 fn interface(address: &[u8]) -> Result<Ipv4Addr> {
     if address.is_empty() {
         return Ok(Ipv4Addr::UNSPECIFIED);
@@ -157,11 +152,11 @@ fn interface(address: &[u8]) -> Result<Ipv4Addr> {
     digits.ok_or_else(|| Error::invalid("malformed address (an interface's is v4, without a port)"))
 }
 
-/// A socket that takes what is sent to a group.
+/// Makes a socket that receives what is sent to a group.
 fn member(group: SocketAddrV4, interface: Ipv4Addr) -> Result<OwnedFd> {
     let fd = datagram_socket(AddressFamily::INET)?;
     sockopt::set_socket_reuseaddr(&fd, true)?;
-    // Not what others on this host have joined the group for, at other interfaces.
+    // Not what comes in at other interfaces, where others on this host have joined the group.
     set_option(fd.as_fd(), libc::IPPROTO_IP, libc::IP_MULTICAST_ALL, 0)?;
     rustix::net::bind(&fd, &group)?;
     sockopt::set_ip_add_membership(&fd, group.ip(), &interface)?;

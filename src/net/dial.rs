@@ -1,6 +1,6 @@
-//! Dialling a target: by a caller who waits for it, or by turns, none of which waits.
+//! Dials a target: `dial` waits for the outcome; an `Attempt` goes on in turns of a loop, and never waits.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,24 +11,23 @@ use rustix::net::sockopt;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::error::{Error, Result};
-use crate::net::address::{Address, Host, Target, UnixName};
+use crate::net::address::{Address, Host, THIS_HOST, Target, UnixName};
 use crate::net::open::{family_of, nonblocking_socket, open, set_buffers};
-use crate::net::resolve::{self, Lookup, NO_ADDRESS, THIS_HOST, addresses};
+use crate::net::resolve::{Lookup, NO_ADDRESS, addresses, admitted};
 use crate::options::Buffers;
 use crate::runtime::event_loop::{Loop, NOTHING, WRITABLE};
 use crate::runtime::handle::Token;
 use crate::runtime::wake::{self, Wake};
 use crate::sys::clock::Deadline;
 
-/// The longest that one `connect` of a Unix socket waits for room in the backlog. Finite, since a
-/// wait without an end is resumed after a signal handler with SA_RESTART.
+/// The longest that one `connect` of a Unix socket waits for room in the backlog. It is finite because
+/// the kernel resumes a wait without a limit after a signal handler with SA_RESTART.
 const CONNECT_SLICE: Duration = Duration::from_secs(3600);
 
-/// A socket that is connected to a target.
+/// Makes a socket that is connected to a target.
 pub fn dial(target: &Target, buffers: Buffers, deadline: Deadline) -> Result<OwnedFd> {
     match target {
-        Target::Unix(name) => dial_unix(name, SocketType::STREAM, buffers, deadline),
-        Target::UnixPacket(name) => dial_unix(name, SocketType::SEQPACKET, buffers, deadline),
+        Target::Unix(kind, name) => dial_unix(name, *kind, buffers, deadline),
         Target::Tcp { family, host, port } => {
             let addresses = addresses(host, *port, *family, THIS_HOST, deadline)?;
             TcpDial::of(addresses, buffers).wait(deadline)
@@ -39,14 +38,14 @@ pub fn dial(target: &Target, buffers: Buffers, deadline: Deadline) -> Result<Own
 /// Why a dial of one address failed.
 fn dial_error(errno: Errno) -> Error {
     match errno {
-        // A socket file that is not there is nobody's yet.
+        // Without a socket file nobody listens there yet.
         Errno::CONNREFUSED | Errno::NOENT => Error::Refused(errno),
         Errno::INTR => Error::Interrupted,
         errno => Error::Os(errno),
     }
 }
 
-/// A `connect` that finds the backlog full cannot be polled for, so this one waits in the kernel.
+/// Waits in `connect` itself: no poll tells when a full backlog has room again.
 fn dial_unix(
     name: &UnixName,
     kind: SocketType,
@@ -73,7 +72,7 @@ fn dial_unix(
     Ok(fd)
 }
 
-/// The same without waiting: a full backlog is nobody who answers.
+/// Dials a Unix socket without waiting: a full backlog is an error.
 fn try_unix(name: &UnixName, kind: SocketType, buffers: Buffers) -> Result<OwnedFd> {
     let address = name.to_socket_address()?;
     let fd = nonblocking_socket(AddressFamily::UNIX, kind)?;
@@ -82,13 +81,14 @@ fn try_unix(name: &UnixName, kind: SocketType, buffers: Buffers) -> Result<Owned
     Ok(fd)
 }
 
-/// A dial of one address after the other, until one answers; the last one's failure is told.
+/// Dials one address after the other until one answers; if none does, the last failure is the result.
 struct TcpDial {
-    /// Those to be tried yet.
+    /// The addresses that have not been tried yet.
     addresses: std::vec::IntoIter<SocketAddr>,
     buffers: Buffers,
-    /// What is being connected.
+    /// The socket that is being connected.
     under_way: Option<OwnedFd>,
+    /// Why the last address failed.
     failed: Error,
 }
 
@@ -99,7 +99,7 @@ impl TcpDial {
         TcpDial { addresses, buffers, under_way: None, failed }
     }
 
-    /// What is to become writable, or to fail.
+    /// The socket to wait for until it is writable, or has failed.
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.under_way.as_ref().map(AsFd::as_fd)
     }
@@ -107,14 +107,14 @@ impl TcpDial {
     /// Goes as far as it can without waiting. Returns the socket, or `None` while one is under way.
     fn turn(&mut self) -> Result<Option<OwnedFd>> {
         loop {
-            let connecting = match self.under_way.take() {
-                Some(fd) => Ok(fd),
+            let begun = match self.under_way.take() {
+                Some(fd) => is_connected(&fd).map(|is_connected| (is_connected, fd)),
                 None => match self.addresses.next() {
                     Some(address) => begin(&address, self.buffers),
                     None => return Err(self.failed.clone()),
                 },
             };
-            match connecting.and_then(|fd| Ok((is_connected(&fd)?, fd))) {
+            match begun {
                 Ok((true, fd)) => return Ok(Some(fd)),
                 Ok((false, fd)) => {
                     self.under_way = Some(fd);
@@ -127,7 +127,7 @@ impl TcpDial {
     }
 
     fn wait(mut self, deadline: Deadline) -> Result<OwnedFd> {
-        // Nobody else knows the socket, so nothing but it, a signal or the time can end this.
+        // Nobody else has the socket, so only its readiness, a signal or the deadline ends a wait.
         let wake = Wake::default();
         loop {
             if let Some(fd) = self.turn()? {
@@ -143,23 +143,25 @@ impl TcpDial {
     }
 }
 
-fn begin(address: &SocketAddr, buffers: Buffers) -> Result<OwnedFd> {
+/// Begins to connect a socket to an address. Returns it, and whether it is connected already.
+fn begin(address: &SocketAddr, buffers: Buffers) -> Result<(bool, OwnedFd)> {
     let fd = nonblocking_socket(family_of(address), SocketType::STREAM)?;
     set_buffers(&fd, buffers)?;
     match rustix::net::connect(&fd, address) {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(fd),
+        Ok(()) => Ok((is_connected(&fd)?, fd)),
+        Err(Errno::INPROGRESS) => Ok((false, fd)),
         Err(errno) => Err(dial_error(errno)),
     }
 }
 
-/// Whether it is, by now; an error, if it never will be.
+/// Whether a socket is connected by now. It is an error if it never will be.
 fn is_connected(fd: &OwnedFd) -> Result<bool> {
     let Ok(there) = rustix::net::getpeername(fd) else {
         sockopt::socket_error(fd)?.map_err(dial_error)?;
         return Ok(false);
     };
-    // Where nobody listens on a port that the system gives to who connects, it may be this socket's
-    // own: TCP then connects it to itself, and nobody could listen there any more.
+    // A port in the range from which the system gives a connecting socket its own may be this very
+    // socket's, if nobody listens on it: TCP then connects it to itself, and nobody can listen there.
     if there.is_some() && rustix::net::getsockname(fd).ok() == there {
         // A reset frees the port at once.
         sockopt::set_socket_linger(fd, Some(Duration::ZERO))?;
@@ -175,8 +177,8 @@ pub struct Order {
     pub deadline: Deadline,
 }
 
-/// One attempt by turns of a loop: it wants one when its socket, which the loop watches under that
-/// token, tells of something; when the name is known; and at its deadline.
+/// One attempt to dial, which advances in turns of a loop. A turn is due when its socket, which the
+/// loop watches under the attempt's token, is ready; when its name is resolved; and at its deadline.
 pub struct Attempt {
     order: Order,
     token: Token,
@@ -185,21 +187,21 @@ pub struct Attempt {
 }
 
 enum Stage {
-    Begun,
+    New,
     Name(Arc<Lookup>),
     Tcp(TcpDial),
 }
 
 impl Attempt {
     pub fn new(order: Order, token: Token, runner: &'static Loop) -> Attempt {
-        Attempt { order, token, runner, stage: Stage::Begun }
+        Attempt { order, token, runner, stage: Stage::New }
     }
 
     pub fn deadline(&self) -> Deadline {
         self.order.deadline
     }
 
-    /// Goes as far as it can. Returns what came of it, or `None` while it is under way.
+    /// Goes as far as it can. Returns the outcome, or `None` while the attempt is under way.
     pub fn turn(&mut self) -> Option<Result<OwnedFd>> {
         let deadline = self.order.deadline;
         match self.advance() {
@@ -210,19 +212,13 @@ impl Attempt {
 
     fn advance(&mut self) -> Result<Option<OwnedFd>> {
         let buffers = self.order.buffers;
-        if let Stage::Begun = &self.stage {
+        if let Stage::New = &self.stage {
             self.stage = match &*self.order.target {
-                Target::Unix(name) => return try_unix(name, SocketType::STREAM, buffers).map(Some),
-                Target::UnixPacket(name) => {
-                    return try_unix(name, SocketType::SEQPACKET, buffers).map(Some);
+                Target::Unix(kind, name) => return try_unix(name, *kind, buffers).map(Some),
+                Target::Tcp { host: Host::Name(name), .. } => Stage::Name(Lookup::join(name)?),
+                Target::Tcp { family, host, port } => {
+                    Stage::Tcp(TcpDial::of(host.digits(*family, *port, THIS_HOST), buffers))
                 }
-                Target::Tcp { host: Host::Name(name), .. } => {
-                    Stage::Name(resolve::lookups().join(name)?)
-                }
-                Target::Tcp { family, host, port } => Stage::Tcp(TcpDial::of(
-                    host.digits(*family, *port, THIS_HOST.0, THIS_HOST.1),
-                    buffers,
-                )),
             };
         }
         if let (Stage::Name(lookup), Target::Tcp { family, port, .. }) =
@@ -231,8 +227,7 @@ impl Attempt {
             let Some(answer) = lookup.answer_or_look(self.token, self.runner) else {
                 return Ok(None);
             };
-            let addresses = resolve::admitted(answer?, *port, *family)?;
-            self.stage = Stage::Tcp(TcpDial::of(addresses, buffers));
+            self.stage = Stage::Tcp(TcpDial::of(admitted(answer?, *port, *family)?, buffers));
         }
         self.leave_set();
         let Stage::Tcp(dial) = &mut self.stage else {
@@ -245,7 +240,7 @@ impl Attempt {
         Ok(dialled)
     }
 
-    /// Takes the socket out of the set: being closed does not, where a forked child has it too.
+    /// Takes the socket out of the loop's set. To close it is not enough if a forked child has it too.
     fn leave_set(&self) {
         if let Stage::Tcp(dial) = &self.stage
             && let Some(fd) = dial.fd()
@@ -262,18 +257,19 @@ impl Drop for Attempt {
     }
 }
 
-/// Where a target is, as far as that is known without asking.
+/// The address of a target, as far as it is known without resolving a name.
 pub fn address_of(target: &Target) -> Address {
     match target {
-        Target::Unix(name) | Target::UnixPacket(name) => Address::Unix(name.clone()),
-        Target::Tcp { family, host, port } => host
-            .digits(*family, *port, Ipv6Addr::LOCALHOST, Ipv4Addr::LOCALHOST)
-            .first()
-            .map_or(Address::Unnamed, |address| Address::Tcp(*address)),
+        Target::Unix(_, name) => Address::Unix(name.clone()),
+        Target::Tcp { family, host, port } => {
+            let first = host.digits(*family, *port, THIS_HOST).first().copied();
+            first.map_or(Address::Unnamed, Address::Tcp)
+        }
     }
 }
 
-/// What an end may have been, of a dial in vain.
+/// The failure of a dial, as the reason that a connection reports for its end: reasons of that kind
+/// are errors of the system.
 pub fn as_end(reason: Error) -> Error {
     match reason {
         Error::Refused(errno) => Error::Os(errno),
@@ -283,7 +279,7 @@ pub fn as_end(reason: Error) -> Error {
     }
 }
 
-/// Whether a dial failed since the peer is not there (yet).
+/// Whether a dial failed because the peer is not there (yet).
 pub fn is_absence(error: &Error) -> bool {
     match error {
         Error::Refused(_) | Error::Resolve(_) | Error::Timeout | Error::Again => true,

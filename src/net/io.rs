@@ -1,15 +1,15 @@
-//! What one read or write of a socket did.
+//! The outcomes of reading and writing a socket once.
 
 use crate::frame::PREFIX;
 use crate::sys::mmsg::Size;
 
-/// Less than the kernel counts for any message against the buffer that holds it.
+/// Less than the kernel charges for any message against the buffer that holds it.
 pub const MESSAGE: usize = 512;
 
-/// What one read gave.
+/// The outcome of one read.
 pub enum Read {
     Bytes(Got),
-    /// Nothing now.
+    /// There is nothing now.
     Empty,
     /// The peer has left, or will send no more.
     End,
@@ -18,31 +18,31 @@ pub enum Read {
 #[derive(Default, Clone, Copy)]
 pub struct Got {
     pub bytes: usize,
-    /// How many system calls it took.
+    /// The number of system calls made.
     pub calls: u64,
-    /// Whether there was no room for more.
+    /// Whether the room was used up, so that there may be more.
     pub is_full: bool,
-    /// How many messages there were from others than the remote.
+    /// The number of frames from others than the remote, which are not among the bytes.
     pub foreign: u64,
-    /// How much was taken from what the socket holds, as `Socket::held` counts.
+    /// How much less the socket holds now, as `Socket::held` counts.
     pub taken: u64,
 }
 
-/// What one write did.
+/// The outcome of one write.
 #[derive(Default, Clone, Copy)]
 pub struct Written {
-    /// How many bytes in wire format it took, those of lost frames among them.
+    /// The number of bytes taken, in wire format, including those of lost frames.
     pub bytes: usize,
-    /// How many system calls took something.
+    /// The number of system calls that took something.
     pub calls: u64,
     pub lost: Lost,
-    /// Whether a socket of datagrams had no room for the next one, which is lost if that lasts.
+    /// Whether a datagram socket had no room for the next frame, which is lost if that lasts.
     pub is_full: bool,
-    /// Whether it was the system that had no memory for it.
+    /// Whether there was no room because the system was short of memory.
     pub is_short: bool,
 }
 
-/// Frames that were taken and that nobody will receive, and their bytes.
+/// Frames that were taken but that nobody will receive, and their bytes.
 #[derive(Default, Clone, Copy)]
 pub struct Lost {
     pub frames: u64,
@@ -63,12 +63,12 @@ impl From<Size> for Lost {
 }
 
 impl Written {
-    /// Frames were sent.
+    /// Counts frames that were sent.
     pub fn sent(&mut self, size: Size) {
         self.bytes += size.bytes + size.frames * PREFIX;
     }
 
-    /// Frames were taken, and are lost.
+    /// Counts frames that were taken, and are lost.
     pub fn lost(&mut self, size: Size) {
         self.sent(size);
         self.lost.add(size.into());

@@ -1,4 +1,4 @@
-//! Listening sockets: made, or adopted, and accepted from.
+//! Listening sockets: made or adopted, and accepted from.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,16 +10,16 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketType, sockopt};
 
 use crate::error::{Error, Result};
-use crate::net::address::{Address, Family, Target, UnixName};
+use crate::net::address::{Address, EVERY_INTERFACE, Family, Target};
 use crate::net::open::{CLOEXEC, family_of, nonblocking_socket, type_of};
-use crate::net::resolve::{EVERY_INTERFACE, NO_ADDRESS, addresses, first};
+use crate::net::resolve::{NO_ADDRESS, addresses, first};
 use crate::net::socket_file::{SocketFile, take_name};
 use crate::options::Options;
 use crate::runtime::lock::lock;
 use crate::sys::clock::Deadline;
 use crate::sys::descriptor::{above_standard, blocks, is_ready, set_close_on_exec};
 
-/// Requests that may wait to be accepted; the system's own limit (`somaxconn`) is lower as a rule.
+/// How many peers may wait to be accepted. The system's own limit (`somaxconn`) is usually lower.
 pub const BACKLOG: i32 = 4096;
 
 /// A listening socket.
@@ -27,105 +27,97 @@ pub const BACKLOG: i32 = 4096;
 pub struct ListenSocket {
     fd: OwnedFd,
     pub address: Address,
-    /// An adopted socket may be one that waits (its O_NONBLOCK is left alone); then only one thread
-    /// at a time looks whether a connection is there and takes it.
-    waits: Option<Mutex<()>>,
+    /// An adopted socket may be a blocking one, since its O_NONBLOCK is left alone. Then only one thread
+    /// at a time looks whether a peer is there, and accepts it.
+    blocking: Option<Mutex<()>>,
     is_adopted: bool,
 }
 
-/// Listens on a target. For a path, the file comes along; a dead socket's file in the way is
+/// Listens on a target. For a path the file is returned too; the file of a dead socket in the way is
 /// replaced.
 pub fn listen(target: &Target) -> Result<(ListenSocket, Option<SocketFile>)> {
     match target {
-        Target::Unix(name) => listen_unix(name, SocketType::STREAM),
-        Target::UnixPacket(name) => listen_unix(name, SocketType::SEQPACKET),
+        Target::Unix(kind, name) => {
+            let fd = nonblocking_socket(AddressFamily::UNIX, *kind)?;
+            let mode = Options::default().unix_mode();
+            let file = take_name(&fd, name, mode, |address| Ok(rustix::net::bind(&fd, address)?))?;
+            ListenSocket::start(fd, file)
+        }
         Target::Tcp { family, host, port } => {
             let addresses = addresses(host, *port, *family, EVERY_INTERFACE, Deadline::Never)?;
             let failed = Error::Resolve(NO_ADDRESS.into());
-            Ok((first(addresses, failed, |address| listen_tcp(address, *family))?, None))
+            first(addresses, failed, |address| listen_tcp(address, *family))
         }
     }
 }
 
-fn listen_tcp(address: SocketAddr, family: Family) -> Result<ListenSocket> {
+fn listen_tcp(address: SocketAddr, family: Family) -> Result<(ListenSocket, Option<SocketFile>)> {
     let fd = nonblocking_socket(family_of(&address), SocketType::STREAM)?;
     sockopt::set_socket_reuseaddr(&fd, true)?;
     if address.is_ipv6() {
-        // The v6 wildcard of network `tcp` takes v4 as well.
+        // The v6 wildcard of network `tcp` takes v4 peers as well.
         sockopt::set_ipv6_v6only(&fd, family == Family::V6 || !address.ip().is_unspecified())?;
     }
     rustix::net::bind(&fd, &address)?;
-    let address = start(&fd)?;
-    Ok(ListenSocket::new(fd, address))
-}
-
-fn listen_unix(name: &UnixName, kind: SocketType) -> Result<(ListenSocket, Option<SocketFile>)> {
-    let fd = nonblocking_socket(AddressFamily::UNIX, kind)?;
-    let mode = Options::default().unix_mode();
-    let file = take_name(&fd, name, mode, |address| Ok(rustix::net::bind(&fd, address)?))?;
-    let address = start(&fd)?;
-    Ok((ListenSocket::new(fd, address), file))
-}
-
-/// Has a socket with a name listen. Returns the name.
-fn start(fd: &OwnedFd) -> Result<Address> {
-    rustix::net::listen(fd, BACKLOG)?;
-    Ok(rustix::net::getsockname(fd)?.into())
+    ListenSocket::start(fd, None)
 }
 
 impl ListenSocket {
-    fn new(fd: OwnedFd, address: Address) -> ListenSocket {
-        ListenSocket { fd, address, waits: None, is_adopted: false }
+    /// Makes a bound socket listen. On failure its file is dropped first, which is declared last.
+    fn start(fd: OwnedFd, file: Option<SocketFile>) -> Result<(ListenSocket, Option<SocketFile>)> {
+        rustix::net::listen(&fd, BACKLOG)?;
+        let address = rustix::net::getsockname(&fd)?.into();
+        Ok((ListenSocket { fd, address, blocking: None, is_adopted: false }, file))
     }
 
-    /// Makes one of somebody's descriptor, which is theirs until `own` is called: that is when
-    /// nothing can fail any more.
+    /// Adopts the caller's descriptor. It stays the caller's until `own` is called, after which nothing
+    /// can fail.
     pub fn adopt(fd: BorrowedFd<'_>, own: impl FnOnce() -> OwnedFd) -> Result<ListenSocket> {
         check_listening(fd)?;
         let address = rustix::net::getsockname(fd)?.into();
-        let waits = blocks(fd)?;
+        let is_blocking = blocks(fd)?;
         set_close_on_exec(fd)?;
-        if waits {
-            // Where another process takes the connection first, ours is back within a tick.
+        if is_blocking {
+            // If another process accepts the peer first, our own accept returns within a clock tick.
             let tick = Some(Duration::from_micros(1));
             sockopt::set_socket_timeout(fd, sockopt::Timeout::Recv, tick)?;
         }
-        let waits = waits.then(Mutex::default);
-        Ok(ListenSocket { fd: own(), address, waits, is_adopted: true })
+        let blocking = is_blocking.then(Mutex::default);
+        Ok(ListenSocket { fd: own(), address, blocking, is_adopted: true })
     }
 
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
-    /// Whether its peers send messages, each of which is a frame.
+    /// Whether peers send messages, each of which is a frame.
     pub fn has_messages(&self) -> bool {
         type_of(self.fd()) == Ok(SocketType::SEQPACKET)
     }
 
-    /// Whether v4 peers reach it though its address is a v6 one.
+    /// Whether v4 peers can connect although the address is a v6 one.
     pub fn takes_v4(&self) -> bool {
         sockopt::ipv6_v6only(&self.fd) == Ok(false)
     }
 
-    /// Refuses all peers from now on. An adopted socket may be others' too, and is only closed.
+    /// Refuses all peers from now on. An adopted socket may be in use elsewhere too, and is left alone.
     pub fn refuse(&self) {
         if !self.is_adopted {
             let _ = rustix::net::shutdown(&self.fd, Shutdown::Both);
         }
     }
 
-    /// A connection, or `None` when none is waiting.
+    /// Accepts a peer, or returns `None` if none waits.
     pub fn accept(&self) -> Result<Option<OwnedFd>> {
-        let _turn = self.waits.as_ref().map(lock);
+        let _turn = self.blocking.as_ref().map(lock);
         loop {
-            if self.waits.is_some() && !is_ready(self.fd(), PollFlags::IN)? {
+            if self.blocking.is_some() && !is_ready(self.fd(), PollFlags::IN)? {
                 return Ok(None);
             }
             match rustix::net::accept_with(&self.fd, CLOEXEC) {
                 Ok(fd) => return above_standard(fd).map(Some),
                 Err(Errno::AGAIN) => return Ok(None),
-                // A client that has gone, or a network error of its own: accept(2) says go on.
+                // The peer has gone, or its network failed: accept(2) says to try again.
                 Err(
                     Errno::CONNABORTED
                     | Errno::INTR
@@ -147,17 +139,12 @@ impl ListenSocket {
 
 fn check_listening(fd: BorrowedFd<'_>) -> Result<()> {
     match type_of(fd) {
-        Ok(SocketType::STREAM | SocketType::SEQPACKET) => {}
-        Err(Error::Os(Errno::NOTSOCK)) => {
-            return Err(Error::invalid("the descriptor is no socket"));
+        Ok(SocketType::STREAM | SocketType::SEQPACKET) if sockopt::socket_acceptconn(fd)? => Ok(()),
+        Ok(SocketType::STREAM | SocketType::SEQPACKET) => {
+            Err(Error::invalid("the descriptor is a socket that does not listen"))
         }
-        kind => {
-            kind?;
-            return Err(Error::Unsupported("the descriptor is no stream or SEQPACKET socket"));
-        }
+        Ok(_) => Err(Error::Unsupported("the descriptor is no stream or SEQPACKET socket")),
+        Err(Error::Os(Errno::NOTSOCK)) => Err(Error::invalid("the descriptor is no socket")),
+        Err(error) => Err(error),
     }
-    if !sockopt::socket_acceptconn(fd)? {
-        return Err(Error::invalid("the descriptor is a socket that does not listen"));
-    }
-    Ok(())
 }

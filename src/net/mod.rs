@@ -1,4 +1,4 @@
-//! Sockets: made, listened on and dialled, and read and written in one format, be what is in them a
+//! Sockets: opened, dialled, listened on, and read and written in one format, whether they carry a
 //! stream or messages.
 
 pub mod address;

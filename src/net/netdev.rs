@@ -1,31 +1,27 @@
-//! The `-netdev` argument with which a QEMU joins: how it is written changed from version to version
-//! (QEMU `qapi/net.json`; `docs/about/removed-features.rst`).
+//! The `-netdev` argument with which a QEMU joins. Its syntax changed from version to version (QEMU
+//! `qapi/net.json`; `docs/about/removed-features.rst`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 use crate::error::{Error, Result};
 use crate::net::address::{Address, UNIX_MAX, UnixName, absolute};
 
-/// Versions as numbers: 702 is 7.2.
+/// The oldest version supported. Versions are numbers: 402 is 4.2.
 const OLDEST: i32 = 402;
-/// The first with `stream`, whose addresses are of every kind.
-const STREAM: i32 = 702;
-/// The first in which `stream` connects again, after so many seconds; and after milliseconds.
-const RECONNECT: i32 = 800;
-const RECONNECT_MS: i32 = 902;
+/// The first version with `stream` and `dgram`, whose addresses are of every kind.
+const SINCE_STREAM: i32 = 702;
+/// The first version whose `stream` reconnects, after a number of seconds.
+const SINCE_RECONNECT: i32 = 800;
+/// The first version in which that number is of milliseconds.
+const SINCE_RECONNECT_MS: i32 = 902;
 
-/// How long a QEMU waits before it connects again: a second.
-const AGAIN: &str = ",reconnect=1";
-const AGAIN_MS: &str = ",reconnect-ms=1000";
-
-/// For a QEMU that connects to a listener. `takes_v4` is whether a listener at the v6 wildcard takes
-/// v4 peers too.
+/// The argument for a QEMU that connects to a listener. `takes_v4` is whether a listener at the v6
+/// wildcard takes v4 peers too.
 pub fn connecting(at: &Address, takes_v4: bool, id: &[u8], version: i32) -> Result<Vec<u8>> {
-    check_id(id)?;
-    check_version(version)?;
+    check(id, version)?;
     let name = match at {
         Address::Tcp(address) => return tcp(reachable(*address, takes_v4), id, version),
-        Address::Unix(name) if version >= STREAM => name,
+        Address::Unix(name) if version >= SINCE_STREAM => name,
         Address::Unix(_) => {
             return Err(Error::Unsupported("a QEMU before 7.2 connects to no Unix socket"));
         }
@@ -42,23 +38,22 @@ pub fn connecting(at: &Address, takes_v4: bool, id: &[u8], version: i32) -> Resu
     Ok(stream(id, &address, version))
 }
 
-/// For a QEMU at the other end of a datagram connection, whose addresses are the other way round
+/// The argument for a QEMU at the other end of a datagram connection: what is local here is remote
 /// there.
 pub fn datagrams(local: &Address, remote: &Address, id: &[u8], version: i32) -> Result<Vec<u8>> {
-    check_id(id)?;
-    check_version(version)?;
+    check(id, version)?;
     match (local, remote) {
         (Address::Udp(SocketAddr::V4(local)), Address::Udp(SocketAddr::V4(remote))) => {
             Ok(inet_datagrams(*local, *remote, id, version))
         }
-        // Not told yet from where it sends: from a port that its system chooses.
+        // The remote is not known yet: QEMU may send from any port.
         (Address::Udp(SocketAddr::V4(local)), Address::Unnamed) => {
             let anywhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
             Ok(inet_datagrams(*local, anywhere, id, version))
         }
         (Address::Udp(_), _) => Err(Error::Unsupported("QEMU has no datagrams over v6")),
         (Address::Unix(UnixName::Path(_)), Address::Unix(UnixName::Path(_)))
-            if version < STREAM =>
+            if version < SINCE_STREAM =>
         {
             Err(Error::Unsupported("a QEMU before 7.2 has no datagrams over Unix sockets"))
         }
@@ -79,11 +74,13 @@ fn inet_datagrams(here: SocketAddrV4, there: SocketAddrV4, id: &[u8], version: i
     let id = String::from_utf8_lossy(id);
     let is_group = there.ip().is_multicast();
     let text = match version {
-        // A member has only an interface of its own.
-        STREAM.. if is_group => {
+        // For a member of a group, the local address is that of its interface.
+        SINCE_STREAM.. if is_group => {
             format!("dgram,id={id},{},{}", inet("local", here), inet("remote", there))
         }
-        STREAM.. => format!("dgram,id={id},{},{}", inet("local", there), inet("remote", here)),
+        SINCE_STREAM.. => {
+            format!("dgram,id={id},{},{}", inet("local", there), inet("remote", here))
+        }
         _ if is_group => format!("socket,id={id},mcast={there},localaddr={}", here.ip()),
         _ => format!("socket,id={id},udp={here},localaddr={there}"),
     };
@@ -95,7 +92,7 @@ fn inet(which: &str, at: SocketAddrV4) -> String {
 }
 
 fn tcp(at: SocketAddr, id: &[u8], version: i32) -> Result<Vec<u8>> {
-    if version >= STREAM {
+    if version >= SINCE_STREAM {
         let address = format!("addr.type=inet,addr.host={},addr.port={}", host(at), at.port());
         return Ok(stream(id, address.as_bytes(), version));
     }
@@ -106,15 +103,16 @@ fn tcp(at: SocketAddr, id: &[u8], version: i32) -> Result<Vec<u8>> {
 }
 
 fn stream(id: &[u8], address: &[u8], version: i32) -> Vec<u8> {
-    let again = match version {
-        RECONNECT_MS.. => AGAIN_MS,
-        RECONNECT.. => AGAIN,
+    // QEMU waits one second before it connects again.
+    let reconnect = match version {
+        SINCE_RECONNECT_MS.. => ",reconnect-ms=1000",
+        SINCE_RECONNECT.. => ",reconnect=1",
         _ => "",
     };
-    [b"stream,id=", id, b",server=off,", address, again.as_bytes()].concat()
+    [b"stream,id=", id, b",server=off,", address, reconnect.as_bytes()].concat()
 }
 
-/// Where a peer on this host finds a listener: a wildcard is no address to connect to.
+/// The address at which a peer on this host reaches a listener: nobody can connect to a wildcard.
 fn reachable(mut at: SocketAddr, takes_v4: bool) -> SocketAddr {
     match at.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => at.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -125,7 +123,7 @@ fn reachable(mut at: SocketAddr, takes_v4: bool) -> SocketAddr {
     at
 }
 
-/// A v6 address with its interface, where it has one.
+/// The text of an address, a v6 one with its interface if it has one.
 fn host(at: SocketAddr) -> String {
     match at {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
@@ -133,7 +131,7 @@ fn host(at: SocketAddr) -> String {
     }
 }
 
-/// A path as QEMU takes it, whose working directory may be another.
+/// A path as QEMU takes it: absolute, since QEMU may run in another working directory.
 fn path_value(path: &[u8]) -> Result<Vec<u8>> {
     let path = absolute(path);
     if path.len() > UNIX_MAX {
@@ -142,26 +140,20 @@ fn path_value(path: &[u8]) -> Result<Vec<u8>> {
     Ok(quoted(&path))
 }
 
-/// A comma ends a value, unless it is doubled.
+/// Doubles the commas, since a single one ends a value.
 fn quoted(value: &[u8]) -> Vec<u8> {
     value.split(|&b| b == b',').collect::<Vec<_>>().join(&b",,"[..])
 }
 
-/// QEMU's rule for an id: a letter, then letters, digits, `-`, `.` and `_` (`id_wellformed`).
-fn check_id(id: &[u8]) -> Result<()> {
+fn check(id: &[u8], version: i32) -> Result<()> {
+    // QEMU's rule for an id (`id_wellformed`).
     let is_first = id.first().is_some_and(u8::is_ascii_alphabetic);
-    if is_first && id.iter().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(b)) {
-        return Ok(());
+    if !is_first || !id.iter().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(b)) {
+        return Err(Error::invalid("an id is a letter, then letters, digits, '-', '.' and '_'"));
     }
-    Err(Error::invalid("an id is a letter, then letters, digits, '-', '.' and '_'"))
-}
-
-fn check_version(version: i32) -> Result<()> {
-    if version < 100 {
-        return Err(Error::invalid(format!("{version} is no version of QEMU (702 is 7.2)")));
+    match version {
+        OLDEST.. => Ok(()),
+        100.. => Err(Error::Unsupported("a QEMU before 4.2")),
+        _ => Err(Error::invalid(format!("{version} is no version of QEMU (702 is 7.2)"))),
     }
-    if version < OLDEST {
-        return Err(Error::Unsupported("a QEMU before 4.2"));
-    }
-    Ok(())
 }

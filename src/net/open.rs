@@ -1,4 +1,4 @@
-//! Descriptors of sockets: opened, tuned for frames, and looked at. None is left open across `exec`.
+//! Opens sockets, tunes them for frames, and tells what kind they are. All are closed on `exec`.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,11 +10,11 @@ use crate::error::{Error, Result};
 use crate::options::Buffers;
 use crate::sys::descriptor::above_standard;
 
-/// The send buffer of a Unix socket: with the default one, the kernel's charge for each small write
-/// (768 bytes) leaves room for too few frames.
+/// The send buffer of a Unix socket. The kernel charges at least 768 bytes for each write, so the
+/// default buffer holds too few small frames.
 const UNIX_SNDBUF: usize = 1 << 20;
 
-/// The buffers of a UDP socket: what finds the receiver's full is lost.
+/// The buffers of a UDP socket. A datagram that finds the receiver's buffer full is lost.
 const UDP_BUFFER: usize = 4 << 20;
 
 pub const CLOEXEC: SocketFlags = SocketFlags::CLOEXEC;
@@ -27,18 +27,17 @@ pub fn datagram_socket(family: AddressFamily) -> Result<OwnedFd> {
     open(family, SocketType::DGRAM, SocketFlags::empty())
 }
 
-/// One that does not block.
 pub fn nonblocking_socket(family: AddressFamily, kind: SocketType) -> Result<OwnedFd> {
     open(family, kind, SocketFlags::NONBLOCK)
 }
 
-/// Two streams that are each other's peer.
+/// A pair of connected stream sockets.
 pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
     let (a, b) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, CLOEXEC, None)?;
     Ok((above_standard(a)?, above_standard(b)?))
 }
 
-/// Whether descriptors are to be had; the resolver wants two.
+/// Checks that two descriptors can be opened, which the resolver needs.
 pub fn check_descriptors() -> Result<()> {
     pair().map(|_| ())
 }
@@ -47,7 +46,7 @@ pub fn family_of(address: &SocketAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
 }
 
-/// The type of somebody's socket; `ENOTSOCK` where it is none.
+/// The type of the caller's descriptor; the error is `ENOTSOCK` if it is no socket.
 pub fn type_of(fd: BorrowedFd<'_>) -> Result<SocketType> {
     match sockopt::socket_type(fd) {
         Err(Errno::BADF) => Err(Error::invalid("the descriptor is not open")),
@@ -59,9 +58,10 @@ pub fn is_unix(fd: impl AsFd) -> bool {
     sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX)
 }
 
-/// Sets what suits frames: no Nagle delay (QEMU sets its own side only as a client), large buffers.
+/// Tunes a socket for frames: large buffers, and no Nagle delay (which QEMU turns off on its own side
+/// only as a client). Failures are ignored: the connection works without, and an adopted socket may be
+/// of any family.
 pub fn tune(fd: &OwnedFd) {
-    // None of it is needed for a connection to work, and an adopted socket may be of any family.
     if is_unix(fd) {
         enlarge_send_buffer(fd, UNIX_SNDBUF);
     } else if sockopt::socket_type(fd) == Ok(SocketType::DGRAM) {
@@ -73,13 +73,13 @@ pub fn tune(fd: &OwnedFd) {
     }
 }
 
-/// Beyond the system's limit, where there is the right to.
+/// Sets the size, beyond the system's limit if this process has the privilege.
 fn enlarge_send_buffer(fd: &OwnedFd, bytes: usize) {
     let _ = sockopt::set_socket_send_buffer_size_force(fd, bytes)
         .or_else(|_| sockopt::set_socket_send_buffer_size(fd, bytes));
 }
 
-/// Sets what the caller has chosen.
+/// Sets the buffers that the caller has chosen.
 pub fn set_buffers(fd: &OwnedFd, buffers: Buffers) -> Result<()> {
     if let Some(bytes) = buffers.send {
         sockopt::set_socket_send_buffer_size(fd, bytes)?;

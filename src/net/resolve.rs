@@ -1,14 +1,14 @@
-//! Names to addresses, on threads of their own: the system's resolver cannot be woken. A name is
-//! looked up once at a time, for all who want it.
+//! Resolves names on threads of their own, since the system's resolver cannot be interrupted. A name
+//! is looked up once at a time, for all who ask.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::net::address::{Family, Host};
+use crate::net::address::{EmptyHost, Family, Host};
 use crate::net::open::check_descriptors;
 use crate::runtime::event_loop::Loop;
 use crate::runtime::handle::Token;
@@ -19,19 +19,11 @@ use crate::sys::clock::Deadline;
 use crate::sys::fork::PerProcess;
 use crate::sys::thread;
 
-static LOOKUPS: PerProcess<Lookups> = PerProcess::new();
-
-/// This process's.
-pub fn lookups() -> &'static Lookups {
-    LOOKUPS.get()
-}
-
 /// The look-ups that are under way, by name.
-#[derive(Default)]
-pub struct Lookups(Mutex<BTreeMap<String, Arc<Lookup>>>);
+static LOOKUPS: PerProcess<Mutex<BTreeMap<String, Arc<Lookup>>>> = PerProcess::new();
 
-/// One look-up, which goes on though nobody waits for it any more. Its answer is for those who came
-/// before it was there.
+/// One look-up, which goes on even if nobody waits for it any more. Only those who joined it before
+/// the answer came get the answer.
 #[derive(Default)]
 pub struct Lookup {
     progress: Mutex<Progress>,
@@ -41,31 +33,31 @@ pub struct Lookup {
 #[derive(Default)]
 struct Progress {
     answer: Option<Result<Vec<IpAddr>>>,
-    /// Whom a loop is to look at then.
+    /// The tokens that get a turn on their loop when the answer comes.
     looks: BTreeMap<Token, &'static Loop>,
 }
 
-impl Lookups {
-    /// The look-up of `name` that is under way, or a new one.
-    pub fn join(&'static self, name: &str) -> Result<Arc<Lookup>> {
-        let mut all = lock(&self.0);
+impl Lookup {
+    /// Joins the look-up of `name` that is under way, or starts one.
+    pub fn join(name: &str) -> Result<Arc<Lookup>> {
+        let lookups = LOOKUPS.get();
+        let mut all = lock(lookups);
         if let Some(lookup) = all.get(name) {
             return Ok(lookup.clone());
         }
         let lookup = Arc::new(Lookup::default());
-        let (threads, asked) = (lookup.clone(), name.to_owned());
+        let (answered, asked) = (lookup.clone(), name.to_owned());
         thread::spawn(c"qnet-resolve", move || {
             let answer = ask(&asked);
-            lock(&self.0).remove(&asked);
-            threads.give(answer);
+            lock(lookups).remove(&asked);
+            answered.finish(answer);
         })?;
         all.insert(name.to_owned(), lookup.clone());
         Ok(lookup)
     }
-}
 
-impl Lookup {
-    /// The answer. Where there is none yet, `runner` looks at `token` when there is.
+    /// Returns the answer, or `None` while there is none; then `runner` gives `token` a turn once
+    /// there is.
     pub fn answer_or_look(
         &self,
         token: Token,
@@ -88,7 +80,7 @@ impl Lookup {
         wait::until(look, |_| deadline, wait)
     }
 
-    fn give(&self, answer: Result<Vec<IpAddr>>) {
+    fn finish(&self, answer: Result<Vec<IpAddr>>) {
         let mut progress = lock(&self.progress);
         progress.answer = Some(answer);
         let looks = std::mem::take(&mut progress.looks);
@@ -98,10 +90,6 @@ impl Lookup {
     }
 }
 
-/// What an empty host stands for: to listen, or where there is no remote; and to dial.
-pub const EVERY_INTERFACE: (Ipv6Addr, Ipv4Addr) = (Ipv6Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
-pub const THIS_HOST: (Ipv6Addr, Ipv4Addr) = (Ipv6Addr::LOCALHOST, Ipv4Addr::LOCALHOST);
-
 pub const NO_ADDRESS: &str = "the name has no address of this network";
 
 /// The addresses of a host that `family` admits, those of a name in the resolver's order.
@@ -109,17 +97,17 @@ pub fn addresses(
     host: &Host,
     port: u16,
     family: Family,
-    empty: (Ipv6Addr, Ipv4Addr),
+    empty: EmptyHost,
     deadline: Deadline,
 ) -> Result<Vec<SocketAddr>> {
     match host {
-        Host::Name(name) => admitted(lookups().join(name)?.wait(deadline)?, port, family),
-        host => Ok(host.digits(family, port, empty.0, empty.1)),
+        Host::Name(name) => admitted(Lookup::join(name)?.wait(deadline)?, port, family),
+        host => Ok(host.digits(family, port, empty)),
     }
 }
 
 /// Makes a socket at the first address that this host has a network for. Without any address,
-/// `failed` says why.
+/// `failed` is the error.
 pub fn first<A, T>(
     addresses: impl IntoIterator<Item = A>,
     mut failed: Error,
@@ -136,15 +124,14 @@ pub fn first<A, T>(
     Err(failed)
 }
 
-/// Those of a name's addresses that `family` admits.
-pub fn admitted(addresses: Vec<IpAddr>, port: u16, family: Family) -> Result<Vec<SocketAddr>> {
-    let mut addresses: Vec<SocketAddr> =
-        addresses.into_iter().map(|ip| (ip, port).into()).collect();
-    addresses.retain(|address| family.admits(address));
-    if addresses.is_empty() {
+/// The addresses of a name that `family` admits; an error if it admits none.
+pub fn admitted(ips: Vec<IpAddr>, port: u16, family: Family) -> Result<Vec<SocketAddr>> {
+    let all = ips.into_iter().map(|ip| SocketAddr::from((ip, port)));
+    let admitted: Vec<SocketAddr> = all.filter(|address| family.admits(address)).collect();
+    if admitted.is_empty() {
         return Err(Error::Resolve(NO_ADDRESS.into()));
     }
-    Ok(addresses)
+    Ok(admitted)
 }
 
 /// Asks the system's resolver, and waits for it.
@@ -152,7 +139,7 @@ fn ask(name: &str) -> Result<Vec<IpAddr>> {
     let answer = (name, 0).to_socket_addrs();
     let addresses = answer.map_err(|error| match Errno::from_io_error(&error) {
         Some(errno) => Error::Os(errno),
-        // Without a descriptor the resolver says that there is no such name.
+        // Where no descriptor is to be had, the resolver says that there is no such name.
         None => match check_descriptors() {
             Err(error) => error,
             Ok(()) => Error::Resolve(error.to_string()),

@@ -1,4 +1,4 @@
-//! What a connection is made of: a socket, or a TAP. No call here raises SIGPIPE or waits.
+//! The socket, or TAP, of a connection. No call here blocks or raises SIGPIPE.
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
@@ -25,26 +25,25 @@ use crate::runtime::wake::{Departure, Last, Wake};
 use crate::sys::descriptor::is_ready;
 use crate::sys::sockopt::unsent;
 
-/// More than waits in a Unix socket for its reader, as a rule.
+/// More bytes than a Unix socket usually holds for its reader.
 const UNIX_HELD: u64 = 64 << 20;
 
-/// What a connection is made of, shared by all who use or wait on it; closed with the last of them.
+/// The socket of a connection, shared by all who use it or wait on it, and closed by the last of them.
 pub struct Socket {
-    /// By what way its messages go; none, where it is a stream. Boxed: most are streams. Before the
-    /// descriptor, so that a socket file goes before its socket.
+    /// `None` for a stream. Boxed, since most sockets are streams. Declared before the descriptor, so
+    /// that a socket file is removed before its socket is closed.
     messages: Option<Box<Messages>>,
     fd: OwnedFd,
     pub wake: Wake,
     pub local: Address,
-    /// As it was when the socket was made.
+    /// The peer when the socket was made.
     given_peer: Address,
-    /// Tells that all of it is closed, its file gone.
+    /// Dropped last, it tells that the socket is closed and its file removed.
     last: Last,
 }
 
 impl Socket {
-    /// A socket that is new here, dialled or accepted: tuned, then with the buffers that the caller
-    /// has chosen.
+    /// Makes one of a socket that was dialled or accepted, with the buffers that the caller has chosen.
     pub fn tuned(fd: OwnedFd, buffers: Buffers) -> Result<Socket> {
         let is_sequenced = sockopt::socket_type(&fd)? == SocketType::SEQPACKET;
         let socket = Socket::of(fd, is_sequenced.then_some(Messages::Sequenced));
@@ -52,42 +51,43 @@ impl Socket {
         Ok(socket)
     }
 
-    /// One of a stream without a choice, where nothing can fail.
+    /// Makes one of a stream with the default buffers, which cannot fail.
     pub fn adopted(fd: OwnedFd) -> Socket {
         Socket::of(fd, None)
     }
 
+    /// Makes one of a descriptor whose messages are of the given kind; `None` for a stream.
     pub fn of(fd: OwnedFd, messages: Option<Messages>) -> Socket {
         tune(&fd);
-        let name = |any| name(messages.as_ref(), any);
-        let local = name(rustix::net::getsockname(&fd).ok());
-        let given_peer = name(rustix::net::getpeername(&fd).ok().flatten());
+        let local = address_of(messages.as_ref(), rustix::net::getsockname(&fd).ok());
+        let peer = rustix::net::getpeername(&fd).ok().flatten();
+        let given_peer = address_of(messages.as_ref(), peer);
         let (wake, last) = (Wake::default(), Last::default());
         Socket { messages: messages.map(Box::new), fd, wake, local, given_peer, last }
     }
 
-    /// Stands for a socket while there is none: nothing ever comes, until it is shut down.
+    /// A placeholder for a connection without a peer: nothing ever comes, until it is shut down.
     pub fn absent(peer: Address) -> Result<Socket> {
         Ok(Socket::adopted(datagram_socket(AddressFamily::UNIX)?).towards(peer))
     }
 
-    /// The same with a peer that the system does not know.
+    /// The same socket with a peer that the system does not know.
     pub fn towards(self, peer: Address) -> Socket {
         Socket { given_peer: peer, ..self }
     }
 
-    /// Whom it sends to: nobody yet, where it is who sends first.
+    /// The address it sends to, which is unnamed until the first sender is known if that is the remote.
     pub fn peer(&self) -> Address {
         let learned = self.sender().and_then(Remote::learned);
         learned.unwrap_or_else(|| self.given_peer.clone())
     }
 
-    /// The remote, where it is whoever sends.
+    /// The remote, if that is whoever sends.
     pub fn sender(&self) -> Option<&Remote> {
         self.messages().and_then(Messages::remote).filter(|remote| remote.is_sender())
     }
 
-    /// How many messages from strangers the kernel has kept from it.
+    /// How many messages from others than the remote the kernel has kept away.
     pub fn kept_away(&self) -> u64 {
         self.messages().map_or(0, Messages::kept_away)
     }
@@ -96,7 +96,7 @@ impl Socket {
         self.fd.as_fd()
     }
 
-    /// What to wait by, without holding it, until it is closed.
+    /// A way to wait until the socket is closed, without keeping it open.
     pub fn departure(&self) -> Departure {
         self.last.departure()
     }
@@ -113,32 +113,32 @@ impl Socket {
         self.messages().is_some()
     }
 
-    /// The file that was made for it, and goes with it.
+    /// The file that was made with the socket, and is removed with it.
     pub fn file(&self) -> Option<&SocketFile> {
         self.messages().and_then(Messages::file)
     }
 
-    /// The longest frame that fits.
+    /// The longest frame that can be sent.
     pub fn max_frame(&self) -> usize {
         self.messages().map_or(frame::MAX, Messages::max_frame)
     }
 
-    /// What was refused after it had been sent.
+    /// The frames that were refused after they had been sent.
     pub fn refused(&self) -> Lost {
         self.messages().map_or(Lost::default(), |messages| messages.refused(self.fd()))
     }
 
-    /// The one that tells of room to write, where that is not the one that is read from.
+    /// The descriptor that tells of room to write, if it is not the one that is read from.
     pub fn room_apart(&self) -> Option<BorrowedFd<'_>> {
         self.messages().and_then(|messages| messages.room(self.fd()))
     }
 
-    /// The one that it can be.
+    /// The second socket, which some kinds write to.
     pub fn second_fd(&self) -> Option<BorrowedFd<'_>> {
         self.messages().and_then(Messages::second_fd)
     }
 
-    /// Reads what there is, up to the length of `room`, into memory that may hold nothing yet.
+    /// Reads what there is into `room`, which may be uninitialized.
     pub fn read(&self, room: &mut [MaybeUninit<u8>]) -> Result<Read> {
         match self.messages() {
             Some(messages) => read::read(messages, self.fd(), room),
@@ -146,31 +146,30 @@ impl Socket {
         }
     }
 
-    /// How many bytes there may be to read, at most, where each message counts for `io::MESSAGE` at
-    /// least.
+    /// How many bytes there are to read at most. Each message counts as `io::MESSAGE` at least.
     pub fn held(&self) -> u64 {
         match self.messages() {
             None => rustix::io::ioctl_fionread(&self.fd).unwrap_or(0),
-            // Not known: its senders' buffers hold it.
+            // The messages are in their senders' buffers, so their size is not known.
             Some(_) if self.is_unix() => UNIX_HELD,
             Some(_) => sockopt::socket_recv_buffer_size(&self.fd).unwrap_or(0) as u64,
         }
     }
 
-    /// How many bytes of what was written the system has not sent yet: the other host has no room for
-    /// them. Only TCP keeps any.
+    /// How many bytes that were written the system has not sent yet, since the other host has no room
+    /// for them. Only TCP keeps any.
     pub fn unsent(&self) -> usize {
         if self.has_messages() { 0 } else { unsent(self.fd()) }
     }
 
-    /// What a read would give, which it takes nothing of; where it might be the end.
+    /// What a read would return, without taking it. Always `Empty` where the peer's leaving is not seen.
     pub fn peek(&self) -> Result<Read> {
         if !self.ends() {
             return Ok(Read::Empty);
         }
         let mut peeked = self.peek_once();
         if matches!(peeked, Err(Error::Os(Errno::CONNRESET))) && self.has_messages() {
-            // As in reading them: what the peer has sent comes behind that.
+            // As when reading: what the peer has sent is behind the reset.
             peeked = self.peek_once();
         }
         match (peeked, self.messages()) {
@@ -196,19 +195,19 @@ impl Socket {
         }
     }
 
-    /// Whether the peer has left, or will send no more: known past what is unread.
+    /// Whether the peer has left, or will send no more, though some of what it sent may be unread.
     pub fn peer_has_left(&self) -> bool {
         self.ends() && is_ready(self.fd(), PollFlags::RDHUP).unwrap_or(false)
     }
 
-    /// Whether the peer's leaving is seen.
+    /// Whether it shows when the peer leaves.
     pub fn ends(&self) -> bool {
         self.messages().is_none_or(Messages::ends)
     }
 
     /// Writes what the socket takes of `pieces`, which are frames in wire format, or a prefix and its
-    /// frame: nothing when it is full. What a socket of messages has no room for is lost if the writer
-    /// `gives_up`.
+    /// frame; nothing when it is full. If the writer `gives_up`, frames that a socket of messages has no
+    /// room for are lost.
     pub fn write(&self, pieces: &[IoSlice<'_>], gives_up: bool) -> rustix::io::Result<Written> {
         if let Some(messages) = self.messages() {
             return write::write(messages, self.fd(), pieces, gives_up);
@@ -225,7 +224,7 @@ impl Socket {
         }
     }
 
-    /// The same for frames here and there in memory, on a socket of messages.
+    /// Writes frames that lie anywhere in memory to a socket of messages, as `write` does.
     pub fn write_each<'a>(
         &self,
         frames: impl Iterator<Item = &'a [u8]> + Clone,
@@ -235,8 +234,8 @@ impl Socket {
         write::send(messages, self.fd(), frames, gives_up)
     }
 
-    /// Makes the writes of a Unix peer fail. What it has written can still be read. Returns whether
-    /// that was done.
+    /// Makes a Unix peer's writes fail from now on; what it has written can still be read. Returns
+    /// whether that succeeded.
     pub fn stop_peer(&self) -> bool {
         rustix::net::shutdown(&self.fd, Shutdown::Read).is_ok()
     }
@@ -246,13 +245,13 @@ impl Socket {
         is_ready(self.fd(), PollFlags::empty()).unwrap_or(true)
     }
 
-    /// Lets the peer see the end.
+    /// Shows the peer the end.
     pub fn shutdown(&self) {
-        // It fails only where the end has been seen.
+        // It fails only if the peer has seen the end already.
         let _ = rustix::net::shutdown(&self.fd, Shutdown::Both);
     }
 
-    /// Sets what the caller has chosen.
+    /// Sets the buffers that the caller has chosen.
     pub fn set_buffers(&self, buffers: Buffers) -> Result<()> {
         set_buffers(&self.fd, buffers)
     }
@@ -268,7 +267,8 @@ impl Socket {
         sockopt::set_socket_recv_buffer_size(&self.fd, bytes).map_err(no_buffer)
     }
 
-    /// As set: the kernel doubles it for its own bookkeeping (socket(7)), and tells the double.
+    /// The size as it was set. The kernel doubles it for its own bookkeeping, and reports the double
+    /// (socket(7)).
     pub fn send_buffer(&self) -> Result<usize> {
         sockopt::socket_send_buffer_size(&self.fd).map(|twice| twice / 2).map_err(no_buffer)
     }
@@ -292,10 +292,10 @@ fn no_buffer(errno: Errno) -> Error {
     }
 }
 
-/// A socket's address, of which the system has told `any`.
-fn name(messages: Option<&Messages>, any: Option<SocketAddrAny>) -> Address {
+/// The address of a socket for which the system reports `any`.
+fn address_of(messages: Option<&Messages>, any: Option<SocketAddrAny>) -> Address {
     match (messages, any) {
-        (Some(Messages::Tap(tap)), _) => Address::Tap(tap.name().to_owned()),
+        (Some(Messages::Tap(tap)), _) => Address::Tap(tap.name.clone()),
         (_, None) => Address::Unnamed,
         (Some(_), Some(any)) => Address::of_datagrams(any),
         (None, Some(any)) => any.into(),

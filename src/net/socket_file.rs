@@ -1,8 +1,8 @@
-//! The files of Unix sockets: made where a socket takes a path as its name, and removed with it.
+//! The files of Unix sockets: made when a socket takes a path as its name, and removed with it.
 //!
-//! In a directory that others can write to, another's file may take the place of one that was just
-//! looked at. So nothing is changed but by a descriptor of the very file, and nothing is removed but
-//! under a name that nobody else uses, where it can be looked at again.
+//! In a directory that others can write to, another file may take the place of one that was just
+//! inspected. So a file is changed only through a descriptor of its own, and removed only after it was
+//! renamed to a name that nobody else uses, and inspected again there.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -16,10 +16,10 @@ use crate::net::address::{Address, UnixName, absolute};
 use crate::net::open::datagram_socket;
 use crate::sys::descriptor::{above_standard, change_mode, random};
 
-/// What tells a file from all others that there are now.
-pub type Identity = (u64, u64);
+/// Tells a file from all others that exist at the same time: its device and inode.
+type Identity = (u64, u64);
 
-/// Has `bind` give a socket its name. The file of a dead socket in the way is replaced.
+/// Gives a socket its name by calling `bind`. The file of a dead socket in the way is replaced.
 pub fn take_name(
     fd: &OwnedFd,
     name: &UnixName,
@@ -30,7 +30,8 @@ pub fn take_name(
     let UnixName::Path(path) = name else {
         return bind(&address).map(|()| None);
     };
-    // The file is never more open than asked: bind(2) takes the socket's mode, less the umask.
+    // Even for a moment the file does not permit more than asked: bind(2) gives it the socket's mode,
+    // less the umask.
     rustix::fs::fchmod(fd, Mode::from_raw_mode(mode))?;
     if let Err(error) = bind(&address) {
         if !matches!(error, Error::Busy(_)) {
@@ -44,22 +45,22 @@ pub fn take_name(
     Ok(Some(file))
 }
 
-/// Removes the file at `path` if it is a socket's that is no more.
+/// Removes the file at `path` if it is a dead socket's.
 fn remove_dead(path: &[u8], address: &SocketAddrUnix) -> Result<()> {
     let Some((_, dead)) = dead_socket(path, address)? else {
         return Ok(());
     };
     let _turn = Turn::take(path, dead)?;
-    // Somebody's turn may just have been over. And what is still being bound passes for dead: making
-    // the turn's file in the same directory has waited for that.
+    // Another process may have replaced the file before this one's turn. A socket that is still being
+    // bound looks dead too, but making the turn's file in the same directory has waited for its bind.
     match dead_socket(path, address)? {
-        Some((_pinned, now)) if now == dead => Ok(remove(path, dead)?),
+        Some((_open, now)) if now == dead => Ok(remove(path, dead)?),
         _ => Ok(()),
     }
 }
 
-/// The socket file at `path`, if nobody has that socket any more; with a descriptor of it, as long as
-/// which there is, no other file is taken for it.
+/// The identity of the socket file at `path`, if nobody has its socket any more. While the descriptor
+/// that is returned too is open, no other file can have that identity.
 fn dead_socket(path: &[u8], address: &SocketAddrUnix) -> Result<Option<(OwnedFd, Identity)>> {
     let file = match open_path(path) {
         Err(Errno::NOENT) => return Ok(None),
@@ -71,8 +72,8 @@ fn dead_socket(path: &[u8], address: &SocketAddrUnix) -> Result<Option<(OwnedFd,
         FileType::Symlink => return Err(Error::Busy("a symbolic link is in the way")),
         _ => return Err(Error::Busy("a file that is no socket is in the way")),
     }
-    // Of another type than what it asks for, it disturbs nobody: a stream's connect would be
-    // accepted, and take a QEMU's only place.
+    // A probe of another type than the socket at the path is refused and disturbs nobody. A stream
+    // would be accepted, and take the one place of a QEMU that listens.
     let probe = datagram_socket(AddressFamily::UNIX)?;
     if retry_on_intr(|| rustix::net::connect(&probe, address)) != Err(Errno::CONNREFUSED) {
         return Ok(None);
@@ -86,8 +87,8 @@ fn dead_socket(path: &[u8], address: &SocketAddrUnix) -> Result<Option<(OwnedFd,
     Ok(Some((above_standard(file)?, identity)))
 }
 
-/// Whether a file is this process's to change or remove: its user's, or in a directory where nobody
-/// else makes any.
+/// Whether this process may change or remove a file: it belongs to this user, or is in a directory
+/// where nobody else can make files.
 fn may_touch(path: &[u8], stat: &Stat) -> bool {
     let user = geteuid().as_raw();
     let is_others =
@@ -95,8 +96,9 @@ fn may_touch(path: &[u8], stat: &Stat) -> bool {
     stat.st_uid == user || !rustix::fs::stat(&beside(path, ".")[..]).map_or(true, is_others)
 }
 
-/// One's turn at replacing a dead socket's file: two who find the same one would each replace the
-/// other's live one. It is a lock on a file that nobody but this user can open.
+/// The turn to replace a dead socket's file, which one process has at a time: of two that find the same
+/// dead file, the second would replace the live file of the first. It is a lock on a file that only
+/// this user can open.
 struct Turn {
     _lock: OwnedFd,
     path: Vec<u8>,
@@ -104,10 +106,10 @@ struct Turn {
 }
 
 impl Turn {
-    /// `None` where the system or a stranger's file stands against it.
+    /// Takes the turn. `None` if the system refuses the file, or another user's is there.
     fn take(path: &[u8], dead: Identity) -> Result<Option<Turn>> {
         let path = beside(path, &format!(".qnet-turn-{:x}", dead.1));
-        // A FIFO that somebody put there would wait.
+        // NONBLOCK: to open a FIFO that somebody put there would block.
         let flags = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let Ok(lock) = rustix::fs::open(&path[..], flags, Mode::RUSR | Mode::WUSR) else {
             return Ok(None);
@@ -128,12 +130,12 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        // Left behind, it is used again.
+        // If that fails, the file is used again.
         let _ = remove(&self.path, self.identity);
     }
 }
 
-/// Removes the file at `path` if it is that one; any other is there as before.
+/// Removes the file at `path` if it is the given one; any other is put back.
 fn remove(path: &[u8], file: Identity) -> rustix::io::Result<()> {
     let aside = beside(path, &format!(".qnet-{:016x}", u64::from_ne_bytes(random())));
     rustix::fs::rename(path, &aside[..])?;
@@ -148,10 +150,10 @@ fn remove(path: &[u8], file: Identity) -> rustix::io::Result<()> {
     removed
 }
 
-/// Gives a file its name back, unless another has that by now: then it keeps the new one.
+/// Gives a file its name back. If another file has that name by now, it keeps the new one.
 fn put_back(aside: &[u8], path: &[u8]) {
     let moved = rustix::fs::renameat_with(CWD, aside, CWD, path, RenameFlags::NOREPLACE);
-    // Not every file system can do that.
+    // Not every file system supports NOREPLACE.
     if moved == Err(Errno::INVAL) && rustix::fs::link(aside, path).is_ok() {
         let _ = rustix::fs::unlink(aside);
     }
@@ -163,7 +165,7 @@ fn beside(path: &[u8], name: &str) -> Vec<u8> {
     [&path[..directory], name.as_bytes()].concat()
 }
 
-/// A descriptor of the file itself, be it a symbolic link, which only stands for it.
+/// Opens a descriptor that only identifies the file at `path`, which may be a symbolic link.
 fn open_path(path: &[u8]) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty())
@@ -177,10 +179,6 @@ fn stat(path: &[u8]) -> rustix::io::Result<Stat> {
     rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
 }
 
-fn is_socket(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::Socket
-}
-
 fn identity_of(stat: &Stat) -> Identity {
     (stat.st_dev, stat.st_ino)
 }
@@ -189,8 +187,8 @@ pub fn identity(path: &[u8]) -> rustix::io::Result<Identity> {
     stat(path).map(|stat| identity_of(&stat))
 }
 
-/// A Unix socket's file, removed with it if it is still the one that was made: so it has to be dropped
-/// before the socket, as long as which is open no other file has the identity of its own.
+/// A Unix socket's file. Dropping it removes the file if it is still the one that was made. It must be
+/// dropped before the socket is closed: until then no other file can have its identity.
 #[derive(Debug)]
 pub struct SocketFile {
     /// Absolute, since the working directory may change.
@@ -199,16 +197,17 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    /// That of a socket which has just taken `path` as its name.
+    /// The file of a socket that has just taken `path` as its name.
     pub fn just_bound(path: &[u8]) -> Result<SocketFile> {
         let stat = stat(path)?;
-        if !is_socket(&stat) || !may_touch(path, &stat) {
+        let is_socket = FileType::from_raw_mode(stat.st_mode) == FileType::Socket;
+        if !is_socket || !may_touch(path, &stat) {
             return Err(Error::Busy("another's file has taken the place of the socket's"));
         }
         Ok(SocketFile { path: absolute(path), identity: identity_of(&stat) })
     }
 
-    /// The name whatever the working directory is now.
+    /// The socket's name, with an absolute path.
     pub fn address(&self) -> Address {
         Address::Unix(UnixName::Path(self.path.clone()))
     }
@@ -229,7 +228,7 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if identity(&self.path) == Ok(self.identity) {
-            // Nobody is left to tell when the directory refuses.
+            // Nobody is left to report a failure to.
             let _ = remove(&self.path, self.identity);
         }
     }

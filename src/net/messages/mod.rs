@@ -1,7 +1,7 @@
 //! Sockets on which a message is a frame: datagrams, SEQPACKET, and the kernel's TAP interfaces.
 //!
-//! To the rest of the library they are streams: what is read lies in wire format, and what is written
-//! comes in it.
+//! To the rest of the library they look like streams: frames are read into wire format, and written from
+//! it.
 
 pub mod multicast;
 pub mod read;
@@ -27,11 +27,14 @@ use crate::net::messages::unix::UnixDgram;
 use crate::net::open::type_of;
 use crate::net::socket_file::SocketFile;
 
-/// By what way messages go.
+/// How often a read or a write is tried again that reported the error of an earlier message.
+const TRIES: u32 = 4;
+
+/// What kind of socket the messages go through.
 pub enum Messages {
-    /// A Unix datagram socket with a peer: one end of a pair.
+    /// A connected Unix datagram socket: one end of a pair.
     Paired,
-    /// The same, whose peer's leaving is seen.
+    /// A SEQPACKET socket: the only kind that shows when the peer leaves.
     Sequenced,
     Udp(Udp),
     Unix(UnixDgram),
@@ -40,7 +43,7 @@ pub enum Messages {
 }
 
 impl Messages {
-    /// Those of somebody's descriptor, a connected socket's or a TAP's: none, if it is a stream.
+    /// The kind of the caller's descriptor, which is a connected socket or a TAP; `None` for a stream.
     pub fn of(fd: BorrowedFd<'_>) -> Result<Option<Messages>> {
         let kind = match type_of(fd) {
             Err(Error::Os(Errno::NOTSOCK)) => return Tap::adopted(fd).map(Messages::Tap).map(Some),
@@ -61,13 +64,13 @@ impl Messages {
     /// The longest frame that fits a message.
     pub fn max_frame(&self) -> usize {
         match self {
-            Messages::Udp(udp) => udp.max_frame(),
+            Messages::Udp(udp) => udp.max_frame,
             Messages::Multicast(_) => udp::V4_MAX,
             _ => frame::MAX,
         }
     }
 
-    /// The file that was made for the socket.
+    /// The file that was made with the socket.
     pub fn file(&self) -> Option<&SocketFile> {
         match self {
             Messages::Unix(unix) => unix.file.as_ref(),
@@ -75,12 +78,13 @@ impl Messages {
         }
     }
 
-    /// Whether the peer's leaving is seen. Then one that does not read is waited for, as on a stream.
+    /// Whether it shows when the peer leaves. Then writers wait for a peer that does not read, as on a
+    /// stream.
     pub fn ends(&self) -> bool {
         matches!(self, Messages::Sequenced)
     }
 
-    /// Whom it sends to and hears, where the kernel does not know.
+    /// The remote of a socket that is not connected to it.
     pub fn remote(&self) -> Option<&Remote> {
         match self {
             Messages::Udp(Udp { peer: Peer::Sender(remote), .. }) => Some(remote),
@@ -89,7 +93,7 @@ impl Messages {
         }
     }
 
-    /// How many messages from strangers the kernel has kept from it.
+    /// How many messages from others than the remote the kernel has kept away.
     pub fn kept_away(&self) -> u64 {
         match self {
             Messages::Udp(Udp { peer: Peer::Given(strangers), .. }) => strangers.count(),
@@ -97,7 +101,7 @@ impl Messages {
         }
     }
 
-    /// What was refused after it had been sent.
+    /// The frames that were refused after they had been sent.
     pub fn refused(&self, fd: BorrowedFd<'_>) -> Lost {
         match self {
             Messages::Udp(udp) => udp.refused(fd),
@@ -105,7 +109,7 @@ impl Messages {
         }
     }
 
-    /// The descriptor to wait on for room, where it is not `fd`.
+    /// The descriptor to wait on for room to write, where it is not `fd`.
     pub fn room(&self, fd: BorrowedFd<'_>) -> Option<BorrowedFd<'_>> {
         match self {
             Messages::Unix(unix) if !unix.waits_for_remote(fd) => None,
@@ -113,7 +117,7 @@ impl Messages {
         }
     }
 
-    /// The descriptor that it can be.
+    /// The second socket, which some kinds write to.
     pub fn second_fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Messages::Multicast(group) => Some(group.out.as_fd()),

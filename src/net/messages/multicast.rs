@@ -7,8 +7,8 @@ use rustix::net::SocketAddrAny;
 use crate::net::open::tune;
 use crate::sys::name::Name;
 
-/// It sends through a socket of its own, so that its echo can be told from what others on this host
-/// send, whose source is the group's port as well.
+/// A member sends through a second socket. The source of its frames then differs from that of others on
+/// this host, who send from the group's port, so that it recognizes its own when they come back.
 pub struct Multicast {
     pub out: OwnedFd,
     source: Option<Name>,
@@ -20,7 +20,7 @@ impl Multicast {
         Multicast { out, source: Name::of_address(source) }
     }
 
-    /// Whether it has sent itself what comes from there.
+    /// Whether a message from `sender` is the member's own.
     pub fn is_own(&self, sender: &[u8]) -> bool {
         self.source.is_some_and(|source| source.bytes() == sender)
     }

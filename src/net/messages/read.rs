@@ -1,4 +1,4 @@
-//! Reading messages into wire format.
+//! Reads messages into wire format.
 
 use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
@@ -8,18 +8,15 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::net::io::{Got, MESSAGE, Read};
-use crate::net::messages::Messages;
 use crate::net::messages::remote::Remote;
+use crate::net::messages::{Messages, TRIES};
 use crate::sys::descriptor::is_ready;
 use crate::sys::mmsg::{Inbox, Message, Wants};
 
-/// How often a read is tried that the error of a message stands against.
-const TRIES: u32 = 4;
-
-/// What vfkit sends before its first frame, to say who it is.
+/// What vfkit sends before its first frame, to introduce itself.
 const VFKIT: &[u8] = b"VFKT";
 
-/// Reads as many messages as there are, and slots for in `room`, into wire format.
+/// Reads the messages that are there, as many as `room` has slots for, into wire format.
 pub fn read(messages: &Messages, fd: BorrowedFd<'_>, room: &mut [MaybeUninit<u8>]) -> Result<Read> {
     if let Messages::Tap(tap) = messages {
         return tap.read(fd, room);
@@ -47,7 +44,7 @@ pub fn read(messages: &Messages, fd: BorrowedFd<'_>, room: &mut [MaybeUninit<u8>
     Ok(Read::Bytes(got))
 }
 
-/// Fills the inbox. Returns with how many messages, or `None` where there are none now.
+/// Fills the inbox. Returns the number of messages, or `None` if there are none now.
 fn receive(
     messages: &Messages,
     fd: BorrowedFd<'_>,
@@ -62,7 +59,7 @@ fn receive(
         match inbox.receive(fd, wants) {
             Ok(count) => return Ok(Some(count)),
             Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
-            // What waits comes behind that.
+            // The messages that wait are behind the error.
             Err(errno) if tries < TRIES && survives(messages, fd, errno) => tries += 1,
             Err(errno) if messages.ends() => return Err(Error::Os(errno)),
             Err(_) => return Ok(None),
@@ -70,10 +67,10 @@ fn receive(
     }
 }
 
-/// Whether an error that a read met stands for itself alone: one of datagrams is of some that were
-/// sent, and a reset says that the peer left with frames unread.
+/// Whether to read again after an error: on datagrams it concerns some that were sent, and a reset
+/// says that the peer left without reading all frames.
 fn survives(messages: &Messages, fd: BorrowedFd<'_>, errno: Errno) -> bool {
-    // Of UDP's, what has failed is counted.
+    // This counts the refused frames on UDP.
     let _ = messages.refused(fd);
     !messages.ends() || errno == Errno::CONNRESET
 }
@@ -87,7 +84,7 @@ fn is_for_us(messages: &Messages, message: &Message<'_>) -> bool {
     }
 }
 
-/// Whether an empty message is the end: the peer has left, and nothing with bytes in it waits.
+/// Whether an empty message is the end: the peer has left, and no message with bytes waits.
 pub fn has_ended(fd: BorrowedFd<'_>) -> bool {
     is_ready(fd, PollFlags::RDHUP) == Ok(true) && rustix::io::ioctl_fionread(fd) == Ok(0)
 }

@@ -1,4 +1,4 @@
-//! Whom a datagram socket sends to and hears: who was given, or who sends to it.
+//! The remote that a datagram socket exchanges frames with: the one that was given, or who sends to it.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -8,12 +8,14 @@ use crate::net::socket_file::identity;
 use crate::runtime::lock::lock;
 use crate::sys::name::{Name, unix_path};
 
-/// The remote of a socket.
+/// The remote of a socket that is not connected.
 pub struct Remote {
     given: Option<Name>,
-    /// Whether whoever sends takes the place of the one before. Relaxed: it stands alone.
+    /// Whether each later sender takes the place of the one before. Relaxed: no other memory depends
+    /// on it.
     relearns: AtomicBool,
-    /// How often a sender has taken it. Acquire and Release: `sender` is there from the first on.
+    /// How often a sender has become the remote. Acquire and Release: from the first on, `sender` is
+    /// set.
     changes: AtomicU32,
     sender: Mutex<Option<Name>>,
 }
@@ -24,7 +26,7 @@ impl Remote {
         Remote { given, relearns, changes, sender: Mutex::default() }
     }
 
-    /// Whether it is whoever sends.
+    /// Whether the remote is whoever sends, and was not given.
     pub fn is_sender(&self) -> bool {
         self.given.is_none()
     }
@@ -33,7 +35,7 @@ impl Remote {
         self.relearns.store(whether, Ordering::Relaxed);
     }
 
-    /// Who it is now, if anybody, and how often that has changed.
+    /// The remote's name now, if there is a remote, and how often it has changed.
     pub fn now(&self) -> (Option<Name>, u32) {
         if self.changes.load(Ordering::Acquire) == 0 {
             return (self.given, 0);
@@ -42,26 +44,26 @@ impl Remote {
         (*sender, self.changes.load(Ordering::Relaxed))
     }
 
-    /// The one that was learned.
+    /// The address of a remote that was learned.
     pub fn learned(&self) -> Option<Address> {
         let (sender, changes) = self.now();
         sender.filter(|_| changes > 0).map(|name| Address::of_datagrams(name.address()))
     }
 
-    /// For the messages of one read. One thread reads at a time.
+    /// Judges the senders of one read's messages. One thread reads at a time.
     pub fn hearing(&self) -> Hearing<'_> {
         Hearing { remote: self, now: self.now().0 }
     }
 }
 
-/// What a reader knows of the remote.
+/// What one read knows of the remote, kept here so that not each message takes the lock.
 pub struct Hearing<'a> {
     remote: &'a Remote,
     now: Option<Name>,
 }
 
 impl Hearing<'_> {
-    /// Whether a message comes from the remote, which its sender may be from now on.
+    /// Whether a message is from the remote. Its sender may become the remote.
     pub fn admits(&mut self, sender: &[u8]) -> bool {
         if self.now.as_ref().is_some_and(|now| is_same(now.bytes(), sender)) {
             return true;
@@ -79,20 +81,15 @@ impl Hearing<'_> {
     }
 }
 
-/// Whether two names are one socket's.
+/// Whether two names are of one socket: they are equal, or their paths lead to one file.
 fn is_same(one: &[u8], other: &[u8]) -> bool {
-    let is_same_file = || is_same_file(unix_path(one)?, unix_path(other)?).then_some(());
-    one == other || is_same_file().is_some()
+    let is_same_path = |(one, other): (&[u8], &[u8])| {
+        one == other || identity(other).is_ok_and(|file| identity(one) == Ok(file))
+    };
+    one == other || path_in(one).zip(path_in(other)).is_some_and(is_same_path)
 }
 
-/// Whether two names in `sun_path`, of which abstract ones begin with a NUL, are the same path or lead
-/// to the same file.
-fn is_same_file(one: &[u8], other: &[u8]) -> bool {
-    let (one, other) = (path_in(one), path_in(other));
-    let is_path = !one.is_empty() && !other.is_empty();
-    is_path && (one == other || identity(other).is_ok_and(|file| identity(one) == Ok(file)))
-}
-
-fn path_in(name: &[u8]) -> &[u8] {
-    name.split(|&b| b == 0).next().unwrap_or_default()
+/// The path in the name of a Unix socket; none in an abstract name, which begins with a NUL.
+fn path_in(name: &[u8]) -> Option<&[u8]> {
+    unix_path(name)?.split(|&b| b == 0).next().filter(|path| !path.is_empty())
 }

@@ -1,4 +1,4 @@
-//! A TAP interface, one frame a read or write.
+//! A TAP interface: each read or write moves one frame.
 
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
@@ -15,16 +15,15 @@ use crate::sys::descriptor::{above_standard, blocks, is_ready};
 use crate::sys::mmsg::MESSAGES;
 use crate::sys::tap::{NAME, attach, interface, offload_nothing};
 
-/// One of the kernel's interfaces.
 pub struct Tap {
-    name: String,
-    /// Whether its reads wait: an adopted one's O_NONBLOCK is left alone.
-    waits: bool,
+    pub name: String,
+    /// Whether reads may block: the O_NONBLOCK of an adopted descriptor is left alone.
+    is_blocking: bool,
 }
 
 impl Tap {
-    /// Opens one, or makes one that is gone with the descriptor. Without a name the system gives it
-    /// one.
+    /// Opens an interface, or makes one that goes away with the descriptor. Without a name the system
+    /// chooses one.
     pub fn open(name: &[u8]) -> Result<(OwnedFd, Tap)> {
         if name.len() >= NAME || name.contains(&b'/') {
             let malformed = "malformed name (an interface's has up to 15 bytes, no '/')";
@@ -37,10 +36,10 @@ impl Tap {
             errno => errno.into(),
         })?;
         offload_nothing(fd.as_fd());
-        Ok((fd, Tap { name, waits: false }))
+        Ok((fd, Tap { name, is_blocking: false }))
     }
 
-    /// That of somebody's descriptor.
+    /// The interface of the caller's descriptor.
     pub fn adopted(fd: BorrowedFd<'_>) -> Result<Tap> {
         let (name, flags) = interface(fd).map_err(|errno| match errno {
             Errno::INTR => Error::Interrupted,
@@ -55,27 +54,23 @@ impl Tap {
                 "the TAP has a header before each frame (IFF_VNET_HDR)",
             ));
         }
-        Ok(Tap { name, waits: blocks(fd)? })
+        Ok(Tap { name, is_blocking: blocks(fd)? })
     }
 
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Reads one frame after another, each to where it is to lie.
+    /// Reads one frame after another, each straight to its place in wire format.
     pub fn read(&self, fd: BorrowedFd<'_>, room: &mut [MaybeUninit<u8>]) -> Result<Read> {
         let mut got = Got { is_full: true, ..Got::default() };
         while got.calls < MESSAGES as u64
             && let Some(slot) = room.get_mut(got.bytes..got.bytes + PREFIX + frame::MAX)
         {
             let (prefix, slot) = slot.split_at_mut(PREFIX);
-            let read = match !self.waits || is_ready(fd, PollFlags::IN)? {
+            let read = match !self.is_blocking || is_ready(fd, PollFlags::IN)? {
                 true => rustix::io::read(fd, slot).map(|(read, _)| read.len()),
                 false => Err(Errno::AGAIN),
             };
             let len = match read {
                 Ok(len) => len,
-                // What came before is delivered first; then it fails again.
+                // The frames that were read are delivered first; the next read fails again.
                 Err(errno) if errno == Errno::AGAIN || errno == Errno::INTR || got.calls > 0 => {
                     got.is_full = false;
                     break;

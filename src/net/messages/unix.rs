@@ -1,4 +1,4 @@
-//! A Unix datagram socket at a name.
+//! A Unix datagram socket with a name.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -18,28 +18,28 @@ use crate::sys::descriptor::is_ready;
 use crate::sys::mmsg::Outbox;
 use crate::sys::name::Name;
 
-/// It is not connected: it would stay with a remote that has gone, and the next one of that name could
-/// not send to it. But its second socket is, once there is much to send: the kernel looks up a path for
-/// as long as it sends a frame.
+/// A Unix datagram socket. It is not connected: it would stay connected to a remote that is gone, and
+/// the next socket of that name could not send to it. Its second socket is connected once there is much
+/// to send, since the kernel takes as long to look up a path as to send a frame.
 pub struct UnixDgram {
     pub remote: Box<Remote>,
-    /// Connected to the remote, to learn when that has room again; and if `is_namesake`, to send from.
+    /// Connected to the remote to learn when that has room again; if `is_namesake`, also to send.
     pub out: OwnedFd,
-    /// Whether `out` has the same name, which the remote is to see.
+    /// Whether `out` has the same name as the socket, so that the remote sees that name.
     is_namesake: bool,
-    /// How often the remote had changed when a message was last sent. Relaxed, as what follows: one
-    /// thread sends at a time.
-    turn: AtomicU32,
+    /// How often the remote had changed when a message was last sent. Relaxed, as the next two are:
+    /// one thread sends at a time.
+    changes: AtomicU32,
     /// Whether messages go through `out`.
     is_direct: AtomicBool,
-    /// How often in a row a message found no room.
+    /// How many times in a row a message found no room.
     refusals: AtomicU32,
-    /// Its own, removed with it.
+    /// Its own file, removed with it.
     pub file: Option<SocketFile>,
 }
 
 impl UnixDgram {
-    /// Opens one at `local`. A dead socket's file in the way is replaced. Returns its descriptor too.
+    /// Opens a socket at `local`. The file of a dead socket in the way is replaced.
     pub fn open(local: &UnixName, remote: Option<Name>) -> Result<(OwnedFd, UnixDgram)> {
         let fd = tuned()?;
         let mode = Options::default().unix_mode();
@@ -53,13 +53,13 @@ impl UnixDgram {
         let is_namesake = second.is_some();
         let out = second.map_or_else(|| datagram_socket(AddressFamily::UNIX), Ok)?;
         let remote = Box::new(Remote::new(remote));
-        let (turn, is_direct, refusals) = Default::default();
-        let unix = UnixDgram { remote, out, is_namesake, turn, is_direct, refusals, file };
+        let (changes, is_direct, refusals) = Default::default();
+        let unix = UnixDgram { remote, out, is_namesake, changes, is_direct, refusals, file };
         unix.start_over();
         Ok((fd, unix))
     }
 
-    /// Nothing is known of the remote's room.
+    /// Forgets what was known of the remote's room.
     fn start_over(&self) {
         self.set_direct(false);
         self.refusals.store(1, Ordering::Relaxed);
@@ -73,19 +73,19 @@ impl UnixDgram {
         self.is_direct.store(is_direct, Ordering::Relaxed);
     }
 
-    /// Whether it has to wait for the remote's room, rather than for its own alone: that is rarely
-    /// full, and looked at where the remote seemed to have room.
+    /// Whether a writer waits for room at the remote, and not in the socket's own send buffer. That is
+    /// rarely full, and is looked at only if the remote seemed to have room.
     pub fn waits_for_remote(&self, fd: BorrowedFd<'_>) -> bool {
         self.is_direct()
             || self.refusals.load(Ordering::Relaxed) == 1
             || is_ready(fd, PollFlags::OUT) == Ok(true)
     }
 
-    /// Sends messages from the front. Returns how many were.
+    /// Sends messages from the front of the outbox. Returns how many.
     pub fn send(&self, fd: BorrowedFd<'_>, outbox: &Outbox<'_>) -> rustix::io::Result<usize> {
-        let (remote, turn) = self.remote.now();
+        let (remote, changes) = self.remote.now();
         let remote = remote.ok_or(Errno::DESTADDRREQ)?;
-        if self.turn.swap(turn, Ordering::Relaxed) != turn {
+        if self.changes.swap(changes, Ordering::Relaxed) != changes {
             self.start_over();
         }
         let count = match self.is_direct() {
@@ -96,27 +96,27 @@ impl UnixDgram {
         Ok(count)
     }
 
-    /// Has its second socket tell when the remote has room.
+    /// Makes the second socket report when the remote has room.
     pub fn watch_room(&self) {
-        // Not each time: had the remote gone, or another its name, the socket would say that there is
-        // room, or nothing, and again there would be none.
+        // The first time, the connection made earlier serves. If a message finds no room again, the
+        // remote may be gone, or another socket may have its name.
         if self.refusals.fetch_add(1, Ordering::Relaxed) == 0 {
             return;
         }
-        // It fails where the remote has gone, or takes from the first socket alone: then only what
-        // this one has sent stands against more.
-        if let (Some(remote), turn) = self.remote.now() {
+        // It fails if the remote is gone, or takes messages from the first socket alone. Then only the
+        // socket's own send buffer is waited for.
+        if let (Some(remote), changes) = self.remote.now() {
             let connected = rustix::net::connect(&self.out, &remote);
-            let is_it = turn == self.turn.load(Ordering::Relaxed);
-            self.set_direct(self.is_namesake && connected.is_ok() && is_it);
+            let is_same = changes == self.changes.load(Ordering::Relaxed);
+            self.set_direct(self.is_namesake && connected.is_ok() && is_same);
         }
     }
 }
 
-/// A socket that has a path as its name, at which there is no file any more.
+/// Makes a socket that has a path as its name, with no file there any more.
 fn namesake(path: &[u8], address: &SocketAddrUnix) -> Result<OwnedFd> {
     let fd = tuned()?;
-    // Whoever finds the file in its short life is to be refused.
+    // Who finds the file during its short life is refused.
     rustix::net::shutdown(&fd, Shutdown::Read)?;
     rustix::fs::fchmod(&fd, Mode::empty())?;
     rustix::net::bind(&fd, address)?;

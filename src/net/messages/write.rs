@@ -1,24 +1,22 @@
-//! Writing frames, each as a message.
+//! Writes frames, each as a message.
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering;
 
 use rustix::io::Errno;
 
 use crate::frame::Walk;
 use crate::net::io::Written;
-use crate::net::messages::Messages;
+use crate::net::messages::{Messages, TRIES};
 use crate::sys::mmsg::{MESSAGES, Outbox, Size};
 
-/// How many messages one call sends to a Unix socket: as a rule its queue has 10 at most
+/// How many messages one call sends to a Unix socket, whose queue usually holds 10 at most
 /// (`net.unix.max_dgram_qlen`).
 const UNIX_MESSAGES: usize = 16;
 
-/// How often a message is tried that the error of another stands against.
-const TRIES: u32 = 4;
-
-/// Sends the frames of `pieces`: some in wire format, or a prefix and its frame. What there is no
-/// room for is not taken, or lost if the writer `gives_up`.
+/// Sends the frames of `pieces`, which are frames in wire format, or a prefix and its frame. Frames
+/// that there is no room for are not taken; if the writer `gives_up` they are lost.
 pub fn write(
     messages: &Messages,
     fd: BorrowedFd<'_>,
@@ -32,7 +30,7 @@ pub fn write(
     }
 }
 
-/// The same for frames here and there in memory.
+/// Sends `frames`, which lie anywhere in memory, as `write` does.
 pub fn send<'a>(
     messages: &Messages,
     fd: BorrowedFd<'_>,
@@ -41,14 +39,11 @@ pub fn send<'a>(
 ) -> rustix::io::Result<Written> {
     let mut written = Written::default();
     let mut outbox = Outbox::new();
-    let most = match messages {
-        Messages::Paired | Messages::Sequenced | Messages::Unix(_) => UNIX_MESSAGES,
-        _ => MESSAGES,
-    };
     let mut tries = 0;
     loop {
         let before = frames.clone();
-        outbox.fill(&mut frames, most, segment_max(messages));
+        let (most, segment_max) = limits(messages);
+        outbox.fill(&mut frames, most, segment_max);
         if outbox.is_empty() {
             return Ok(written);
         }
@@ -67,7 +62,7 @@ pub fn send<'a>(
                 Verdict::Full => {
                     written.is_full = !messages.ends();
                     written.is_short = failed != Errno::AGAIN;
-                    // What has just taken something is worth waiting for.
+                    // A socket that has just taken something is worth waiting for.
                     let is_hopeless = gives_up && written.calls == 0;
                     return Ok(if is_hopeless {
                         lose_all(written, outbox, frames)
@@ -78,7 +73,7 @@ pub fn send<'a>(
                 Verdict::Again => {}
                 Verdict::OneLost => written.lost(outbox.take(1)),
                 Verdict::AllLost => return Ok(lose_all(written, outbox, frames)),
-                // What was sent before is counted first; then it fails again.
+                // The frames that were sent are counted first; the next write fails again.
                 Verdict::Ended if written.bytes > 0 => return Ok(written),
                 Verdict::Ended => return Err(failed),
                 Verdict::Unsegmented => {
@@ -91,7 +86,16 @@ pub fn send<'a>(
     }
 }
 
-/// Counts as lost what is left.
+/// How many messages one call sends, and up to which length frames share a message that the kernel cuts.
+fn limits(messages: &Messages) -> (usize, usize) {
+    match messages {
+        Messages::Paired | Messages::Sequenced | Messages::Unix(_) => (UNIX_MESSAGES, 0),
+        Messages::Udp(udp) => (MESSAGES, udp.segment_max.load(Ordering::Relaxed)),
+        _ => (MESSAGES, 0),
+    }
+}
+
+/// Counts the frames that are left as lost.
 fn lose_all<'a>(
     mut written: Written,
     mut outbox: Outbox<'_>,
@@ -102,15 +106,7 @@ fn lose_all<'a>(
     written
 }
 
-/// Up to what length frames are left to the kernel to cut into datagrams.
-fn segment_max(messages: &Messages) -> usize {
-    match messages {
-        Messages::Udp(udp) => udp.segment_max(),
-        _ => 0,
-    }
-}
-
-/// Sends messages from the front. Returns how many were.
+/// Sends messages from the front of the outbox. Returns how many.
 fn transmit(
     messages: &Messages,
     fd: BorrowedFd<'_>,
@@ -125,7 +121,7 @@ fn transmit(
     }
 }
 
-/// What an error means for the messages that are left.
+/// What to do about the messages that are left after an error.
 fn judge(messages: &Messages, errno: Errno, outbox: &Outbox<'_>, tries: u32) -> Verdict {
     match (messages, errno) {
         (Messages::Unix(unix), Errno::AGAIN) => {
@@ -136,7 +132,7 @@ fn judge(messages: &Messages, errno: Errno, outbox: &Outbox<'_>, tries: u32) -> 
         (_, Errno::INTR) => Verdict::Again,
         // Nobody has sent yet who could be the remote.
         (_, Errno::DESTADDRREQ) => Verdict::AllLost,
-        // Another may have the remote's name now.
+        // Another socket may have the remote's name now.
         (Messages::Unix(unix), _) if unix.is_direct() => {
             unix.set_direct(false);
             Verdict::Again
@@ -144,30 +140,30 @@ fn judge(messages: &Messages, errno: Errno, outbox: &Outbox<'_>, tries: u32) -> 
         (Messages::Udp(udp), Errno::INVAL | Errno::MSGSIZE | Errno::IO | Errno::OPNOTSUPP)
             if outbox.sizes().next().is_some_and(|size| size.frames > 1) =>
         {
-            udp.segment_below(outbox.front().len());
+            udp.segment_max.store(outbox.front().len() - 1, Ordering::Relaxed);
             Verdict::Unsegmented
         }
         (_, Errno::MSGSIZE | Errno::INVAL) => Verdict::OneLost,
-        // Short of memory is no end of it: nothing was taken.
         (Messages::Sequenced, _) => Verdict::Ended,
+        // The system is short of memory, and nothing was taken.
         (_, Errno::NOBUFS | Errno::NOMEM) => Verdict::Full,
-        // That of a message before.
+        // The error is that of an earlier message.
         (Messages::Udp(_), _) if tries < TRIES => Verdict::Again,
-        // Taken away; one that is only down gives EIO.
+        // The interface was removed. One that is only down gives EIO.
         (Messages::Tap(_), Errno::BADFD | Errno::BADF | Errno::NODEV) => Verdict::Ended,
         _ => Verdict::AllLost,
     }
 }
 
-/// What is to be done after an error.
+/// What to do after an error.
 enum Verdict {
     /// Wait for room, or for memory.
     Full,
     Again,
-    /// The same in datagrams of one frame.
+    /// Send the same frames again, each as a message of its own.
     Unsegmented,
     OneLost,
-    /// The remote is not there, or not to be reached.
+    /// The remote is not there, or cannot be reached.
     AllLost,
     Ended,
 }
