@@ -66,7 +66,7 @@ impl Target {
             b"tcp4" => Family::V4,
             b"tcp6" => Family::V6,
             _ => {
-                let networks = "unknown network (they are tcp, tcp4, tcp6, unix and unixpacket)";
+                let networks = "unknown network (expected tcp, tcp4, tcp6, unix or unixpacket)";
                 return Err(Error::invalid(networks));
             }
         };
@@ -84,7 +84,7 @@ pub fn parse_inet(family: Family, address: &[u8]) -> Result<(Host, u16)> {
 }
 
 fn malformed() -> Error {
-    Error::invalid("malformed address (it is host:port, [v6]:port or :port)")
+    Error::invalid("malformed address (expected host:port, [v6]:port or :port)")
 }
 
 fn split_port(address: &str) -> Result<(&str, u16)> {
@@ -101,25 +101,19 @@ impl Host {
         if host.is_empty() {
             return Ok(Host::Empty);
         }
-        let digits = match host.strip_prefix('[') {
-            Some(rest) => {
-                let (ip, scope) = parse_v6(rest.strip_suffix(']').ok_or_else(malformed)?)?;
-                Host::Digits(ip.into(), scope)
-            }
+        let (ip, scope) = match host.strip_prefix('[') {
+            Some(rest) => parse_v6(rest.strip_suffix(']').ok_or_else(malformed)?)?,
             None => match host.parse::<Ipv4Addr>() {
-                Ok(ip) => Host::Digits(ip.into(), 0),
+                Ok(ip) => (ip.into(), 0),
                 Err(_) => return Host::parse_name(host),
             },
         };
-        match (&digits, family) {
-            (Host::Digits(IpAddr::V6(_), _), Family::V4) => {
-                Err(Error::invalid("a v6 address on a v4 network"))
-            }
-            (Host::Digits(IpAddr::V4(_), _), Family::V6) => {
-                Err(Error::invalid("a v4 address on a v6 network"))
-            }
-            _ => Ok(digits),
+        if !family.admits(&SocketAddr::new(ip, 0)) {
+            return Err(Error::invalid(
+                "a v4 address on a v6 network, or a v6 one on a v4 network",
+            ));
         }
+        Ok(Host::Digits(ip, scope))
     }
 
     /// A name is resolved later. Here only what no name can contain is refused.
@@ -157,12 +151,12 @@ impl Family {
 }
 
 /// Parses a v6 address. A link-local one has the number or the name of its interface behind a `%`.
-fn parse_v6(text: &str) -> Result<(Ipv6Addr, u32)> {
+fn parse_v6(text: &str) -> Result<(IpAddr, u32)> {
     let (ip, scope) = match text.split_once('%') {
         Some((ip, scope)) => (ip, interface_index(scope)?),
         None => (text, 0),
     };
-    Ok((ip.parse().map_err(|_| malformed())?, scope))
+    Ok((IpAddr::V6(ip.parse().map_err(|_| malformed())?), scope))
 }
 
 fn interface_index(scope: &str) -> Result<u32> {
@@ -186,7 +180,7 @@ impl UnixName {
         match name.bytes().len() {
             0 => Err(Error::invalid("malformed address: an empty path or name")),
             1..=UNIX_MAX => Ok(name),
-            _ => Err(Error::invalid("malformed address: a path or name over 107 bytes")),
+            _ => Err(Error::invalid("malformed address: a path or name longer than 107 bytes")),
         }
     }
 
@@ -255,28 +249,19 @@ impl Address {
             Address::Unix(UnixName::Abstract(name)) => [b"@", &name[..]].concat(),
         }
     }
-
-    /// The name of the address's network, for messages.
-    pub fn network(&self) -> &'static str {
-        match self {
-            Address::Tcp(_) => "tcp",
-            Address::Udp(_) => "udp",
-            Address::Tap(_) => "tap",
-            Address::Unix(_) | Address::Unnamed => "unix",
-        }
-    }
 }
 
 /// For messages: `unix /run/vm.sock`, `tcp 127.0.0.1:7000`.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Address::Unnamed => f.write_str("an unnamed socket"),
-            address => {
-                let text = address.to_bytes();
-                write!(f, "{} {}", address.network(), String::from_utf8_lossy(&text))
-            }
-        }
+        let network = match self {
+            Address::Unnamed => return f.write_str("an unnamed socket"),
+            Address::Tcp(_) => "tcp",
+            Address::Udp(_) => "udp",
+            Address::Tap(_) => "tap",
+            Address::Unix(_) => "unix",
+        };
+        write!(f, "{network} {}", String::from_utf8_lossy(&self.to_bytes()))
     }
 }
 

@@ -30,11 +30,12 @@ pub fn open(network: &[u8], local: &[u8], remote: Option<&[u8]>) -> Result<Socke
         b"udp4" => udp(Family::V4, local, remote),
         b"udp6" => udp(Family::V6, local, remote),
         b"unixgram" => unixgram(UnixName::parse(local)?, remote.map(UnixName::parse).transpose()?),
-        b"mcast" => {
-            mcast(local, remote.ok_or_else(|| Error::invalid("remote, the group, is NULL"))?)
-        }
+        b"mcast" => mcast(
+            local,
+            remote.ok_or_else(|| Error::invalid("remote is NULL, and must be the group"))?,
+        ),
         _ => {
-            let networks = "unknown network (they are udp, udp4, udp6, unixgram and mcast)";
+            let networks = "unknown network (expected udp, udp4, udp6, unixgram or mcast)";
             Err(Error::invalid(networks))
         }
     }
@@ -127,7 +128,11 @@ fn mcast(local: &[u8], group: &[u8]) -> Result<Socket> {
         Host::Digits(IpAddr::V4(ip), _) if ip.is_multicast() && port > 0 => {
             SocketAddrV4::new(ip, port)
         }
-        _ => return Err(Error::invalid("malformed address (a group is 224.0.0.0:1 or above)")),
+        _ => {
+            return Err(Error::invalid(
+                "malformed address (expected a group, such as 230.0.0.1:1234)",
+            ));
+        }
     };
     let interface = interface(local)?;
     let fd = member(group, interface)?;
@@ -149,7 +154,9 @@ fn interface(address: &[u8]) -> Result<Ipv4Addr> {
         return Ok(Ipv4Addr::UNSPECIFIED);
     }
     let digits = str::from_utf8(address).ok().and_then(|text| text.parse().ok());
-    digits.ok_or_else(|| Error::invalid("malformed address (an interface's is v4, without a port)"))
+    digits.ok_or_else(|| {
+        Error::invalid("malformed address (expected an interface's v4 address, without a port)")
+    })
 }
 
 /// Makes a socket that receives what is sent to a group.

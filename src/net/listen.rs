@@ -143,7 +143,9 @@ fn check_listening(fd: BorrowedFd<'_>) -> Result<()> {
         Ok(SocketType::STREAM | SocketType::SEQPACKET) => {
             Err(Error::invalid("the descriptor is a socket that does not listen"))
         }
-        Ok(_) => Err(Error::Unsupported("the descriptor is no stream or SEQPACKET socket")),
+        Ok(_) => {
+            Err(Error::Unsupported("the descriptor is neither a stream nor a SEQPACKET socket"))
+        }
         Err(Error::Os(Errno::NOTSOCK)) => Err(Error::invalid("the descriptor is no socket")),
         Err(error) => Err(error),
     }

@@ -23,14 +23,14 @@ pub fn connecting(at: &Address, takes_v4: bool, id: &[u8], version: i32) -> Resu
         Address::Tcp(address) => return tcp(reachable(*address, takes_v4), id, version),
         Address::Unix(name) if version >= SINCE_STREAM => name,
         Address::Unix(_) => {
-            return Err(Error::Unsupported("a QEMU before 7.2 connects to no Unix socket"));
+            return Err(Error::Unsupported("a QEMU before 7.2 cannot connect to a Unix socket"));
         }
         _ => return Err(Error::Unsupported("the listener has no address")),
     };
     let (path, kind) = match name {
         UnixName::Path(path) => (path_value(path)?, ""),
         UnixName::Abstract(name) if name.contains(&0) => {
-            return Err(Error::Unsupported("QEMU takes no abstract name that has a NUL in it"));
+            return Err(Error::Unsupported("QEMU takes no abstract name that contains a NUL"));
         }
         UnixName::Abstract(name) => (quoted(name), ",addr.abstract=on"),
     };
@@ -52,9 +52,7 @@ pub fn datagrams(local: &Address, remote: &Address, id: &[u8], version: i32) -> 
             Ok(inet_datagrams(*local, anywhere, id, version))
         }
         (Address::Udp(_), _) => Err(Error::Unsupported("QEMU has no datagrams over v6")),
-        (Address::Unix(UnixName::Path(_)), Address::Unix(UnixName::Path(_)))
-            if version < SINCE_STREAM =>
-        {
+        (Address::Unix(_), Address::Unix(_)) if version < SINCE_STREAM => {
             Err(Error::Unsupported("a QEMU before 7.2 has no datagrams over Unix sockets"))
         }
         (Address::Unix(UnixName::Path(local)), Address::Unix(UnixName::Path(remote))) => {
@@ -66,7 +64,9 @@ pub fn datagrams(local: &Address, remote: &Address, id: &[u8], version: i32) -> 
         (Address::Unix(_), Address::Unix(_)) => {
             Err(Error::Unsupported("QEMU has no datagrams over abstract names"))
         }
-        _ => Err(Error::Unsupported("the connection has no two addresses of datagrams")),
+        _ => {
+            Err(Error::Unsupported("it is not a datagram connection with an address at both ends"))
+        }
     }
 }
 
@@ -97,7 +97,7 @@ fn tcp(at: SocketAddr, id: &[u8], version: i32) -> Result<Vec<u8>> {
         return Ok(stream(id, address.as_bytes(), version));
     }
     if at.is_ipv6() {
-        return Err(Error::Unsupported("a QEMU before 7.2 connects to no v6 address"));
+        return Err(Error::Unsupported("a QEMU before 7.2 cannot connect to a v6 address"));
     }
     Ok([b"socket,id=", id, b",connect=", at.to_string().as_bytes()].concat())
 }
@@ -154,6 +154,6 @@ fn check(id: &[u8], version: i32) -> Result<()> {
     match version {
         OLDEST.. => Ok(()),
         100.. => Err(Error::Unsupported("a QEMU before 4.2")),
-        _ => Err(Error::invalid(format!("{version} is no version of QEMU (702 is 7.2)"))),
+        _ => Err(Error::invalid(format!("{version} is not a version of QEMU (write 702 for 7.2)"))),
     }
 }

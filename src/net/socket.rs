@@ -167,19 +167,17 @@ impl Socket {
         if !self.ends() {
             return Ok(Read::Empty);
         }
-        let mut peeked = self.peek_once();
+        let peek_once =
+            || self.receive(&mut [MaybeUninit::uninit()], RecvFlags::DONTWAIT | RecvFlags::PEEK);
+        let mut peeked = peek_once();
         if matches!(peeked, Err(Error::Os(Errno::CONNRESET))) && self.has_messages() {
             // As when reading: what the peer has sent is behind the reset.
-            peeked = self.peek_once();
+            peeked = peek_once();
         }
         match (peeked, self.messages()) {
             (Ok(Read::End), Some(_)) if !read::has_ended(self.fd()) => Ok(Read::Empty),
             (peeked, _) => peeked,
         }
-    }
-
-    fn peek_once(&self) -> Result<Read> {
-        self.receive(&mut [MaybeUninit::uninit()], RecvFlags::DONTWAIT | RecvFlags::PEEK)
     }
 
     fn receive(&self, room: &mut [MaybeUninit<u8>], flags: RecvFlags) -> Result<Read> {

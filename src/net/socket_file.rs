@@ -80,7 +80,7 @@ fn dead_socket(path: &[u8], address: &SocketAddrUnix) -> Result<Option<(OwnedFd,
     }
     if !may_touch(path, &stat) {
         return Err(Error::Busy(
-            "another user's dead socket file is in the way, where others can make files",
+            "another user's dead socket file is in the way, in a directory where others can make files",
         ));
     }
     let identity = identity_of(&stat);
@@ -202,7 +202,7 @@ impl SocketFile {
         let stat = stat(path)?;
         let is_socket = FileType::from_raw_mode(stat.st_mode) == FileType::Socket;
         if !is_socket || !may_touch(path, &stat) {
-            return Err(Error::Busy("another's file has taken the place of the socket's"));
+            return Err(Error::Busy("another file has taken the place of the socket's own"));
         }
         Ok(SocketFile { path: absolute(path), identity: identity_of(&stat) })
     }

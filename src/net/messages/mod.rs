@@ -127,14 +127,17 @@ impl Messages {
     }
 }
 
-const OTHER_KIND: Error = Error::Unsupported("the descriptor is a socket of another kind");
+const OTHER_KIND: Error =
+    Error::Unsupported("the descriptor is a socket of a kind that carries no frames");
 
 fn check_connected(fd: BorrowedFd<'_>) -> Result<()> {
     if sockopt::socket_acceptconn(fd)? {
         return Err(Error::invalid("the descriptor is a listening socket"));
     }
     match rustix::net::getpeername(fd) {
-        Err(Errno::NOTCONN) => Err(Error::invalid("the descriptor is a socket without a peer")),
+        Err(Errno::NOTCONN) => {
+            Err(Error::invalid("the descriptor is a socket that is not connected"))
+        }
         Err(Errno::OPNOTSUPP) => Err(OTHER_KIND),
         named => Ok(named.map(|_| ())?),
     }

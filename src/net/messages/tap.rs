@@ -26,13 +26,15 @@ impl Tap {
     /// chooses one.
     pub fn open(name: &[u8]) -> Result<(OwnedFd, Tap)> {
         if name.len() >= NAME || name.contains(&b'/') {
-            let malformed = "malformed name (an interface's has up to 15 bytes, no '/')";
+            let malformed = "malformed interface name (it has at most 15 bytes, and no '/')";
             return Err(Error::invalid(malformed));
         }
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = above_standard(rustix::fs::open(c"/dev/net/tun", flags, Mode::empty())?)?;
         let name = attach(fd.as_fd(), name).map_err(|errno| match errno {
-            Errno::INVAL => Error::invalid("no name of an interface, or not of a TAP"),
+            Errno::INVAL => {
+                Error::invalid("not a valid interface name, or that of an interface that is no TAP")
+            }
             errno => errno.into(),
         })?;
         offload_nothing(fd.as_fd());
