@@ -160,8 +160,8 @@ fn is_connected(fd: &OwnedFd) -> Result<bool> {
         sockopt::socket_error(fd)?.map_err(dial_error)?;
         return Ok(false);
     };
-    // A port in the range from which the system gives a connecting socket its own may be this very
-    // socket's, if nobody listens on it: TCP then connects it to itself, and nobody can listen there.
+    // If nobody listens on the port, the system may have given it to this very socket: TCP then
+    // connects the socket to itself, and nobody can listen there any more.
     if there.is_some() && rustix::net::getsockname(fd).ok() == there {
         // A reset frees the port at once.
         sockopt::set_socket_linger(fd, Some(Duration::ZERO))?;

@@ -37,11 +37,6 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
     Ok((above_standard(a)?, above_standard(b)?))
 }
 
-/// Checks that two descriptors can be opened, which the resolver needs.
-pub fn check_descriptors() -> Result<()> {
-    pair().map(|_| ())
-}
-
 pub fn family_of(address: &SocketAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
 }

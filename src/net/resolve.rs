@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::net::address::{EmptyHost, Family, Host};
-use crate::net::open::check_descriptors;
+use crate::net::open::pair;
 use crate::runtime::event_loop::Loop;
 use crate::runtime::handle::Token;
 use crate::runtime::lock::lock;
@@ -139,11 +139,8 @@ fn ask(name: &str) -> Result<Vec<IpAddr>> {
     let answer = (name, 0).to_socket_addrs();
     let addresses = answer.map_err(|error| match Errno::from_io_error(&error) {
         Some(errno) => Error::Os(errno),
-        // Where no descriptor is to be had, the resolver says that there is no such name.
-        None => match check_descriptors() {
-            Err(error) => error,
-            Ok(()) => Error::Resolve(error.to_string()),
-        },
+        // The resolver needs two descriptors. If it gets none, it says that there is no such name.
+        None => pair().err().unwrap_or_else(|| Error::Resolve(error.to_string())),
     })?;
     Ok(addresses.map(|address| address.ip()).collect())
 }

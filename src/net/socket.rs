@@ -76,7 +76,7 @@ impl Socket {
         Socket { given_peer: peer, ..self }
     }
 
-    /// The address it sends to, which is unnamed until the first sender is known if that is the remote.
+    /// The address it sends to. If the remote is whoever sends, it is unnamed until somebody has sent.
     pub fn peer(&self) -> Address {
         let learned = self.sender().and_then(Remote::learned);
         learned.unwrap_or_else(|| self.given_peer.clone())

@@ -27,7 +27,7 @@ use crate::net::messages::unix::UnixDgram;
 use crate::net::open::type_of;
 use crate::net::socket_file::SocketFile;
 
-/// How often a read or a write is tried again that reported the error of an earlier message.
+/// A read or a write may report the error of an earlier message. After so many it gives up.
 const TRIES: u32 = 4;
 
 /// What kind of socket the messages go through.
