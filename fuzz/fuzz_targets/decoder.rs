@@ -12,7 +12,8 @@ use std::{ptr, slice};
 
 use libc::iovec;
 use libfuzzer_sys::fuzz_target;
-use qnet::capi::{end, qnet_conn, receive};
+use qnet::capi::handles::qnet_conn;
+use qnet::capi::{end, receive};
 use qnet_fuzz::{
     AGAIN, FRAME_MAX, FRAME_MIN, FRAME_SIZE, Input, OK, Received, decode, pair, push_frame,
     received, send, shut, wait,

@@ -10,7 +10,8 @@ use std::os::fd::OwnedFd;
 use std::{ptr, thread};
 
 use libfuzzer_sys::fuzz_target;
-use qnet::capi::{end, hub, qnet_conn, qnet_hub, receive, send};
+use qnet::capi::handles::{qnet_conn, qnet_hub};
+use qnet::capi::{end, hub, receive, send};
 use qnet_fuzz::{
     AGAIN, CLOSED, FRAME_MAX, FRAME_MIN, FRAME_SIZE, HANDLE, Input, OK, PROTOCOL, Received, decode,
     pair, push_frame, receive_all, received, send_all, wait,

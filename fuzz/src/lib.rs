@@ -9,7 +9,8 @@ use std::io::Error;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 
-use qnet::capi::{conn, end, info, qnet_conn};
+use qnet::capi::handles::qnet_conn;
+use qnet::capi::{conn, end, info};
 
 pub const OK: c_int = 0;
 pub const INVALID: c_int = -1;
