@@ -1,4 +1,4 @@
-//! Times to wait until.
+//! Deadlines: until when a call waits.
 
 use std::time::{Duration, Instant};
 
@@ -6,17 +6,17 @@ use rustix::event::Timespec;
 
 use crate::error::{Error, Result};
 
-/// How long a call may wait.
+/// Until when a call may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deadline {
     Never,
-    /// Not at all: the call gives AGAIN instead.
+    /// The call does not wait: it fails with AGAIN.
     Now,
     At(Instant),
 }
 
 impl Deadline {
-    /// -1 waits, 0 does not, more is milliseconds from now.
+    /// `ms` milliseconds from now. A negative number waits without limit, and 0 does not wait.
     pub fn after_ms(ms: i64) -> Deadline {
         match ms {
             0 => Deadline::Now,
@@ -29,7 +29,7 @@ impl Deadline {
         Instant::now().checked_add(time).map_or(Deadline::Never, Deadline::At)
     }
 
-    /// A call's `timeout_ms`, in which less than -1 is invalid.
+    /// The deadline of a call with this `timeout_ms`. Less than -1 is invalid.
     pub fn from_timeout(ms: i32) -> Result<Deadline> {
         if ms < -1 {
             return Err(Error::invalid(format!("a timeout of {ms} ms (-1 waits, 0 does not)")));
@@ -45,7 +45,7 @@ impl Deadline {
         }
     }
 
-    /// The time left, or `None` where there is no limit.
+    /// The time left, or `None` if there is no limit.
     pub fn left(self) -> Option<Duration> {
         match self {
             Deadline::Never => None,
@@ -54,7 +54,7 @@ impl Deadline {
         }
     }
 
-    /// The same as system calls want it.
+    /// The time left in the form that system calls take, which wait without limit for `None`.
     pub fn timespec(self) -> Option<Timespec> {
         self.left().map(|left| Timespec {
             tv_sec: left.as_secs() as _,
@@ -66,7 +66,7 @@ impl Deadline {
         self.left() == Some(Duration::ZERO)
     }
 
-    /// What a call says whose time has passed.
+    /// The error of a call whose deadline has passed.
     pub fn error(self) -> Error {
         match self {
             Deadline::Now => Error::Again,

@@ -1,4 +1,4 @@
-//! Descriptors: those that the library opens for itself, and what is done with any.
+//! Descriptors: those that the library opens for itself, and calls that work on any descriptor.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -9,8 +9,8 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::error::Result;
 
-/// Keeps what was opened away from 0 to 2: a host that has closed those, as daemons do, would print
-/// its messages into a network, or read a wake-up away.
+/// Moves a descriptor above those of the standard streams (0 to 2). If the host has closed them, as daemons
+/// do, it would otherwise print its messages into a network, or read what is meant to wake a thread.
 pub fn above_standard(fd: OwnedFd) -> Result<OwnedFd> {
     if fd.as_raw_fd() > libc::STDERR_FILENO {
         return Ok(fd);
@@ -18,7 +18,7 @@ pub fn above_standard(fd: OwnedFd) -> Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(fd, libc::STDERR_FILENO + 1)?)
 }
 
-/// What is readable while it is raised.
+/// An event descriptor, which is readable while the event is raised.
 #[derive(Debug)]
 pub struct Event(OwnedFd);
 
@@ -28,12 +28,12 @@ impl Event {
         Ok(Event(above_standard(fd)?))
     }
 
-    /// Returns whether it was raised: it is not only where it is raised beyond measure.
+    /// Raises the event. Returns whether that worked: it fails only if the counter is full.
     pub fn raise(&self) -> bool {
         retry_on_intr(|| rustix::io::write(&self.0, &1u64.to_ne_bytes())).is_ok()
     }
 
-    /// Returns whether it was raised until now.
+    /// Lowers the event. Returns whether it had been raised.
     pub fn lower(&self) -> bool {
         rustix::io::read(&self.0, &mut [0; 8]).is_ok()
     }
@@ -45,7 +45,7 @@ impl AsFd for Event {
     }
 }
 
-/// Whether one of `events`, or an error, is there now.
+/// Whether one of `events`, an error or a hang-up is pending. Does not wait.
 pub fn is_ready(fd: BorrowedFd<'_>, events: PollFlags) -> Result<bool> {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     Ok(poll(&mut [PollFd::from_borrowed_fd(fd, events)], Some(&now))? > 0)
@@ -55,19 +55,19 @@ pub fn set_close_on_exec(fd: BorrowedFd<'_>) -> Result<()> {
     Ok(rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)?)
 }
 
-/// Whether reads and writes of it wait.
+/// Whether reads and writes of the descriptor may block.
 pub fn blocks(fd: BorrowedFd<'_>) -> Result<bool> {
     Ok(!rustix::fs::fcntl_getfl(fd)?.contains(OFlags::NONBLOCK))
 }
 
-/// Changes a file's mode as fchmod(2) does, which refuses descriptors that only stand for a file.
+/// Changes the mode of a file whose descriptor was opened with O_PATH, which fchmod(2) refuses.
 pub fn change_mode(file: BorrowedFd<'_>, mode: u32) -> rustix::io::Result<()> {
     let (fd, empty) = (file.as_raw_fd(), c"".as_ptr());
-    // SAFETY: the descriptor is open and the string ends with NUL; nothing else is read.
+    // SAFETY: the descriptor is open and the string ends with NUL; the call reads nothing else.
     let done = unsafe { libc::syscall(libc::SYS_fchmodat2, fd, empty, mode, libc::AT_EMPTY_PATH) };
     match done {
         0 => Ok(()),
-        // A kernel before 6.6, or a sandbox that knows no newer one.
+        // The kernel is older than 6.6, or a sandbox refuses calls that it does not know.
         _ => rustix::fs::chmod(format!("/proc/self/fd/{fd}"), Mode::from_raw_mode(mode)),
     }
 }
@@ -75,7 +75,7 @@ pub fn change_mode(file: BorrowedFd<'_>, mode: u32) -> rustix::io::Result<()> {
 /// Random bytes, for names and hardware addresses.
 pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    // getrandom(2) gives up to 256 bytes whole, once the system has started.
+    // Once the system has started, getrandom(2) does not fail for up to 256 bytes.
     let _ = getrandom(&mut bytes, GetRandomFlags::empty());
     bytes
 }

@@ -1,7 +1,7 @@
-//! What a fork does: a child has none of its parent's objects, and starts afresh.
+//! Global state that a forked child does not share: it has none of its parent's objects, and starts afresh.
 //!
-//! Everything global is reached through one page that the kernel zeroes in a forked child
-//! (MADV_WIPEONFORK, Linux 4.14): all of it is gone there at once, without a look at anything else.
+//! Every global is reached through one page of pointers, which the kernel zeroes in a forked child
+//! (MADV_WIPEONFORK, Linux 4.14). So the child loses all of them at once, and no handler runs at the fork.
 
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::ffi::c_void;
@@ -10,43 +10,45 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
-/// How many pointers the page holds; and the two places that belong to no [`PerProcess`].
+/// How many pointers the page holds.
 const PLACES: usize = 512;
+/// The place of the process's stamp, which is a number stored as a pointer.
 const STAMP: usize = 0;
+/// A place that always stays null: that of every [`PerProcess`] that has not been given its own.
 const NOWHERE: usize = 1;
 
-/// The page. A pointer in it is null until its value has been built by this process.
+/// A pointer is null until this process has built the value that belongs there.
 type Page = [AtomicPtr<c_void>; PLACES];
 
 static PAGE: AtomicPtr<Page> = AtomicPtr::new(ptr::null_mut());
 
-/// The next place to be given away. Relaxed: the number alone matters.
+/// The next place that nobody has been given. Relaxed: only the number matters.
 static NEXT: AtomicUsize = AtomicUsize::new(NOWHERE + 1);
 
-/// How many processes there have been, as far as this one knows: it and its ancestors.
-static PROCESSES: AtomicUsize = AtomicUsize::new(0);
+/// How many stamps this process and its ancestors have drawn.
+static STAMPS: AtomicUsize = AtomicUsize::new(0);
 
-/// The page, if it is mapped. Acquire: it is seen as it was made.
+/// The page, if it is mapped. Acquire: who sees the pointer also sees the zeroed page.
 #[inline]
 fn mapped() -> Option<&'static Page> {
     // SAFETY: null, or a page that is mapped for good; zeroed, it holds null pointers.
     unsafe { PAGE.load(Ordering::Acquire).as_ref() }
 }
 
-/// The page, mapped if it is not yet; of two threads that meet here one leaves its own unused.
+/// Maps the page unless it is mapped. If two threads do so at once, one leaves its own page unused.
 #[cold]
 fn map() -> &'static Page {
     if let Some(page) = mapped() {
         return page;
     }
     let size = rustix::param::page_size().max(size_of::<Page>());
-    // SAFETY: a new private mapping at a place that the kernel chooses, or memory of the heap, of the
-    // page's size. It stays for good.
+    // SAFETY: the memory is a new private mapping at an address that the kernel chooses, or was
+    // allocated; it is zeroed, has the page's size and is never freed.
     unsafe {
         let access = ProtFlags::READ | ProtFlags::WRITE;
         let page = mmap_anonymous(ptr::null_mut(), size, access, MapFlags::PRIVATE)
             .unwrap_or_else(|_| page_of_heap(size));
-        // On a kernel before 4.14 a forked child shares the parent's handles, which it must not use.
+        // Before Linux 4.14 this fails, and a forked child must not use the library.
         let _ = madvise(page, size, Advice::LinuxWipeOnFork);
         let page = page.cast();
         match PAGE.compare_exchange(ptr::null_mut(), page, Ordering::AcqRel, Ordering::Acquire) {
@@ -56,7 +58,7 @@ fn map() -> &'static Page {
     }
 }
 
-/// Where no mapping can be had, the allocator may still have a page.
+/// A page from the allocator, which may still have one where the kernel refuses another mapping.
 fn page_of_heap(size: usize) -> *mut c_void {
     let layout = Layout::from_size_align(size, size).expect("a page's size is a power of two");
     // SAFETY: the size is not zero.
@@ -67,12 +69,12 @@ fn page_of_heap(size: usize) -> *mut c_void {
     page.cast()
 }
 
-/// Tells one process from those that it was forked from.
+/// Tells a process from the ones that it was forked from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp(usize);
 
 impl Stamp {
-    /// That of this process.
+    /// The stamp of this process.
     #[inline]
     pub fn now() -> Stamp {
         match mapped().map_or(0, stamp_in) {
@@ -81,42 +83,42 @@ impl Stamp {
         }
     }
 
+    /// Draws this process's stamp. If two threads do so at once, the first one's counts.
     #[cold]
     fn draw() -> Stamp {
-        let own = PROCESSES.fetch_add(1, Ordering::Relaxed) + 1;
+        let own = STAMPS.fetch_add(1, Ordering::Relaxed) + 1;
         let (none, stamp) = (ptr::null_mut(), ptr::without_provenance_mut(own));
         let drawn =
             map()[STAMP].compare_exchange(none, stamp, Ordering::Relaxed, Ordering::Relaxed);
         Stamp(drawn.map_or_else(|other| other.addr(), |_| own))
     }
 
-    /// Whether it is this process's: not so in a child forked inside a callback.
+    /// Whether this process drew it, and not one that it was forked from.
     #[inline]
     pub fn is_current(self) -> bool {
-        // In a child the place is null, or has another number.
+        // In a forked child the place is null, or holds a larger number.
         mapped().map_or(0, stamp_in) == self.0
     }
 }
 
-/// The number in a page that tells its process from others, or 0 where none has been drawn. Relaxed: it
-/// stands alone.
+/// The stamp in a page, or 0 if none has been drawn. Relaxed: only the number matters.
 #[inline]
 fn stamp_in(page: &Page) -> usize {
     page[STAMP].load(Ordering::Relaxed).addr()
 }
 
-/// A value that each process has of its own, built when it is first asked for. Never freed, so
-/// `&'static`.
+/// A global value of which each process has its own, built when it is first used. It is never freed, which
+/// is why it can be borrowed for `'static`.
 pub struct PerProcess<T: 'static> {
-    /// Where in the page the pointer to it is: [`NOWHERE`], which stays null, until it has a place.
+    /// The index of its pointer in the page, or [`NOWHERE`] until it has been given one.
     place: AtomicUsize,
-    /// What was built last, which in a forked child is the parent's.
+    /// The value that was built last. In a forked child that is the parent's, until the child builds its own.
     last: AtomicPtr<Entry<T>>,
 }
 
 struct Entry<T: 'static> {
     value: T,
-    /// The parent's, kept where a leak checker finds it.
+    /// The value of the process that this one was forked from, kept where a leak checker finds it.
     _parent: Option<&'static Entry<T>>,
 }
 
@@ -132,45 +134,47 @@ impl<T: Default + Sync> PerProcess<T> {
         entry.map_or_else(|| self.build(), |entry| &entry.value)
     }
 
-    /// This process's, if there is one. Acquire: what was built before the pointer was set is seen by
-    /// who reads it.
+    /// This process's value, if it has been built. Acquire: who sees the pointer also sees the value.
     #[inline]
     fn built(&self, page: &Page) -> Option<&'static Entry<T>> {
         let place = &page[self.place.load(Ordering::Relaxed) % PLACES];
-        // SAFETY: null, or an Entry of this type, since the place is this value's; never freed.
+        // SAFETY: the pointer is null, or that of an Entry of this type, since only `build` stores to
+        // this place; an Entry is never freed.
         unsafe { place.load(Ordering::Acquire).cast::<Entry<T>>().as_ref() }
     }
 
-    /// Builds it; of two threads that meet here one drops its own.
+    /// Builds this process's value. If two threads do so at once, one drops its own.
     #[cold]
     fn build(&'static self) -> &'static T {
         let place = &map()[self.take_place()];
-        // SAFETY: null, or an Entry of the parent, never freed.
+        // SAFETY: the pointer is null, or that of an Entry, which is never freed.
         let parent = unsafe { self.last.load(Ordering::Acquire).as_ref() };
         let own = Box::into_raw(Box::new(Entry { value: T::default(), _parent: parent }));
         let (none, success) = (ptr::null_mut(), Ordering::AcqRel);
         match place.compare_exchange(none, own.cast(), success, Ordering::Acquire) {
             Ok(_) => {
                 self.last.store(own, Ordering::Release);
-                // SAFETY: it stays for good.
+                // SAFETY: the Entry is never freed.
                 unsafe { &(*own).value }
             }
             Err(other) => {
-                // SAFETY: nobody else knows it.
+                // SAFETY: it was made by `Box::into_raw`, and nobody else has the pointer.
                 drop(unsafe { Box::from_raw(own) });
-                // SAFETY: as in `built`.
+                // SAFETY: what another thread has stored here is such an Entry, too; it is never freed.
                 unsafe { &(*other.cast::<Entry<T>>()).value }
             }
         }
     }
 
+    /// The index of the pointer in the page, which is the same in every process. If two threads take one at
+    /// once, one of the two is not used.
     fn take_place(&self) -> usize {
         let place = self.place.load(Ordering::Relaxed);
         if place != NOWHERE {
             return place;
         }
         let own = NEXT.fetch_add(1, Ordering::Relaxed);
-        assert!(own < PLACES, "a page has room for every PerProcess");
+        assert!(own < PLACES, "the page has a place for every PerProcess");
         let taken = self.place.compare_exchange(NOWHERE, own, Ordering::Relaxed, Ordering::Relaxed);
         taken.map_or_else(|other| other, |_| own)
     }

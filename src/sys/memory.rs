@@ -1,15 +1,15 @@
-//! Memory that frames lie in.
+//! Memory for frames.
 
 use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
 
 use memmap2::MmapMut;
 
-/// From this size on memory is mapped: unlike an allocator's, it costs nothing until it is touched,
-/// and goes back to the system at once.
+/// From this size on, memory is mapped rather than allocated: it costs nothing until it is touched, and is
+/// returned to the system as soon as it is dropped.
 const MAPPED: usize = 64 << 10;
 
-/// Zeroed at first.
+/// A block of memory, zeroed when it is made.
 pub enum Memory {
     Heap(Box<[u8]>),
     Mapped(MmapMut),
@@ -54,7 +54,7 @@ impl DerefMut for Memory {
     }
 }
 
-/// Copies `parts` one behind another to the front of `room`, which has room for them.
+/// Copies `parts` one after another to the front of `room`, which must be large enough.
 #[inline]
 pub fn join<'a>(room: &'a mut [MaybeUninit<u8>], parts: [&[u8]; 3]) -> &'a [u8] {
     let mut len = 0;
@@ -66,8 +66,8 @@ pub fn join<'a>(room: &'a mut [MaybeUninit<u8>], parts: [&[u8]; 3]) -> &'a [u8] 
     unsafe { room[..len].assume_init_ref() }
 }
 
-/// The same bytes as room to read into.
+/// Initialized bytes as a buffer to read into. Whoever gets it must write only initialized bytes.
 pub fn as_room(bytes: &mut [u8]) -> &mut [MaybeUninit<u8>] {
-    // SAFETY: the layout is the same, and who reads into room writes nothing that is not initialized.
+    // SAFETY: the layout is the same, and reading into a buffer writes only initialized bytes.
     unsafe { &mut *(std::ptr::from_mut(bytes) as *mut [MaybeUninit<u8>]) }
 }

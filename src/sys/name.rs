@@ -1,13 +1,13 @@
-//! The name of a socket as the system has it: the bytes of its `struct sockaddr`.
+//! The name of a socket in the system's form: the bytes of its `struct sockaddr`.
 
 use rustix::net::SocketAddrAny;
 use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 
-/// The longest name of a socket here, a Unix one's.
+/// The length of the longest name: that of a Unix socket.
 const LONGEST: usize = size_of::<libc::sockaddr_un>();
 
-/// Where in a name the address begins.
-const BEHIND_FAMILY: usize = size_of::<libc::sa_family_t>();
+/// The length of the family, with which each name begins.
+const FAMILY: usize = size_of::<libc::sa_family_t>();
 
 #[derive(Clone, Copy)]
 pub struct Name {
@@ -16,15 +16,15 @@ pub struct Name {
 }
 
 impl Name {
-    /// One that the kernel has written. None is too long; one that is only a family is no name.
+    /// A name that the kernel has written, or `None` if that is only a family.
     pub fn of(bytes: &[u8]) -> Option<Name> {
         let mut name = Name { bytes: [0; LONGEST], len: bytes.len() };
         name.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
-        (bytes.len() > BEHIND_FAMILY).then_some(name)
+        (bytes.len() > FAMILY).then_some(name)
     }
 
     pub fn of_address(address: &impl SocketAddrArg) -> Option<Name> {
-        // SAFETY: that many bytes are there, for the call.
+        // SAFETY: `with_sockaddr` passes a pointer to `len` bytes, which are valid during the call.
         unsafe {
             address.with_sockaddr(|at, len| {
                 Name::of(std::slice::from_raw_parts(at.cast(), len as usize))
@@ -37,12 +37,12 @@ impl Name {
     }
 
     pub fn address(&self) -> SocketAddrAny {
-        // SAFETY: these are the bytes of an address, more than its family, and their number.
+        // SAFETY: the bytes are those of a `struct sockaddr`, of this length, and not only a family.
         unsafe { SocketAddrAny::read(self.bytes.as_ptr().cast(), self.len as SocketAddrLen) }
     }
 }
 
-// SAFETY: the bytes are those of a `struct sockaddr`, for as long as the call takes.
+// SAFETY: the pointer is that of a `struct sockaddr` of this length, which lives during the call.
 unsafe impl SocketAddrArg for Name {
     unsafe fn with_sockaddr<R>(
         &self,
@@ -52,7 +52,7 @@ unsafe impl SocketAddrArg for Name {
     }
 }
 
-/// What `sun_path` holds in the bytes of a Unix socket's name.
+/// The path in a Unix socket's name: all that follows the family. `None` for other families.
 pub fn unix_path(name: &[u8]) -> Option<&[u8]> {
     let (family, path) = name.split_first_chunk()?;
     (libc::sa_family_t::from_ne_bytes(*family) == libc::AF_UNIX as libc::sa_family_t)

@@ -1,4 +1,4 @@
-//! What is asked of the kernel's TUN driver (Linux `Documentation/networking/tuntap.rst`).
+//! Requests to the kernel's TUN driver (Linux `Documentation/networking/tuntap.rst`).
 
 use std::ffi::{c_char, c_int, c_short, c_ulong};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -7,10 +7,10 @@ use rustix::io;
 
 use crate::sys::sockopt::returned;
 
-/// Room for an interface's name and a NUL (`IFNAMSIZ`).
+/// The size of an interface's name with its NUL (`IFNAMSIZ`).
 pub const NAME: usize = libc::IFNAMSIZ;
 
-/// As `struct ifreq` begins; the kernel copies all of its 40 bytes.
+/// The front of `struct ifreq`, padded to its 40 bytes, all of which the kernel copies.
 #[repr(C)]
 struct Request {
     name: [c_char; NAME],
@@ -18,8 +18,8 @@ struct Request {
     rest: [u8; 22],
 }
 
-/// Makes a descriptor of the driver's that of the TAP with a name of less than `NAME` bytes, which is
-/// made if it is not there. Returns the name that it has.
+/// Attaches a descriptor of `/dev/net/tun` to the TAP of this name, which has less than [`NAME`] bytes; a TAP
+/// that does not exist is created. Returns the name that the TAP has.
 pub fn attach(fd: BorrowedFd<'_>, name: &[u8]) -> io::Result<String> {
     let mut request = Request::of(name);
     request.flags = (libc::IFF_TAP | libc::IFF_NO_PI) as c_short;
@@ -27,17 +27,17 @@ pub fn attach(fd: BorrowedFd<'_>, name: &[u8]) -> io::Result<String> {
     Ok(request.name())
 }
 
-/// The name of the interface that a descriptor is, and its `IFF_` flags.
+/// The name and the `IFF_` flags of the interface that a descriptor is attached to.
 pub fn interface(fd: BorrowedFd<'_>) -> io::Result<(String, c_int)> {
     let mut request = Request::of(b"");
     control(fd, libc::TUNGETIFF, &mut request)?;
     Ok((request.name(), request.flags.into()))
 }
 
-/// Has the kernel do itself what another user of the interface had it leave to its reader: checksums,
-/// and cutting what is too long.
+/// Has the kernel compute checksums and split long packets itself, which a previous user of the interface
+/// may have offloaded to its reader.
 pub fn offload_nothing(fd: BorrowedFd<'_>) {
-    // SAFETY: the call has a number, and no pointer. It fails where nothing was left to the reader.
+    // SAFETY: the argument is a number, not a pointer. Failing means that nothing was offloaded.
     unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD as _, 0 as c_ulong) };
 }
 
@@ -55,6 +55,6 @@ impl Request {
 }
 
 fn control(fd: BorrowedFd<'_>, call: c_ulong, request: &mut Request) -> io::Result<()> {
-    // SAFETY: both calls read and write an ifreq, and nothing else.
+    // SAFETY: both requests read and write a `struct ifreq`, and nothing else.
     returned(unsafe { libc::ioctl(fd.as_raw_fd(), call as _, request) }).map(|_| ())
 }

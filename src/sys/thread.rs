@@ -9,8 +9,8 @@ use rustix::io::Errno;
 
 use crate::error::Result;
 
-/// Signals that a fault raises in the very thread that made it; blocking them would kill the process.
-const FAULTS: [libc::c_int; 7] = [
+/// Signals that a fault raises in the thread that made it. The kernel kills a process that blocks them.
+const FAULTS: [c_int; 7] = [
     libc::SIGSEGV,
     libc::SIGBUS,
     libc::SIGFPE,
@@ -25,16 +25,16 @@ struct Start<F> {
     body: F,
 }
 
-/// Runs `body` on a thread of its own: detached, with the system's default stack, all signals but
-/// faults blocked. `name` has at most 15 bytes, and begins with `qnet-`.
+/// Runs `body` on a new thread, which is detached, has the system's default stack size, and blocks all
+/// signals except those of faults. `name` has at most 15 bytes, and begins with `qnet-`.
 ///
-/// Made with `pthread_create`, not `std::thread`: the host may end the thread inside a callback
-/// (`pthread_exit`), and that unwinding must find nothing on its way that aborts. So `body` must
-/// not panic, and must hold nothing with a destructor while a callback runs.
+/// The thread is made with `pthread_create` rather than `std::thread`, because the host may end it inside a
+/// callback (`pthread_exit`), and nothing that this unwinds may abort. For the same reason `body` must not
+/// panic, and must hold nothing with a destructor while a callback runs.
 pub fn spawn<F: FnOnce() + Send + 'static>(name: &'static CStr, body: F) -> Result<()> {
     let start = Box::into_raw(Box::new(Start { name, body }));
-    // SAFETY: `entry` has the layout of what pthread_create calls; the ABI differs from "C" only in
-    // that unwinding may pass, which glibc's and musl's callers allow.
+    // SAFETY: "C-unwind" differs from "C" only in that unwinding may pass through, which the C library
+    // allows for the function that it starts a thread with.
     let entry = unsafe {
         std::mem::transmute::<
             extern "C-unwind" fn(*mut c_void) -> *mut c_void,
@@ -43,32 +43,33 @@ pub fn spawn<F: FnOnce() + Send + 'static>(name: &'static CStr, body: F) -> Resu
     };
     let mut thread = MaybeUninit::uninit();
     let restore = block_signals();
-    // SAFETY: the out-pointer is valid, the attributes are the defaults, and `start` is the
-    // thread's from here on.
+    // SAFETY: `thread` can be written to, null stands for the default attributes, and `start` belongs to
+    // the new thread from here on.
     let failed =
         unsafe { libc::pthread_create(thread.as_mut_ptr(), ptr::null(), entry, start.cast()) };
     restore_signals(&restore);
     if failed != 0 {
-        // SAFETY: no thread was made, so `start` is still ours alone.
+        // SAFETY: no thread was created, so nobody else has `start`, which `Box::into_raw` made.
         drop(unsafe { Box::from_raw(start) });
         return Err(Errno::from_raw_os_error(failed).into());
     }
-    // SAFETY: pthread_create succeeded and wrote the thread; nobody joins it.
+    // SAFETY: pthread_create has written the thread, and nobody joins it.
     unsafe { libc::pthread_detach(thread.assume_init()) };
     Ok(())
 }
 
 unsafe extern "C" {
-    /// POSIX; not in the libc crate for Linux. 1 disables.
+    /// Part of POSIX, and missing from the libc crate for Linux. A `state` of 1 disables cancellation.
     fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
 }
 
 thread_local! {
+    /// Whether the library started this thread.
     static IS_OURS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// While it lives, `pthread_cancel` does not end this thread: its unwinding would find a panic
-/// boundary, and abort. The library's own threads are never cancelled.
+/// While this exists, `pthread_cancel` does not end the thread: its unwinding would meet a panic boundary, and
+/// abort. The library's own threads cannot be cancelled at all.
 pub struct Uncancelled(Option<c_int>);
 
 impl Uncancelled {
@@ -89,15 +90,15 @@ impl Drop for Uncancelled {
 
 fn set_cancel_state(state: c_int) -> c_int {
     let mut old = 0;
-    // SAFETY: `old` may be written to, and a wrong state is refused.
+    // SAFETY: `old` can be written to, and an invalid state is refused.
     unsafe { pthread_setcancelstate(state, &mut old) };
     old
 }
 
 extern "C-unwind" fn entry<F: FnOnce()>(start: *mut c_void) -> *mut c_void {
-    // SAFETY: `spawn` made it of a Box<Start<F>> and gave it to this thread alone.
+    // SAFETY: `spawn` made the pointer from a Box<Start<F>>, and gave it to this thread alone.
     let Start { name, body } = *unsafe { Box::from_raw(start.cast::<Start<F>>()) };
-    // SAFETY: the name ends with NUL; a failure leaves the old name.
+    // SAFETY: the name ends with NUL. If the call fails, the thread keeps its old name.
     unsafe { libc::pthread_setname_np(libc::pthread_self(), name.as_ptr()) };
     set_cancel_state(1);
     IS_OURS.set(true);
@@ -105,12 +106,12 @@ extern "C-unwind" fn entry<F: FnOnce()>(start: *mut c_void) -> *mut c_void {
     ptr::null_mut()
 }
 
-/// Blocks what library threads block; they inherit it.
+/// Blocks the signals that the library's threads block, which inherit that. Returns the mask before.
 fn block_signals() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     let mut old = MaybeUninit::uninit();
-    // SAFETY: sigfillset writes `set` before it is read, pthread_sigmask writes `old`; with valid
-    // arguments none of them fails.
+    // SAFETY: sigfillset initializes `set`, and pthread_sigmask initializes `old`; with valid arguments
+    // neither fails.
     unsafe {
         libc::sigfillset(set.as_mut_ptr());
         for fault in FAULTS {
@@ -122,6 +123,6 @@ fn block_signals() -> libc::sigset_t {
 }
 
 fn restore_signals(old: &libc::sigset_t) {
-    // SAFETY: `old` is the mask that block_signals() read.
+    // SAFETY: `old` is an initialized mask.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, old, ptr::null_mut()) };
 }
