@@ -1,4 +1,5 @@
-//! Generates `include/qnet.h` from the sources, and tells the linker what the shared library is.
+//! Generates `include/qnet.h` from the sources, and gives the linker the shared library's name, its
+//! symbols' versions and its properties.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -6,7 +7,7 @@ use std::{env, fs};
 
 use cbindgen::{Builder, Config, ItemType};
 
-/// Where the types are that C sees.
+/// The files with types that are part of the header.
 const TYPES: [&str; 9] = [
     "error.rs",
     "frame.rs",
@@ -19,7 +20,7 @@ const TYPES: [&str; 9] = [
     "capi/redial.rs",
 ];
 
-/// The sections of functions: the file of `src/capi/`, and the title.
+/// The header's sections of functions: the file in `src/capi/`, and the title.
 const SECTIONS: [(&str, &str); 10] = [
     ("conn", "Connecting"),
     ("dgram", "Datagrams and TAPs"),
@@ -42,7 +43,8 @@ fn main() {
     link(&root);
 }
 
-/// Writes the header into the source tree, if it differs and the tree can be written to.
+/// Writes the header into the source tree if it differs. If it cannot be written, cargo shows a
+/// warning.
 fn write_header(root: &Path) {
     let header = header(root);
     let path = root.join("include/qnet.h");
@@ -66,7 +68,7 @@ fn header(root: &Path) -> String {
     parts.join("\n")
 }
 
-/// What cbindgen makes of some kinds of items in some files of `src/`.
+/// The C declarations that cbindgen generates for items of some kinds in some files of `src/`.
 fn generate(root: &Path, files: &[&str], kinds: Vec<ItemType>) -> String {
     let mut config = Config::from_root_or_default(root);
     config.export.item_types = kinds;
@@ -149,18 +151,19 @@ fn link(root: &Path) {
     let major = env::var("CARGO_PKG_VERSION_MAJOR").expect("cargo sets it");
     let arg = |arg: &str| println!("cargo:rustc-cdylib-link-arg=-Wl,{arg}");
     arg(&format!("-soname,libqnet.so.{major}"));
-    // Threads may live when the host calls dlclose: the code stays mapped.
+    // The code stays mapped after dlclose, since the library's threads may still be running.
     arg("-z,nodelete");
     version_symbols(root, arg);
     link_soname(&major);
 }
 
-/// Gives each symbol of the shared library the version that `abi/symbols` says. The static library's
-/// have none: otherwise nobody could link it into a shared object of their own.
+/// Gives each symbol of the shared library the version in `abi/symbols`. Those of the static
+/// library have none, because versioned symbols could not be linked into another shared object.
 ///
-/// rustc passes a version script of its own, without versions, which none can be combined with but
-/// by lld, and there only one that names no symbol. What lld hears of as `name@@VERSION`, even if it
-/// is only asked to look for it, has that version.
+/// rustc passes a version script of its own, without versions. Only lld accepts a second script
+/// beside it, and only one that names no symbols. So this one names only the versions, and each
+/// symbol gets its version from an option `-u name@@VERSION`, which asks lld to look for the symbol
+/// by that name.
 fn version_symbols(root: &Path, arg: impl Fn(&str)) {
     let list = fs::read_to_string(root.join("abi/symbols")).expect("abi/symbols can be read");
     let mut versions = BTreeSet::new();
@@ -178,11 +181,13 @@ fn out_dir() -> PathBuf {
     PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"))
 }
 
-/// Programs look for the library under its soname, so that name stands beside what cargo builds.
+/// Makes a link named like the soname beside the library that cargo builds: programs look for that
+/// name.
 fn link_soname(major: &str) {
     let out = out_dir();
     // OUT_DIR is PROFILE/build/qnet-HASH/out.
     let profile = out.ancestors().nth(3).expect("cargo's directories");
-    // It is there already, or the place is not ours to write: a program's own affair then.
+    // This fails if the link exists, which is fine, or if the directory cannot be written to.
+    // Programs then need a link of their own.
     let _ = std::os::unix::fs::symlink("libqnet.so", profile.join(format!("libqnet.so.{major}")));
 }

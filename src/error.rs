@@ -1,4 +1,4 @@
-//! What can go wrong, and the code that C sees for it.
+//! Errors, and the codes that stand for them in C.
 
 use std::ffi::{CStr, c_int};
 
@@ -49,7 +49,7 @@ pub enum qnet_error {
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a call failed. Displayed, it is the reason alone: who makes the call adds what was attempted.
+/// Why a call failed. Its text is only the reason; the boundary to C adds what was attempted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("{0}")]
@@ -76,10 +76,10 @@ pub enum Error {
     Interrupted,
     #[error("{0}")]
     Unsupported(&'static str),
-    /// An option, by its name and number, of an object that does not have it.
+    /// An option, by name and number, was set on an object that does not have it.
     #[error("{0}, option {1}, is not for this object")]
     Misplaced(String, c_int),
-    /// Of one argument of several.
+    /// One of several arguments, by name, is wrong.
     #[error("{0}: {1}")]
     Argument(String, Box<Error>),
     #[error("QEMU takes a path of at most {max} bytes, and this one has {}: {}", .path.len(), String::from_utf8_lossy(.path))]
@@ -97,7 +97,7 @@ impl Error {
         Error::Invalid(why.into())
     }
 
-    /// What C sees of it.
+    /// The code that stands for it in C.
     pub fn code(&self) -> c_int {
         let code = match self {
             Error::Invalid(_) => qnet_error::QNET_ERR_INVALID,
@@ -121,7 +121,7 @@ impl Error {
         code as c_int
     }
 
-    /// The system's number for it, or 0.
+    /// The `errno` of the system call that failed, or 0.
     pub fn errno(&self) -> c_int {
         match self {
             Error::Os(errno) | Error::Refused(errno) => errno.raw_os_error(),
@@ -130,7 +130,8 @@ impl Error {
         }
     }
 
-    /// Whether it belongs in the thread's record: the answers that a caller who polls expects do not.
+    /// Whether it is recorded as the thread's last error. Outcomes that a polling caller expects
+    /// are not.
     pub fn is_recorded(&self) -> bool {
         !matches!(self, Error::Again | Error::Timeout | Error::Interrupted)
     }
@@ -146,7 +147,7 @@ impl From<Errno> for Error {
     }
 }
 
-/// A static English sentence for a code, whatever the integer.
+/// A short English description of a code. Every integer has one.
 pub fn describe(code: c_int) -> &'static CStr {
     match code {
         0 => c"success",

@@ -1,7 +1,8 @@
-//! The framing of QEMU's stream sockets, pure: a 4-byte big-endian length, then that many bytes of
-//! Ethernet frame (QEMU `net/net.c`, `net_fill_rstate`). No system call, no state but the bytes.
+//! The framing of QEMU's stream sockets: a 4-byte big-endian length, then that many bytes of
+//! Ethernet frame (QEMU `net/net.c`, `net_fill_rstate`). Everything here works on bytes in memory,
+//! without system calls.
 
-/// Bytes of the length before each frame.
+/// The size of the length before each frame, in bytes.
 pub const PREFIX: usize = 4;
 
 /// The shortest and the longest frame, in bytes.
@@ -18,21 +19,22 @@ pub enum qnet_limit {
 
 pub const MIN: usize = qnet_limit::QNET_FRAME_MIN as usize;
 pub const MAX: usize = qnet_limit::QNET_FRAME_MAX as usize;
-/// The shortest frame on a real cable, without its checksum: what padding fills up to.
+/// The length to which short frames are padded: that of the shortest frame on a real cable, without
+/// its checksum.
 pub const PADDED: usize = 60;
 
-/// What stands at the front of some bytes of the stream.
+/// What some bytes of the stream begin with.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Front<'a> {
     /// A whole frame, which may be a runt (shorter than [`MIN`]).
     Whole(&'a [u8]),
-    /// A part of a frame, which is whole with this many bytes more (at least).
+    /// A part of a frame, and how many more bytes it takes at least to complete the frame.
     Part(usize),
-    /// A length above [`MAX`]: the stream is out of step for good.
+    /// A length above [`MAX`]: whatever follows cannot be told apart into frames.
     TooLong,
 }
 
-/// Looks at the front of `bytes`.
+/// Tells what `bytes` begin with.
 #[inline]
 pub fn front(bytes: &[u8]) -> Front<'_> {
     let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX>() else {
@@ -48,14 +50,14 @@ pub fn front(bytes: &[u8]) -> Front<'_> {
     }
 }
 
-/// The whole frames at the front of some bytes of the stream, one after another.
+/// An iterator over the whole frames that some bytes of the stream begin with.
 ///
-/// Frames come in runs of one length: where the next one begins is known before its prefix is read,
-/// which then only confirms it.
+/// Frames mostly have the length of the one before. So that length is used without waiting for the
+/// next prefix to be read and converted, which only confirms it.
 #[derive(Clone)]
 pub struct Walk<'a> {
     rest: &'a [u8],
-    /// Of the last frame.
+    /// The prefix of the last frame, and the same as a number.
     prefix: [u8; PREFIX],
     len: usize,
 }
@@ -66,7 +68,7 @@ impl<'a> Walk<'a> {
         Walk { rest: bytes, prefix: prefix(0), len: 0 }
     }
 
-    /// What is behind the frames gone over so far.
+    /// What follows the frames that were returned so far.
     #[inline]
     pub fn rest(&self) -> &'a [u8] {
         self.rest
@@ -92,18 +94,22 @@ impl<'a> Iterator for Walk<'a> {
     }
 }
 
-/// Frames at the front of a buffer: how many, their bytes, and how far they reach.
+/// Whole frames that a buffer begins with.
 #[derive(Default)]
 pub struct Run {
+    /// How many frames there are, runts not included.
     pub frames: usize,
+    /// How many runts (frames shorter than [`MIN`]) there are.
     pub runts: usize,
+    /// The length of all `frames`, without their prefixes.
     pub bytes: usize,
+    /// Where in the buffer the last frame or runt ends.
     pub end: usize,
 }
 
 impl Run {
-    /// Goes over the whole frames at the front of `bytes`, at most `count`, and `each` that is no
-    /// runt, by its number.
+    /// Goes over the whole frames that `bytes` begin with, until `count` of them are no runts.
+    /// Calls `each` with these and their numbers.
     #[inline]
     pub fn over(bytes: &[u8], count: usize, mut each: impl FnMut(usize, &[u8])) -> Run {
         let mut run = Run::default();
@@ -131,7 +137,7 @@ pub fn prefix(len: usize) -> [u8; PREFIX] {
     (len as u32).to_be_bytes()
 }
 
-/// Copies a frame behind a prefix to `room`, which has the length of both.
+/// Copies a prefix and a frame to `room`, which must have the length of both.
 #[inline]
 pub fn copy_to(room: &mut [u8], prefix: [u8; PREFIX], frame: &[u8]) {
     let (front, room) = room.split_at_mut(PREFIX);
@@ -139,7 +145,7 @@ pub fn copy_to(room: &mut [u8], prefix: [u8; PREFIX], frame: &[u8]) {
     copy(room, frame);
 }
 
-/// Copies. A call of memcpy costs more than the copy of a short frame does.
+/// Copies a slice. For a short frame, calling memcpy would cost more than the copying itself.
 #[inline]
 fn copy(to: &mut [u8], from: &[u8]) {
     match from.len() {
@@ -150,25 +156,28 @@ fn copy(to: &mut [u8], from: &[u8]) {
     }
 }
 
-/// Copies slices of `N` to twice `N` bytes: the first `N`, and the last.
+/// Copies a slice of `N` to 2 `N` bytes: first its first `N` bytes, then its last `N`, which may
+/// overlap.
 #[inline]
 fn copy_ends<const N: usize>(to: &mut [u8], from: &[u8]) {
     *to.first_chunk_mut::<N>().expect("N bytes") = *from.first_chunk().expect("N bytes");
     *to.last_chunk_mut::<N>().expect("N bytes") = *from.last_chunk().expect("N bytes");
 }
 
-/// Follows a stream whose bytes are thrown away, to know whether it stands between two frames.
+/// Follows a stream whose bytes are discarded, in order to know whether it is between two frames.
 #[derive(Debug, Default)]
 pub struct Skimmer {
+    /// The first `prefix_len` bytes of the next prefix.
     prefix: [u8; PREFIX],
     prefix_len: usize,
+    /// How many bytes of the current frame are still to come.
     body_left: usize,
-    broken: bool,
+    is_broken: bool,
 }
 
 impl Skimmer {
     pub fn skim(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() && !self.broken {
+        while !bytes.is_empty() && !self.is_broken {
             if self.body_left > 0 {
                 let n = self.body_left.min(bytes.len());
                 self.body_left -= n;
@@ -181,19 +190,20 @@ impl Skimmer {
             if self.prefix_len == PREFIX {
                 self.prefix_len = 0;
                 self.body_left = u32::from_be_bytes(self.prefix) as usize;
-                self.broken = self.body_left > MAX;
+                self.is_broken = self.body_left > MAX;
             }
         }
     }
 
-    /// Whether a frame has begun and has not ended.
+    /// Whether a frame has begun and is not complete.
     pub fn inside_frame(&self) -> bool {
-        !self.broken && (self.prefix_len > 0 || self.body_left > 0)
+        !self.is_broken && (self.prefix_len > 0 || self.body_left > 0)
     }
 
-    /// Whether the stream is out of step, so that its bytes mean nothing.
+    /// Whether there was a length above [`MAX`], so that the bytes cannot be told apart into
+    /// frames.
     pub fn is_broken(&self) -> bool {
-        self.broken
+        self.is_broken
     }
 }
 

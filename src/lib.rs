@@ -1,33 +1,36 @@
 //! libqnet plugs QEMU virtual machines into a program's own network.
 //!
-//! QEMU's socket netdevs carry Ethernet frames over plain sockets; here is their other end. A C program sees
-//! [`capi`], as `include/qnet.h`; everything below it is ordinary Rust that C has no part in.
+//! QEMU's socket netdevs carry Ethernet frames over plain sockets, and this library is their other
+//! end. C programs call the functions in [`capi`], which are declared in `include/qnet.h`.
+//! Everything else is ordinary Rust.
 //!
-//! The house has floors. A file imports files of its own folder and of the floors below it, in no circle, and
-//! `.ci/floors` fails where one does not:
+//! The folders and files stand on floors. A file imports only files of its own folder and of the
+//! floors below, and imports form no circle. `.ci/floors` checks that:
 //!
-//! | floor | what it knows |
+//! | floor | what is there |
 //! |---|---|
-//! | `capi` | C: handles, arguments, panics, the last error; one file for each section of the header |
-//! | `forward` | frames between connections without the caller: hubs, links, the loops and their turns |
-//! | `listener` | peers connect, and each becomes a connection |
-//! | `conn` | a connection: what it is, its life, and what is done with it, one file for each thing |
-//! | `switch` | where each frame goes: ports, the learning table |
-//! | `tx`, `rx` | the way out and the way in, which do not know each other |
-//! | `net` | sockets: streams and messages in one format, addresses, dialling, listening |
-//! | `runtime` | tokens, and no objects: handles, waiting, callbacks, loops, timers, the service thread |
-//! | `options` | what can be set, and to what |
-//! | `sys` | Linux, wrapped |
-//! | `error`, `frame` | what can go wrong; the framing, pure |
+//! | `capi` | the C functions: handles, arguments, panics, the last error; one file for each section of the header |
+//! | `forward` | hubs and links, which forward frames between connections on threads of the library |
+//! | `listener` | listeners, which make a connection of each peer that connects |
+//! | `conn` | connections: their state and its changes, and one file for each thing that is done with one |
+//! | `switch` | where a hub or a link sends each frame: ports, and the table of addresses |
+//! | `tx`, `rx` | sending and receiving, which do not know each other |
+//! | `net` | sockets of streams and of messages behind one interface; addresses, dialling, listening |
+//! | `runtime` | handles, locks, waiting, callbacks, event loops, timers, the service thread; it knows only tokens |
+//! | `options` | the options, their ranges, and the objects that have them |
+//! | `sys` | wrappers of Linux system calls and of the C library |
+//! | `error`, `frame` | errors and their codes; the framing of streams |
 //!
-//! Upwards lead these seams alone, each a function that is given by who calls from above:
-//! what a thread does before it waits (`runtime::wake`), what puts right a callback that ended its thread
-//! (`runtime::callback`), what writes what a handler has corked (`runtime::cork`), the turns of a loop
-//! (`runtime::event_loop`) and of the service thread (`runtime::service`), whom a lost peer concerns (`tx`), what
-//! a connection's threads run (`conn::background`), and the hub that a listener's connections go to (`listener`).
+//! A lower floor calls a higher one only through these functions, each of which it is given from
+//! above: what a thread does before it waits (`runtime::wake`), what is done after a callback has
+//! ended its thread (`runtime::callback`), what writes the frames that a handler has corked
+//! (`runtime::cork`), the turns of an event loop (`runtime::event_loop`) and of the service thread
+//! (`runtime::service`), what is done when a write finds the peer gone (`tx`), what a connection's
+//! threads run (`conn::background`), and what attaches a listener's connections to a hub
+//! (`listener`).
 //!
-//! `unsafe` is allowed in `capi`, `sys`, `runtime::callback` (calling C), `conn::handler` (frames that a handler
-//! has in hand) and `rx::packed` (a caller's uninitialized buffer), and nowhere else.
+//! `unsafe` is allowed only in `capi`, `sys`, `runtime::callback` (calling C), `conn::handler`
+//! (frames that a handler has been given) and `rx::packed` (a caller's uninitialized buffer).
 
 #![deny(unsafe_code)]
 
@@ -43,7 +46,7 @@ mod frame;
 mod listener;
 #[cfg(not(fuzzing))]
 mod net;
-#[cfg(fuzzing)] // parsing addresses alone, for fuzz/
+#[cfg(fuzzing)] // The fuzz target that parses addresses calls it.
 pub mod net;
 mod options;
 mod runtime;

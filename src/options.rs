@@ -1,4 +1,4 @@
-//! Options: which there are, what values they take, and on what.
+//! Options: which ones exist, which values they take, and on which objects they can be set.
 
 use std::time::Duration;
 
@@ -93,21 +93,22 @@ pub const MAC_AGE_S: i32 = qnet_option::QNET_OPT_MAC_AGE_S as i32;
 pub const MAC_MAX: i32 = qnet_option::QNET_OPT_MAC_MAX as i32;
 pub const QUEUE_BYTES: i32 = qnet_option::QNET_OPT_QUEUE_BYTES as i32;
 
-/// What options are set on.
+/// The kinds of objects on which options are set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
+    /// A connection that is none of the next three.
     Conn,
-    /// A connection of datagrams whose remote is whoever sends.
+    /// A connection of datagrams that has no fixed remote, and sends to whoever sent to it.
     ToSender,
-    /// A connection that was dialled, and
+    /// A connection that was dialled.
     Dialled,
-    /// one that is about to be.
+    /// A connection that is about to be dialled.
     Dial,
     Listener,
     Hub,
 }
 
-/// One option: its default, its range, and who has it.
+/// An option's default, its range, and the objects that have it.
 struct Rule {
     option: qnet_option,
     default: i64,
@@ -142,7 +143,7 @@ const RULES: [Rule; 17] = [
     rule(QNET_OPT_MAX_FRAME, 65_535, frame::MIN as i64, frame::MAX as i64, EVERY),
     rule(QNET_OPT_PAD, 0, 0, 1, EVERY),
     rule(QNET_OPT_LINGER_MS, 1000, 0, FOREVER, EVERY),
-    // 0 is not to be set: it stands for the library's own choice.
+    // 0 cannot be set: it stands for the size that the library chooses.
     rule(QNET_OPT_SNDBUF, 0, 1, FOREVER, EVERY),
     rule(QNET_OPT_RCVBUF, 0, 1, FOREVER, EVERY),
     rule(QNET_OPT_RECONNECT_MS, 0, 0, FOREVER, DIALLED),
@@ -156,7 +157,7 @@ const RULES: [Rule; 17] = [
     rule(QNET_OPT_QUEUE_BYTES, 1 << 20, 0, FOREVER, HUB),
 ];
 
-/// Where an option's rule and value are, if it has one.
+/// The index of an option's rule and of its value, if the option exists.
 fn index(option: i32) -> Option<usize> {
     RULES.iter().position(|rule| rule.option as i32 == option)
 }
@@ -172,7 +173,7 @@ fn find(option: i32, holder: Holder) -> Result<&'static Rule> {
 
 impl Rule {
     fn refusal(&self, value: i64) -> Error {
-        // A mode is read in octal, as C writes it.
+        // A mode is shown in octal, as C writes it.
         let shown = |value: i64| match self.option {
             QNET_OPT_UNIX_MODE if value > 0 => format!("0{value:o}"),
             _ => value.to_string(),
@@ -185,7 +186,7 @@ impl Rule {
     }
 }
 
-/// Checks what a caller gave as an option.
+/// Checks that an option exists, and that such an object has it.
 pub fn check_known(option: i32, holder: Holder) -> Result<()> {
     find(option, holder).map(|_| ())
 }
@@ -197,7 +198,8 @@ pub struct Buffers {
     pub receive: Option<usize>,
 }
 
-/// The values of all options, in the order of the rules. Every one fits: no rule goes beyond it.
+/// The values of all options, in the order of [`RULES`], none of which admits a value that does not
+/// fit.
 #[derive(Debug, Clone)]
 pub struct Options {
     values: [i32; RULES.len()],
@@ -215,11 +217,11 @@ impl Options {
         if !(rule.min..=rule.max).contains(&value) {
             return Err(rule.refusal(value));
         }
-        self.values[index(option).expect("it has a rule")] = value as i32;
+        self.values[index(option).expect("every option has a rule")] = value as i32;
         Ok(())
     }
 
-    /// The value of an option known to exist.
+    /// The value of an option, which must exist.
     pub fn get(&self, option: i32) -> i64 {
         self.values[index(option).expect("every option has a rule")].into()
     }
@@ -264,7 +266,7 @@ impl Options {
         self.get(QUEUE_BYTES) as usize
     }
 
-    /// How long after its end a connection dials again, where it does.
+    /// How long after losing its peer a connection dials again, if it does.
     pub fn reconnects(&self) -> Option<Duration> {
         let ms = self.get(RECONNECT_MS) as u64;
         (ms > 0).then(|| Duration::from_millis(ms))

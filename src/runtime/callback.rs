@@ -1,8 +1,8 @@
-//! The caller's functions, and which of them run on this thread right now.
+//! Callbacks: the caller's functions, and which of them are running on this thread.
 //!
-//! A callback may end its thread (`pthread_exit`). So nothing with a destructor, no lock and no
-//! panic boundary may enclose one; what has to be put right is put right by this thread's list of
-//! running calls, when the thread's storage is destroyed.
+//! A callback may end its thread (`pthread_exit`). So no lock, no panic boundary and nothing with a
+//! destructor may enclose one. Each thread has a list of its running callbacks instead, whose
+//! destructor calls [`Died`] for each, when the thread's storage is destroyed.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
@@ -29,14 +29,15 @@ pub type FrameFn = unsafe extern "C-unwind" fn(*mut c_void, *const u8, usize);
 pub type BatchFn = unsafe extern "C-unwind" fn(*mut c_void, *const qnet_frame, usize);
 pub type IntFn = unsafe extern "C-unwind" fn(*mut c_void, c_int);
 
-/// What the caller gave to be called with: an address or any other word, never looked at here.
+/// The pointer that the caller wants passed to a function: an address or any other word, which the
+/// library never dereferences.
 #[derive(Debug, Clone, Copy)]
 struct User(*mut c_void);
 
-// SAFETY: it is handed back on the library's threads, which is what the caller gave it for.
+// SAFETY: the library only passes it back, and the caller gave it for calls on any thread.
 unsafe impl Send for User {}
 
-/// A function of the caller's, and what it is called with.
+/// A function of the caller's, and the pointer that is passed to it.
 #[derive(Debug, Clone, Copy)]
 pub struct Callback<F> {
     function: F,
@@ -44,8 +45,8 @@ pub struct Callback<F> {
 }
 
 impl<F> Callback<F> {
-    /// # Safety
-    /// Until another takes its place, `function` may be called with `user`, on any thread.
+    /// # Safety Until the callback is replaced, it must be sound to call `function` with `user`, on
+    /// any thread.
     pub unsafe fn new(function: F, user: *mut c_void) -> Callback<F> {
         Callback { function, user: User(user) }
     }
@@ -54,28 +55,28 @@ impl<F> Callback<F> {
 impl Callback<FrameFn> {
     #[inline]
     pub fn call(&self, frame: &[u8]) {
-        // SAFETY: the promise made in `new`; the frame lives for the call.
+        // SAFETY: the caller of `new` has promised it; the frame lives during the call.
         unsafe { (self.function)(self.user.0, frame.as_ptr(), frame.len()) };
     }
 }
 
 impl Callback<BatchFn> {
-    /// With frames that live for the call.
+    /// Passes `frames`, whose bytes must live during the call.
     #[inline]
     pub fn call(&self, frames: &[qnet_frame]) {
-        // SAFETY: the promise made in `new`.
+        // SAFETY: the caller of `new` has promised it.
         unsafe { (self.function)(self.user.0, frames.as_ptr(), frames.len()) };
     }
 }
 
 impl Callback<IntFn> {
-    pub fn call(&self, with: c_int) {
-        // SAFETY: the promise made in `new`.
-        unsafe { (self.function)(self.user.0, with) };
+    pub fn call(&self, value: c_int) {
+        // SAFETY: the caller of `new` has promised it.
+        unsafe { (self.function)(self.user.0, value) };
     }
 }
 
-/// A frame handler.
+/// A frame handler, for one frame a call or for several.
 #[derive(Debug, Clone, Copy)]
 pub enum Handler {
     One(Callback<FrameFn>),
@@ -85,20 +86,20 @@ pub enum Handler {
 /// A state handler, or a close handler.
 pub type IntHandler = Callback<IntFn>;
 
-/// What a thread does for a connection in a callback.
+/// Which callback of a connection a thread is running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doing {
-    /// Frames, on the connection's own thread.
+    /// The frame handler, on the connection's own thread.
     Frames,
-    /// The state handler, on the thread that dials again.
+    /// The state handler, on a thread started for this call.
     State,
     /// The close handler, on the connection's own thread.
     OwnClose,
     /// The close handler, on a thread of the caller's.
     CallersClose,
-    /// The same inside `qnet_close`, which has yet to give the handle back.
+    /// The close handler, inside `qnet_close`, which has not given the handle back yet.
     ClosersClose,
-    /// A close handler that nobody waits for.
+    /// A close handler that was set after the end had been dealt with, and that nobody waits for.
     LateClose,
 }
 
@@ -110,20 +111,21 @@ struct Running {
     died: Died,
 }
 
-/// What puts right what a callback of that connection has left undone, which has ended its thread.
+/// Does what remains to be done after a callback of this connection that has ended its thread.
 pub type Died = fn(Token, Doing);
 
+/// The callbacks that are running on a thread, the innermost last.
 struct Calls(Vec<Running>);
 
 thread_local! {
     static CALLS: RefCell<Calls> = const { RefCell::new(Calls(Vec::new())) };
-    /// Whether there is anything in that list. To look there would have the system remember its
-    /// destructor: too late on a thread whose own ones call the library.
+    /// Whether the list is not empty. Looking at the list itself would register its destructor,
+    /// which is too late where a thread's own destructors call the library.
     static IS_CALLED: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Drop for Calls {
-    /// The thread ends; what still runs on it was ended from inside.
+    /// The thread is ending: whichever callbacks are still in the list have ended it.
     fn drop(&mut self) {
         cork::close();
         IS_CALLED.set(false);
@@ -135,7 +137,7 @@ impl Drop for Calls {
     }
 }
 
-/// Changes the list, unless this thread is so near its end that it is gone.
+/// Changes the list, unless the thread is ending and has destroyed it.
 fn change(change: impl FnOnce(&mut Vec<Running>)) {
     let _ = CALLS.try_with(|calls| {
         let running = &mut calls.borrow_mut().0;
@@ -144,15 +146,18 @@ fn change(change: impl FnOnce(&mut Vec<Running>)) {
     });
 }
 
-/// Looks at the list, from the last call to the first.
+/// Whether the list has a callback that `is` what is asked for.
 fn any(is: impl FnMut(&Running) -> bool) -> bool {
-    IS_CALLED.get() && CALLS.with(|calls| calls.borrow().0.iter().rev().any(is))
+    IS_CALLED.get() && CALLS.with(|calls| calls.borrow().0.iter().any(is))
 }
 
-/// Every callback runs in here: `call` calls one function of the caller's, or the frame handler again
-/// and again. It must hold nothing with a destructor. Where it ends its thread `died` is called. Returns whether this process is still the one
-/// that it was: in a child forked inside, all that the library had is the parent's, memory and
-/// descriptors, and nobody may touch it any more, be it to lock, to write or to tell somebody.
+/// Runs a callback, of whatever kind: `call` calls a function of the caller's, the frame handler
+/// perhaps many times. It must hold nothing with a destructor. If it ends its thread, `died` is
+/// called.
+///
+/// Returns whether this is still the same process. If not, this is a child that was forked inside
+/// the callback: all that the library had is the parent's, both memory and descriptors, and this
+/// thread must not lock, write or wake anything of it any more.
 #[must_use]
 pub fn run(conn: Token, doing: Doing, died: Died, call: impl FnOnce()) -> bool {
     let process = Stamp::now();
@@ -166,7 +171,7 @@ pub fn run(conn: Token, doing: Doing, died: Died, call: impl FnOnce()) -> bool {
     is_same
 }
 
-/// Whether this thread is inside a callback of any kind, where no call waits for another.
+/// Whether this thread is inside any callback, where no call waits for other handlers.
 pub fn inside() -> bool {
     any(|running| running.process.is_current())
 }
@@ -176,12 +181,12 @@ pub fn inside_of(conn: Token) -> bool {
     any_of(conn, |_| true)
 }
 
-/// Whether this thread is the one that hands over the frames of `conn`.
+/// Whether this thread is inside the frame handler of `conn`.
 pub fn delivers(conn: Token) -> bool {
     any_of(conn, |doing| doing == Doing::Frames)
 }
 
-/// Whether this thread is the one that tells of the state of `conn`.
+/// Whether this thread is inside the state handler of `conn`.
 pub fn tells(conn: Token) -> bool {
     any_of(conn, |doing| doing == Doing::State)
 }

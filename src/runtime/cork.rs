@@ -1,9 +1,10 @@
-//! Corking: sends made in a handler, while the library holds further frames for it, are held back
-//! and written together.
+//! Corking: sends that a frame handler makes while the library has further frames for it are held
+//! back, and written together.
 //!
-//! What is held lies with the connection, in the order in which it was taken (`send`). A thread only
-//! remembers for which connections it holds something, to have that written when its handler has no
-//! more frames, or before it waits. The service thread writes what is held for long meanwhile.
+//! Held frames are queued with their connection, in the order in which they were sent (see `tx`). A
+//! thread only remembers for which connections it has held frames back, and has them written when
+//! its handler has no more frames, or before it waits. The service thread writes what has been held
+//! for too long.
 
 use std::cell::Cell;
 
@@ -11,21 +12,21 @@ use crate::runtime::handle::{NONE, Token};
 use crate::runtime::wake;
 use crate::sys::fork::Stamp;
 
-/// For how many connections a thread holds something at a time.
+/// For how many connections a thread holds frames back at a time.
 const MOST: usize = 32;
 
-/// Writes what is held for a connection, and waits for nothing.
+/// Writes what is held for a connection, without waiting.
 type Uncork = fn(Token);
 
-/// A thread's. Without a destructor, so that it is there to the thread's last moment.
+/// The state of one thread. It has no destructor, so that it exists until the thread's very end.
 pub struct Cork {
     /// Whether sends may be held back now.
     is_open: Cell<bool>,
-    /// In which process, since a child forked in a handler has nothing to do with its parent's; and what
-    /// writes.
+    /// The process whose handler this thread runs, and the function that writes what is held. In a
+    /// child that was forked inside the handler nothing is held or written.
     begun: Cell<Option<(Stamp, Uncork)>>,
-    /// Connections that this thread has held something for, and how many they are. Others may have
-    /// written it.
+    /// The first `count` are the connections for which this thread has held frames back, which
+    /// another thread may have written since.
     conns: [Cell<Token>; MOST],
     count: Cell<usize>,
 }
@@ -41,38 +42,40 @@ thread_local! {
     };
 }
 
-/// Does something with this thread's cork.
+/// Calls `f` with this thread's cork.
 #[inline]
 pub fn with<R>(f: impl FnOnce(&Cork) -> R) -> R {
     CORK.with(f)
 }
 
 impl Cork {
-    /// A handler is about to be called, more than once perhaps.
+    /// Prepares for calls of a frame handler.
     pub fn begin(&self, process: Stamp, uncork: Uncork) {
         self.begun.set(Some((process, uncork)));
     }
 
-    /// Opens or shuts it: before each call of a handler, by whether another call is to follow.
+    /// Allows sends to be held back, or not, depending on whether the handler has `more` frames to
+    /// come. Called before each call of the handler.
     #[inline]
     pub fn open(&self, more: bool) {
         self.is_open.set(more);
     }
 
-    /// Whether sends of this thread may be held back now.
+    /// Whether sends of this thread may be held back.
     #[inline]
     pub fn is_open(&self) -> bool {
         self.is_open.get() && self.uncork().is_some()
     }
 
-    /// Whether this thread holds something back for a connection, as far as it knows.
+    /// Whether this thread has held frames back for a connection, and has not had them written.
     #[inline]
     pub fn lists(&self, conn: Token) -> bool {
         let mut listed = self.conns.iter().take(self.count.get());
         listed.any(|other| other.get() == conn) && self.uncork().is_some()
     }
 
-    /// Remembers that it does. Returns whether there is room to.
+    /// Remembers a connection for which frames are held back. Returns whether there was room for
+    /// it.
     pub fn list(&self, conn: Token) -> bool {
         if self.lists(conn) {
             return true;
@@ -87,7 +90,7 @@ impl Cork {
         true
     }
 
-    /// What writes what is held, unless that is another process's.
+    /// The function that writes what is held, unless this is a child forked inside the handler.
     #[inline]
     fn uncork(&self) -> Option<Uncork> {
         let (process, uncork) = self.begun.get()?;
@@ -95,7 +98,8 @@ impl Cork {
     }
 }
 
-/// Has everything written that this thread holds. In a forked child nothing is: that is the parent's.
+/// Writes everything that this thread holds back. In a forked child that is the parent's, and
+/// nothing is written.
 pub fn release() {
     with(|cork| {
         let count = cork.count.replace(0);
@@ -104,13 +108,14 @@ pub fn release() {
         }
         wake::before_waiting(None);
         if let Some(uncork) = cork.uncork() {
-            // Nobody comes back to the list meanwhile, since nothing waits.
+            // The list does not change meanwhile: writing does not wait, so it does not call this
+            // again.
             cork.conns[..count].iter().map(Cell::get).for_each(uncork);
         }
     });
 }
 
-/// The handler is called no more for now, or its thread goes on as something else.
+/// Ends holding back, and writes what is held: the handler has no more frames, or the thread ends.
 pub fn close() {
     with(|cork| cork.open(false));
     release();

@@ -1,6 +1,7 @@
-//! Threads that serve many at once: each waits for the descriptors of its users, for their times, and
-//! for others who want it to look, all at once, and gives a turn to whom that concerns. What is done in
-//! a turn is for who makes the loop to say; it must not block.
+//! Event loops: threads that each serve many objects, known to them only by their tokens. A loop
+//! waits for the descriptors and the timers of all its tokens at once, and gives a turn to every
+//! token for which there is something to do. Whoever makes the loop says what a turn does; a turn
+//! must not block.
 
 use std::ffi::CStr;
 use std::ops::Deref;
@@ -20,50 +21,51 @@ use crate::runtime::timers::Timers;
 use crate::sys::clock::Deadline;
 use crate::sys::thread;
 
-/// How many get their turn after one wait.
+/// How many events one wait returns at most.
 const EVENTS: usize = 64;
 
-/// How long a listener rests that the system refused a connection, mostly for want of descriptors,
-/// and a connection that it refused a thread for its close handler or its state handler.
+/// How long to wait before trying again what the system has refused, mostly for want of
+/// descriptors, memory or threads.
 pub const REST: Duration = Duration::from_millis(50);
 
-/// What a loop waits for of a descriptor, or has found there.
+/// The events for which a loop watches a descriptor, or that it has found there.
 pub type Interest = EventFlags;
 pub const NOTHING: Interest = Interest::empty();
 pub const READABLE: Interest = Interest::IN;
 pub const WRITABLE: Interest = Interest::OUT;
-/// It is in the set, to be told of no more than that the peer has left, and that once.
+/// The descriptor is in the set, and reports nothing but a hang-up or an error, and that once.
 pub const ADDED: Interest = Interest::ONESHOT;
 
-/// A thread's turns: one for that token, of whose descriptor it was found so much, at that time of the
-/// round. It catches its own panics.
+/// What a loop's thread does in a turn, given the token, the events that were found at its
+/// descriptor, and the time at which this round of turns began. It must catch its own panics.
 pub type Turns = Box<dyn FnMut(&'static Loop, Token, Interest, Instant)>;
 
-/// One loop. Its thread is there while somebody uses it, and a little longer.
+/// An event loop. It has a thread while it has users, and for a little longer.
 pub struct Loop {
-    /// The thread's.
+    /// The name of its thread.
     name: &'static CStr,
-    /// Called once on each thread, which works with what it gives.
+    /// Called when a thread begins, for what it does in its turns.
     begin: fn() -> Turns,
     shared: Mutex<Shared>,
 }
 
-/// The lock is held for nothing long, and during no system call but the making of the thread and of
-/// what it waits on.
+/// What the thread and the users of a loop share. The only system calls that are made under its
+/// lock are those that create the thread and the poller.
 #[derive(Default)]
 struct Shared {
     /// How many [`LoopUser`]s there are.
     users: usize,
+    /// Whether there is a thread.
     is_running: bool,
-    /// What the thread waits on: kept by it, and by those who have reserved it.
+    /// What the thread waits on. It is owned by the thread, and by those who have reserved it.
     poller: Weak<Poller>,
-    /// Whom to look at though their descriptors are silent.
+    /// The tokens that are to have a turn now, whatever their descriptors report.
     looks: Vec<Token>,
-    /// Who is to have a turn at some time.
+    /// The tokens that are to have a turn at some time.
     timers: Timers,
 }
 
-/// One who uses a loop: its thread is there until this is dropped.
+/// A user of a loop: there is a thread until this is dropped.
 pub struct LoopUser(&'static Loop);
 
 impl Deref for LoopUser {
@@ -89,12 +91,12 @@ impl Loop {
         Loop { name, begin, shared: Mutex::default() }
     }
 
-    /// What the thread waits on. Who keeps it needs no descriptor to join.
+    /// Returns what the thread waits on. As long as that is kept, joining needs no descriptors.
     pub fn reserve(&self) -> Result<Arc<Poller>> {
         lock(&self.shared).poller()
     }
 
-    /// Adds a user, for whom there is a thread until it leaves.
+    /// Adds a user, and starts the thread if there is none.
     pub fn join(&'static self) -> Result<LoopUser> {
         let mut shared = lock(&self.shared);
         if !shared.is_running {
@@ -106,7 +108,8 @@ impl Loop {
         Ok(LoopUser(self))
     }
 
-    /// Waits for something else of a user's descriptor, from now on.
+    /// Changes for which events the thread watches a descriptor of `token`, from `before` to
+    /// `after`.
     pub fn watch(
         &self,
         fd: BorrowedFd<'_>,
@@ -114,13 +117,13 @@ impl Loop {
         before: Interest,
         after: Interest,
     ) -> Result<()> {
-        // No system call is made under the lock, which the loop takes.
+        // The lock is released here: the thread takes it, and must not wait for a system call.
         let Some(poller) = lock(&self.shared).poller.upgrade() else {
             return Err(Error::Internal("a user of a loop without a thread".into()));
         };
         let epoll = &poller.epoll;
         let data = EventData::new_u64(token);
-        // Not in the set, it is not told of a peer's leaving either.
+        // A descriptor that is in the set for no events would still report a hang-up.
         match (before == NOTHING, after == NOTHING) {
             (true, true) => {}
             (true, false) => epoll::add(epoll, fd, data, after)?,
@@ -130,7 +133,7 @@ impl Loop {
         Ok(())
     }
 
-    /// Gives a turn soon, if there is a thread: without users there is nothing to look at.
+    /// Gives the token a turn soon. Without a thread there are no users, and nobody needs a turn.
     pub fn look(&self, token: Token) {
         let mut shared = lock(&self.shared);
         if shared.is_running {
@@ -139,19 +142,20 @@ impl Loop {
         }
     }
 
-    /// Gives a turn in a while, to try again what the system refused. A sooner time that is set stays.
+    /// Gives the token a turn after [`REST`] at the latest, to try again what the system has
+    /// refused.
     pub fn rest(&self, token: Token) {
         let mut shared = lock(&self.shared);
         let before = shared.timers.next();
         shared.timers.set_soonest(token, Instant::now() + REST);
         if shared.timers.next() != before {
-            // It may be waiting for longer.
+            // The thread may be waiting for longer than that.
             wake(shared);
         }
     }
 
-    /// Gives a turn at that time, and at none that was set before. For the loop's own thread, which
-    /// looks at its times before it waits.
+    /// Gives the token a turn at this time, which replaces the one set before. For turns of this
+    /// loop only: its thread looks at the timers before it waits, and is not woken.
     pub fn set_time(&self, token: Token, time: Deadline) {
         let time = match time {
             Deadline::Never => None,
@@ -161,15 +165,15 @@ impl Loop {
         lock(&self.shared).timers.set(token, time);
     }
 
-    /// The thread.
+    /// Runs the thread.
     fn run(&'static self, poller: &Poller) {
         let mut turn = (self.begin)();
-        let mut events = Vec::with_capacity(EVENTS);
+        let (mut events, mut looks) = (Vec::with_capacity(EVENTS), Vec::new());
         let mut idle_since = None;
         while let Some(until) = self.next_wait(&mut idle_since) {
             events.clear();
             let time = until.timespec();
-            // A signal, or a lack of memory, only makes it look again.
+            // An error means that a signal stopped the process meanwhile, or that memory is short.
             let _ = epoll::wait(&poller.epoll, spare_capacity(&mut events), time.as_ref());
             let now = Instant::now();
             for event in &events {
@@ -178,14 +182,15 @@ impl Loop {
                     token => turn(self, token, event.flags, now),
                 }
             }
-            // After the event was lowered, so that nothing is missed.
-            for token in self.due_looks(now) {
+            // Only after the event has been lowered, so that no look is missed.
+            self.swap_due(now, &mut looks);
+            for token in looks.drain(..) {
                 turn(self, token, READABLE | WRITABLE, now);
             }
         }
     }
 
-    /// Until when to wait, or `None` when the thread is to end: it was idle for long enough.
+    /// Until when the thread waits, or `None` if it has been idle for long enough and must end.
     fn next_wait(&self, idle_since: &mut Option<Instant>) -> Option<Deadline> {
         let mut shared = lock(&self.shared);
         let next = shared.timers.next();
@@ -198,16 +203,17 @@ impl Loop {
         shared.is_running.then_some(until)
     }
 
-    /// Whom to look at, those whose time has come included.
-    fn due_looks(&self, now: Instant) -> Vec<Token> {
+    /// Exchanges an empty list for that of the tokens that are to have a turn now, whose timers are
+    /// due included.
+    fn swap_due(&self, now: Instant, looks: &mut Vec<Token>) {
         let mut shared = lock(&self.shared);
-        let mut looks = std::mem::take(&mut shared.looks);
+        std::mem::swap(&mut shared.looks, looks);
         looks.extend(std::iter::from_fn(|| shared.timers.pop_due(now)));
-        looks
     }
 }
 
 impl Shared {
+    /// What the thread waits on, or is to wait on.
     fn poller(&mut self) -> Result<Arc<Poller>> {
         if let Some(poller) = self.poller.upgrade() {
             return Ok(poller);
@@ -218,11 +224,11 @@ impl Shared {
     }
 }
 
-/// Wakes the thread, once the lock is free again.
+/// Wakes the thread after releasing the lock.
 fn wake(shared: MutexGuard<'_, Shared>) {
     let poller = shared.poller.upgrade();
     drop(shared);
     if let Some(poller) = poller {
-        poller.wake();
+        poller.event.raise();
     }
 }

@@ -12,8 +12,8 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::runtime::lock::lock;
 
-/// From the low end: a one, 2 bits of kind, 18 of index, 26 of generation, which begins at 1. So a
-/// token is odd, at least 2^21, and below 2^47.
+/// A handle's number. From the lowest bit on: a one, 2 bits of kind, 18 bits of index, and 26 bits
+/// of generation, which begins at 1. So a token is odd, above 2^21 and below 2^47.
 pub type Token = u64;
 
 /// The token of a slot that stands for nothing.
@@ -30,27 +30,27 @@ const END: Token = 1 << 47;
 const CHUNK: usize = 128;
 const CHUNKS: usize = (INDEX_MASK as usize + 1) / CHUNK;
 
-/// Where the next process of this family begins to number its slots: a forked child's tokens never
-/// equal its parent's. Relaxed: the number alone matters, and a fork copies it as it is.
+/// The index with which a new table begins. A forked child inherits it, so its tokens never equal
+/// those that it has from its parent. Relaxed: only the number matters, and a fork copies it.
 static FIRST: AtomicU32 = AtomicU32::new(0);
 
-/// What a table holds.
+/// What a table can hold.
 pub trait Object: Default + Sync + 'static {
-    /// Tells handles of different types apart: 1 to 3.
+    /// The number of the type in its tokens: 1 to 3.
     const KIND: u64;
 
-    /// What the object's own lock guards.
+    /// What the object's lock guards.
     type State;
 
-    /// Takes that lock, whichever object the slot stands for.
+    /// Locks the object, whichever one the slot stands for at the moment.
     fn lock(&self) -> MutexGuard<'_, Self::State>;
 
-    /// Whether the slot stands for the object of that token, and its handle is live.
+    /// Whether the slot stands for the object of `token`, and its handle is live.
     fn is_of(state: &Self::State, token: Token) -> bool;
 }
 
-/// An object by the token that it was reached by, which is not yet known to be its own: everything
-/// that locks the object compares it.
+/// A slot, and the token by which it was found. The slot may stand for another object by now:
+/// whoever locks it compares the token.
 pub struct Ref<T: 'static> {
     pub slot: &'static T,
     pub token: Token,
@@ -78,15 +78,16 @@ impl<T: Object> Ref<T> {
     }
 }
 
+/// All slots for objects of one type.
 pub struct Table<T> {
     chunks: Box<[OnceLock<Box<[T]>>]>,
     free: Mutex<Free>,
 }
 
 struct Free {
-    /// Tokens given back, each already of its slot's next generation.
+    /// Tokens for slots that were given back, each with the slot's next generation.
     tokens: Vec<Token>,
-    /// The first index never used.
+    /// The lowest index that was never used.
     next: u32,
 }
 
@@ -98,7 +99,7 @@ impl<T: Object> Default for Table<T> {
 }
 
 impl<T: Object> Table<T> {
-    /// The slot of a token, if it can be one of this table's.
+    /// The slot of a token, if the token can be one of this table.
     #[inline]
     pub fn get(&'static self, token: Token) -> Result<Ref<T>> {
         if token & 1 == 0 || token >> KIND_SHIFT & KIND_MASK != T::KIND || token >= END {
@@ -109,20 +110,17 @@ impl<T: Object> Table<T> {
         Ok(Ref { slot: &chunk[index % CHUNK], token })
     }
 
-    /// A slot for a new object, which its caller makes of it.
+    /// A free slot, in which the caller makes a new object.
     pub fn take(&'static self) -> Result<Ref<T>> {
         let mut free = lock(&self.free);
-        let token = match free.tokens.pop() {
-            Some(token) => token,
-            None => self.extend(&mut free)?,
-        };
+        let token = free.tokens.pop().map_or_else(|| self.extend(&mut free), Ok)?;
         drop(free);
         self.get(token)
     }
 
     fn extend(&self, free: &mut Free) -> Result<Token> {
         let index = free.next as usize;
-        // As many objects as there are tokens for: like a full descriptor table.
+        // There are as many objects as tokens, which is reported like a full descriptor table.
         let chunk = self.chunks.get(index / CHUNK).ok_or(Error::Os(Errno::MFILE))?;
         chunk.get_or_init(|| (0..CHUNK).map(|_| T::default()).collect());
         free.next += 1;
@@ -130,8 +128,8 @@ impl<T: Object> Table<T> {
         Ok(ONE_GENERATION | (index as u64) << INDEX_SHIFT | T::KIND << KIND_SHIFT | 1)
     }
 
-    /// Gives a slot back, which nobody may reach under `token` any more. One whose generations are
-    /// used up is never used again.
+    /// Gives back the slot of `token`, under which no object may be live any more. A slot that has
+    /// used up its generations is never used again.
     pub fn give_back(&self, token: Token) {
         let next = token + ONE_GENERATION;
         if next < END {
@@ -144,7 +142,7 @@ impl<T: Object> Table<T> {
 mod tests {
     use super::*;
 
-    /// The token of what the slot stands for.
+    /// A slot that knows only the token of its object.
     #[derive(Default)]
     struct Thing(Mutex<Token>);
 

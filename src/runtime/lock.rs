@@ -1,19 +1,19 @@
-//! Locks.
+//! Locks that ignore poison, and a fair one.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
-/// Locks, ignoring poison: the panic was already reported, and the state is as consistent as after any
-/// error.
+/// Locks, ignoring poison: the panic was already reported, and the state is as consistent as after
+/// any error.
 ///
-/// `std`'s mutex, since it is a futex and no more: nothing of it outlives a fork in a bad state, as
-/// a table of parked threads would.
+/// All locks are `std`'s mutexes, because such a mutex is a futex and nothing else. A table of
+/// parked threads would be inherited by a forked child in whatever state it was.
 #[inline]
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The same if nobody holds it. (After a panic `std` calls that an error, which holds the lock.)
+/// Locks if nobody holds the lock, ignoring poison like [`lock`].
 #[inline]
 pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     match mutex.try_lock() {
@@ -23,14 +23,16 @@ pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     }
 }
 
-/// A mutex for what one thread locks again and again: `std`'s may go to the same thread for ever,
-/// while others sleep for it. Here, where somebody sleeps, who comes next goes to sleep behind.
+/// A mutex that a thread which locks it again and again cannot keep from the others. `std`'s mutex
+/// goes to whoever is awake, so it could. Here, a thread that finds others asleep queues behind
+/// them.
 #[derive(Default)]
 pub struct Fair<T> {
     mutex: Mutex<T>,
-    /// Held by the one of those who sleep that sleeps for the mutex itself.
+    /// Held by the one thread that sleeps on the mutex itself; all other sleepers sleep on this.
     door: Mutex<()>,
-    /// How many sleep. Relaxed: it is a hint, which costs time alone where it is not seen.
+    /// How many threads sleep. Relaxed: it is a hint, and a thread that misses it is only less
+    /// fair.
     sleeping: AtomicU32,
 }
 
@@ -44,7 +46,7 @@ impl<T> Fair<T> {
         is_free.then(|| self.try_lock()).flatten().unwrap_or_else(|| self.sleep())
     }
 
-    /// The same if nobody holds it.
+    /// Locks if nobody holds the lock.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         try_lock(&self.mutex)
     }
@@ -63,7 +65,7 @@ impl<T> Fair<T> {
 mod tests {
     use super::*;
 
-    /// Has a thread panic while it holds the lock.
+    /// Makes a thread panic while it holds the lock.
     fn poison<'a, T: Send + 'a>(lock: impl FnOnce() -> MutexGuard<'a, T> + Send) {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {

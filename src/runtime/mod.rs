@@ -1,4 +1,5 @@
-//! What everything else runs on: it knows tokens, and no objects.
+//! What objects are built on: handles, locks, waiting, callbacks and background threads. It knows
+//! objects only by their tokens.
 
 #[allow(unsafe_code)]
 pub mod callback;

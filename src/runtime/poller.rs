@@ -1,4 +1,4 @@
-//! A set of descriptors that one thread waits on, each under a token.
+//! A set of descriptors on which one thread waits, each registered with a token.
 
 use std::os::fd::OwnedFd;
 
@@ -8,10 +8,10 @@ use crate::error::Result;
 use crate::runtime::handle::NONE;
 use crate::sys::descriptor::{Event, above_standard};
 
-/// What a thread waits on that serves many.
+/// An epoll set, and an event that wakes the thread that waits on it.
 pub struct Poller {
     pub epoll: OwnedFd,
-    /// In the set, under [`NONE`]: there is something else to see.
+    /// In the set under [`NONE`]. Raised to wake the thread.
     pub event: Event,
 }
 
@@ -21,9 +21,5 @@ impl Poller {
         let event = Event::new()?;
         epoll::add(&epoll, &event, EventData::new_u64(NONE), EventFlags::IN)?;
         Ok(Poller { epoll, event })
-    }
-
-    pub fn wake(&self) {
-        self.event.raise();
     }
 }

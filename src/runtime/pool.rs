@@ -1,4 +1,4 @@
-//! Large buffers, shared: as many as there are threads that work with one at a time.
+//! Pools of large buffers. Each thread works with one buffer at a time, so a few are enough.
 
 use std::sync::Mutex;
 
@@ -7,58 +7,50 @@ use crate::sys::fork::PerProcess;
 use crate::sys::memory::Memory;
 use crate::sys::mmsg::{MESSAGES, SLOT};
 
-/// The size of a buffer for frames of a stream, to gather or to read: any frame has room.
+/// The size of a buffer for writing or reading frames of a stream. It is larger than any frame.
 pub const BUFFER: usize = 128 << 10;
 
-/// The size of a buffer for as many messages as one read gives.
+/// The size of a buffer for all messages that one read returns.
 pub const ROOM: usize = MESSAGES * SLOT;
 
-/// How many buffers of the first kind are kept for later: as much as waits for a port of a hub at most.
-const KEPT: usize = 8;
+/// How many buffers of [`BUFFER`] bytes are kept for later: as much as is queued for a port of a
+/// hub by default.
+const KEPT_BUFFERS: usize = 8;
 
-/// Buffers of one size, of which at most `KEPT` are kept for later.
-struct Pool<const SIZE: usize, const KEPT: usize>(Mutex<Vec<Memory>>);
+/// How many buffers of [`ROOM`] bytes are kept for later. They are large, and keep the memory that
+/// was touched.
+const KEPT_ROOMS: usize = 2;
 
-impl<const SIZE: usize, const KEPT: usize> Default for Pool<SIZE, KEPT> {
-    fn default() -> Self {
-        Pool(Mutex::new(Vec::new()))
+/// Buffers that were given back, of either size.
+#[derive(Default)]
+struct Pools {
+    buffers: Mutex<Vec<Memory>>,
+    rooms: Mutex<Vec<Memory>>,
+}
+
+static POOLS: PerProcess<Pools> = PerProcess::new();
+
+/// The pool of buffers of this size, and how many it keeps.
+fn pool(bytes: usize) -> Option<(&'static Mutex<Vec<Memory>>, usize)> {
+    match bytes {
+        BUFFER => Some((&POOLS.get().buffers, KEPT_BUFFERS)),
+        ROOM => Some((&POOLS.get().rooms, KEPT_ROOMS)),
+        _ => None,
     }
 }
 
-impl<const SIZE: usize, const KEPT: usize> Pool<SIZE, KEPT> {
-    fn take(&self) -> Memory {
-        let kept = lock(&self.0).pop();
-        kept.unwrap_or_else(|| Memory::of(SIZE))
-    }
+/// A buffer of this size, from a pool if there is one for the size. It may hold old bytes.
+pub fn take(bytes: usize) -> Memory {
+    let kept = pool(bytes).and_then(|(pool, _)| lock(pool).pop());
+    kept.unwrap_or_else(|| Memory::of(bytes))
+}
 
-    fn give_back(&self, memory: Memory) {
-        let mut kept = lock(&self.0);
-        if kept.len() < KEPT {
+/// Gives a buffer back to its pool, or frees it if there is none or it is full.
+pub fn give_back(memory: Memory) {
+    if let Some((pool, most)) = pool(memory.len()) {
+        let mut kept = lock(pool);
+        if kept.len() < most {
             kept.push(memory);
         }
-    }
-}
-
-static BUFFERS: PerProcess<Pool<BUFFER, KEPT>> = PerProcess::new();
-
-/// Those that messages are read into. One is given back by each thread that reads, as a rule, and what
-/// was touched of it stays in use.
-static ROOMS: PerProcess<Pool<ROOM, 2>> = PerProcess::new();
-
-/// Memory of so many bytes, of a pool where there is one of that size.
-pub fn take(bytes: usize) -> Memory {
-    match bytes {
-        BUFFER => BUFFERS.get().take(),
-        ROOM => ROOMS.get().take(),
-        _ => Memory::of(bytes),
-    }
-}
-
-/// Gives memory back to the pool that it is of, if there is one.
-pub fn give_back(memory: Memory) {
-    match memory.len() {
-        BUFFER => BUFFERS.get().give_back(memory),
-        ROOM => ROOMS.get().give_back(memory),
-        _ => {}
     }
 }

@@ -1,7 +1,8 @@
-//! The library's own thread: it finishes what no caller waits for. It starts with the first such
-//! work and ends soon after the last.
+//! The service thread: it finishes work that no caller waits for. It starts with the first such
+//! work, and ends soon after the last.
 //!
-//! It polls, and is no loop with a set of descriptors: it has to work where no descriptor is to be had.
+//! It uses poll(2) and no event loop, because it must work where the
+//! system refuses the descriptors that an event loop needs.
 
 use std::os::fd::BorrowedFd;
 use std::panic::catch_unwind;
@@ -17,34 +18,35 @@ use crate::sys::clock::Deadline;
 use crate::sys::fork::PerProcess;
 use crate::sys::thread;
 
-/// How long the thread stays when there is nothing to do: to start another costs more.
+/// How long a background thread stays when there is nothing to do, since starting another one costs
+/// more.
 pub const IDLE: Duration = Duration::from_millis(20);
 
 static SERVICE: PerProcess<Mutex<Watched>> = PerProcess::new();
 
-/// Whose turn comes, and what it is. Returns what is to be waited for until the next, or `None` where
-/// nothing is left to do.
+/// A token, and its turns. Each returns what to wait for until the next one, or `None` if nothing
+/// is left to do.
 type Work = (Token, fn(Token) -> Option<Wait>);
 
-/// What a turn has left to wait for.
+/// What to wait for until the next turn: one of `events` at `source`, or the time.
 pub struct Wait {
     pub source: Arc<dyn Source>,
     pub events: PollFlags,
     pub until: Deadline,
 }
 
-/// Something that tells of events, and stays open while it is waited for.
+/// Something whose descriptors stay open while they are polled.
 pub trait Source: Send + Sync {
     /// The descriptor on which to wait for `events`.
     fn fd_for(&self, events: PollFlags) -> BorrowedFd<'_>;
 }
 
-/// The lock is held for nothing long but the starting of the thread, for which a loop does not wait; and
-/// for no turn, which takes other locks.
+/// What the service thread takes care of. Under its lock the thread is started, for which an event
+/// loop does not wait; nothing else that takes long is done under it, and no turn.
 #[derive(Default)]
 struct Watched {
     works: Vec<Work>,
-    /// What the thread waits on, while there is one.
+    /// Wakes the thread, while there is one.
     wake: Option<Arc<Wake>>,
 }
 
@@ -56,13 +58,14 @@ impl Watched {
     }
 }
 
-/// Gives turns to a token until one says that nothing is left. Returns whether there is a thread to do
-/// so; if not, the work waits for the next call for any token.
+/// Gives turns to a token until nothing is left to do. Returns whether there is a thread for that.
+/// If not, the work is kept, and begins when a later call can start the thread.
 pub fn watch(token: Token, turn: fn(Token) -> Option<Wait>) -> bool {
     watch_in(lock(SERVICE.get()), (token, turn))
 }
 
-/// The same for a loop, which does not wait while somebody starts the thread: `None` then.
+/// Does the same as [`watch`], or returns `None` while another thread holds the lock, perhaps to
+/// start the service thread. For event loops, which must not wait for that.
 pub fn try_watch(token: Token, turn: fn(Token) -> Option<Wait>) -> Option<bool> {
     try_lock(SERVICE.get()).map(|watched| watch_in(watched, (token, turn)))
 }
@@ -82,16 +85,16 @@ fn watch_in(mut watched: MutexGuard<'static, Watched>, work: Work) -> bool {
     watched.wake.is_some()
 }
 
-/// Has the thread look again, if there is one: it may wait on what is to be closed.
+/// Wakes the thread, if there is one, so that it lets go of what it was waiting on, which is to be
+/// closed.
 pub fn look() {
     if let Some(wake) = &lock(SERVICE.get()).wake {
         wake.raise();
     }
 }
 
-/// The thread: one turn for everybody, then a wait for any.
+/// Runs the thread: it gives a turn to every token, and then waits for any.
 fn run(service: &Mutex<Watched>, wake: &Wake) {
-    // What it uses again each time.
     let (mut works, mut waits) = (Vec::new(), Vec::new());
     let mut is_idle = false;
     loop {
@@ -108,14 +111,14 @@ fn run(service: &Mutex<Watched>, wake: &Wake) {
         let until = waits.iter().fold(idle, |until, wait| until.sooner(wait.until));
         let fds = waits.iter();
         let fds = fds.filter_map(|wait| poll_fd(wait.source.fd_for(wait.events), wait.events));
-        // It fails for nothing that lasts.
+        // An error means a signal or a lack of memory, neither of which lasts.
         let _ = wake.wait_fds(epoch, fds.collect(), until);
     }
 }
 
-/// Gives everybody a turn, outside the lock. Whose turn panics is forgotten, and nobody else.
+/// Gives every token a turn, outside the lock. If a turn panics, that token alone is forgotten.
 fn take_turns(service: &Mutex<Watched>, works: &mut Vec<Work>, waits: &mut Vec<Wait>) {
-    // Taken out for the turns: who watches one meanwhile puts it in again.
+    // The list is empty during the turns: a call of `watch` meanwhile adds the token again.
     std::mem::swap(&mut lock(service).works, works);
     waits.clear();
     for (token, turn) in works.drain(..) {

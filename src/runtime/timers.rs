@@ -1,4 +1,4 @@
-//! Times at which tokens are due.
+//! Timers: when each token is due.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::runtime::handle::Token;
 use crate::sys::clock::Deadline;
 
-/// At most one time for each token, in order.
+/// A queue with at most one time for each token.
 #[derive(Default)]
 pub struct Timers {
     times: BTreeMap<Token, Instant>,
@@ -14,7 +14,7 @@ pub struct Timers {
 }
 
 impl Timers {
-    /// Sets when a token is due, in place of the time before: with `None`, not at all.
+    /// Sets when a token is due, replacing its previous time. `None` removes it.
     pub fn set(&mut self, token: Token, time: Option<Instant>) {
         let before = match time {
             Some(time) => self.times.insert(token, time),
@@ -26,19 +26,19 @@ impl Timers {
         self.queue.extend(time.map(|time| (time, token)));
     }
 
-    /// Sets it where the token would be due later, or not at all.
+    /// Sets when a token is due, unless it is due sooner already.
     pub fn set_soonest(&mut self, token: Token, time: Instant) {
         if self.times.get(&token).is_none_or(|before| time < *before) {
             self.set(token, Some(time));
         }
     }
 
-    /// When the first one is due.
+    /// When the first token is due.
     pub fn next(&self) -> Deadline {
         self.queue.first().map_or(Deadline::Never, |(time, _)| Deadline::At(*time))
     }
 
-    /// Takes out the first one, if it is due.
+    /// Removes and returns the first token, if it is due.
     pub fn pop_due(&mut self, now: Instant) -> Option<Token> {
         let (_, token) = *self.queue.first().filter(|(time, _)| *time <= now)?;
         self.set(token, None);

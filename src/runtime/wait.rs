@@ -1,18 +1,21 @@
-//! How a call waits: it tries, waits for what it was told to wait for, and tries again.
+//! The loop of every call that waits: it makes an attempt, waits for what that attempt lacked, and
+//! tries again.
 
 use crate::error::{Error, Result};
 use crate::sys::clock::Deadline;
 
-/// What an attempt has come to.
+/// The outcome of an attempt that did not fail.
 pub enum Tried<R, P> {
     Done(R),
-    /// Nothing yet: what to wait for. It was looked at before the attempt, so that no change is missed.
+    /// Nothing yet, and what to wait for. That was noted before the attempt, so that no change is
+    /// missed.
     Pending(P),
 }
 
-/// Makes attempts until one is done or fails, or until the time has passed, which `limit` fixes after
-/// the first: then the call says AGAIN where it was not to wait, and TIMEOUT otherwise. A handle that
-/// goes between two attempts has been closed, which is no mistake of this call's.
+/// Makes attempts until one is done or fails, or until the deadline has passed, which `limit`
+/// computes after the first attempt. Then the call fails with AGAIN if it was not to wait, and with
+/// TIMEOUT otherwise. If the handle is no longer live after a wait, it was closed meanwhile, and
+/// the call fails with CLOSED.
 pub fn until<R, P, W>(
     mut attempt: impl FnMut() -> Result<Tried<R, P>>,
     limit: impl FnOnce(&P) -> Deadline,

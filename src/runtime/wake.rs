@@ -1,7 +1,9 @@
-//! Waiting that anything can end: a descriptor, a change told by another thread, a time, a signal.
+//! Waits that several things can end: a descriptor, another thread that has changed something, a
+//! deadline, or a signal.
 //!
-//! A condition variable would swallow signals, so every wait polls. The event descriptor that carries
-//! changes is made when somebody first waits, and closed with its owner.
+//! Waiting on a condition variable would ignore signals, so every wait polls descriptors. The event
+//! descriptor that tells of changes is created when a thread first waits, and closed with its
+//! owner.
 
 use std::cell::Cell;
 use std::os::fd::BorrowedFd;
@@ -18,59 +20,62 @@ use crate::runtime::lock::lock;
 use crate::sys::clock::Deadline;
 use crate::sys::descriptor::Event;
 
-/// How long to poll at a time where no event descriptor could be had (EMFILE), or poll is refused.
+/// How long to wait at a time if nothing tells of changes: the system refused an event descriptor
+/// (EMFILE), or refuses to poll.
 const BLIND: Duration = Duration::from_millis(10);
 
-/// The longest that a close waits for threads to leave what it has taken from them. They need
-/// microseconds, unless the host has stopped one, or has jumped out of a wait and left it there.
+/// How long a close waits at most until other threads have let go of what it closes. That takes
+/// microseconds, unless the host has stopped one of them, or has jumped out of a wait (`longjmp`).
 const LEAVING: Duration = Duration::from_secs(10);
 
 thread_local! {
+    /// What this thread calls before it waits.
     static BEFORE_WAITING: Cell<Option<fn()>> = const { Cell::new(None) };
 }
 
-/// What this thread does before it waits, from now on.
+/// Sets what this thread calls before it waits.
 pub fn before_waiting(f: Option<fn()>) {
     BEFORE_WAITING.set(f);
 }
 
-/// Does it. Every wait here begins with it.
+/// Calls what this thread is to call before it waits. Every wait in this file begins with this.
 pub fn prepare_to_wait() {
     if let Some(prepare) = BEFORE_WAITING.get() {
         prepare();
     }
 }
 
-/// What to poll: a few without an allocation.
+/// The descriptors to poll. A few need no allocation.
 pub type PollFds<'a> = SmallVec<[PollFd<'a>; 16]>;
 
 /// Why a wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Woken {
-    /// A descriptor is ready or something changed: look again.
+    /// A descriptor is ready, or something has changed.
     Something,
     TimedOut,
 }
 
-/// What the threads that wait for one object are woken by.
+/// Wakes the threads that wait for changes of one object.
 #[derive(Debug, Default)]
 pub struct Wake {
-    /// Counts the changes told. SeqCst with `waiting`: either who raises sees the waiter, or who
-    /// waits sees the change.
+    /// How many changes there have been. SeqCst, like `waiting`: either the thread that raises sees
+    /// the waiter, or the waiter sees the change.
     epoch: AtomicU32,
+    /// How many threads wait.
     waiting: AtomicU32,
     event: OnceLock<Event>,
-    /// Whether the event is signalled; the last waiter to leave takes it back.
+    /// Whether the event is raised. The last waiter to leave lowers it.
     raised: Mutex<bool>,
 }
 
 impl Wake {
-    /// Read it before looking at the state that decides whether to wait.
+    /// The number of changes so far. It must be read before the state that decides whether to wait.
     pub fn epoch(&self) -> u32 {
         self.epoch.load(Ordering::SeqCst)
     }
 
-    /// Tells every waiter to look again.
+    /// Wakes every waiter, since something has changed.
     pub fn raise(&self) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
         if self.waiting.load(Ordering::SeqCst) == 0 {
@@ -84,7 +89,8 @@ impl Wake {
         }
     }
 
-    /// Waits until `fd` is ready, until something changes after `epoch`, or until the deadline.
+    /// Waits until `fd` is ready, something has changed since `epoch` was read, or the deadline has
+    /// passed.
     pub fn wait_fd(
         &self,
         epoch: u32,
@@ -95,7 +101,8 @@ impl Wake {
         self.wait_fds(epoch, poll_fd(fd, events).into_iter().collect(), deadline)
     }
 
-    /// The same for any number of descriptors.
+    /// Waits until one of `fds` is ready, something has changed since `epoch` was read, or the
+    /// deadline has passed.
     pub fn wait_fds<'a>(
         &'a self,
         epoch: u32,
@@ -116,10 +123,10 @@ impl Wake {
         woken
     }
 
-    /// Waits for a change alone, whatever signals come.
+    /// Waits until something has changed since `epoch` was read. Signals do not end this wait.
     pub fn wait_change(&self, epoch: u32) {
         while self.epoch() == epoch {
-            // Failing is being interrupted: look again.
+            // An error means that a signal interrupted the wait, or that memory is short.
             let _ = self.wait_fds(epoch, PollFds::new(), Deadline::Never);
         }
     }
@@ -129,7 +136,7 @@ impl Wake {
         if self.event.get().is_none()
             && let Ok(event) = Event::new()
         {
-            // Under the lock, so nobody else has set it.
+            // This cannot fail: the event is only ever set under the lock.
             let _ = self.event.set(event);
         }
         self.waiting.fetch_add(1, Ordering::SeqCst);
@@ -146,13 +153,14 @@ impl Wake {
     }
 }
 
-/// What to poll a descriptor for: nothing at all where no event matters, for a peer's leaving would
-/// be told all the same, again and again.
+/// What to poll of a descriptor. If no event matters, the descriptor is not polled at all, because
+/// a hang-up is reported without being asked for, and would end every wait at once.
 pub fn poll_fd(fd: BorrowedFd<'_>, events: PollFlags) -> Option<PollFd<'_>> {
     (!events.is_empty()).then(|| PollFd::from_borrowed_fd(fd, events))
 }
 
-/// The last field of what threads share: dropped behind all others, it tells that they are gone.
+/// Tells when an object that threads share has been dropped. It is the object's last field, and
+/// therefore dropped after all others.
 #[derive(Debug, Default)]
 pub struct Last(OnceLock<Arc<Wake>>);
 
@@ -170,7 +178,7 @@ impl Drop for Last {
     }
 }
 
-/// The going of what threads share, for who has told them to leave it, and does not share it.
+/// Waits for an object with a [`Last`] to be dropped, without keeping the object alive.
 #[derive(Debug)]
 pub struct Departure(Arc<Wake>);
 
@@ -179,11 +187,11 @@ impl Departure {
         self.0.epoch() > 0
     }
 
-    /// Waits until it is gone, whatever signals come.
+    /// Waits until the object is gone, or [`LEAVING`] has passed. Signals do not end this wait.
     pub fn wait(&self) {
         let deadline = Deadline::after(LEAVING);
         while !self.is_over() && !deadline.passed() {
-            // Failing is being interrupted, or short of memory: look again.
+            // An error means that a signal interrupted the wait, or that memory is short.
             let _ = self.0.wait_fds(0, PollFds::new(), deadline);
         }
     }
@@ -194,19 +202,20 @@ fn poll_until(fds: &mut [PollFd<'_>], deadline: Deadline) -> Result<Woken> {
         Ok(0) => Ok(Woken::TimedOut),
         Ok(_) => Ok(Woken::Something),
         Err(Errno::INTR) => Err(Error::Interrupted),
-        // Short of memory, or more descriptors than RLIMIT_NOFILE, which may have been lowered.
+        // Memory is short, or there are more descriptors than RLIMIT_NOFILE, which may have been
+        // lowered.
         Err(_) => poll_blindly(&mut [], deadline),
     }
 }
 
-/// The same where not everything can be polled for: soon all is looked at again.
+/// Polls where nothing tells of changes: returns soon, for the caller to look again.
 fn poll_blindly(fds: &mut [PollFd<'_>], deadline: Deadline) -> Result<Woken> {
     let soon = deadline.sooner(Deadline::after(BLIND));
     match poll(fds, soon.timespec().as_ref()) {
         Ok(0) if deadline.passed() => Ok(Woken::TimedOut),
         Ok(_) => Ok(Woken::Something),
         Err(Errno::INTR) => Err(Error::Interrupted),
-        // They are too many as well: nothing is left to wait for but the time.
+        // They cannot be polled at all, so only time is left to wait for.
         Err(_) if !fds.is_empty() => poll_blindly(&mut [], deadline),
         Err(errno) => Err(errno.into()),
     }

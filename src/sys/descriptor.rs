@@ -9,8 +9,9 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::error::Result;
 
-/// Moves a descriptor above those of the standard streams (0 to 2). If the host has closed them, as daemons
-/// do, it would otherwise print its messages into a network, or read what is meant to wake a thread.
+/// Moves a descriptor above those of the standard streams (0 to 2). If the host has closed them, as
+/// daemons do, it would otherwise print its messages into a network, or read what is meant to wake
+/// a thread.
 pub fn above_standard(fd: OwnedFd) -> Result<OwnedFd> {
     if fd.as_raw_fd() > libc::STDERR_FILENO {
         return Ok(fd);

@@ -1,7 +1,9 @@
-//! Global state that a forked child does not share: it has none of its parent's objects, and starts afresh.
+//! Global state that a forked child does not share: it has none of its parent's objects, and starts
+//! afresh.
 //!
 //! Every global is reached through one page of pointers, which the kernel zeroes in a forked child
-//! (MADV_WIPEONFORK, Linux 4.14). So the child loses all of them at once, and no handler runs at the fork.
+//! (MADV_WIPEONFORK, Linux 4.14). So the child loses all of them at once, and no handler runs at
+//! the fork.
 
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::ffi::c_void;
@@ -107,12 +109,13 @@ fn stamp_in(page: &Page) -> usize {
     page[STAMP].load(Ordering::Relaxed).addr()
 }
 
-/// A global value of which each process has its own, built when it is first used. It is never freed, which
-/// is why it can be borrowed for `'static`.
+/// A global value of which each process has its own, built when it is first used. It is never
+/// freed, which is why it can be borrowed for `'static`.
 pub struct PerProcess<T: 'static> {
     /// The index of its pointer in the page, or [`NOWHERE`] until it has been given one.
     place: AtomicUsize,
-    /// The value that was built last. In a forked child that is the parent's, until the child builds its own.
+    /// The value that was built last. In a forked child that is the parent's, until the child
+    /// builds its own.
     last: AtomicPtr<Entry<T>>,
 }
 
@@ -134,12 +137,13 @@ impl<T: Default + Sync> PerProcess<T> {
         entry.map_or_else(|| self.build(), |entry| &entry.value)
     }
 
-    /// This process's value, if it has been built. Acquire: who sees the pointer also sees the value.
+    /// This process's value, if it has been built. Acquire: who sees the pointer also sees the
+    /// value.
     #[inline]
     fn built(&self, page: &Page) -> Option<&'static Entry<T>> {
         let place = &page[self.place.load(Ordering::Relaxed) % PLACES];
-        // SAFETY: the pointer is null, or that of an Entry of this type, since only `build` stores to
-        // this place; an Entry is never freed.
+        // SAFETY: the pointer is null, or that of an Entry of this type, since only `build` stores
+        // to this place; an Entry is never freed.
         unsafe { place.load(Ordering::Acquire).cast::<Entry<T>>().as_ref() }
     }
 
@@ -160,14 +164,15 @@ impl<T: Default + Sync> PerProcess<T> {
             Err(other) => {
                 // SAFETY: it was made by `Box::into_raw`, and nobody else has the pointer.
                 drop(unsafe { Box::from_raw(own) });
-                // SAFETY: what another thread has stored here is such an Entry, too; it is never freed.
+                // SAFETY: what another thread has stored here is such an Entry, too; it is never
+                // freed.
                 unsafe { &(*other.cast::<Entry<T>>()).value }
             }
         }
     }
 
-    /// The index of the pointer in the page, which is the same in every process. If two threads take one at
-    /// once, one of the two is not used.
+    /// The index of the pointer in the page, which is the same in every process. If two threads
+    /// take one at once, one of the two is not used.
     fn take_place(&self) -> usize {
         let place = self.place.load(Ordering::Relaxed);
         if place != NOWHERE {

@@ -5,8 +5,8 @@ use std::ops::{Deref, DerefMut};
 
 use memmap2::MmapMut;
 
-/// From this size on, memory is mapped rather than allocated: it costs nothing until it is touched, and is
-/// returned to the system as soon as it is dropped.
+/// From this size on, memory is mapped rather than allocated: it costs nothing until it is touched,
+/// and is returned to the system as soon as it is dropped.
 const MAPPED: usize = 64 << 10;
 
 /// A block of memory, zeroed when it is made.

@@ -1,4 +1,4 @@
-//! Many messages a system call: recvmmsg(2) and sendmmsg(2).
+//! Receiving and sending many messages with one system call: recvmmsg(2) and sendmmsg(2).
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
@@ -13,22 +13,25 @@ use crate::sys::sockopt::returned;
 /// The most messages that one call moves.
 pub const MESSAGES: usize = 64;
 
-/// The most datagrams that the kernel makes one message of (`UDP_MAX_SEGMENTS`), and that every kernel
-/// makes of one message.
+/// The most datagrams that the kernel merges into one message on receiving (`UDP_MAX_SEGMENTS`).
 const SEGMENTS: usize = 128;
+
+/// The most datagrams into which every kernel splits one message on sending.
 const SEGMENTS_SENT: usize = 64;
 
-/// The most bytes of such a message: a v4 datagram's, less the headers.
+/// The most bytes of a message that the kernel splits: those of an IPv4 datagram without headers.
 const SEGMENTED: usize = 65_535 - 20 - 8;
 
-/// Room to read one message into, behind the prefixes of all the frames that may be in it.
+/// The room for reading one message, which begins with [`FRONT`] bytes that are left free.
 pub const SLOT: usize = FRONT + frame::MAX;
+
+/// Room for the prefixes of all frames that may be in one message.
 const FRONT: usize = SEGMENTS * PREFIX;
 
-/// The most frames that one call is given.
+/// The most frames in one call of sendmmsg(2).
 const PIECES: usize = 512;
 
-/// Frames, and their bytes.
+/// A number of frames, and of their bytes.
 #[derive(Default, Clone, Copy)]
 pub struct Size {
     pub frames: usize,
@@ -42,14 +45,14 @@ impl Size {
     }
 }
 
-/// Room for a control message of UDP, with an int at most.
+/// Room for a control message of UDP, whose data is at most an int.
 type Control = [u64; 3];
 
-/// A header of nothing.
-// SAFETY: it is numbers and pointers, which may be zero.
+/// A header without name, buffers or control message.
+// SAFETY: the struct consists of numbers and pointers, which may all be zero.
 const NO_MESSAGE: libc::mmsghdr = unsafe { std::mem::zeroed() };
 
-/// What recvmmsg(2) fills: room for as many messages as there are slots.
+/// What recvmmsg(2) writes to: a buffer of slots, one for each message, and what belongs to each.
 pub struct Inbox<'a> {
     room: &'a mut [MaybeUninit<u8>],
     headers: SmallVec<[libc::mmsghdr; MESSAGES]>,
@@ -72,7 +75,7 @@ impl<'a> Inbox<'a> {
         (self.room.len() / SLOT).min(MESSAGES)
     }
 
-    /// Receives a message into each slot, as far as there are. Returns how many.
+    /// Receives up to one message for each slot, without waiting. Returns how many.
     pub fn receive(&mut self, fd: BorrowedFd<'_>, wants: Wants) -> rustix::io::Result<usize> {
         self.headers.clear();
         let mut pieces: SmallVec<[libc::iovec; MESSAGES]> = SmallVec::new();
@@ -96,17 +99,18 @@ impl<'a> Inbox<'a> {
         }
         let (first, count) = (self.headers.as_mut_ptr(), self.headers.len() as u32);
         let flags = libc::MSG_DONTWAIT;
-        // SAFETY: the headers point to room, names and control messages that live for the call.
+        // SAFETY: the headers point to buffers, names and control messages that live during the
+        // call.
         let received = returned(unsafe {
             libc::recvmmsg(fd.as_raw_fd(), first, count, flags, ptr::null_mut())
         });
-        // Those that the kernel has filled.
+        // Only these have been written by the kernel.
         self.headers.truncate(received.unwrap_or(0));
         received
     }
 
-    /// One of the messages that were received. What its header points to is looked at where it is
-    /// now: the inbox may have been moved since.
+    /// One of the messages that were received. The pointers in its header are not used, since the
+    /// inbox may have been moved since.
     pub fn message(&self, at: usize) -> Message<'_> {
         let libc::mmsghdr { mut msg_hdr, msg_len } = self.headers[at];
         if !msg_hdr.msg_control.is_null() {
@@ -116,7 +120,8 @@ impl<'a> Inbox<'a> {
         let name_len = if has_name { msg_hdr.msg_namelen as usize } else { 0 };
         let bytes = &self.room[at * SLOT + FRONT..][..msg_len as usize];
         Message {
-            // SAFETY: the kernel has written them, and `unpack` moves only such bytes about.
+            // SAFETY: the kernel has written these bytes, and `unpack` writes only initialized
+            // ones.
             bytes: unsafe { bytes.assume_init_ref() },
             is_cut: msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
             segment: segment_of(&msg_hdr),
@@ -124,13 +129,13 @@ impl<'a> Inbox<'a> {
         }
     }
 
-    /// Moves the frames of a message behind their prefixes to `to`, which is before that message.
-    /// Returns where they end.
+    /// Moves the frames of a message to `to`, each after its prefix. `to` must be at or before the
+    /// message's slot. Returns where the last frame ends.
     pub fn unpack(&mut self, at: usize, mut to: usize) -> usize {
         let from = at * SLOT + FRONT;
         let message = self.message(at);
         let step = message.step();
-        // One that is longer than any frame counts as a runt does.
+        // A message longer than any frame becomes an empty frame, and is counted as a runt.
         let is_odd = message.is_cut || message.frames() > SEGMENTS;
         let len = if is_odd { 0 } else { message.bytes.len() };
         let mut done = 0;
@@ -147,12 +152,12 @@ impl<'a> Inbox<'a> {
     }
 }
 
-/// What is to be told of each message beside its bytes.
+/// What is to be received with each message, beside its bytes.
 #[derive(Clone, Copy)]
 pub struct Wants {
-    /// Who has sent it.
+    /// The name of its sender.
     pub names: bool,
-    /// Of what length the datagrams are that the kernel has put together.
+    /// The length of the datagrams that the kernel has merged into it.
     pub segments: bool,
 }
 
@@ -161,33 +166,35 @@ pub struct Message<'a> {
     pub bytes: &'a [u8],
     /// Whether it was longer than its slot.
     is_cut: bool,
-    /// Of what length the frames in it are, but for the last, where it is several.
+    /// If it is several frames, the length of each but the last.
     segment: Option<usize>,
-    /// The bytes of its sender's `struct sockaddr`; none where that was not asked for, or has no name.
+    /// The bytes of its sender's `struct sockaddr`. Empty if the sender has no name, or if that was
+    /// not asked for.
     pub sender: &'a [u8],
 }
 
 impl Message<'_> {
-    /// How long each frame in it is but the last.
+    /// The length of each frame in it, but the last.
     fn step(&self) -> usize {
         self.segment.unwrap_or(self.bytes.len()).max(1)
     }
 
-    /// How many frames are in it, of which one may be empty.
+    /// How many frames are in it. An empty message is one empty frame.
     pub fn frames(&self) -> usize {
         self.bytes.len().div_ceil(self.step()).max(1)
     }
 }
 
-/// The first bytes of a name, which the kernel has written.
+/// The first `len` bytes of a name, which the kernel must have written.
 fn bytes_of(name: &MaybeUninit<libc::sockaddr_storage>, len: usize) -> &[u8] {
     let len = len.min(size_of::<libc::sockaddr_storage>());
-    // SAFETY: the kernel has written that many bytes of it, and they are as many at most.
+    // SAFETY: the kernel has written that many bytes, and `name` is not shorter.
     unsafe { std::slice::from_raw_parts(name.as_ptr().cast(), len) }
 }
 
+/// The length of the merged datagrams, if the message's control message tells one.
 fn segment_of(header: &libc::msghdr) -> Option<usize> {
-    // SAFETY: the kernel has filled the header and the control message that it points to.
+    // SAFETY: the kernel has written the header, and the control message that it points to.
     unsafe {
         let control = libc::CMSG_FIRSTHDR(header).as_ref()?;
         let is_segment = control.cmsg_level == libc::SOL_UDP && control.cmsg_type == libc::UDP_GRO;
@@ -196,11 +203,12 @@ fn segment_of(header: &libc::msghdr) -> Option<usize> {
     }
 }
 
-/// Says of what length the datagrams are to be that the kernel makes of a message.
+/// Has the kernel split a message into datagrams of `len` bytes.
 fn write_segment(header: &mut libc::msghdr, control: &mut MaybeUninit<Control>, len: usize) {
     let data = len as u16;
     header.msg_control = control.write([0; 3]).as_mut_ptr().cast();
-    // SAFETY: plain arithmetic; then one control message with two bytes, for which there is room.
+    // SAFETY: CMSG_SPACE and CMSG_LEN only compute; the header points to a control message that has
+    // room for two bytes of data.
     unsafe {
         header.msg_controllen = libc::CMSG_SPACE(size_of_val(&data) as u32) as _;
         let control = &mut *libc::CMSG_FIRSTHDR(header);
@@ -211,17 +219,18 @@ fn write_segment(header: &mut libc::msghdr, control: &mut MaybeUninit<Control>, 
     }
 }
 
-/// Takes an error out of a socket's queue (ip(7), `IP_RECVERR`). Returns whether another host, or
-/// this one as the receiver, has told of it.
+/// Takes an error out of a socket's error queue (ip(7), `IP_RECVERR`). Returns whether it was
+/// reported by ICMP, that is by another host, or by this one as the receiver; or `None` if the
+/// queue is empty.
 pub fn next_error(fd: BorrowedFd<'_>) -> Option<bool> {
     let mut control = [0u64; 16];
     let mut header = NO_MESSAGE.msg_hdr;
     header.msg_control = control.as_mut_ptr().cast();
     header.msg_controllen = size_of_val(&control) as _;
     let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
-    // SAFETY: the header points to a control message that lives for the call.
+    // SAFETY: the header points to room for control messages, which lives during the call.
     returned(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, flags) } as _).ok()?;
-    // SAFETY: the kernel has filled the header and the control message that it points to.
+    // SAFETY: the kernel has written the header, and the control message that it points to.
     unsafe {
         let Some(control) = libc::CMSG_FIRSTHDR(&raw const header).as_ref() else {
             return Some(false);
@@ -236,28 +245,31 @@ pub fn next_error(fd: BorrowedFd<'_>) -> Option<bool> {
     }
 }
 
-/// Messages to send, in order: each is one frame, or several that the kernel cuts it into.
+/// Messages to send, in order. Each is one frame, or several into which the kernel splits it.
 pub struct Outbox<'a> {
     pieces: SmallVec<[IoSlice<'a>; PIECES]>,
     messages: SmallVec<[Segments; MESSAGES]>,
-    /// How many messages were taken out, and frames with them.
+    /// How many messages were taken out.
     taken: usize,
+    /// How many frames were taken out with them.
     pub done: usize,
 }
 
-/// The frames of one message. All are of one length but the last, which may be shorter.
+/// The frames of one message. They have the same length, but the last may be shorter.
 #[derive(Clone, Copy)]
 struct Segments {
-    /// Where its pieces begin.
+    /// The index of its first piece.
     first: usize,
     size: Size,
-    /// The length of the first, and of the last one.
+    /// The length of the first frame.
     len: usize,
+    /// The length of the last frame.
     last: usize,
 }
 
 impl Segments {
-    /// Whether a frame may join, where those up to `longest` bytes may.
+    /// Whether a frame of this length may join, if only frames of at most `longest` bytes share a
+    /// message.
     fn admits(&self, len: usize, longest: usize) -> bool {
         len <= self.len
             && self.last == self.len
@@ -277,8 +289,8 @@ impl<'a> Outbox<'a> {
         Outbox { pieces: SmallVec::new(), messages: SmallVec::new(), taken: 0, done: 0 }
     }
 
-    /// Takes frames for at most `most` messages, where all were taken out; those up to `longest`
-    /// bytes may share one.
+    /// Takes frames for at most `most` messages, after all earlier messages were taken out. Frames
+    /// of at most `longest` bytes may share a message.
     pub fn fill(
         &mut self,
         frames: &mut (impl Iterator<Item = &'a [u8]> + Clone),
@@ -311,7 +323,7 @@ impl<'a> Outbox<'a> {
         &self.messages[self.taken..]
     }
 
-    /// How many messages are left.
+    /// How many messages have not been taken out.
     pub fn len(&self) -> usize {
         self.left().len()
     }
@@ -320,17 +332,17 @@ impl<'a> Outbox<'a> {
         self.left().is_empty()
     }
 
-    /// What is in the messages that are left.
+    /// The sizes of the messages that have not been taken out.
     pub fn sizes(&self) -> impl Iterator<Item = Size> {
         self.left().iter().map(|message| message.size)
     }
 
-    /// The first frame that is left.
+    /// The first frame that has not been taken out.
     pub fn front(&self) -> &IoSlice<'a> {
         &self.pieces[self.left()[0].first]
     }
 
-    /// Takes messages out. Returns their size.
+    /// Takes out the first `count` messages. Returns their size.
     pub fn take(&mut self, count: usize) -> Size {
         let mut size = Size::default();
         self.sizes().take(count).for_each(|message| size.add(message));
@@ -339,14 +351,15 @@ impl<'a> Outbox<'a> {
         size
     }
 
-    /// Sends what the socket takes, `to` an address or to its peer. Returns how many messages.
+    /// Sends as many messages as the socket takes, without waiting: to the `struct sockaddr` in
+    /// `to`, or to the socket's peer if that is empty. Returns how many.
     pub fn send(&self, fd: BorrowedFd<'_>, to: &[u8]) -> rustix::io::Result<usize> {
         let mut controls: [MaybeUninit<Control>; MESSAGES] = [MaybeUninit::uninit(); MESSAGES];
         let mut headers: SmallVec<[libc::mmsghdr; MESSAGES]> = SmallVec::new();
         for (message, control) in self.left().iter().zip(&mut controls) {
             let pieces = &self.pieces[message.first..][..message.size.frames];
             let mut header = NO_MESSAGE;
-            // Laid out as `struct iovec`, which the kernel only reads.
+            // An IoSlice has the layout of `struct iovec`. The kernel only reads these.
             header.msg_hdr.msg_iov = pieces.as_ptr().cast_mut().cast();
             header.msg_hdr.msg_iovlen = pieces.len() as _;
             if !to.is_empty() {
@@ -360,7 +373,8 @@ impl<'a> Outbox<'a> {
         }
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         let (first, count) = (headers.as_mut_ptr(), headers.len() as u32);
-        // SAFETY: the headers point to frames, an address and control messages that live for the call.
+        // SAFETY: the headers point to frames, an address and control messages that live during the
+        // call.
         returned(unsafe { libc::sendmmsg(fd.as_raw_fd(), first, count, flags) })
     }
 }

@@ -37,7 +37,8 @@ impl Name {
     }
 
     pub fn address(&self) -> SocketAddrAny {
-        // SAFETY: the bytes are those of a `struct sockaddr`, of this length, and not only a family.
+        // SAFETY: the bytes are those of a `struct sockaddr`, of this length, and not only a
+        // family.
         unsafe { SocketAddrAny::read(self.bytes.as_ptr().cast(), self.len as SocketAddrLen) }
     }
 }

@@ -27,7 +27,8 @@ fn set<T>(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: &T) -> io::Resul
     returned(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value, len) }).map(|_| ())
 }
 
-/// Makes a socket drop every message that arrives, which the kernel counts; or accept messages again.
+/// Makes a socket drop every message that arrives, which the kernel counts; or accept messages
+/// again.
 pub fn take_nothing(fd: BorrowedFd<'_>, whether: bool) -> io::Result<()> {
     if !whether {
         return set_option(fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, 0);

@@ -18,8 +18,8 @@ struct Request {
     rest: [u8; 22],
 }
 
-/// Attaches a descriptor of `/dev/net/tun` to the TAP of this name, which has less than [`NAME`] bytes; a TAP
-/// that does not exist is created. Returns the name that the TAP has.
+/// Attaches a descriptor of `/dev/net/tun` to the TAP of this name, which has less than [`NAME`]
+/// bytes; a TAP that does not exist is created. Returns the name that the TAP has.
 pub fn attach(fd: BorrowedFd<'_>, name: &[u8]) -> io::Result<String> {
     let mut request = Request::of(name);
     request.flags = (libc::IFF_TAP | libc::IFF_NO_PI) as c_short;
@@ -34,8 +34,8 @@ pub fn interface(fd: BorrowedFd<'_>) -> io::Result<(String, c_int)> {
     Ok((request.name(), request.flags.into()))
 }
 
-/// Has the kernel compute checksums and split long packets itself, which a previous user of the interface
-/// may have offloaded to its reader.
+/// Has the kernel compute checksums and split long packets itself, which a previous user of the
+/// interface may have offloaded to its reader.
 pub fn offload_nothing(fd: BorrowedFd<'_>) {
     // SAFETY: the argument is a number, not a pointer. Failing means that nothing was offloaded.
     unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD as _, 0 as c_ulong) };

@@ -9,7 +9,8 @@ use rustix::io::Errno;
 
 use crate::error::Result;
 
-/// Signals that a fault raises in the thread that made it. The kernel kills a process that blocks them.
+/// Signals that a fault raises in the thread that made it. The kernel kills a process that blocks
+/// them.
 const FAULTS: [c_int; 7] = [
     libc::SIGSEGV,
     libc::SIGBUS,
@@ -25,16 +26,16 @@ struct Start<F> {
     body: F,
 }
 
-/// Runs `body` on a new thread, which is detached, has the system's default stack size, and blocks all
-/// signals except those of faults. `name` has at most 15 bytes, and begins with `qnet-`.
+/// Runs `body` on a new thread, which is detached, has the system's default stack size, and blocks
+/// all signals except those of faults. `name` has at most 15 bytes, and begins with `qnet-`.
 ///
-/// The thread is made with `pthread_create` rather than `std::thread`, because the host may end it inside a
-/// callback (`pthread_exit`), and nothing that this unwinds may abort. For the same reason `body` must not
-/// panic, and must hold nothing with a destructor while a callback runs.
+/// The thread is made with `pthread_create` rather than `std::thread`, because the host may end it
+/// inside a callback (`pthread_exit`), and nothing that this unwinds may abort. For the same reason
+/// `body` must not panic, and must hold nothing with a destructor while a callback runs.
 pub fn spawn<F: FnOnce() + Send + 'static>(name: &'static CStr, body: F) -> Result<()> {
     let start = Box::into_raw(Box::new(Start { name, body }));
-    // SAFETY: "C-unwind" differs from "C" only in that unwinding may pass through, which the C library
-    // allows for the function that it starts a thread with.
+    // SAFETY: "C-unwind" differs from "C" only in that unwinding may pass through, which the C
+    // library allows for the function that it starts a thread with.
     let entry = unsafe {
         std::mem::transmute::<
             extern "C-unwind" fn(*mut c_void) -> *mut c_void,
@@ -43,8 +44,8 @@ pub fn spawn<F: FnOnce() + Send + 'static>(name: &'static CStr, body: F) -> Resu
     };
     let mut thread = MaybeUninit::uninit();
     let restore = block_signals();
-    // SAFETY: `thread` can be written to, null stands for the default attributes, and `start` belongs to
-    // the new thread from here on.
+    // SAFETY: `thread` can be written to, null stands for the default attributes, and `start`
+    // belongs to the new thread from here on.
     let failed =
         unsafe { libc::pthread_create(thread.as_mut_ptr(), ptr::null(), entry, start.cast()) };
     restore_signals(&restore);
@@ -59,7 +60,8 @@ pub fn spawn<F: FnOnce() + Send + 'static>(name: &'static CStr, body: F) -> Resu
 }
 
 unsafe extern "C" {
-    /// Part of POSIX, and missing from the libc crate for Linux. A `state` of 1 disables cancellation.
+    /// Part of POSIX, and missing from the libc crate for Linux. A `state` of 1 disables
+    /// cancellation.
     fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
 }
 
@@ -68,8 +70,8 @@ thread_local! {
     static IS_OURS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// While this exists, `pthread_cancel` does not end the thread: its unwinding would meet a panic boundary, and
-/// abort. The library's own threads cannot be cancelled at all.
+/// While this exists, `pthread_cancel` does not end the thread: its unwinding would meet a panic
+/// boundary, and abort. The library's own threads cannot be cancelled at all.
 pub struct Uncancelled(Option<c_int>);
 
 impl Uncancelled {
@@ -106,12 +108,13 @@ extern "C-unwind" fn entry<F: FnOnce()>(start: *mut c_void) -> *mut c_void {
     ptr::null_mut()
 }
 
-/// Blocks the signals that the library's threads block, which inherit that. Returns the mask before.
+/// Blocks the signals that the library's threads block, which inherit that. Returns the mask
+/// before.
 fn block_signals() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     let mut old = MaybeUninit::uninit();
-    // SAFETY: sigfillset initializes `set`, and pthread_sigmask initializes `old`; with valid arguments
-    // neither fails.
+    // SAFETY: sigfillset initializes `set`, and pthread_sigmask initializes `old`; with valid
+    // arguments neither fails.
     unsafe {
         libc::sigfillset(set.as_mut_ptr());
         for fault in FAULTS {
