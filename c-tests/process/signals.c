@@ -326,6 +326,37 @@ static void signals_with_restart_and_with_timeout(void)
     check_signals(SA_RESTART, 60000);
 }
 
+enum { SIGNALS = 20000 };
+
+static void *poke_all_the_time(void *argument)
+{
+    struct poker *poker = argument;
+
+    while (!get(&poker->stop))
+        pthread_kill(poker->target, SIGUSR1);
+    return NULL;
+}
+
+/* A call that does not wait is not interrupted: also not while it looks at a descriptor that blocks. */
+static void signals_and_no_wait(void)
+{
+    struct sigaction action;
+    struct poker poker = { .target = pthread_self() };
+    qnet_conn *conn;
+
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_signal;
+    CHECK(sigaction(SIGUSR1, &action, NULL) == 0);
+    CHECK_INT(qnet_listener_from_fd(raw_unix_listen(scratch_path("blocks.sock")),
+                                    &waiting.listener), QNET_OK);
+    start_thread(&poker.thread, poke_all_the_time, &poker);
+    while (get(&signals_handled) < rounds(SIGNALS))
+        CHECK_INT(qnet_accept(waiting.listener, 0, &conn), QNET_ERR_AGAIN);
+    put(&poker.stop, 1);
+    join_thread(poker.thread);
+    CHECK_INT(qnet_listener_close(waiting.listener), QNET_OK);
+}
+
 int main(void)
 {
     scratch_make();
@@ -337,6 +368,7 @@ int main(void)
     RUN(signals_without_restart_and_with_timeout);
     RUN(signals_with_restart);
     RUN(signals_with_restart_and_with_timeout);
+    RUN(signals_and_no_wait);
     scratch_remove();
     return check_done();
 }

@@ -48,8 +48,9 @@ impl AsFd for Event {
 
 /// Whether one of `events`, an error or a hang-up is pending. Does not wait.
 pub fn is_ready(fd: BorrowedFd<'_>, events: PollFlags) -> Result<bool> {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    Ok(poll(&mut [PollFd::from_borrowed_fd(fd, events)], Some(&now))? > 0)
+    let (mut fds, now) = ([PollFd::from_borrowed_fd(fd, events)], Timespec::default());
+    // A signal interrupts even a poll that does not wait.
+    Ok(retry_on_intr(|| poll(&mut fds, Some(&now)))? > 0)
 }
 
 pub fn set_close_on_exec(fd: BorrowedFd<'_>) -> Result<()> {
