@@ -14,10 +14,9 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
 /// How many pointers the page holds.
 const PLACES: usize = 512;
-/// The place of the process's stamp, which is a number stored as a pointer.
-const STAMP: usize = 0;
-/// A place that always stays null: that of every [`PerProcess`] that has not been given its own.
-const NOWHERE: usize = 1;
+
+/// A place that stays null: that of every [`PerProcess`] that has not been given its own.
+const NOWHERE: usize = 0;
 
 /// A pointer is null until this process has built the value that belongs there.
 type Page = [AtomicPtr<c_void>; PLACES];
@@ -26,9 +25,6 @@ static PAGE: AtomicPtr<Page> = AtomicPtr::new(ptr::null_mut());
 
 /// The next place that nobody has been given. Relaxed: only the number matters.
 static NEXT: AtomicUsize = AtomicUsize::new(NOWHERE + 1);
-
-/// How many stamps this process and its ancestors have drawn.
-static STAMPS: AtomicUsize = AtomicUsize::new(0);
 
 /// The page, if it is mapped. Acquire: who sees the pointer also sees the zeroed page.
 #[inline]
@@ -71,42 +67,25 @@ fn page_of_heap(size: usize) -> *mut c_void {
     page.cast()
 }
 
-/// Tells a process from the ones that it was forked from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp(usize);
+static PROCESS: PerProcess<()> = PerProcess::new();
+
+/// Tells a process from the ones that it was forked from: something that each has of its own, at an
+/// address that none of the others has.
+#[derive(Clone, Copy)]
+pub struct Stamp(&'static Entry<()>);
 
 impl Stamp {
     /// The stamp of this process.
     #[inline]
     pub fn now() -> Stamp {
-        match mapped().map_or(0, stamp_in) {
-            0 => Stamp::draw(),
-            stamp => Stamp(stamp),
-        }
+        Stamp(PROCESS.entry())
     }
 
-    /// Draws this process's stamp. If two threads do so at once, the first one's counts.
-    #[cold]
-    fn draw() -> Stamp {
-        let own = STAMPS.fetch_add(1, Ordering::Relaxed) + 1;
-        let (none, stamp) = (ptr::null_mut(), ptr::without_provenance_mut(own));
-        let drawn =
-            map()[STAMP].compare_exchange(none, stamp, Ordering::Relaxed, Ordering::Relaxed);
-        Stamp(drawn.map_or_else(|other| other.addr(), |_| own))
-    }
-
-    /// Whether this process drew it, and not one that it was forked from.
+    /// Whether this process made it, and not one that it was forked from.
     #[inline]
     pub fn is_current(self) -> bool {
-        // In a forked child the place is null, or holds a larger number.
-        mapped().map_or(0, stamp_in) == self.0
+        mapped().and_then(|page| PROCESS.built(page)).is_some_and(|own| ptr::eq(own, self.0))
     }
-}
-
-/// The stamp in a page, or 0 if none has been drawn. Relaxed: only the number matters.
-#[inline]
-fn stamp_in(page: &Page) -> usize {
-    page[STAMP].load(Ordering::Relaxed).addr()
 }
 
 /// A global value of which each process has its own, built when it is first used. It is never
@@ -133,8 +112,12 @@ impl<T: Default + Sync> PerProcess<T> {
 
     #[inline]
     pub fn get(&'static self) -> &'static T {
-        let entry = mapped().and_then(|page| self.built(page));
-        entry.map_or_else(|| self.build(), |entry| &entry.value)
+        &self.entry().value
+    }
+
+    #[inline]
+    fn entry(&self) -> &'static Entry<T> {
+        mapped().and_then(|page| self.built(page)).unwrap_or_else(|| self.build())
     }
 
     /// This process's value, if it has been built. Acquire: who sees the pointer also sees the
@@ -149,7 +132,7 @@ impl<T: Default + Sync> PerProcess<T> {
 
     /// Builds this process's value. If two threads do so at once, one drops its own.
     #[cold]
-    fn build(&'static self) -> &'static T {
+    fn build(&self) -> &'static Entry<T> {
         let place = &map()[self.take_place()];
         // SAFETY: the pointer is null, or that of an Entry, which is never freed.
         let parent = unsafe { self.last.load(Ordering::Acquire).as_ref() };
@@ -159,14 +142,14 @@ impl<T: Default + Sync> PerProcess<T> {
             Ok(_) => {
                 self.last.store(own, Ordering::Release);
                 // SAFETY: the Entry is never freed.
-                unsafe { &(*own).value }
+                unsafe { &*own }
             }
             Err(other) => {
                 // SAFETY: it was made by `Box::into_raw`, and nobody else has the pointer.
                 drop(unsafe { Box::from_raw(own) });
                 // SAFETY: what another thread has stored here is such an Entry, too; it is never
                 // freed.
-                unsafe { &(*other.cast::<Entry<T>>()).value }
+                unsafe { &*other.cast() }
             }
         }
     }
