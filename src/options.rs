@@ -1,5 +1,6 @@
 //! Options: which ones exist, which values they take, and on which objects they can be set.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use qnet_option::*;
@@ -108,14 +109,8 @@ pub enum Holder {
     Hub,
 }
 
-/// An option's default, its range, and the objects that have it.
-struct Rule {
-    option: qnet_option,
-    default: i64,
-    min: i64,
-    max: i64,
-    holders: &'static [Holder],
-}
+/// An option, its default, its range, and the objects that have it.
+struct Rule(qnet_option, i64, RangeInclusive<i64>, &'static [Holder]);
 
 const FOREVER: i64 = i32::MAX as i64;
 const EVERY: &[Holder] =
@@ -126,60 +121,51 @@ const DIAL: &[Holder] = &[Holder::Dial];
 const LISTENER: &[Holder] = &[Holder::Listener];
 const HUB: &[Holder] = &[Holder::Hub];
 
-const fn rule(
-    option: qnet_option,
-    default: i64,
-    min: i64,
-    max: i64,
-    holders: &'static [Holder],
-) -> Rule {
-    Rule { option, default, min, max, holders }
-}
-
-const RULES: [Rule; 17] = [
-    rule(QNET_OPT_SEND_TIMEOUT_MS, -1, -1, FOREVER, EVERY),
-    rule(QNET_OPT_TX_USECS, 0, 0, 1_000_000, EVERY),
-    rule(QNET_OPT_CORK, 1, 0, 1, EVERY),
-    rule(QNET_OPT_MAX_FRAME, 65_535, frame::MIN as i64, frame::MAX as i64, EVERY),
-    rule(QNET_OPT_PAD, 0, 0, 1, EVERY),
-    rule(QNET_OPT_LINGER_MS, 1000, 0, FOREVER, EVERY),
+static RULES: [Rule; 17] = [
+    Rule(QNET_OPT_SEND_TIMEOUT_MS, -1, -1..=FOREVER, EVERY),
+    Rule(QNET_OPT_TX_USECS, 0, 0..=1_000_000, EVERY),
+    Rule(QNET_OPT_CORK, 1, 0..=1, EVERY),
+    Rule(QNET_OPT_MAX_FRAME, 65_535, frame::MIN as i64..=frame::MAX as i64, EVERY),
+    Rule(QNET_OPT_PAD, 0, 0..=1, EVERY),
+    Rule(QNET_OPT_LINGER_MS, 1000, 0..=FOREVER, EVERY),
     // 0 cannot be set: it stands for the size that the library chooses.
-    rule(QNET_OPT_SNDBUF, 0, 1, FOREVER, EVERY),
-    rule(QNET_OPT_RCVBUF, 0, 1, FOREVER, EVERY),
-    rule(QNET_OPT_RECONNECT_MS, 0, 0, FOREVER, DIALLED),
-    rule(QNET_OPT_DIAL_TIMEOUT_MS, -1, -1, FOREVER, DIAL),
-    rule(QNET_OPT_MAX_CONNS, 1024, 1, FOREVER, LISTENER),
-    rule(QNET_OPT_WAIT, 1, 0, 1, EVERY),
-    rule(QNET_OPT_UNIX_MODE, 0o600, 0, 0o777, LISTENER),
-    rule(QNET_OPT_RELEARN, 0, 0, 1, TO_SENDER),
-    rule(QNET_OPT_MAC_AGE_S, 300, 1, FOREVER, HUB),
-    rule(QNET_OPT_MAC_MAX, 8192, 1, 1 << 20, HUB),
-    rule(QNET_OPT_QUEUE_BYTES, 1 << 20, 0, FOREVER, HUB),
+    Rule(QNET_OPT_SNDBUF, 0, 1..=FOREVER, EVERY),
+    Rule(QNET_OPT_RCVBUF, 0, 1..=FOREVER, EVERY),
+    Rule(QNET_OPT_RECONNECT_MS, 0, 0..=FOREVER, DIALLED),
+    Rule(QNET_OPT_DIAL_TIMEOUT_MS, -1, -1..=FOREVER, DIAL),
+    Rule(QNET_OPT_MAX_CONNS, 1024, 1..=FOREVER, LISTENER),
+    Rule(QNET_OPT_WAIT, 1, 0..=1, EVERY),
+    Rule(QNET_OPT_UNIX_MODE, 0o600, 0..=0o777, LISTENER),
+    Rule(QNET_OPT_RELEARN, 0, 0..=1, TO_SENDER),
+    Rule(QNET_OPT_MAC_AGE_S, 300, 1..=FOREVER, HUB),
+    Rule(QNET_OPT_MAC_MAX, 8192, 1..=1 << 20, HUB),
+    Rule(QNET_OPT_QUEUE_BYTES, 1 << 20, 0..=FOREVER, HUB),
 ];
 
 /// The index of an option's rule and of its value, if the option exists.
 fn index(option: i32) -> Option<usize> {
-    RULES.iter().position(|rule| rule.option as i32 == option)
+    RULES.iter().position(|rule| rule.0 as i32 == option)
 }
 
 fn find(option: i32, holder: Holder) -> Result<&'static Rule> {
     let index = index(option).ok_or_else(|| Error::invalid(format!("unknown option {option}")))?;
     let rule = &RULES[index];
-    match rule.holders.contains(&holder) {
+    match rule.3.contains(&holder) {
         true => Ok(rule),
-        false => Err(Error::Misplaced(format!("{:?}", rule.option), option)),
+        false => Err(Error::Misplaced(format!("{:?}", rule.0), option)),
     }
 }
 
 impl Rule {
     fn refusal(&self, value: i64) -> Error {
+        let Rule(option, _, range, _) = self;
         // A mode is shown in octal, as C writes it.
-        let shown = |value: i64| match self.option {
+        let shown = |value: i64| match option {
             QNET_OPT_UNIX_MODE if value > 0 => format!("0{value:o}"),
             _ => value.to_string(),
         };
-        let (option, number) = (self.option, self.option as i32);
-        let [value, min, max] = [value, self.min, self.max].map(shown);
+        let [value, min, max] = [value, *range.start(), *range.end()].map(shown);
+        let number = *option as i32;
         Error::Invalid(format!(
             "{option:?}, option {number}, cannot be {value}: it is from {min} to {max}"
         ))
@@ -207,14 +193,14 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { values: std::array::from_fn(|index| RULES[index].default as i32) }
+        Options { values: std::array::from_fn(|index| RULES[index].1 as i32) }
     }
 }
 
 impl Options {
     pub fn set(&mut self, option: i32, value: i64, holder: Holder) -> Result<()> {
         let rule = find(option, holder)?;
-        if !(rule.min..=rule.max).contains(&value) {
+        if !rule.2.contains(&value) {
             return Err(rule.refusal(value));
         }
         self.values[index(option).expect("every option has a rule")] = value as i32;

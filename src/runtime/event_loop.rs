@@ -203,8 +203,8 @@ impl Loop {
         shared.is_running.then_some(until)
     }
 
-    /// Exchanges an empty list for that of the tokens that are to have a turn now, whose timers are
-    /// due included.
+    /// Exchanges an empty list for the tokens that are to have a turn now, including those whose
+    /// timers are due.
     fn swap_due(&self, now: Instant, looks: &mut Vec<Token>) {
         let mut shared = lock(&self.shared);
         std::mem::swap(&mut shared.looks, looks);

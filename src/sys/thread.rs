@@ -21,10 +21,8 @@ const FAULTS: [c_int; 7] = [
     libc::SIGABRT,
 ];
 
-struct Start<F> {
-    name: &'static CStr,
-    body: F,
-}
+/// What a new thread is given: its name, and what it runs.
+type Start<F> = (&'static CStr, F);
 
 /// Runs `body` on a new thread, which is detached, has the system's default stack size, and blocks
 /// all signals except those of faults. `name` has at most 15 bytes, and begins with `qnet-`.
@@ -33,7 +31,7 @@ struct Start<F> {
 /// inside a callback (`pthread_exit`), and nothing that this unwinds may abort. For the same reason
 /// `body` must not panic, and must hold nothing with a destructor while a callback runs.
 pub fn spawn<F: FnOnce() + Send + 'static>(name: &'static CStr, body: F) -> Result<()> {
-    let start = Box::into_raw(Box::new(Start { name, body }));
+    let start = Box::into_raw(Box::new((name, body)));
     // SAFETY: "C-unwind" differs from "C" only in that unwinding may pass through, which the C
     // library allows for the function that it starts a thread with.
     let entry = unsafe {
@@ -43,12 +41,13 @@ pub fn spawn<F: FnOnce() + Send + 'static>(name: &'static CStr, body: F) -> Resu
         >(entry::<F>)
     };
     let mut thread = MaybeUninit::uninit();
-    let restore = block_signals();
+    let mask = block_signals();
     // SAFETY: `thread` can be written to, null stands for the default attributes, and `start`
     // belongs to the new thread from here on.
     let failed =
         unsafe { libc::pthread_create(thread.as_mut_ptr(), ptr::null(), entry, start.cast()) };
-    restore_signals(&restore);
+    // SAFETY: `mask` is an initialized mask.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const mask, ptr::null_mut()) };
     if failed != 0 {
         // SAFETY: no thread was created, so nobody else has `start`, which `Box::into_raw` made.
         drop(unsafe { Box::from_raw(start) });
@@ -99,7 +98,7 @@ fn set_cancel_state(state: c_int) -> c_int {
 
 extern "C-unwind" fn entry<F: FnOnce()>(start: *mut c_void) -> *mut c_void {
     // SAFETY: `spawn` made the pointer from a Box<Start<F>>, and gave it to this thread alone.
-    let Start { name, body } = *unsafe { Box::from_raw(start.cast::<Start<F>>()) };
+    let (name, body) = *unsafe { Box::from_raw(start.cast::<Start<F>>()) };
     // SAFETY: the name ends with NUL. If the call fails, the thread keeps its old name.
     unsafe { libc::pthread_setname_np(libc::pthread_self(), name.as_ptr()) };
     set_cancel_state(1);
@@ -123,9 +122,4 @@ fn block_signals() -> libc::sigset_t {
         libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), old.as_mut_ptr());
         old.assume_init()
     }
-}
-
-fn restore_signals(old: &libc::sigset_t) {
-    // SAFETY: `old` is an initialized mask.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, old, ptr::null_mut()) };
 }
