@@ -127,8 +127,9 @@ thread_local! {
 impl Drop for Calls {
     /// The thread is ending: whichever callbacks are still in the list have ended it.
     fn drop(&mut self) {
-        cork::close();
+        // First, since nothing may look at a list that is being destroyed.
         IS_CALLED.set(false);
+        cork::close();
         while let Some(running) = self.0.pop() {
             if running.process.is_current() {
                 (running.died)(running.conn, running.doing);
