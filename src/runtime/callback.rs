@@ -45,8 +45,9 @@ pub struct Callback<F> {
 }
 
 impl<F> Callback<F> {
-    /// # Safety Until the callback is replaced, it must be sound to call `function` with `user`, on
-    /// any thread.
+    /// # Safety
+    /// Until the callback is replaced, it must be sound to call `function` with `user`, on any
+    /// thread.
     pub unsafe fn new(function: F, user: *mut c_void) -> Callback<F> {
         Callback { function, user: User(user) }
     }

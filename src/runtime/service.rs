@@ -1,8 +1,8 @@
 //! The service thread: it finishes work that no caller waits for. It starts with the first such
 //! work, and ends soon after the last.
 //!
-//! It uses poll(2) and no event loop, because it must work where the
-//! system refuses the descriptors that an event loop needs.
+//! It uses poll(2) and no event loop, because it must work where the system refuses the
+//! descriptors that an event loop needs.
 
 use std::os::fd::BorrowedFd;
 use std::panic::catch_unwind;

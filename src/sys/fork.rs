@@ -2,8 +2,8 @@
 //! afresh.
 //!
 //! Every global is reached through one page of pointers, which the kernel zeroes in a forked child
-//! (MADV_WIPEONFORK, Linux 4.14). So the child loses all of them at once, and no handler runs at
-//! the fork.
+//! (MADV_WIPEONFORK, Linux 4.14). So the child loses all of them at once, without a fork
+//! handler (pthread_atfork).
 
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::ffi::c_void;

@@ -109,8 +109,8 @@ impl<'a> Inbox<'a> {
         received
     }
 
-    /// One of the messages that were received. The pointers in its header are not used, since the
-    /// inbox may have been moved since.
+    /// One of the messages that were received. Of the pointers in its header it only matters
+    /// whether they are null, since the inbox may have been moved.
     pub fn message(&self, at: usize) -> Message<'_> {
         let libc::mmsghdr { mut msg_hdr, msg_len } = self.headers[at];
         if !msg_hdr.msg_control.is_null() {
