@@ -78,7 +78,7 @@ pub fn finish_turn(conn: Ref<Conn>, state: &mut State) -> Option<Turn> {
     let is_draining = finish.drain(&socket, is_writing);
     if !finish.deadline.passed() {
         if is_writing || is_draining {
-            return Some(finish.wait(is_writing.then(|| tx.room())));
+            return Some(finish.wait(is_writing.then(|| tx.until_room())));
         }
         if finish.is_sending(&socket) {
             let until = finish.deadline.sooner(Deadline::after(SENDING));

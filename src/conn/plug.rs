@@ -86,7 +86,7 @@ pub fn unplug(conn: Ref<Conn>, state: &mut State) {
 /// not read. Where there can be none now, `runner` tries again.
 fn leave_sending(conn: Ref<Conn>, runner: &Loop) {
     let tx = conn.slot.sender.lock();
-    let is_left = tx.has_backlog() || tx.is_lost();
+    let is_left = tx.has_backlog() || tx.has_lost_peer();
     drop(tx);
     if is_left && !background::watch(conn) {
         runner.rest(conn.token);

@@ -82,7 +82,7 @@ fn have_watched(conn: Ref<Conn>, mut tx: TxGuard<'_>) {
         && !background::watch(conn)
         && let Ok(mut tx) = conn.slot.sender.lock_of(conn.token)
     {
-        tx.release();
+        tx.stop_holding();
     }
 }
 
@@ -118,7 +118,7 @@ fn with_room<R>(
         attempt,
         |(tx, _)| tx.deadline(),
         |(tx, epoch), deadline| {
-            let (events, until) = tx.wait_for_room();
+            let (events, until) = tx.until_room_or_loss();
             let (socket, until) = (tx.socket().clone(), until.sooner(deadline));
             drop(tx);
             // After a time-out the socket is tried once more: it may have room for a frame long before

@@ -73,7 +73,7 @@ pub fn end_if_over(conn: Ref<Conn>, state: &mut State) {
 /// reads it goes down by this, unless frames wait. Returns when to look again, if so.
 fn look_for_loss(conn: Ref<Conn>, state: &mut State) -> Option<Deadline> {
     let is_down = state.redial.as_ref().is_some_and(|redial| redial.down.is_some());
-    if !state.redials() || is_down || !conn.slot.sender.lock().is_lost() {
+    if !state.redials() || is_down || !conn.slot.sender.lock().has_lost_peer() {
         return None;
     }
     if state.delivering {

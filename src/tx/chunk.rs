@@ -7,7 +7,7 @@ use crate::tx::frames::Wire;
 
 /// Frames in wire format, one behind another.
 pub struct Chunk {
-    /// A gathering buffer, of which `len` bytes are used.
+    /// A buffer of the pool, of which `len` bytes are used.
     pub buffer: Memory,
     pub len: usize,
     pub frames: usize,
@@ -20,10 +20,6 @@ impl Chunk {
         Chunk { buffer, len: 0, frames: 0, progress: Progress::default() }
     }
 
-    pub fn give_back(self) {
-        pool::give_back(self.buffer);
-    }
-
     /// Appends a frame for which there is room.
     #[inline]
     pub fn push(&mut self, wire: &Wire<'_>) {
@@ -32,13 +28,17 @@ impl Chunk {
         self.len = end;
         self.frames += 1;
     }
+
+    pub fn give_back(self) {
+        pool::give_back(self.buffer);
+    }
 }
 
 /// How far frames that lie in wire format are written.
 #[derive(Default)]
 pub struct Progress {
     pub written: usize,
-    /// Of that, whole frames: their bytes on the wire, and their number.
+    /// How many of those bytes are of whole frames, and how many frames these are.
     pub whole: usize,
     pub frames: usize,
 }

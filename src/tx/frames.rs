@@ -1,6 +1,29 @@
-//! Frames that a caller gives to send, and how one goes onto the wire.
+//! Frames that a caller gives to send, which of them fit, and how one goes onto the wire.
 
 use crate::frame::{self, PREFIX, Walk};
+
+/// Which frames a connection sends, and how.
+#[derive(Default, Clone, Copy)]
+pub struct Fit {
+    /// The length of the longest.
+    pub max: usize,
+    /// The length up to which shorter frames are padded: 0 for not at all.
+    pub padded: usize,
+}
+
+impl Fit {
+    #[inline]
+    pub fn takes(self, frame: &[u8]) -> bool {
+        (frame::MIN..=self.max).contains(&frame.len())
+    }
+
+    /// A frame as it goes onto the wire, if it fits.
+    #[inline]
+    pub fn wire(self, frame: &[u8]) -> Option<Wire<'_>> {
+        let padded_len = frame.len().max(self.padded);
+        self.takes(frame).then_some(Wire { frame, padded_len })
+    }
+}
 
 /// A frame as it goes onto the wire: behind a prefix, perhaps padded.
 #[derive(Clone, Copy)]
@@ -9,19 +32,14 @@ pub struct Wire<'a> {
     pub padded_len: usize,
 }
 
-impl<'a> Wire<'a> {
-    /// Of a frame that may be sent.
-    pub fn of(frame: &'a [u8], padded: usize) -> Wire<'a> {
-        Wire { frame, padded_len: frame.len().max(padded) }
-    }
-
-    /// With its prefix.
+impl Wire<'_> {
+    /// Its length with the prefix.
     #[inline]
     pub fn len(&self) -> usize {
         PREFIX + self.padded_len
     }
 
-    /// Copies it to `room`, which has its length.
+    /// Copies it to `room`, which has exactly its length.
     #[inline]
     pub fn copy_to(&self, room: &mut [u8]) {
         let (front, padding) = room.split_at_mut(PREFIX + self.frame.len());
@@ -36,21 +54,21 @@ impl<'a> Wire<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bad {
     Null,
-    /// Packed, and the end of the buffer comes first.
+    /// The packed buffer ends inside the frame.
     Cut,
-    /// Of a length that no frame has here.
+    /// No frame that is sent here has that length.
     Length(usize),
 }
 
-/// Frames to send, in order; a copy of it goes over them again.
+/// Frames to send, in order. A clone goes over the same frames again.
 pub trait Frames<'a>: Iterator<Item = Result<&'a [u8], Bad>> + Clone {
-    /// All that is left, if it lies in wire format.
+    /// The bytes of all frames left, if they lie in wire format.
     fn packed(&self) -> Option<&'a [u8]> {
         None
     }
 }
 
-/// Frames here and there in memory.
+/// Frames that lie anywhere in memory.
 #[derive(Clone)]
 pub struct Scattered<I>(pub I);
 
@@ -83,7 +101,7 @@ impl<'a> Iterator for Packed<'a> {
 }
 
 impl<'a> Packed<'a> {
-    /// What is wrong with the frame at the front: its length comes first.
+    /// What is wrong with the frame at the front. A bad length is reported rather than a cut.
     #[cold]
     fn bad(&self) -> Bad {
         let prefix = self.0.rest().first_chunk::<PREFIX>();

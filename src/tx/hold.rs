@@ -1,32 +1,33 @@
-//! Holding frames back for a time, for others to join them.
+//! The times of what is held back.
 
 use std::time::{Duration, Instant};
 
-/// Holding sends back for a time.
+/// What is held back, and until when.
 #[derive(Default)]
 pub struct Hold {
-    /// How long others may join (`QNET_OPT_TX_USECS`).
+    /// How long a send waits for others to join it (`QNET_OPT_TX_USECS`).
     pub time: Duration,
-    /// When the last send came that began to be held, or was alone: one that comes long after it is
-    /// alone, and goes at once.
+    /// When the last send came that joined no other. One that comes long after it goes out at once.
     pub last: Option<Instant>,
-    /// When what is held is to be written by the service thread, if nobody does it before.
+    /// When the service thread is to write what is held back, unless somebody has done so before.
+    /// `None` while nothing is held back.
     pub due: Option<Instant>,
-    /// The shortest time that a frame of what is held may be, and so the longest that `due` is away.
-    pub within: Duration,
-    /// When the service thread looks next, if it does; and whether anything was held since it did.
+    /// The shortest time for which one of the frames may be held back, and so the most that `due` is
+    /// away.
+    within: Duration,
+    /// When the service thread looks next, if it does; and whether anything was held back since it did.
     pub look: Option<Instant>,
-    pub was_used: bool,
+    was_used: bool,
 }
 
 impl Hold {
-    /// Whether a frame that may be held for `time` may join what is held, and changes nothing.
+    /// Whether a frame that may be held back for `time` joins those that are, and is due no sooner.
     #[inline]
     pub fn is_joined(&self, time: Duration) -> bool {
         self.due.is_some() && self.within <= time
     }
 
-    /// A frame is held that may be for `time`.
+    /// Begins to hold back a frame that may be for `time`.
     pub fn begin(&mut self, time: Duration) {
         if self.is_joined(time) {
             return;
@@ -37,20 +38,12 @@ impl Hold {
         self.was_used = true;
     }
 
-    /// The service thread has looked: when it does so next. A steady sender will soon have something
-    /// held, and to wake the thread costs it more than the thread's looking.
+    /// The service thread has looked. Returns when it does next: also where nothing is held back, if
+    /// something was since it looked before. A steady sender will soon hold back more, and waking the
+    /// thread would cost it more than the thread's looking.
     pub fn next_look(&mut self, now: Instant) -> Option<Instant> {
         let was_used = std::mem::take(&mut self.was_used);
         self.look = self.due.or(was_used.then(|| now + self.within));
         self.look
     }
-}
-
-/// What became of a frame that might be held back.
-pub enum Held {
-    Taken,
-    /// It is to be sent at once.
-    Not,
-    /// The socket does not even take what came before it.
-    Full,
 }

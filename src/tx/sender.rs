@@ -1,5 +1,5 @@
-//! The sending part of a connection, as it is shared: a lock for callers, and an inbox for a loop, which
-//! does not wait for that.
+//! The sending part of a connection as threads share it: a lock for callers, and an inbox for a loop,
+//! which does not wait for the lock.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -16,71 +16,73 @@ use crate::tx::inbox::Inbox;
 #[derive(Default)]
 pub struct Sender {
     tx: Mutex<Tx>,
-    /// What a loop has for the sending part while somebody else holds that.
+    /// Frames that a loop has left while somebody else held the lock.
     pub inbox: Inbox,
-    /// Whether sends are held back for others to join them: a hint, Relaxed.
+    /// Whether sends may be coalesced. Relaxed: it is a hint, and the lock's holder decides.
     coalesces: AtomicBool,
 }
 
 impl Sender {
-    /// The sending part, for who holds the state of the same connection.
+    /// Locks the sending part, whichever connection it belongs to: for callers that hold the state of
+    /// the connection, so that it cannot change.
     pub fn lock(&self) -> TxGuard<'_> {
         let after = After { inbox: &self.inbox, port: None, is_due: false };
         TxGuard { tx: lock(&self.tx), after }
     }
 
-    /// The sending part, if it is that connection's.
+    /// Locks the sending part, if it belongs to that connection.
     pub fn lock_of(&self, token: Token) -> Result<TxGuard<'_>> {
         let tx = self.lock();
         if tx.token == token { Ok(tx) } else { Err(Error::Handle) }
     }
 
-    /// The sending part for a loop, if nobody holds it.
+    /// Locks the sending part for a loop, if nobody holds the lock.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, Tx>> {
         try_lock(&self.tx)
     }
 
-    /// Sends by other options from now on.
+    /// Applies options to the sends that follow.
     pub fn configure(&self, options: &Options) {
         let mut tx = self.lock();
         tx.configure(options);
-        self.inbox.fit(tx.fit());
+        self.inbox.set_fit(tx.fit);
         drop(tx);
         self.hint(options);
     }
 
-    /// Keeps the hint in step with the options that sending was given.
+    /// Keeps the hint in step with the options that the sending part was given.
     pub fn hint(&self, options: &Options) {
         self.coalesces.store(!options.tx_time().is_zero(), Ordering::Relaxed);
     }
 
-    /// Whether sends may be held back for others to join them.
+    /// Whether sends may be coalesced, as the options last said.
     pub fn coalesces(&self) -> bool {
         self.coalesces.load(Ordering::Relaxed)
     }
 }
 
-/// The sending part, locked by anybody but a loop.
+/// The sending part, locked by anybody but a loop. When it is let go, a loop that wanted something
+/// meanwhile gets it.
 pub struct TxGuard<'a> {
     tx: MutexGuard<'a, Tx>,
-    /// Dropped next, when the lock is free.
+    /// This is dropped after `tx`, when the lock is free.
     after: After<'a>,
 }
 
 impl TxGuard<'_> {
-    /// Takes over what the loop has left.
+    /// Sends what the loop has left.
     pub fn empty_inbox(&mut self) {
         self.after.is_due |= self.after.inbox.empty_into(&mut self.tx);
     }
 
-    /// From now on a loop sends, too.
+    /// Lets a loop send too, from now on.
     pub fn plug(&mut self, runner: &'static Loop) {
         self.tx.runner = Some(runner);
-        self.after.inbox.fit(self.tx.fit());
+        self.after.inbox.set_fit(self.tx.fit);
         self.after.inbox.tell_unwritten(self.tx.queued());
     }
 
-    /// The loop does not send any more, and what it has left is taken over.
+    /// Sends what the loop has left. It sends no more.
     pub fn unplug(&mut self) {
         self.after.inbox.empty_into(&mut self.tx);
         self.tx.runner = None;
@@ -114,12 +116,12 @@ impl Drop for TxGuard<'_> {
     }
 }
 
-/// What follows when the lock is free again.
+/// What is done when the lock is free again.
 struct After<'a> {
     inbox: &'a Inbox,
-    /// The loop, and whose turn it is, where the connection is plugged in.
+    /// Where the connection is plugged in: the loop, and the connection's token.
     port: Option<(&'static Loop, Token)>,
-    /// Whether the loop has wanted something that was done under the lock.
+    /// Whether the loop wanted something that was done under the lock.
     is_due: bool,
 }
 
@@ -128,8 +130,8 @@ impl Drop for After<'_> {
     fn drop(&mut self) {
         if let Some((runner, token)) = self.port {
             fence(Ordering::SeqCst);
-            // What came since the inbox was emptied is the loop's: emptying it here again and again
-            // might keep a caller for ever.
+            // The loop itself sends what it has left since the inbox was emptied: a caller that emptied
+            // it again and again might never return.
             if self.is_due || self.inbox.is_wanted() {
                 runner.look(token);
             }
