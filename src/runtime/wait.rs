@@ -18,22 +18,22 @@ pub enum Tried<R, P> {
 /// the call fails with CLOSED.
 pub fn until<R, P, W>(
     mut attempt: impl FnMut() -> Result<Tried<R, P>>,
-    limit: impl FnOnce(&P) -> Deadline,
+    limit: impl Fn(&P) -> Deadline,
     mut wait: impl FnMut(P, Deadline) -> Result<W>,
 ) -> Result<R> {
-    let mut pending = match attempt()? {
-        Tried::Done(result) => return Ok(result),
-        Tried::Pending(pending) => pending,
-    };
-    let deadline = limit(&pending);
-    while !deadline.passed() {
-        wait(pending, deadline)?;
-        pending = match attempt() {
+    let mut deadline = None;
+    // One place for the attempt, so that it is compiled in line.
+    loop {
+        let pending = match attempt() {
             Ok(Tried::Done(result)) => return Ok(result),
             Ok(Tried::Pending(pending)) => pending,
-            Err(Error::Handle) => return Err(Error::Closed),
+            Err(Error::Handle) if deadline.is_some() => return Err(Error::Closed),
             Err(error) => return Err(error),
         };
+        let deadline = *deadline.get_or_insert_with(|| limit(&pending));
+        if deadline.passed() {
+            return Err(deadline.error());
+        }
+        wait(pending, deadline)?;
     }
-    Err(deadline.error())
 }

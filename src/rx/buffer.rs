@@ -1,37 +1,36 @@
-//! Where what was received lies until it is used: in memory that is a connection's own only while
-//! there is little of it.
+//! The buffer in which received bytes lie until they are used. Its memory is small while there is
+//! little to read; large buffers come from a pool, and go back to it.
 
 use std::ops::{Deref, DerefMut};
 
 use crate::frame::{self, PREFIX};
 use crate::net::socket::Socket;
-use crate::runtime::pool;
-use crate::runtime::pool::{BUFFER, ROOM};
+use crate::runtime::pool::{self, BUFFER, ROOM};
 use crate::sys::memory::Memory;
 use crate::sys::mmsg::SLOT;
 
-/// A buffer for a trickle of frames, and one for a stream of them.
+/// How many bytes a buffer has while frames trickle in, and how many while they stream in.
 pub const SMALL: usize = 4 << 10;
 pub const LARGE: usize = BUFFER;
 
-/// The most that stays in use for a connection from which nothing comes.
+/// The most bytes that stay in use for a connection from which nothing comes.
 pub const RESTING: usize = 16 << 10;
 
-/// The same in bytes for what a socket gives: with messages it is reserved, and mostly not touched.
+/// Both sizes for one kind of socket. For messages the memory is reserved, and mostly not touched.
 pub struct Sizes {
     pub small: usize,
     pub large: usize,
-    /// The least that is worth a read.
+    /// The least room, in bytes, with which it is worth reading.
     pub least: usize,
 }
 
 const STREAM_SIZES: Sizes = Sizes { small: SMALL, large: LARGE, least: SMALL };
 const MESSAGE_SIZES: Sizes = Sizes { small: 2 * SLOT, large: ROOM, least: SLOT };
 
-/// The room that a loop has for reads of any socket.
+/// The size in bytes of a loop's own buffer, which is large enough for a read from any socket.
 pub const LOOP_ROOM: usize = ROOM;
 
-/// How much of it is for reads of this one, the front of a frame included.
+/// How much of it is used to read from this socket, behind the front of a frame.
 pub fn loop_room(socket: &Socket) -> usize {
     if socket.has_messages() { LOOP_ROOM } else { PREFIX + frame::MAX + LARGE }
 }
@@ -42,7 +41,7 @@ impl Sizes {
     }
 }
 
-/// A buffer's memory. Large ones are no connection's own: they go from one to the next.
+/// A buffer's memory, which goes back to its pool when it is dropped.
 #[derive(Default)]
 pub struct Room(Memory);
 
@@ -71,22 +70,19 @@ impl DerefMut for Room {
 #[derive(Default)]
 pub struct Buffer {
     pub memory: Room,
-    /// Where what is not yet used begins, and where what was received ends.
+    /// What is received and not yet used lies between these two.
     pub start: usize,
     pub end: usize,
     /// Whether the last read filled it.
-    pub filled: bool,
-    /// Whether the last read that gave something gave more than a trickle, with the one before it.
+    pub is_filled: bool,
+    /// Whether the last read that gave something gave more than a trickle, or followed one that filled
+    /// the buffer.
     pub is_stream: bool,
-    /// Whether any of its reads did.
+    /// Whether that was so of any read into this buffer: then much of its memory was touched.
     pub is_touched: bool,
 }
 
 impl Buffer {
-    pub fn unread(&self) -> &[u8] {
-        &self.memory[self.start..self.end]
-    }
-
     pub fn with_capacity(capacity: usize, bytes: &[u8]) -> Buffer {
         let mut memory = Room(pool::take(capacity));
         memory[..bytes.len()].copy_from_slice(bytes);
@@ -97,15 +93,26 @@ impl Buffer {
         self.memory.len()
     }
 
-    /// What capacity the next read should have, `missing` bytes of a frame at least.
-    pub fn wanted(&self, missing: usize, sizes: &Sizes) -> usize {
-        let is_trickle = !self.filled && !self.is_stream;
-        let small = is_trickle && self.unread().len() + missing <= sizes.small;
-        if small { sizes.small } else { sizes.large }
+    pub fn unread(&self) -> &[u8] {
+        &self.memory[self.start..self.end]
     }
 
-    /// Holds the front of a frame in place of what was here. Of what is behind a length that no frame
-    /// has, which may be any number of bytes, nothing is needed.
+    /// The capacity that the next read should find, with room for at least `missing` bytes.
+    pub fn wanted(&self, missing: usize, sizes: &Sizes) -> usize {
+        let is_trickle = !self.is_filled && !self.is_stream;
+        let is_small = is_trickle && self.unread().len() + missing <= sizes.small;
+        if is_small { sizes.small } else { sizes.large }
+    }
+
+    /// Moves what is unread to the front.
+    pub fn compact(&mut self) {
+        self.memory.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+    }
+
+    /// Puts the front of a frame in place of what is unread. If a length that no frame has is at the
+    /// front, any number of bytes may follow, and few of them are kept.
     pub fn replace(&mut self, bytes: &[u8]) {
         let bytes = &bytes[..bytes.len().min(PREFIX + frame::MAX)];
         if bytes.len() > self.capacity() {
@@ -115,12 +122,5 @@ impl Buffer {
             self.memory[..bytes.len()].copy_from_slice(bytes);
             (self.start, self.end) = (0, bytes.len());
         }
-    }
-
-    /// Moves what is unread to the front.
-    pub fn compact(&mut self) {
-        self.memory.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
     }
 }

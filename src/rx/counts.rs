@@ -1,11 +1,11 @@
-//! Counts of receiving.
+//! What a connection counts of receiving.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::frame::Run;
 
-/// Those of a connection. One writer at a time: who holds the state's lock, or that of the switch that it
-/// is plugged into, or the delivering thread.
+/// A connection's counters. They have one writer at a time: the delivering thread, or whoever holds the
+/// lock of the connection's state, or that of the switch that it is plugged into.
 #[derive(Default)]
 pub struct RxCounts {
     pub frames: Counter,
@@ -15,6 +15,7 @@ pub struct RxCounts {
     pub foreign: Counter,
 }
 
+/// A counter with one writer at a time, and any number of readers.
 #[derive(Default)]
 pub struct Counter(AtomicU64);
 
@@ -27,26 +28,24 @@ impl Counter {
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
-
-    pub fn clear(&self) {
-        self.0.store(0, Ordering::Relaxed);
-    }
 }
 
 impl RxCounts {
+    /// Sets all counters to 0, for another connection.
     pub fn clear(&self) {
         for counter in [&self.frames, &self.bytes, &self.runts, &self.reads, &self.foreign] {
-            counter.clear();
+            counter.0.store(0, Ordering::Relaxed);
         }
     }
 
-    /// Many at once.
+    /// Counts a run of frames.
     pub fn run(&self, run: &Run) {
         self.frames.add(run.frames as u64);
         self.bytes.add(run.bytes as u64);
         self.runts.add(run.runts as u64);
     }
 
+    /// Counts one frame of `len` bytes.
     #[inline]
     pub fn frame(&self, len: usize) {
         self.frames.add(1);

@@ -7,7 +7,7 @@ mod packed;
 
 use std::time::Instant;
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::frame::{self, Front, PREFIX};
 use crate::net::io::{Got, Read};
 use crate::net::socket::Socket;
@@ -21,22 +21,39 @@ const READS: u32 = 16;
 /// The receiving part of a connection's state.
 #[derive(Default)]
 pub struct Rx {
-    /// When a read last gave more than a trickle: its peer may have been waiting for that.
-    busy: Option<Instant>,
     buffer: Buffer,
-    /// Whether bytes before the buffer's start are lent to a caller.
-    lent: bool,
-    /// A buffer that is lent while reading goes on in another: to a caller who polls meanwhile, and
-    /// to a handler that pulls from its own connection. Boxed, since both are rare.
-    kept: Option<Box<Buffer>>,
-    set_aside: Option<Box<Buffer>>,
+    loan: Loan,
+    /// The buffer that a running handler has frames of, if it has pulled from its own connection:
+    /// reading goes on in another. Boxed, since that is rare.
+    in_hand: Option<Box<Buffer>>,
     found: Option<Found>,
-    /// How much was ever read, what is not delivered included; as sockets count what they hold.
+    /// When a read last gave more than a trickle: the peer may have been waiting for room.
+    busy: Option<Instant>,
+    /// How much was ever read, frames that still wait included, in bytes as sockets count what they
+    /// hold.
     total: u64,
 }
 
-/// How far one call reads on though nothing comes of it: past what its socket holds after [`READS`].
-/// Who waits for edges is told of what comes later, and of nothing else.
+/// Where the frames lie that are lent to a caller.
+#[derive(Default)]
+enum Loan {
+    #[default]
+    None,
+    /// In the buffer, before its start.
+    InBuffer,
+    /// In this buffer: what was read since had no room behind them.
+    In(#[expect(dead_code, reason = "it only keeps the memory")] Box<Buffer>),
+}
+
+/// What reading met behind the last byte.
+enum Found {
+    End,
+    Failed(Error),
+}
+
+/// Bounds the reads of one call that find no frame. After [`READS`] reads it only goes on until it has
+/// read past what the socket holds by then: a caller that waits for edges is told of what comes later,
+/// and of nothing else.
 #[derive(Default)]
 pub struct Reading {
     reads: u32,
@@ -48,65 +65,16 @@ impl Reading {
     /// Whether to read again.
     pub fn goes_on(&mut self, socket: &Socket, rx: &Rx) -> bool {
         self.reads += 1;
-        // Past it by one read, which may be the end.
+        // Past it by one read, which may find the end.
         self.reads <= READS
             || rx.total <= *self.until.get_or_insert_with(|| rx.total.saturating_add(socket.held()))
     }
 }
 
-/// What reading met behind the last byte.
-enum Found {
-    End,
-    Failed(Error),
-}
-
 impl Rx {
-    /// That of a connection which receives no more, for that reason.
+    /// The receiving part of a connection that receives no more, for that reason.
     pub fn failed(reason: Error) -> Rx {
         Rx { found: Some(Found::Failed(reason)), ..Rx::default() }
-    }
-
-    /// The bytes received and not yet used: whole frames, then perhaps a part of one.
-    pub fn unread(&self) -> &[u8] {
-        self.buffer.unread()
-    }
-
-    /// The next frame, if it is here whole. Runts before it are skipped.
-    pub fn front(&mut self, counts: &RxCounts) -> Option<&[u8]> {
-        loop {
-            match frame::front(self.buffer.unread()) {
-                Front::Whole(frame) if frame.len() < frame::MIN => {
-                    counts.runts.add(1);
-                    self.buffer.start += PREFIX + frame.len();
-                }
-                Front::Whole(_) => break,
-                Front::Part(_) => return None,
-                Front::TooLong => {
-                    self.found = Some(Found::Failed(Error::Protocol("a length above 69632")));
-                    return None;
-                }
-            }
-        }
-        match frame::front(self.buffer.unread()) {
-            Front::Whole(frame) => Some(frame),
-            _ => None,
-        }
-    }
-
-    /// Whether there is a frame to hand over. Runts before it are skipped.
-    pub fn has_frame(&mut self, counts: &RxCounts) -> bool {
-        self.front(counts).is_some()
-    }
-
-    /// Whether a frame, of any length, is here whole.
-    fn has_whole(&self) -> bool {
-        matches!(frame::front(self.unread()), Front::Whole(_))
-    }
-
-    /// Uses up the frame at the front.
-    pub fn consume(&mut self, frame_len: usize, counts: &RxCounts) {
-        counts.frame(frame_len);
-        self.buffer.start += PREFIX + frame_len;
     }
 
     /// Reads once. Returns whether there is something new: bytes, or the end.
@@ -114,34 +82,19 @@ impl Rx {
         if self.found.is_some() {
             return false;
         }
-        let goes_on = self.buffer.filled;
+        let was_filled = self.buffer.is_filled;
         self.make_room(Sizes::of(socket));
-        let Buffer { memory, end, filled, is_stream, is_touched, .. } = &mut self.buffer;
-        match socket.read(as_room(&mut memory[*end..])) {
-            Ok(Read::Empty) => {
-                *filled = false;
-                return false;
-            }
-            Ok(Read::Bytes(got)) => {
-                *end += got.bytes;
-                *filled = got.is_full;
-                *is_stream = goes_on || got.bytes > SMALL;
-                *is_touched |= *is_stream;
-                self.has_read(&got, counts);
-            }
-            Ok(Read::End) => self.found = Some(Found::End),
-            Err(error) => self.found = Some(Found::Failed(error)),
+        let Buffer { memory, end, .. } = &mut self.buffer;
+        let read = socket.read(as_room(&mut memory[*end..]));
+        let got = self.note(read, counts);
+        let buffer = &mut self.buffer;
+        buffer.is_filled = got.is_some_and(|got| got.is_full);
+        if let Some(got) = got {
+            buffer.end += got.bytes;
+            buffer.is_stream = was_filled || got.bytes > SMALL;
+            buffer.is_touched |= buffer.is_stream;
         }
-        true
-    }
-
-    fn has_read(&mut self, got: &Got, counts: &RxCounts) {
-        counts.reads.add(got.calls);
-        counts.foreign.add(got.foreign);
-        self.total += got.taken;
-        if got.bytes > SMALL {
-            self.busy = Some(Instant::now());
-        }
+        got.is_some() || self.found.is_some()
     }
 
     /// Makes room for a read, without moving what is lent.
@@ -150,13 +103,12 @@ impl Rx {
             Front::Part(missing) => missing,
             _ => 1,
         };
-        let wanted = self.buffer.wanted(missing.max(sizes.least), sizes);
-        let spare = self.buffer.capacity() - self.buffer.end;
-        if self.lent {
-            if spare < missing.max(sizes.least) {
+        let least = missing.max(sizes.least);
+        let wanted = self.buffer.wanted(least, sizes);
+        if let Loan::InBuffer = self.loan {
+            if self.buffer.capacity() - self.buffer.end < least {
                 let next = Buffer::with_capacity(wanted, self.unread());
-                self.kept = Some(Box::new(std::mem::replace(&mut self.buffer, next)));
-                self.lent = false;
+                self.loan = Loan::In(Box::new(std::mem::replace(&mut self.buffer, next)));
             }
         } else if self.buffer.capacity() < wanted {
             self.buffer = Buffer::with_capacity(wanted, self.unread());
@@ -165,76 +117,23 @@ impl Rx {
         }
     }
 
-    /// Begins with another stream: a part of a frame that ended the one before is nothing. What is
-    /// lent stays.
-    pub fn start_over(&mut self) {
-        self.buffer.start = self.buffer.end;
-        self.found = None;
-    }
-
-    /// Ends what was lent to callers.
-    pub fn end_loans(&mut self) {
-        self.lent = false;
-        self.kept = None;
-    }
-
-    /// Gives memory back that is not needed while nothing comes: not what is lent, nor what is
-    /// unread, which then may lie elsewhere. Returns whether it did.
-    pub fn settle(&mut self, sizes: &Sizes) -> bool {
-        let settles = !self.lent && self.unread().len() <= RESTING && self.is_large(sizes);
-        if settles {
-            let is_stream = self.buffer.is_stream;
-            self.buffer = match self.unread() {
-                [] => Buffer::default(),
-                bytes => Buffer::with_capacity(bytes.len().max(SMALL), bytes),
-            };
-            self.buffer.is_stream = is_stream;
+    /// Notes what came of a read. Returns what it gave, if it gave bytes.
+    fn note(&mut self, read: Result<Read>, counts: &RxCounts) -> Option<Got> {
+        match read {
+            Ok(Read::Bytes(got)) => {
+                counts.reads.add(got.calls);
+                counts.foreign.add(got.foreign);
+                self.total += got.taken;
+                if got.bytes > SMALL {
+                    self.busy = Some(Instant::now());
+                }
+                return Some(got);
+            }
+            Ok(Read::Empty) => {}
+            Ok(Read::End) => self.found = Some(Found::End),
+            Err(error) => self.found = Some(Found::Failed(error)),
         }
-        settles
-    }
-
-    pub fn is_large(&self, sizes: &Sizes) -> bool {
-        self.buffer.capacity() > sizes.small || self.buffer.is_touched
-    }
-
-    /// How the stream ended, once every whole frame before that has been used.
-    pub fn end(&self) -> Option<Error> {
-        if self.has_whole() {
-            return None;
-        }
-        match self.found.as_ref()? {
-            Found::Failed(error) => Some(error.clone()),
-            Found::End if self.unread().is_empty() => Some(Error::Closed),
-            Found::End => Some(Error::Protocol("the stream ended inside a frame")),
-        }
-    }
-
-    /// When the peer may last have been waiting for room.
-    pub fn busy(&self) -> Option<Instant> {
-        self.busy
-    }
-
-    /// Whether reading has met the end, though frames may still wait.
-    pub fn has_found_end(&self) -> bool {
-        self.found.is_some()
-    }
-
-    /// A delivery has handed over the first `delivered` bytes.
-    pub fn end_delivery(&mut self, delivered: usize) {
-        // Where the rest was set aside in the middle of it, the buffer is already the next one.
-        if self.set_aside.take().is_none() {
-            self.buffer.start += delivered;
-        }
-    }
-
-    /// Goes on in another buffer, since a handler that is still running pulls from its own
-    /// connection: what was handed over lives on for its call.
-    pub fn set_aside(&mut self, delivered: usize, sizes: &Sizes) {
-        if self.set_aside.is_none() {
-            let rest = &self.unread()[delivered..];
-            let next = Buffer::with_capacity(self.buffer.wanted(rest.len(), sizes), rest);
-            self.set_aside = Some(Box::new(std::mem::replace(&mut self.buffer, next)));
-        }
+        None
     }
 
     /// Looks, without taking anything, whether the stream has ended.
@@ -246,5 +145,115 @@ impl Rx {
                 Err(error) => self.found = Some(Found::Failed(error)),
             }
         }
+    }
+
+    /// The bytes received and not yet used: whole frames, then perhaps a part of one.
+    pub fn unread(&self) -> &[u8] {
+        self.buffer.unread()
+    }
+
+    /// The next frame, if all of it is here. Runts before it are skipped, and a length that no frame has
+    /// is found to be the end.
+    pub fn front(&mut self, counts: &RxCounts) -> Option<&[u8]> {
+        let len = loop {
+            match frame::front(self.buffer.unread()) {
+                Front::Whole(frame) if frame.len() >= frame::MIN => break frame.len(),
+                Front::Whole(runt) => {
+                    counts.runts.add(1);
+                    self.buffer.start += PREFIX + runt.len();
+                }
+                Front::Part(_) => return None,
+                Front::TooLong => {
+                    self.found = Some(Found::Failed(Error::Protocol("a length above 69632")));
+                    return None;
+                }
+            }
+        };
+        Some(&self.unread()[PREFIX..PREFIX + len])
+    }
+
+    /// Whether there is a next frame, as `front` finds it.
+    pub fn has_frame(&mut self, counts: &RxCounts) -> bool {
+        self.front(counts).is_some()
+    }
+
+    /// Uses up the first `n` bytes of what is unread.
+    pub fn use_up(&mut self, n: usize) {
+        self.buffer.start += n;
+    }
+
+    /// How the stream ended, once every whole frame before the end has been used.
+    pub fn end(&self) -> Option<Error> {
+        let found = self.found.as_ref()?;
+        if matches!(frame::front(self.unread()), Front::Whole(_)) {
+            return None;
+        }
+        Some(match found {
+            Found::Failed(error) => error.clone(),
+            Found::End if self.unread().is_empty() => Error::Closed,
+            Found::End => Error::Protocol("the stream ended inside a frame"),
+        })
+    }
+
+    /// Whether reading has met the end, though frames may still wait.
+    pub fn has_found_end(&self) -> bool {
+        self.found.is_some()
+    }
+
+    /// When the peer may last have been waiting for room.
+    pub fn busy(&self) -> Option<Instant> {
+        self.busy
+    }
+
+    /// Begins with another stream. A part of a frame at the end of the one before is dropped; what is
+    /// lent stays.
+    pub fn start_over(&mut self) {
+        self.buffer.start = self.buffer.end;
+        self.found = None;
+    }
+
+    /// Ends what is lent to callers.
+    pub fn end_loans(&mut self) {
+        self.loan = Loan::None;
+    }
+
+    /// Lets a handler that is running pull from its own connection: the frames that it was given, the
+    /// first `delivered` bytes, stay where they are until it returns, and reading goes on in another
+    /// buffer.
+    pub fn set_aside(&mut self, delivered: usize, sizes: &Sizes) {
+        if self.in_hand.is_none() {
+            let rest = &self.unread()[delivered..];
+            let next = Buffer::with_capacity(self.buffer.wanted(rest.len(), sizes), rest);
+            self.in_hand = Some(Box::new(std::mem::replace(&mut self.buffer, next)));
+        }
+    }
+
+    /// Ends a delivery to a handler, which was given the first `delivered` bytes.
+    pub fn end_delivery(&mut self, delivered: usize) {
+        // If these were set aside, the buffer is already the one behind them.
+        if self.in_hand.take().is_none() {
+            self.use_up(delivered);
+        }
+    }
+
+    /// Gives back memory that is not needed while nothing comes. Loans stay where they are; what is
+    /// unread may move. Returns whether it did.
+    pub fn settle(&mut self, sizes: &Sizes) -> bool {
+        let may_move = !matches!(self.loan, Loan::InBuffer) && self.unread().len() <= RESTING;
+        let settles = may_move && self.is_large(sizes);
+        if settles {
+            let is_stream = self.buffer.is_stream;
+            self.buffer = match self.unread() {
+                [] => Buffer::default(),
+                bytes => Buffer::with_capacity(bytes.len().max(SMALL), bytes),
+            };
+            self.buffer.is_stream = is_stream;
+        }
+        settles
+    }
+
+    /// Whether there is memory that `settle` might give back.
+    pub fn is_large(&self, sizes: &Sizes) -> bool {
+        self.buffer.capacity() > sizes.small || self.buffer.is_touched
     }
 }

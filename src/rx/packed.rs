@@ -1,18 +1,17 @@
-//! Frames taken many at a time: lent, or put into a caller's buffer.
+//! What a reader is handed: one frame copied, many lent, or many packed into its buffer.
 
 use std::mem::MaybeUninit;
 
 use crate::error::{Error, Result};
 use crate::frame::{self, Front, PREFIX, Run};
-use crate::net::io::Read;
 use crate::net::socket::Socket;
 use crate::rx::buffer::{Buffer, LARGE, Sizes};
 use crate::rx::counts::RxCounts;
-use crate::rx::{Found, Rx};
+use crate::rx::{Loan, Rx};
 
 impl Rx {
-    /// Copies the next frame to `buf`, if it is here whole. With an empty one it stays. Returns its
-    /// length.
+    /// Copies the next frame to `buf`, if all of it is here. If `buf` is empty the frame stays. Returns
+    /// its length.
     pub fn copy_one(
         &mut self,
         buf: &mut [MaybeUninit<u8>],
@@ -26,13 +25,15 @@ impl Rx {
         if cap > 0 {
             let room = buf.get_mut(..len).ok_or_else(|| too_small(cap, len))?;
             room.write_copy_of_slice(frame);
-            self.consume(len, counts);
+            counts.frame(len);
+            self.use_up(PREFIX + len);
         }
         Ok(Some(len))
     }
 
-    /// Lends up to `count` frames, reading on where fewer are here. Returns how many, or `None` for
-    /// none.
+    /// Lends up to `count` frames, reading on if fewer are here. Where there are fewer even so, and
+    /// `settles` is set, they are moved to little memory first. Returns how many were lent, or `None`
+    /// for none.
     pub fn lend_batch(
         &mut self,
         socket: &Socket,
@@ -41,68 +42,60 @@ impl Rx {
         lend: &mut impl FnMut(usize, &[u8]),
         counts: &RxCounts,
     ) -> Option<usize> {
-        // Nothing is whole yet, or nothing ever will be.
+        // Without a whole frame there is nothing to lend yet, or never will be.
         self.front(counts)?;
-        loop {
-            let mut run = self.lend(count, lend);
-            // Reading on moves what is here, and it is lent again from the start.
-            if run.frames == count || !self.buffer.filled || !self.fill_behind(socket, counts) {
-                if settles && run.frames < count && self.settle(Sizes::of(socket)) {
-                    run = self.lend(count, lend);
-                }
-                self.take_lent(&run, counts);
-                return (run.frames > 0).then_some(run.frames);
-            }
+        // Reading on and settling move what is here, and it is lent again from the start.
+        let mut run = Run::over(self.unread(), count, &mut *lend);
+        while run.frames < count && self.buffer.is_filled && self.fill_behind(socket, counts) {
+            run = Run::over(self.unread(), count, &mut *lend);
         }
+        if settles && run.frames < count && self.settle(Sizes::of(socket)) {
+            run = Run::over(self.unread(), count, lend);
+        }
+        self.use_up(run.end);
+        self.loan = Loan::InBuffer;
+        counts.run(&run);
+        Some(run.frames)
     }
 
-    /// Puts whole frames in wire format into `buf`, as many as are here or one read gives. Returns
-    /// their bytes, or `None` for none.
+    /// Reads behind what is here already, if there is room. Returns whether it tried: what is here may
+    /// have moved then, even if nothing came.
+    fn fill_behind(&mut self, socket: &Socket, counts: &RxCounts) -> bool {
+        let sizes = Sizes::of(socket);
+        let has_room = self.unread().len() + frame::MAX + sizes.least <= sizes.large;
+        let tries = has_room && self.found.is_none();
+        if tries {
+            self.fill(socket, counts);
+        }
+        tries
+    }
+
+    /// Puts whole frames in wire format into `buf`: as many as are here, or as one read gives. Returns
+    /// how many bytes they have, or `None` for none.
     pub fn pack(
         &mut self,
         socket: &Socket,
         buf: &mut [MaybeUninit<u8>],
         counts: &RxCounts,
     ) -> Result<Option<usize>> {
-        let used = match !socket.has_messages() && self.room_to_read(buf) {
-            true => self.read_packed(socket, buf, counts),
-            false => self.copy_packed(buf, counts)?,
+        let used = if !socket.has_messages() && self.is_better_read_into(buf) {
+            self.read_behind(socket, buf, counts).map_or(0, |bytes| self.sort(bytes, counts))
+        } else {
+            self.copy_packed(buf, counts)?
         };
         Ok((used > 0).then_some(used))
     }
 
-    /// Lends the frames at the front.
-    fn lend(&mut self, count: usize, lend: &mut impl FnMut(usize, &[u8])) -> Run {
-        Run::over(self.buffer.unread(), count, lend)
-    }
-
-    fn take_lent(&mut self, run: &Run, counts: &RxCounts) {
-        self.buffer.start += run.end;
-        self.lent = run.frames > 0;
-        counts.run(run);
-    }
-
-    /// Whether a caller's buffer is the place to read into: no frame is here whole, and it has room
-    /// for more than what is here.
-    fn room_to_read(&self, buf: &[MaybeUninit<u8>]) -> bool {
+    /// Whether reading straight into a caller's buffer saves a copy: no whole frame is here, and the
+    /// buffer has room for much more than what is here.
+    fn is_better_read_into(&self, buf: &[MaybeUninit<u8>]) -> bool {
         matches!(frame::front(self.unread()), Front::Part(_))
             && buf.len() >= self.unread().len() + LARGE / 4
     }
 
-    /// Reads into the caller's buffer, behind what is here, and keeps what is not whole. Returns the
-    /// bytes of whole frames.
-    fn read_packed(
-        &mut self,
-        socket: &Socket,
-        buf: &mut [MaybeUninit<u8>],
-        counts: &RxCounts,
-    ) -> usize {
-        self.read_behind(socket, buf, counts).map_or(0, |bytes| self.sort_packed(bytes, counts))
-    }
-
     /// Copies what is here to `buf`, which has room for more, and reads once behind it. Returns all of
-    /// that, of which the caller is to `keep` what it does not use; `None` where nothing came, and
-    /// nothing has changed but for an end.
+    /// that; the caller must `keep` what it does not use. Returns `None` if nothing came: nothing has
+    /// changed then, except that the end may have been found.
     pub fn read_behind<'b>(
         &mut self,
         socket: &Socket,
@@ -114,78 +107,54 @@ impl Rx {
         }
         let (front, room) = buf.split_at_mut(self.unread().len());
         front.write_copy_of_slice(self.unread());
-        match socket.read(room) {
-            Ok(Read::Empty) => return None,
-            Ok(Read::End) => self.found = Some(Found::End),
-            Err(error) => self.found = Some(Found::Failed(error)),
-            Ok(Read::Bytes(got)) => {
-                self.has_read(&got, counts);
-                let read = front.len() + got.bytes;
-                // SAFETY: the front was copied, and the socket wrote as many bytes behind it.
-                return Some(unsafe { buf[..read].assume_init_mut() });
-            }
-        }
-        None
+        let read = front.len() + self.note(socket.read(room), counts)?.bytes;
+        // SAFETY: the front was copied, and the socket wrote that many bytes behind it.
+        Some(unsafe { buf[..read].assume_init_mut() })
     }
 
-    /// Keeps the front of a frame.
+    /// Leaves whole frames without runts at the front of `bytes`, and keeps the rest. Returns how many
+    /// bytes these frames have.
+    fn sort(&mut self, bytes: &mut [u8], counts: &RxCounts) -> usize {
+        let run = Run::over(bytes, usize::MAX, |_, _| {});
+        counts.run(&run);
+        self.buffer.replace(&bytes[run.end..]);
+        // This finds a length that no frame has.
+        self.has_frame(counts);
+        if run.runts > 0 { drop_runts(&mut bytes[..run.end]) } else { run.end }
+    }
+
+    /// Keeps the front of a frame, in place of what is here.
     pub fn keep(&mut self, rest: &[u8], counts: &RxCounts) {
         if rest.is_empty() {
             self.buffer = Buffer::default();
         } else {
             self.buffer.replace(rest);
         }
-        // A length that no frame has is found here.
+        // This finds a length that no frame has.
         self.has_frame(counts);
     }
 
-    /// Uses up the first `n` bytes of what is unread.
-    pub fn use_up(&mut self, n: usize) {
-        self.buffer.start += n;
-    }
-
-    /// Leaves whole frames without runts in `bytes`, and keeps the rest.
-    fn sort_packed(&mut self, bytes: &mut [u8], counts: &RxCounts) -> usize {
-        let run = Run::over(bytes, usize::MAX, |_, _| {});
-        self.buffer.replace(&bytes[run.end..]);
-        counts.run(&run);
-        // A length that no frame has is found here.
-        self.has_frame(counts);
-        if run.runts > 0 { drop_runts(&mut bytes[..run.end]) } else { run.end }
-    }
-
-    /// Copies whole frames, as many as fit.
+    /// Copies whole frames to `buf`, as many as fit. Returns how many bytes they have.
     fn copy_packed(&mut self, buf: &mut [MaybeUninit<u8>], counts: &RxCounts) -> Result<usize> {
         let mut used = 0;
         while let Some(frame) = self.front(counts) {
-            let len = frame.len();
-            let Some(room) = buf.get_mut(used..used + PREFIX + len) else {
+            let (frame_len, len) = (frame.len(), PREFIX + frame.len());
+            let Some(room) = buf.get_mut(used..used + len) else {
                 if used == 0 {
-                    return Err(too_small(buf.len(), PREFIX + len));
+                    return Err(too_small(buf.len(), len));
                 }
                 break;
             };
-            room.write_copy_of_slice(&self.unread()[..PREFIX + len]);
-            self.consume(len, counts);
-            used += PREFIX + len;
+            room.write_copy_of_slice(&self.unread()[..len]);
+            counts.frame(frame_len);
+            self.use_up(len);
+            used += len;
         }
         Ok(used)
     }
-
-    /// Reads behind what is here already, if there is room. Returns whether it tried: what is here may
-    /// lie elsewhere then, though nothing came.
-    fn fill_behind(&mut self, socket: &Socket, counts: &RxCounts) -> bool {
-        let sizes = Sizes::of(socket);
-        let has_room = self.unread().len() + frame::MAX + sizes.least <= sizes.large;
-        let tries = has_room && self.found.is_none();
-        if tries {
-            self.fill(socket, counts);
-        }
-        tries
-    }
 }
 
-/// Moves whole frames together where runts were among them. Returns their bytes.
+/// Moves whole frames together, over the runts among them. Returns how many bytes they have.
 fn drop_runts(bytes: &mut [u8]) -> usize {
     let (mut from, mut to) = (0, 0);
     while let Front::Whole(frame) = frame::front(&bytes[from..]) {
