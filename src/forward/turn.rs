@@ -52,16 +52,16 @@ pub fn forward_turn(conn: Ref<Conn>, runner: &Loop, events: Interest, work: &mut
         return;
     }
     if events != READABLE {
-        inside.write_waiting(id);
+        inside.write_and_resume(id);
     }
     let is_over = if inside.is_cut() {
-        let is_written = inside.wait_to_write(id);
-        inside.wait_for(id, READABLE, false);
+        let is_written = inside.write_queued(id);
+        inside.watch(id, READABLE, false);
         is_written
     } else {
-        if inside.may_read(id) {
+        if inside.watch_to_read(id) {
             read_and_forward(conn, &mut inside, id, work);
-            inside.may_read(id);
+            inside.watch_to_read(id);
         }
         inside.outlet(id).end().is_some()
     };
@@ -129,7 +129,7 @@ pub fn forwarding_panicked(conn: Ref<Conn>, runner: &Loop) {
     if inside.has(id, conn.token) {
         let reason = Error::Internal("a panic while forwarding".into());
         inside.outlet(id).rx = Some(Rx::failed(reason));
-        inside.may_read(id);
+        inside.watch_to_read(id);
         drop(inside);
         hand_over(conn, runner);
     }

@@ -2,9 +2,9 @@
 //! nothing and loses nothing.
 //!
 //! A switch belongs to one loop. Locks are taken in this order: a connection's state, the switch, a
-//! connection's sending part; so whoever has taken a connection out of a switch knows that nothing
-//! is forwarded from or to it any more. Nobody but the loop makes a system call, or waits for another
-//! lock that is held during one, with the switch locked.
+//! connection's sending part. So whoever has taken a connection out of a switch knows that nothing is
+//! forwarded from it or to it any more. While the switch is locked, only the loop makes system calls, and
+//! nobody waits for another lock that is held during one.
 
 pub mod outlet;
 pub mod port;
@@ -27,7 +27,7 @@ use crate::switch::outlet::Outlet;
 use crate::switch::sorter::{List, Piece, Sorter};
 use crate::switch::table::{Mac, Table};
 
-/// A frame's destination and source: what decides where it goes.
+/// A frame's destination and source address, which decide where it goes.
 type Addresses = [u8; 12];
 
 fn destination_of(&[a, b, c, d, e, f, ..]: &Addresses) -> Mac {
@@ -43,7 +43,7 @@ pub struct Switch {
     inside: Fair<Inside>,
 }
 
-/// What the loop works with; others, when they plug something in or out, or ask.
+/// What the loop works with, and others when they plug a connection in or out, or ask for counts.
 pub struct Inside {
     runner: &'static Loop,
     ports: Slab<Outlet>,
@@ -52,18 +52,21 @@ pub struct Inside {
 }
 
 pub enum Kind {
-    /// What one receives the other sends. When a socket is full the other is not read, nor before
-    /// both sides have been there.
-    Link { is_whole: bool },
+    /// What one port receives the other sends. A port is not read while the other one's socket is full,
+    /// nor before there are two.
+    Link {
+        /// Whether there have been two.
+        is_whole: bool,
+    },
     Hub {
         table: Table,
-        /// How many bytes may wait for each port.
+        /// How many bytes may be queued for each port.
         queue: usize,
         is_closed: bool,
     },
 }
 
-/// Frames, by what became of them.
+/// How many frames were forwarded, flooded and dropped.
 #[derive(Default, Clone, Copy)]
 pub struct Counts {
     pub forwarded: u64,
@@ -74,7 +77,7 @@ pub struct Counts {
 /// Where a frame goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// To where it came from, which is nowhere.
+    /// To the port that it came from: it is dropped.
     Back,
     To(usize),
     Others,
@@ -108,8 +111,8 @@ impl Inside {
         Ok(id)
     }
 
-    /// Takes a port out. Returns what it was read with, if it was, and who is at the other side of the
-    /// link.
+    /// Takes a port out. Returns what it was read with, if it was read, and the connection at the other
+    /// side of a link.
     pub fn remove(&mut self, id: usize) -> (Option<Rx>, Option<Token>) {
         let outlet = self.ports.remove(id);
         if let Kind::Hub { table, .. } = &mut self.kind {
@@ -127,12 +130,12 @@ impl Inside {
         &mut self.ports[id]
     }
 
-    /// Takes back what a turn that came to nothing has sorted.
+    /// Empties the lists of pieces, after a turn that panicked.
     pub fn forget_pieces(&mut self) {
         self.ports.iter_mut().for_each(|(_, outlet)| outlet.pieces = List::EMPTY);
     }
 
-    /// Takes nothing in any more. Returns what is still in there.
+    /// Takes no more ports. Returns the connections that are still in there.
     pub fn close(&mut self) -> Vec<Token> {
         if let Kind::Hub { is_closed, .. } = &mut self.kind {
             *is_closed = true;
@@ -140,6 +143,7 @@ impl Inside {
         self.ports().collect()
     }
 
+    /// The connections of all ports.
     pub fn ports(&self) -> impl ExactSizeIterator<Item = Token> {
         self.ports.iter().map(|(_, outlet)| outlet.conn)
     }
@@ -158,20 +162,42 @@ impl Inside {
         self.ports.iter().map(|(other, _)| other).find(|other| self.is_link() && *other != id)
     }
 
-    /// The connection there.
+    /// The connection at the other side of a link.
     pub fn conn_opposite(&self, id: usize) -> Option<Token> {
         self.other_side(id).map(|other| self.ports[other].conn)
     }
 
-    /// Waits for something at a port, or no more.
-    pub fn wait_for(&mut self, id: usize, what: Interest, whether: bool) {
-        let outlet = &mut self.ports[id];
-        outlet.interest.set(what, whether);
-        outlet.watch(self.runner);
+    /// Has the loop watch for something at a port, or no more.
+    pub fn watch(&mut self, id: usize, what: Interest, whether: bool) {
+        self.ports[id].watch(self.runner, what, whether);
     }
 
-    /// Whether a port is to be read, and waits for that from now on.
-    pub fn may_read(&mut self, id: usize) -> bool {
+    /// Writes what is queued for a port. When all is written, the other side of a link is read again.
+    pub fn write_and_resume(&mut self, id: usize) {
+        if self.write_queued(id)
+            && let Some(other) = self.other_side(id)
+        {
+            // It gets a turn of its own if there is something to read.
+            self.watch(other, READABLE, true);
+        }
+    }
+
+    /// Writes what is queued for a port, and has the loop watch for room if the socket is full. If
+    /// somebody else holds the sending part, the port gets a turn when that is free. Returns whether all
+    /// is written.
+    pub fn write_queued(&mut self, id: usize) -> bool {
+        let outlet = &mut self.ports[id];
+        let Some(mut tx) = outlet.lock_tx() else {
+            self.watch(id, WRITABLE, false);
+            return false;
+        };
+        let is_written = tx.write_backlog();
+        outlet.let_go(self.runner, tx, !is_written);
+        is_written
+    }
+
+    /// Has the loop watch for frames at a port, if it is to be read now. Returns whether it is.
+    pub fn watch_to_read(&mut self, id: usize) -> bool {
         let is_full = |other: usize| {
             let other = &self.ports[other];
             other.is_held || other.interest.contains(WRITABLE)
@@ -181,37 +207,13 @@ impl Inside {
             Some(other) => is_full(other),
             None => self.is_link(),
         };
-        let may = is_open && !is_blocked;
-        self.wait_for(id, READABLE, may);
-        may
+        let is_to_be_read = is_open && !is_blocked;
+        self.watch(id, READABLE, is_to_be_read);
+        is_to_be_read
     }
 
-    /// Writes what waits for a port.
-    pub fn write_waiting(&mut self, id: usize) {
-        if !self.wait_to_write(id) {
-            return;
-        }
-        if let Some(other) = self.other_side(id) {
-            // Its turn comes by itself, if there is something to read.
-            self.wait_for(other, READABLE, true);
-        }
-    }
-
-    /// Writes what waits for a port, or waits for room; or for its sending part, of which this port
-    /// gets a turn once that is free. Returns whether all is written.
-    pub fn wait_to_write(&mut self, id: usize) -> bool {
-        let outlet = &mut self.ports[id];
-        let Some(mut tx) = outlet.tx() else {
-            self.wait_for(id, WRITABLE, false);
-            return false;
-        };
-        let is_written = tx.write_backlog();
-        outlet.wait_for_room(self.runner, tx, !is_written);
-        is_written
-    }
-
-    /// Sends on the whole frames at the front of `bytes`, which came in at port `from`. Returns how far
-    /// they reach.
+    /// Sends on the whole frames at the front of `bytes`, which came in at port `from`. Returns how many
+    /// bytes they have.
     pub fn forward(
         &mut self,
         from: usize,
@@ -252,8 +254,8 @@ impl Inside {
         total.end
     }
 
-    /// Where a frame with these addresses goes, which came behind one with those `before`. Its source
-    /// is learned.
+    /// Learns where the source of a frame is, and finds where the frame goes. Those `before` are the
+    /// addresses of the frame ahead of it.
     fn way_of(
         &mut self,
         from: usize,
@@ -275,7 +277,8 @@ impl Inside {
         }
     }
 
-    /// Frames for one port wait for more of them; those for many come behind what waits.
+    /// Puts frames for one port on its list. Frames for many are sent at once, behind all that was sorted
+    /// before.
     fn dispatch(&mut self, from: usize, way: Way, piece: Piece, bytes: &[u8], sorter: &mut Sorter) {
         if piece.frames == 0 {
             return;
@@ -290,6 +293,7 @@ impl Inside {
         }
     }
 
+    /// Sends frames to every port but the one that they came from.
     fn flood(&mut self, from: usize, piece: Piece, bytes: &[u8], sorter: &mut Sorter) {
         let limit = self.limit();
         let others = self.ports.iter_mut().filter(|(id, _)| *id != from);
@@ -300,6 +304,7 @@ impl Inside {
         self.counts.flooded += piece.frames as u64;
     }
 
+    /// Sends every port the frames on its list.
     fn send_sorted(&mut self, bytes: &[u8], sorter: &mut Sorter) {
         let limit = self.limit();
         let Sorter { pieces, ports, room } = sorter;
@@ -314,7 +319,7 @@ impl Inside {
         pieces.clear();
     }
 
-    /// How many bytes may wait for a port.
+    /// How many bytes may be queued for a port.
     fn limit(&self) -> usize {
         match &self.kind {
             Kind::Link { .. } => usize::MAX,

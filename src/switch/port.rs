@@ -1,4 +1,4 @@
-//! A port from outside: where a connection is plugged in, and how its socket is exchanged there.
+//! A port from outside the switch: where a connection is plugged in, and how its socket is replaced there.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::switch::{Inside, Switch};
 pub struct Port {
     pub switch: Arc<Switch>,
     pub id: usize,
-    /// The switch's loop has a thread for as long as this is there.
+    /// While this exists, the switch's loop has a thread.
     pub _user: LoopUser,
 }
 
@@ -22,13 +22,13 @@ impl Port {
         self.switch.lock().conn_opposite(self.id)
     }
 
-    /// Has the loop read, with what was read before.
+    /// Lets the loop read. What was read before comes first.
     pub fn begin_reading(&self, rx: Rx) {
         self.switch.lock().outlet(self.id).rx = Some(rx);
     }
 
-    /// Its connection gets another socket, which its sending part does by `exchange`, and begins with
-    /// another stream.
+    /// Replaces the port's socket, and begins with another stream. The old socket is out of the loop's
+    /// set while `exchange` runs, which replaces that of the sending part.
     pub fn exchange_socket(&self, conn: Token, socket: &Arc<Socket>, exchange: impl FnOnce()) {
         self.change(exchange, |inside| {
             let outlet = inside.outlet(self.id);
@@ -37,20 +37,20 @@ impl Port {
             }
             outlet.begin_with(socket.clone());
         });
-        // In its turn it waits for what it has to of the new one.
+        // In its turn the loop begins to watch the new one.
         self.switch.runner.look(conn);
     }
 
-    /// Takes it out of the switch. Returns what it was read with, if it was, and who is at the other
-    /// side of a link.
+    /// Takes the port out of the switch. Returns what it was read with, if it was read, and the
+    /// connection at the other side of a link.
     pub fn take_out(&self) -> (Option<Rx>, Option<Token>) {
         self.change(|| (), |inside| inside.remove(self.id))
     }
 
-    /// Changes a port whose socket is not to be waited for any more. Taking that out of the loop's set
-    /// is a system call, and not made under the switch's lock. It comes first, so that the loop is not
-    /// told again and again of what it has no port for; and once more behind the change, since until
-    /// that the loop may have put the socket in again, whether or not it had taken it out itself.
+    /// Changes a port whose socket the loop is to watch no more. Taking the socket out of the loop's set
+    /// is a system call, which is not made under the switch's lock. It is made before the change, so that
+    /// the loop is not told again and again of what it has no port for, and once more behind it: until
+    /// the change, the loop may put the socket in again.
     fn change<R>(&self, meanwhile: impl FnOnce(), change: impl FnOnce(&mut Inside) -> R) -> R {
         let runner = self.switch.runner;
         let before = self.switch.lock().outlet(self.id).watched();

@@ -1,19 +1,19 @@
-//! What came in during a turn, sorted by port, and how it is sent on.
+//! The frames that came in during a turn, sorted by port, and how a port sends its own.
 
 use crate::frame::PREFIX;
 use crate::sys::memory::Memory;
 use crate::tx::Tx;
 
-/// From this length on a piece is sent where it lies, though others have the same destination:
+/// A piece of this many bytes or more is written from where it lies, even if others go to the same port:
 /// copying it would cost more than a write.
 const LONG: usize = 16 << 10;
 
-/// Room to copy short pieces together.
-const ROOM: usize = 128 << 10;
+/// The size in bytes of the buffer in which short pieces are copied together. Any frame has room.
+const TOGETHER: usize = 128 << 10;
 
 const NO_PIECE: usize = usize::MAX;
 
-/// Frames that lie one behind the other and go the same way.
+/// Frames that lie one behind another and go the same way.
 #[derive(Clone, Copy)]
 pub struct Piece {
     pub start: usize,
@@ -37,22 +37,22 @@ impl Piece {
     }
 }
 
-/// What came in during a turn, sorted by port.
+/// The frames that came in during a turn, sorted by port.
 pub struct Sorter {
     pub pieces: Vec<Piece>,
-    /// Ports that have pieces.
+    /// The ports whose lists have pieces.
     pub ports: Vec<usize>,
-    /// To copy short pieces together.
+    /// Short pieces are copied together in here.
     pub room: Memory,
 }
 
 impl Default for Sorter {
     fn default() -> Sorter {
-        Sorter { pieces: Vec::new(), ports: Vec::new(), room: Memory::of(ROOM) }
+        Sorter { pieces: Vec::new(), ports: Vec::new(), room: Memory::of(TOGETHER) }
     }
 }
 
-/// The pieces for one port: where its list begins and ends in the sorter.
+/// The list of the pieces for one port, by the indices of its first and last in the sorter.
 #[derive(Clone, Copy)]
 pub struct List {
     first: usize,
@@ -62,7 +62,7 @@ pub struct List {
 impl List {
     pub const EMPTY: List = List { first: NO_PIECE, last: NO_PIECE };
 
-    /// Its pieces, of all those that the sorter has.
+    /// Goes over the list's pieces, of all that the sorter has.
     pub fn over(self, pieces: &[Piece]) -> impl Iterator<Item = Piece> + Clone {
         let next = |piece: &Piece| pieces.get(piece.next).copied();
         std::iter::successors(pieces.get(self.first).copied(), next)
@@ -70,7 +70,7 @@ impl List {
 }
 
 impl Sorter {
-    /// Puts a piece at the end of a port's list.
+    /// Puts a piece at the end of the list of port `id`.
     pub fn add(&mut self, id: usize, list: &mut List, piece: Piece) {
         let at = self.pieces.len();
         self.pieces.push(piece);
@@ -84,7 +84,8 @@ impl Sorter {
     }
 }
 
-/// Sends pieces of `bytes`, in order, short ones together. Returns how many frames were dropped.
+/// Sends pieces of `bytes` in order, with one write for short ones that follow each other. Returns how
+/// many frames were dropped.
 pub fn pass_pieces(
     tx: &mut Tx,
     bytes: &[u8],

@@ -1,7 +1,7 @@
-//! The learning table: which device was last heard at which port.
+//! The learning table: at which port each device was last heard.
 //!
-//! It is bounded. When it is full a new address takes the place of one that is not in use; if every
-//! one that is looked at is, the new one is not learned, and frames for it are flooded.
+//! It is bounded. When it is full, a new address takes the place of one that is not in use. Only a few
+//! are looked at; if all of these are in use, the new address is not learned, and frames for it are flooded.
 
 use std::time::{Duration, Instant};
 
@@ -11,17 +11,17 @@ use indexmap::IndexMap;
 /// A hardware address.
 pub type Mac = [u8; 6];
 
-/// How many entries one new address looks at for a place.
-const LOOKS: usize = 16;
+/// How many entries are looked at to find a place for a new address.
+const CANDIDATES: usize = 16;
 
-/// How long after its last frame a device that has been heard more than once counts as in use, where
-/// others want its place.
-const CALM: Duration = Duration::from_secs(10);
+/// How long after its last frame a device counts as in use, if it was heard more than once and others want
+/// its place.
+const IN_USE: Duration = Duration::from_secs(10);
 
 pub struct Table {
-    /// Hashed with a seed of its own: addresses are chosen by peers.
+    /// The hash has a random seed, because peers choose the addresses.
     entries: IndexMap<Mac, Entry, RandomState>,
-    /// Where to look for a place next.
+    /// The index at which a place was last looked for.
     hand: usize,
     max: usize,
     age: Duration,
@@ -30,7 +30,7 @@ pub struct Table {
 struct Entry {
     port: usize,
     heard: Instant,
-    /// Whether there was traffic of it after it was learned: random addresses have none.
+    /// Whether it was heard again at that port: random addresses are not.
     is_known: bool,
 }
 
@@ -44,7 +44,7 @@ impl Table {
         self.entries.truncate(max);
     }
 
-    /// A device sent from `port`. A group address is no device's.
+    /// Notes that a device was heard at `port`. Group addresses are ignored: no device has one.
     pub fn learn(&mut self, mac: Mac, port: usize, now: Instant) {
         if is_group(&mac) {
             return;
@@ -57,7 +57,7 @@ impl Table {
         }
     }
 
-    /// The port where a device is, if that is known.
+    /// The port at which a device is, if that is known.
     pub fn find(&self, mac: &Mac, now: Instant) -> Option<usize> {
         if is_group(mac) {
             return None;
@@ -66,15 +66,16 @@ impl Table {
         (now - entry.heard < self.age).then_some(entry.port)
     }
 
+    /// Makes room for one more entry. Returns whether there is.
     fn make_place(&mut self, now: Instant) -> bool {
         if self.entries.len() < self.max {
             return true;
         }
-        for _ in 0..LOOKS.min(self.entries.len()) {
+        for _ in 0..CANDIDATES.min(self.entries.len()) {
             self.hand = (self.hand + 1) % self.entries.len();
             let entry = &self.entries[self.hand];
             let quiet = now - entry.heard;
-            if !entry.is_known || quiet >= CALM.min(self.age) {
+            if !entry.is_known || quiet >= IN_USE.min(self.age) {
                 self.entries.swap_remove_index(self.hand);
                 return true;
             }
@@ -82,12 +83,12 @@ impl Table {
         false
     }
 
-    /// Forgets what was at a port.
+    /// Forgets the devices at a port.
     pub fn forget(&mut self, port: usize) {
         self.entries.retain(|_, entry| entry.port != port);
     }
 
-    /// How many devices are known. Those unheard for too long are forgotten.
+    /// Forgets the devices that were not heard for too long. Returns how many are known.
     pub fn len(&mut self, now: Instant) -> usize {
         let age = self.age;
         self.entries.retain(|_, entry| now - entry.heard < age);
@@ -95,8 +96,8 @@ impl Table {
     }
 }
 
-/// Whether an address is a group's: broadcast, or multicast (IEEE 802.3, the lowest bit of the
-/// first byte).
+/// Whether an address is that of a group, broadcast included: then the lowest bit of its first byte is set
+/// (IEEE 802.3).
 fn is_group(mac: &Mac) -> bool {
     mac[0] & 1 != 0
 }
@@ -160,7 +161,7 @@ mod tests {
         assert!((0..32).all(|n| table.find(&mac(n), now) == Some(1)));
         assert_eq!(table.len(now), MAX);
         // When they have been quiet for a while, others take their places.
-        let later = now + CALM;
+        let later = now + IN_USE;
         for n in 0..MAX as u32 {
             table.learn(mac(200_000 + n), 3, later);
             table.learn(mac(200_000 + n), 3, later);
