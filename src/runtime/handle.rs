@@ -106,8 +106,10 @@ impl<T: Object> Table<T> {
             return Err(Error::Handle);
         }
         let index = (token >> INDEX_SHIFT & INDEX_MASK) as usize;
-        let chunk = self.chunks[index / CHUNK].get().ok_or(Error::Handle)?;
-        Ok(Ref { slot: &chunk[index % CHUNK], token })
+        match self.chunks[index / CHUNK].get() {
+            Some(chunk) => Ok(Ref { slot: &chunk[index % CHUNK], token }),
+            None => Err(Error::Handle),
+        }
     }
 
     /// A free slot, in which the caller makes a new object.

@@ -23,7 +23,7 @@ impl Tx {
             return Ok(0);
         };
         let first = self.wire(first)?;
-        // Many go together as they are.
+        // Many frames of one call are written together anyway.
         let is_alone = ahead.next().is_none();
         if is_alone && let Some(time) = self.hold_time(first.len()) {
             if !self.has_room_to_hold(first.len()) && !self.make_way()? {
@@ -72,6 +72,7 @@ impl Tx {
         frames.clone().map_while(move |frame| frame.ok().filter(|frame| fit.takes(frame)))
     }
 
+    /// Writes a frame behind its prefix.
     fn write_one(&self, wire: &Wire<'_>) -> rustix::io::Result<Written> {
         let prefix = frame::prefix(wire.padded_len);
         if wire.len() <= COPIED {
@@ -88,52 +89,40 @@ impl Tx {
     fn gather<'a, F: Frames<'a>>(&self, frames: &F) -> Gathered<F> {
         let mut behind = frames.clone();
         if let Some(bytes) = frames.packed().filter(|_| self.fit.padded == 0) {
-            let mut room = self.gathers;
-            let count = self.go_over(&mut behind, |wire| {
-                let fits = wire.len() <= room;
-                if fits {
-                    room -= wire.len();
-                }
-                fits
-            });
-            let len = self.gathers - room;
+            let (count, len) = self.go_over(&mut behind, |_, _| {});
             let written = self.write(&[IoSlice::new(&bytes[..len])]);
             return Gathered { written, len, count, behind };
         }
         let mut buffer = pool::take(BUFFER);
-        let mut room = &mut buffer[..self.gathers];
-        let count = self.go_over(&mut behind, |wire| {
-            let fits = wire.len() <= room.len();
-            if fits {
-                let (here, rest) = std::mem::take(&mut room).split_at_mut(wire.len());
-                wire.copy_to(here);
-                room = rest;
-            }
-            fits
+        let room: &mut [u8] = &mut buffer;
+        let (count, len) = self.go_over(&mut behind, |at, wire| {
+            wire.copy_to(&mut room[at..at + wire.len()]);
         });
-        let len = self.gathers - room.len();
-        let written = self.write(&[IoSlice::new(&buffer[..len])]);
+        let written = self.write(&[IoSlice::new(&room[..len])]);
         pool::give_back(buffer);
         Gathered { written, len, count, behind }
     }
 
-    /// Moves past frames that fit, as long as `take` takes them. Returns how many it took.
+    /// Moves past as many frames as one write is good for, and gives `each` the place in that write where
+    /// a frame begins. Returns how many frames they are, and how many bytes.
     #[inline]
     fn go_over<'a, F: Frames<'a>>(
         &self,
         frames: &mut F,
-        mut take: impl FnMut(&Wire<'a>) -> bool,
-    ) -> usize {
-        let mut count = 0;
+        mut each: impl FnMut(usize, &Wire<'a>),
+    ) -> (usize, usize) {
+        let (mut count, mut len) = (0, 0);
         let mut ahead = frames.clone();
         while let Some(Ok(frame)) = ahead.next()
             && let Some(wire) = self.fit.wire(frame)
-            && take(&wire)
+            && len + wire.len() <= self.gathers
         {
+            each(len, &wire);
             *frames = ahead.clone();
             count += 1;
+            len += wire.len();
         }
-        count
+        (count, len)
     }
 
     /// Moves past the frames of which the socket has taken `written` bytes, and queues the rest of one
@@ -155,6 +144,7 @@ impl Tx {
         taken
     }
 
+    /// A frame as it goes onto the wire, or why it is refused.
     fn wire<'a>(&self, frame: Result<&'a [u8], Bad>) -> Result<Wire<'a>> {
         let wire = frame.and_then(|frame| self.fit.wire(frame).ok_or(Bad::Length(frame.len())));
         wire.map_err(|bad| self.refuse(bad))
