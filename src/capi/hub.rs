@@ -95,7 +95,6 @@ pub unsafe extern "C-unwind" fn qnet_hub_port(
     unsafe {
         put(out, ptr::null_mut());
         on_hub(hub, "make a port", |hub| {
-            hub.check()?;
             let to = args::out(out, "out")?;
             put(to, of_conn(hub::port(hub)?));
             Ok(OK)

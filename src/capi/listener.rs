@@ -5,7 +5,7 @@ use crate::capi::args::{self, give_text, out, put, shown, string};
 use crate::capi::boundary::{OK, call, on_listener};
 use crate::capi::conn::adopted;
 use crate::capi::handles::{self, of_conn, qnet_conn, qnet_listener};
-use crate::listener::{self};
+use crate::listener;
 
 /// Listens for peers, such as a QEMU with `-netdev stream,server=off` or `-netdev socket,connect=`.
 ///

@@ -1,5 +1,5 @@
-//! The close handler where the connection's own thread is not the one to call it: on a thread of the
-//! caller's, or of a connection that is plugged in.
+//! The close handler, where a thread of the caller's calls it, or the connection was plugged in and gets a
+//! thread for it. (A connection with a frame handler has one: see `handler`.)
 
 use std::ffi::c_int;
 
@@ -10,14 +10,14 @@ use crate::runtime::callback::{self, Doing, IntHandler};
 use crate::runtime::event_loop::Loop;
 use crate::runtime::handle::{Ref, Token};
 
-/// A close handler that fell due: it must be run, once, by who holds this.
+/// A close handler that is due. Whoever holds this must run it, once.
 #[derive(Clone, Copy)]
 #[must_use]
 pub struct CloseCall {
     conn: Ref<Conn>,
     handler: IntHandler,
     code: c_int,
-    /// What the thread that runs it is doing.
+    /// In what the thread runs it.
     doing: Doing,
 }
 
@@ -29,7 +29,7 @@ impl CloseCall {
         callback::run(self.conn.token, self.doing, died, || self.handler.call(self.code))
     }
 
-    /// Says that it has returned. It may have closed the connection, and the slot may be another's.
+    /// Notes that it has returned. It may have closed the connection, and the slot may be another's.
     pub fn returned(self) {
         if self.doing == Doing::LateClose {
             return;
@@ -44,15 +44,15 @@ impl CloseCall {
     }
 }
 
-/// It has ended its thread, inside a call of the caller's.
+/// Notes that it has ended its thread, inside a call of the caller's.
 fn died(token: Token, doing: Doing) {
     if doing != Doing::LateClose {
         release::put_right(token, doing, |_, state| state.life.done());
     }
 }
 
-/// Sets what is called when the connection has ended. Where that call's time has passed, the
-/// handler is returned, to be run by the caller.
+/// Sets what is called when the connection has ended. Where it already has, the handler is returned, to be
+/// run by the caller.
 pub fn set(conn: Ref<Conn>, handler: Option<IntHandler>) -> Result<Option<CloseCall>> {
     let mut state = conn.state()?;
     if !state.life.has_ended() || state.life.awaits_call() {
@@ -64,8 +64,8 @@ pub fn set(conn: Ref<Conn>, handler: Option<IntHandler>) -> Result<Option<CloseC
     Ok(handler.map(|handler| CloseCall { conn, handler, code, doing }))
 }
 
-/// The close handler, if it is to be run by who asks, on this thread: the connection has ended, has no
-/// handler whose thread will run it, and none of any kind that is still running elsewhere.
+/// The close handler, if this thread is to run it: the connection has ended, has no frame handler whose
+/// thread will run it, and no handler of any kind that is running on another thread.
 pub fn due(conn: Ref<Conn>, state: &mut State) -> Option<CloseCall> {
     let code = state.life.end_reason()?.code();
     let is_threads = state.handler.is_some()
@@ -81,7 +81,7 @@ pub fn due(conn: Ref<Conn>, state: &mut State) -> Option<CloseCall> {
     call
 }
 
-/// Has the close handler called on a thread of the connection's own. Where there can be none now,
+/// Has the close handler called on a thread of the connection's own. Where the system refuses the thread,
 /// `runner` tries again.
 pub fn have_run(conn: Ref<Conn>, state: &mut State, runner: &Loop) {
     if state.life.call() != Some(Call::Waiting) && !state.lacks_thread() {

@@ -68,9 +68,7 @@ impl Life {
     }
 
     pub fn give_up(&mut self) {
-        if self.has_handle() {
-            self.handle = Handle::Gone;
-        }
+        self.handle = Handle::Gone;
     }
 
     /// Whether calls reach the connection.
