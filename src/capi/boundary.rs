@@ -12,6 +12,7 @@ use crate::conn::{self, Conn};
 use crate::error::{Error, Result, qnet_error};
 use crate::forward::hub::{self, Hub};
 use crate::listener::{self, Listener};
+use crate::runtime::callback::Doing;
 use crate::runtime::handle::{Object, Ref, Table, Token};
 use crate::sys::thread::Uncancelled;
 
@@ -116,7 +117,7 @@ pub fn on_conn_to_its_end(
 pub fn run_due_close_call(conn: *mut qnet_conn) {
     let due = || {
         let conn = conn::table().get(token_of(conn)).ok()?;
-        close_handler::due(conn, &mut *conn.state().ok()?)
+        close_handler::due(conn, &mut *conn.state().ok()?, Doing::CallersClose)
     };
     if let Some(call) = guard(|_| None, due) {
         run_close_call(call);

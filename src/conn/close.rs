@@ -4,6 +4,7 @@ use crate::conn::close_handler::{self, CloseCall};
 use crate::conn::life::Call;
 use crate::conn::{Conn, State, end, release};
 use crate::error::{Error, Result};
+use crate::runtime::callback::Doing;
 use crate::runtime::handle::Ref;
 use crate::runtime::service::Source;
 
@@ -72,7 +73,7 @@ pub fn close(conn: Ref<Conn>) -> Result<Option<CloseCall>> {
     }
     let waits = state.waits_for_handlers();
     loop {
-        let call = close_handler::due(conn, &mut state);
+        let call = close_handler::due(conn, &mut state, Doing::ClosersClose);
         if call.is_some()
             || !waits
             || (state.life.call() == Some(Call::Done) && !state.delivering && !state.is_telling())

@@ -57,7 +57,7 @@ pub fn set(conn: Ref<Conn>, handler: Option<IntHandler>) -> Result<Option<CloseC
     let mut state = conn.state()?;
     if !state.life.has_ended() || state.life.awaits_call() {
         state.close_handler = handler;
-        return Ok(due(conn, &mut state));
+        return Ok(due(conn, &mut state, Doing::CallersClose));
     }
     let code = state.life.end_reason().map_or(0, Error::code);
     let doing = Doing::LateClose;
@@ -65,8 +65,9 @@ pub fn set(conn: Ref<Conn>, handler: Option<IntHandler>) -> Result<Option<CloseC
 }
 
 /// The close handler, if this thread is to run it: the connection has ended, has no frame handler whose
-/// thread will run it, and no handler of any kind that is running on another thread.
-pub fn due(conn: Ref<Conn>, state: &mut State) -> Option<CloseCall> {
+/// thread will run it, and no handler of any kind that is running on another thread. It is called as what the
+/// thread is `doing`.
+pub fn due(conn: Ref<Conn>, state: &mut State, doing: Doing) -> Option<CloseCall> {
     let code = state.life.end_reason()?.code();
     let is_threads = state.handler.is_some()
         || state.delivering && !callback::delivers(conn.token)
@@ -75,7 +76,6 @@ pub fn due(conn: Ref<Conn>, state: &mut State) -> Option<CloseCall> {
     if is_threads || !is_free {
         return None;
     }
-    let doing = if state.life.is_closing() { Doing::ClosersClose } else { Doing::CallersClose };
     let call = state.close_handler.map(|handler| CloseCall { conn, handler, code, doing });
     state.life.take_over(if call.is_some() { Call::OnCallers } else { Call::Done });
     call
