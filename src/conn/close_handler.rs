@@ -77,13 +77,16 @@ pub fn due(conn: Ref<Conn>, state: &mut State, doing: Doing) -> Option<CloseCall
         return None;
     }
     let call = state.close_handler.map(|handler| CloseCall { conn, handler, code, doing });
-    state.life.take_over(if call.is_some() { Call::OnCallers } else { Call::Done });
+    match call {
+        Some(_) => state.life.take_over(Call::OnCallers),
+        None => state.life.done(),
+    }
     call
 }
 
 /// Has the close handler called on a thread of the connection's own. Where the system refuses the thread,
 /// `runner` tries again.
-pub fn have_run(conn: Ref<Conn>, state: &mut State, runner: &Loop) {
+pub fn call_on_own_thread(conn: Ref<Conn>, state: &mut State, runner: &Loop) {
     if state.life.call() != Some(Call::Waiting) && !state.lacks_thread() {
         return;
     }

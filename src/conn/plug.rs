@@ -75,7 +75,7 @@ pub fn unplug(conn: Ref<Conn>, state: &mut State) {
     conn.slot.sender.lock().unplug();
     leave_sending(conn, runner);
     if state.life.has_ended() {
-        close_handler::have_run(conn, state, runner);
+        close_handler::call_on_own_thread(conn, state, runner);
     }
     conn.slot.changed(state);
     // Dropped last, so that the loop has a thread for what is to be tried again.

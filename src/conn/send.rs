@@ -59,7 +59,7 @@ pub fn send_all<'a>(conn: Ref<Conn>, mut frames: impl Frames<'a>) -> Result<usiz
                 return Ok(Tried::Pending(tx));
             }
             own = tx.is_stuck().then_some(tx.emptied());
-            have_watched(conn, tx);
+            watch_held(conn, tx);
             Ok(Tried::Done(put))
         });
         match put {
@@ -75,7 +75,7 @@ pub fn send_all<'a>(conn: Ref<Conn>, mut frames: impl Frames<'a>) -> Result<usiz
 
 /// Has the service thread look when what is held is due.
 #[inline]
-fn have_watched(conn: Ref<Conn>, mut tx: TxGuard<'_>) {
+fn watch_held(conn: Ref<Conn>, mut tx: TxGuard<'_>) {
     let wants_look = tx.wants_look();
     drop(tx);
     if wants_look

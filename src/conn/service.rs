@@ -20,24 +20,21 @@ pub fn turn(token: Token) -> Option<Wait> {
     end_if_over(conn, &mut state);
     let is_retried = state.lacks_thread() && !close_handler::start_thread(conn, &mut state);
     let retry = if is_retried { Deadline::after(REST) } else { Deadline::Never };
-    let source = state.socket().clone();
-    match end::finish_turn(conn, &mut state) {
-        Some((events, until)) => Some(Wait { source, events, until: until.sooner(retry) }),
-        None if is_retried => Some(Wait { source, events: PollFlags::empty(), until: retry }),
-        None if !state.life.has_ended() => {
-            if let Some(again) = look_for_loss(conn, &mut state) {
-                return Some(Wait { source, events: PollFlags::empty(), until: again });
-            }
-            let mut tx = conn.slot.sender.lock();
-            let (events, until) = tx.write_due()?;
-            Some(Wait { source, events, until })
-        }
+    let (events, until) = match end::finish_turn(conn, &mut state) {
+        Some((events, until)) => (events, until.sooner(retry)),
+        None if is_retried => (PollFlags::empty(), retry),
+        None if !state.life.has_ended() => match look_for_loss(conn, &mut state) {
+            Some(again) => (PollFlags::empty(), again),
+            None => conn.slot.sender.lock().write_due()?,
+        },
         None => {
             drop(state);
             release::give_back_if_over(conn);
-            None
+            return None;
         }
-    }
+    };
+    // It may be another socket than when the turn began.
+    Some(Wait { source: state.socket().clone(), events, until })
 }
 
 /// Ends a connection that is plugged in, if its loop has found that it is over. The state's lock is held.
