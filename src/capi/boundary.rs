@@ -4,7 +4,9 @@
 use std::any::Any;
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
 
+use crate::capi::args::{out, put};
 use crate::capi::handles::{qnet_conn, qnet_hub, qnet_listener, token_of};
 use crate::capi::last_error::record;
 use crate::conn::close_handler::{self, CloseCall};
@@ -47,6 +49,26 @@ pub fn call(attempt: impl FnOnce() -> String, body: impl FnOnce() -> Result<c_in
             }
             error.code()
         }
+    }
+}
+
+/// The same for the functions that make an object: its handle is written to `to`, or NULL if they fail.
+///
+/// # Safety
+/// `to` is NULL or may be written to.
+pub unsafe fn give_new<H>(
+    to: *mut *mut H,
+    attempt: impl FnOnce() -> String,
+    make: impl FnOnce() -> Result<*mut H>,
+) -> c_int {
+    // SAFETY: the caller's promise, for both uses.
+    unsafe {
+        put(to, ptr::null_mut());
+        call(attempt, || {
+            let to = out(to, "out")?;
+            put(to, make()?);
+            Ok(OK)
+        })
     }
 }
 
