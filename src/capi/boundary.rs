@@ -1,4 +1,4 @@
-//! Where calls from C come in: no panic leaves through here, a handle is judged, and a failure is
+//! Where calls from C come in: a panic does not leave the library, a handle is checked, and a failure is
 //! recorded.
 
 use std::any::Any;
@@ -38,8 +38,8 @@ fn text_of(panic: &(dyn Any + Send)) -> String {
     text.or(panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic").to_owned()
 }
 
-/// What every function that can fail is made of: the panic boundary, and the record of a failure
-/// under the name of what was `attempt`ed.
+/// Every function that can fail is one of these: `body` behind the panic boundary, and a failure recorded
+/// as one of what was `attempt`ed.
 pub fn call(attempt: impl FnOnce() -> String, body: impl FnOnce() -> Result<c_int>) -> c_int {
     match guard(Err, body) {
         Ok(value) => value,
@@ -52,7 +52,7 @@ pub fn call(attempt: impl FnOnce() -> String, body: impl FnOnce() -> Result<c_in
     }
 }
 
-/// The same for the functions that make an object: its handle is written to `to`, or NULL if they fail.
+/// A [`call`] that makes an object, whose handle is written to `to`, or NULL if it fails.
 ///
 /// # Safety
 /// `to` is NULL or may be written to.
@@ -72,7 +72,7 @@ pub unsafe fn give_new<H>(
     }
 }
 
-/// The same for the functions of an object, whose handle is judged before other arguments.
+/// A [`call`] on an object, whose handle is judged before other arguments.
 fn on<T: Object>(
     attempt: &str,
     token: Token,
@@ -123,7 +123,7 @@ pub fn on_hub(
     on(attempt, token_of(hub), hub::table(), describe, body)
 }
 
-/// The same for functions that may report the connection's end, and then run its close handler.
+/// A call on a connection that may report its end, and then runs its close handler.
 pub fn on_conn_to_its_end(
     conn: *mut qnet_conn,
     attempt: &str,

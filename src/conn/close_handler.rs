@@ -17,7 +17,7 @@ pub struct CloseCall {
     conn: Ref<Conn>,
     handler: IntHandler,
     code: c_int,
-    /// In what the thread runs it.
+    /// What the thread that runs it is doing.
     doing: Doing,
 }
 
@@ -65,8 +65,8 @@ pub fn set(conn: Ref<Conn>, handler: Option<IntHandler>) -> Result<Option<CloseC
 }
 
 /// The close handler, if this thread is to run it: the connection has ended, has no frame handler whose
-/// thread will run it, and no handler of any kind that is running on another thread. It is called as what the
-/// thread is `doing`.
+/// thread will run it, and no handler of any kind that is running on another thread. `doing` tells a close
+/// from all other calls.
 pub fn due(conn: Ref<Conn>, state: &mut State, doing: Doing) -> Option<CloseCall> {
     let code = state.life.end_reason()?.code();
     let is_threads = state.handler.is_some()

@@ -64,8 +64,8 @@ pub fn unplug(conn: Ref<Conn>, state: &mut State) {
     let runner = port.switch.runner;
     let (rx, other) = port.take_out();
     *lock(&conn.slot.place) = None;
-    // While a handler has frames in hand, which lie in `state.rx`, the port has another after a panic
-    // alone.
+    // While a handler has frames in hand, they lie in `state.rx`, which stays. (The port then has a
+    // receiving part after a panic alone.)
     if let Some(rx) = rx.filter(|_| !state.delivering) {
         state.rx = rx;
     }

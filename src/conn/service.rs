@@ -13,7 +13,7 @@ use crate::sys::clock::Deadline;
 /// How long to wait for a handler that was taken away, before the service thread looks again.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// The turn. Returns what is to be waited for before the next, or `None` where nothing is left to do.
+/// Takes a connection's turn. Returns what is to be waited for before the next, or `None` where nothing is left to do.
 pub fn turn(token: Token) -> Option<Wait> {
     let conn = conn::table().get(token).ok()?;
     let mut state = conn.state().ok()?;

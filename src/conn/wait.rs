@@ -34,8 +34,8 @@ pub fn wait(conn: Ref<Conn>, timeout_ms: i32) -> Result<()> {
     }
 }
 
-/// The socket's events that may be the end of the connection, which is else told as a change; `None` where
-/// the connection is over.
+/// The events of the socket that may mean that the connection is over, beside a change that is told; `None`
+/// where it is over.
 fn events_until_over(
     conn: Ref<Conn>,
     state: &mut State,
