@@ -39,11 +39,11 @@ pub struct Listener {
 #[derive(Default)]
 pub struct State {
     token: Token,
-    /// There while the handle is live.
+    /// Present while the handle is live.
     open: Option<Arc<Open>>,
     /// Its own, and those that its connections start with.
     options: Options,
-    /// Who accepts in the background.
+    /// The hub that accepts in the background, if one does.
     server: Option<Server>,
 }
 
@@ -53,11 +53,11 @@ struct Server {
     /// Attaches a connection to that hub.
     adopt: fn(Token, Ref<Conn>),
     runner: LoopUser,
-    /// What it waits for: nothing while it rests.
+    /// What the loop waits for: nothing while it rests.
     interest: Interest,
 }
 
-/// What the threads that accept share; gone with the last of them.
+/// What the threads that accept share. It is closed when the last of them lets go of it.
 struct Open {
     socket: ListenSocket,
     wake: Wake,
@@ -92,16 +92,9 @@ pub fn listen(network: &[u8], address: &[u8]) -> Result<Ref<Listener>> {
     Ok(open_in(table().take()?, socket, file))
 }
 
-/// Makes a listener of somebody's descriptor, which is theirs until `own` is called.
+/// Makes a listener of a caller's descriptor, which is the caller's until `own` is called.
 pub fn from_fd(fd: BorrowedFd<'_>, own: impl FnOnce() -> OwnedFd) -> Result<Ref<Listener>> {
-    let listener = table().take()?;
-    match ListenSocket::adopt(fd, own) {
-        Ok(socket) => Ok(open_in(listener, socket, None)),
-        Err(error) => {
-            table().give_back(listener.token);
-            Err(error)
-        }
-    }
+    table().make(|listener| Ok(open_in(listener, ListenSocket::adopt(fd, own)?, None)))
 }
 
 fn open_in(
@@ -121,13 +114,13 @@ fn open(listener: Ref<Listener>) -> Result<Arc<Open>> {
     Ok(listener.state()?.open().clone())
 }
 
-/// The next peer's connection.
+/// Waits for a peer. Returns its connection.
 pub fn accept(listener: Ref<Listener>, timeout_ms: i32) -> Result<Ref<Conn>> {
     let deadline = Deadline::from_timeout(timeout_ms)?;
     let look = || {
         let open = open(listener)?;
         let epoch = open.wake.epoch();
-        // Whoever waited when the call was made has been dealt with after so many.
+        // After so many, every peer that waited when the call was made has been dealt with.
         for _ in 0..=BACKLOG {
             match next_visitor(listener)? {
                 Visitor::Admitted(conn) => return Ok(Tried::Done(conn)),
@@ -202,7 +195,7 @@ pub fn netdev(listener: Ref<Listener>, id: &[u8], version: i32) -> Result<Vec<u8
 
 pub fn set(listener: Ref<Listener>, option: i32, value: i64) -> Result<()> {
     let open = open(listener)?;
-    // Not under the lock of the state, which a loop takes.
+    // Locked before the state, which a loop takes and nobody holds during a system call.
     let file = (option == options::UNIX_MODE).then(|| lock(&open.file));
     listener.state()?.options.clone().set(option, value, Holder::Listener)?;
     if let Some(file) = &file {
@@ -223,9 +216,7 @@ pub fn get(listener: Ref<Listener>, option: i32) -> Result<i64> {
 /// How many peers one turn deals with.
 const ACCEPTED: usize = 16;
 
-// Being served by a hub.
-
-/// Has a hub's loop accept from now on.
+/// Has a hub's loop accept from now on, and `adopt` attach what it has accepted.
 pub fn serve(
     listener: Ref<Listener>,
     hub: Token,
@@ -244,7 +235,7 @@ pub fn serve(
     let refusal = match listener.state() {
         Ok(mut state) if state.server.is_none() => {
             state.server = Some(server);
-            // In its turn it waits for peers.
+            // In the turn that this gives, the loop begins to wait for peers.
             runner.look(listener.token);
             return Ok(());
         }
@@ -265,7 +256,7 @@ pub fn serve_turn(listener: Ref<Listener>, runner: &Loop) {
         return;
     };
     let (hub, adopt) = (*hub, *adopt);
-    // It may be new, or have rested.
+    // The listener may be new to the loop, or have rested.
     let is_watched = state.watch(listener.token, READABLE);
     drop(state);
     if !is_watched {
@@ -307,8 +298,7 @@ impl State {
         self.open.as_ref().expect("a live listener is open")
     }
 
-    /// Has the loop wait for peers, or not. Returns whether it does as told: only the system's lack of
-    /// memory stands against it.
+    /// Has the loop wait for peers, or not. Returns `false` where the system lacks the memory for that.
     fn watch(&mut self, token: Token, interest: Interest) -> bool {
         let open = self.open().clone();
         self.server.as_mut().is_none_or(|server| server.watch(token, &open, interest).is_ok())
@@ -316,10 +306,10 @@ impl State {
 }
 
 impl Open {
-    /// A connection of an accepted socket. One too many is hung up on.
+    /// Makes a connection of an accepted socket, or hangs up on a peer above the limit.
     fn admit(&self, fd: OwnedFd, options: Options) -> Result<Visitor> {
         let most = options.get(options::MAX_CONNS) as usize;
-        let Some(living) = Living::one_of(&self.living, most) else {
+        let Some(living) = Living::begin(&self.living, most) else {
             return Ok(Visitor::TurnedAway);
         };
         let socket = Socket::tuned(fd, options.buffers())?;

@@ -310,6 +310,50 @@ static void two_handlers_close_each_other(void)
     footprint_again(before);
 }
 
+/* ---- A thread that ends beside a close ---- */
+
+static void end_the_thread(void *ends, int reason)
+{
+    (void)reason;
+    count_up(ends);
+    pthread_exit(NULL);
+}
+
+static void *closing(void *conn)
+{
+    return (void *)(intptr_t)qnet_close(conn);
+}
+
+static void *receiving(void *conn)
+{
+    (void)make_recv(conn);
+    return NULL;
+}
+
+/* A receive calls the close handler while a close waits for the rest of a frame, and closes it. */
+static void a_call_ends_its_thread_beside_a_close(void)
+{
+    static const uint8_t part[20] = { 0, 0, 1, 0 };
+    pthread_t closer, receiver;
+    int fd, ends = 0;
+    void *result;
+    qnet_conn *conn = raw_pair(&fd);
+
+    CHECK_INT(qnet_set(conn, QNET_OPT_LINGER_MS, 1000 * 1000), QNET_OK);
+    CHECK_INT(qnet_set_close_handler(conn, end_the_thread, &ends), QNET_OK);
+    raw_write(fd, part, sizeof part);
+    start_thread(&closer, closing, conn);
+    EVENTUALLY(qnet_close_reason(conn) == QNET_ERR_CLOSED);
+    start_thread(&receiver, receiving, conn);
+    join_thread(receiver);
+    CHECK_INT(get(&ends), 1);
+    CHECK_INT(qnet_close_reason(conn), QNET_ERR_CLOSED);
+    CHECK(close(fd) == 0);
+    CHECK_INT(pthread_join(closer, &result), 0);
+    CHECK_INT((intptr_t)result, QNET_OK);
+    CHECK_INT(get(&ends), 1);
+}
+
 int main(void)
 {
     RUN(handler_acts_on_its_own);
@@ -317,5 +361,6 @@ int main(void)
     RUN(handler_closes_another_in_a_call);
     RUN(handler_waits_for_another);
     RUN(two_handlers_close_each_other);
+    RUN(a_call_ends_its_thread_beside_a_close);
     return check_done();
 }

@@ -466,7 +466,7 @@ static void race_everything(void (*end)(qnet_conn *, int *), int ending_too)
     int left_out = !ending_too;
 
     race_all(sets + left_out, sizeof sets / sizeof *sets - (size_t)left_out, WORKERS, 1,
-             rounds(2000), end);
+             rounds(500), end);
     footprint_again(before);
 }
 

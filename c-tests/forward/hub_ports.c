@@ -462,6 +462,60 @@ static void a_port_is_linked(void)
 /* ---- Closing a hub ---- */
 
 /* What the caller attached stays usable when the hub is closed; what the hub made ends. */
+/* ---- A port's inner end ---- */
+
+/* Handles are numbers: in the same slot the next is this much more. */
+static const uintptr_t next_handle = (uintptr_t)1 << 21;
+
+struct guesser {
+    uintptr_t guess;
+    int over;
+};
+
+static void not_to_be_called(void *user, const uint8_t *frame, size_t len)
+{
+    (void)user;
+    (void)frame;
+    (void)len;
+    CHECK(0);
+}
+
+/* Receives from what nobody has given it, if it can. (It may be the outer end, in the inner one's slot.) */
+static void *guessing(void *argument)
+{
+    struct guesser *guesser = argument;
+
+    while (!get(&guesser->over)) {
+        uintptr_t guess = __atomic_load_n(&guesser->guess, __ATOMIC_SEQ_CST);
+
+        (void)qnet_set_handler((qnet_conn *)guess, not_to_be_called, NULL);
+    }
+    return NULL;
+}
+
+/* It is plugged in before anybody who guesses its handle can do something else with it. */
+static void an_inner_end_is_attached_from_its_beginning(void)
+{
+    struct guesser guesser = { 1, 0 };
+    pthread_t thread;
+    qnet_hub *hub;
+    qnet_conn *inner, *outer;
+    int i;
+
+    CHECK_INT(qnet_hub_new(&hub), QNET_OK);
+    start_thread(&thread, guessing, &guesser);
+    for (i = 0; i < rounds(1000); i++) {
+        CHECK_INT(qnet_hub_port(hub, &outer), QNET_OK);
+        CHECK_INT(qnet_hub_ports(hub, &inner, 1), 1);
+        __atomic_store_n(&guesser.guess, (uintptr_t)inner + next_handle, __ATOMIC_SEQ_CST);
+        CHECK_INT(qnet_close(outer), QNET_OK);
+        EVENTUALLY(qnet_close_reason(inner) == QNET_ERR_HANDLE);
+    }
+    put(&guesser.over, 1);
+    join_thread(thread);
+    CHECK_INT(qnet_hub_close(hub), QNET_OK);
+}
+
 static void hub_close_detaches(void)
 {
     struct footprint before = footprint_now();
@@ -554,6 +608,7 @@ int main(void)
     RUN(a_port_is_received_from_by_every_way);
     RUN(a_port_answers);
     RUN(a_port_is_linked);
+    RUN(an_inner_end_is_attached_from_its_beginning);
     RUN(hub_close_detaches);
     RUN(no_thread_without_ports);
     RUN(many_hubs_need_few_threads);

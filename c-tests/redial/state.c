@@ -11,12 +11,14 @@ struct act {
     qnet_conn *conn;
     int (*call)(struct act *act);
     int when, result, done, shut, ends;
+    int told; /* how many calls have begun */
 };
 
 static void act_told(void *user, int up)
 {
     struct act *act = user;
 
+    count_up(&act->told);
     if (up != act->when || get(&act->done))
         return;
     put(&act->result, act->call(act));
@@ -139,10 +141,10 @@ static void shuts_down_inside_it(void)
     acts_that_end_it(act_shut_down, 0);
 }
 
-/* It goes on without that handler, and takes another. */
+/* It goes on without that handler, or with it, and takes another. */
 static void acts_that_leave_it(int (*call)(struct act *act), int result)
 {
-    int way, when;
+    int unsets = call == act_exit || call == act_unset, way, when;
 
     for (way = 0; way < WAYS; way++)
         for (when = 0; when < 2; when++) {
@@ -154,6 +156,7 @@ static void acts_that_leave_it(int (*call)(struct act *act), int result)
             CHECK_INT(get(&stage.act.result), result);
             peer_accepts(&stage.scene.peer);
             EVENTUALLY(stats_of(stage.scene.conn).reconnects == 1);
+            EVENTUALLY(get(&stage.act.told) == (unsets && when == 0 ? 1 : 2));
             raw_sleep_ms(2 * SOON_MS);
             CHECK_INT(qnet_set_state_handler(stage.scene.conn, carrier_told,
                                              &stage.scene.carrier), QNET_OK);

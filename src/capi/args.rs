@@ -1,4 +1,4 @@
-//! What C gives and is given: strings, slices, out-parameters, text and structs.
+//! Arguments from C, and what is written for it: strings, slices, out-parameters, text and structs.
 
 use std::ffi::{CStr, c_char, c_int};
 
@@ -43,7 +43,7 @@ pub unsafe fn slice<'a, T>(at: *const T, count: usize, name: &str) -> Result<&'a
     Ok(unsafe { std::slice::from_raw_parts(at, count) })
 }
 
-/// Checks an out-parameter.
+/// Refuses an out-parameter that is NULL.
 pub fn out<T>(at: *mut T, name: &str) -> Result<*mut T> {
     if at.is_null() { Err(Error::invalid(format!("{name} is NULL"))) } else { Ok(at) }
 }
@@ -59,7 +59,7 @@ pub unsafe fn put<T>(at: *mut T, value: T) {
     }
 }
 
-/// Gives text as snprintf(3) does. Returns the length needed, without the NUL.
+/// Writes text as snprintf(3) does. Returns the length needed, without the NUL.
 ///
 /// # Safety
 /// `buf` is NULL or has room for `cap` bytes.
@@ -76,7 +76,7 @@ pub unsafe fn give_text(text: &[u8], buf: *mut c_char, cap: usize) -> Result<c_i
     Ok(text.len() as c_int)
 }
 
-/// Gives a struct of counts as far as there is room, and zeroes beyond it. Returns the bytes known.
+/// Writes a struct of counts as far as there is room, and zeros beyond it. Returns the struct's own size.
 ///
 /// # Safety
 /// `to` is NULL or has room for `size` bytes; `T` is plain integers.

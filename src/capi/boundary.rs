@@ -1,10 +1,12 @@
-//! Where calls from C come in: no panic leaves through here, a handle is judged, and a failure is
+//! Where calls from C come in: a panic does not leave the library, a handle is checked, and a failure is
 //! recorded.
 
 use std::any::Any;
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
 
+use crate::capi::args::{out, put};
 use crate::capi::handles::{qnet_conn, qnet_hub, qnet_listener, token_of};
 use crate::capi::last_error::record;
 use crate::conn::close_handler::{self, CloseCall};
@@ -12,6 +14,7 @@ use crate::conn::{self, Conn};
 use crate::error::{Error, Result, qnet_error};
 use crate::forward::hub::{self, Hub};
 use crate::listener::{self, Listener};
+use crate::runtime::callback::Doing;
 use crate::runtime::handle::{Object, Ref, Table, Token};
 use crate::sys::thread::Uncancelled;
 
@@ -35,8 +38,8 @@ fn text_of(panic: &(dyn Any + Send)) -> String {
     text.or(panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic").to_owned()
 }
 
-/// What every function that can fail is made of: the panic boundary, and the record of a failure
-/// under the name of what was `attempt`ed.
+/// Every function that can fail is one of these: `body` behind the panic boundary, and a failure recorded
+/// as one of what was `attempt`ed.
 pub fn call(attempt: impl FnOnce() -> String, body: impl FnOnce() -> Result<c_int>) -> c_int {
     match guard(Err, body) {
         Ok(value) => value,
@@ -49,7 +52,27 @@ pub fn call(attempt: impl FnOnce() -> String, body: impl FnOnce() -> Result<c_in
     }
 }
 
-/// The same for the functions of an object, whose handle is judged before other arguments.
+/// A [`call`] that makes an object, whose handle is written to `to`, or NULL if it fails.
+///
+/// # Safety
+/// `to` is NULL or may be written to.
+pub unsafe fn give_new<H>(
+    to: *mut *mut H,
+    attempt: impl FnOnce() -> String,
+    make: impl FnOnce() -> Result<*mut H>,
+) -> c_int {
+    // SAFETY: the caller's promise, for both uses.
+    unsafe {
+        put(to, ptr::null_mut());
+        call(attempt, || {
+            let to = out(to, "out")?;
+            put(to, make()?);
+            Ok(OK)
+        })
+    }
+}
+
+/// A [`call`] on an object, whose handle is judged before other arguments.
 fn on<T: Object>(
     attempt: &str,
     token: Token,
@@ -100,7 +123,7 @@ pub fn on_hub(
     on(attempt, token_of(hub), hub::table(), describe, body)
 }
 
-/// The same for functions that may report the connection's end, and then run its close handler.
+/// A call on a connection that may report its end, and then runs its close handler.
 pub fn on_conn_to_its_end(
     conn: *mut qnet_conn,
     attempt: &str,
@@ -116,7 +139,7 @@ pub fn on_conn_to_its_end(
 pub fn run_due_close_call(conn: *mut qnet_conn) {
     let due = || {
         let conn = conn::table().get(token_of(conn)).ok()?;
-        close_handler::due(conn, &mut *conn.state().ok()?)
+        close_handler::due(conn, &mut *conn.state().ok()?, Doing::CallersClose)
     };
     if let Some(call) = guard(|_| None, due) {
         run_close_call(call);

@@ -3,7 +3,7 @@ use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use crate::capi::args::{self, out, put, shown, slice, string};
-use crate::capi::boundary::{OK, call};
+use crate::capi::boundary::{OK, call, give_new};
 use crate::capi::handles::{of_conn, qnet_conn};
 use crate::conn::open;
 use crate::error::{Error, Result};
@@ -84,17 +84,13 @@ unsafe fn dial(
 ) -> c_int {
     // SAFETY: the caller's promise, for each use below.
     unsafe {
-        put(to, ptr::null_mut());
-        call(
+        give_new(
+            to,
             || format!("dial {} {}", shown(network), shown(address)),
             || {
-                let to = out(to, "out")?;
-                let pairs = slice(options.cast::<[i64; 2]>(), pairs, "options")?;
-                let options = chosen(pairs)?;
-                let conn =
-                    open::dial(string(network, "network")?, string(address, "address")?, options)?;
-                put(to, of_conn(conn));
-                Ok(OK)
+                let options = chosen(slice(options.cast::<[i64; 2]>(), pairs, "options")?)?;
+                let (network, address) = (string(network, "network")?, string(address, "address")?);
+                open::dial(network, address, options).map(of_conn)
             },
         )
     }
@@ -192,19 +188,12 @@ pub unsafe extern "C-unwind" fn qnet_socketpair_fd(
 /// Calls back: no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_from_fd(fd: c_int, out: *mut *mut qnet_conn) -> c_int {
+    let make = || {
+        let (fd, own) = adopted(fd)?;
+        open::from_fd(fd, own).map(of_conn)
+    };
     // SAFETY: C promises that `out` is NULL or may be written to.
-    unsafe {
-        put(out, ptr::null_mut());
-        call(
-            || format!("make a connection of descriptor {fd}"),
-            || {
-                let to = args::out(out, "out")?;
-                let (fd, own) = adopted(fd)?;
-                put(to, of_conn(open::from_fd(fd, own)?));
-                Ok(OK)
-            },
-        )
-    }
+    unsafe { give_new(out, || format!("make a connection of descriptor {fd}"), make) }
 }
 
 /// A caller's descriptor to look at, and what makes it the library's.

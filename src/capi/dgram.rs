@@ -1,8 +1,7 @@
 use std::ffi::{c_char, c_int};
-use std::ptr;
 
-use crate::capi::args::{self, give_text, put, shown, string};
-use crate::capi::boundary::{OK, call, on_conn};
+use crate::capi::args::{give_text, shown, string};
+use crate::capi::boundary::{give_new, on_conn};
 use crate::capi::handles::{of_conn, qnet_conn};
 use crate::conn::{info, open};
 use crate::net::dgram;
@@ -58,11 +57,10 @@ pub unsafe extern "C-unwind" fn qnet_dgram(
     // SAFETY: C promises that the strings are NULL or end with NUL, and that `out` is NULL or may be
     // written to.
     unsafe {
-        put(out, ptr::null_mut());
-        call(
+        give_new(
+            out,
             || format!("open {} {} to {}", shown(network), shown(local), shown(remote)),
             || {
-                let to = args::out(out, "out")?;
                 let network = string(network, "network")?;
                 let local = match network {
                     b"mcast" if local.is_null() => b"",
@@ -73,8 +71,7 @@ pub unsafe extern "C-unwind" fn qnet_dgram(
                     false => Some(string(remote, "remote")?),
                 };
                 let socket = dgram::open(network, local, remote)?;
-                put(to, of_conn(open::open(socket, Options::default(), None)?));
-                Ok(OK)
+                open::open(socket, Options::default(), None).map(of_conn)
             },
         )
     }
@@ -100,15 +97,13 @@ pub unsafe extern "C-unwind" fn qnet_tap(name: *const c_char, out: *mut *mut qne
     // SAFETY: C promises that the name is NULL or ends with NUL, and that `out` is NULL or may be
     // written to.
     unsafe {
-        put(out, ptr::null_mut());
-        call(
+        give_new(
+            out,
             || format!("open tap {}", shown(name)),
             || {
-                let to = args::out(out, "out")?;
                 let name = if name.is_null() { b"" } else { string(name, "name")? };
                 let socket = dgram::open_tap(name)?;
-                put(to, of_conn(open::open(socket, Options::default(), None)?));
-                Ok(OK)
+                open::open(socket, Options::default(), None).map(of_conn)
             },
         )
     }

@@ -2,8 +2,7 @@ use std::ffi::c_int;
 
 use crate::capi::boundary::{OK, on_conn, run_close_call, run_due_close_call};
 use crate::capi::handles::qnet_conn;
-use crate::conn::receive;
-use crate::conn::{close, release, wait};
+use crate::conn::{close, receive, release, wait};
 
 /// Waits until the connection has ended, by either side, and, if it has a handler or is attached or
 /// linked, until its close handler has returned. The call works however the connection is received

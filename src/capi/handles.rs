@@ -24,7 +24,7 @@ pub struct qnet_hub {
     _token: u8,
 }
 
-/// What stands for an object in C.
+/// The handle that stands for an object in C.
 fn pointer<T: Object, H>(object: Ref<T>) -> *mut H {
     ptr::without_provenance_mut(object.token as usize)
 }

@@ -2,7 +2,7 @@ use std::ffi::c_int;
 use std::ptr;
 
 use crate::capi::args::{self, give_struct, out, put};
-use crate::capi::boundary::{OK, call, on_hub};
+use crate::capi::boundary::{OK, give_new, on_hub};
 use crate::capi::handles::{of_conn, of_hub, qnet_conn, qnet_hub, qnet_listener, token_of};
 use crate::conn;
 use crate::forward::hub::{self, qnet_hub_stats};
@@ -25,17 +25,7 @@ use crate::listener;
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_hub_new(out: *mut *mut qnet_hub) -> c_int {
     // SAFETY: C promises that `out` is NULL or may be written to.
-    unsafe {
-        put(out, ptr::null_mut());
-        call(
-            || "make a hub".into(),
-            || {
-                let to = args::out(out, "out")?;
-                put(to, of_hub(hub::new()?));
-                Ok(OK)
-            },
-        )
-    }
+    unsafe { give_new(out, || "make a hub".into(), || hub::new().map(of_hub)) }
 }
 
 /// Attaches a connection to a hub: the hub receives its frames, and sends it those of the other
@@ -95,7 +85,6 @@ pub unsafe extern "C-unwind" fn qnet_hub_port(
     unsafe {
         put(out, ptr::null_mut());
         on_hub(hub, "make a port", |hub| {
-            hub.check()?;
             let to = args::out(out, "out")?;
             put(to, of_conn(hub::port(hub)?));
             Ok(OK)

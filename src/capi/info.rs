@@ -4,8 +4,7 @@ use crate::capi::args::{give_struct, give_text, out, put};
 use crate::capi::boundary::{OK, guard, on_conn};
 use crate::capi::handles::qnet_conn;
 use crate::capi::last_error;
-use crate::conn::info;
-use crate::conn::info::qnet_stats;
+use crate::conn::info::{self, qnet_stats};
 use crate::error;
 
 /// Gets the connection's own hardware (MAC) address, for programs that act as a device on it. The

@@ -5,7 +5,7 @@ use std::ffi::{c_char, c_int};
 
 use crate::error::Error;
 
-/// The thread's last failure. No destructor, so that it is there to the thread's last moment.
+/// A thread's last failure. It has no destructor, and so is there until the thread is gone.
 struct LastError {
     text: [u8; 512],
     errno: c_int,
@@ -16,7 +16,7 @@ thread_local! {
         const { RefCell::new(LastError { text: [0; 512], errno: 0 }) };
 }
 
-/// Records a failure under the name of what was attempted.
+/// Records a failure of what was attempted.
 pub fn record(attempt: &str, error: &Error) {
     let text = format!("{attempt}: {error}");
     let mut end = text.len().min(511);
@@ -35,7 +35,7 @@ pub fn text() -> *const c_char {
     LAST_ERROR.with_borrow(|last| last.text.as_ptr().cast())
 }
 
-/// The system's number for it, or 0.
+/// The errno of that failure, or 0.
 pub fn errno() -> c_int {
     LAST_ERROR.with_borrow(|last| last.errno)
 }

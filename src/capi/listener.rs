@@ -2,10 +2,10 @@ use std::ffi::{c_char, c_int};
 use std::ptr;
 
 use crate::capi::args::{self, give_text, out, put, shown, string};
-use crate::capi::boundary::{OK, call, on_listener};
+use crate::capi::boundary::{OK, give_new, on_listener};
 use crate::capi::conn::adopted;
-use crate::capi::handles::{self, of_conn, qnet_conn, qnet_listener};
-use crate::listener::{self};
+use crate::capi::handles::{of_conn, of_listener, qnet_conn, qnet_listener};
+use crate::listener;
 
 /// Listens for peers, such as a QEMU with `-netdev stream,server=off` or `-netdev socket,connect=`.
 ///
@@ -32,15 +32,12 @@ pub unsafe extern "C-unwind" fn qnet_listen(
 ) -> c_int {
     // SAFETY: C promises strings that end with NUL, and that `out` may be written to.
     unsafe {
-        put(out, ptr::null_mut());
-        call(
+        give_new(
+            out,
             || format!("listen on {} {}", shown(network), shown(address)),
             || {
-                let to = args::out(out, "out")?;
-                let listener =
-                    listener::listen(string(network, "network")?, string(address, "address")?)?;
-                put(to, handles::of_listener(listener));
-                Ok(OK)
+                let (network, address) = (string(network, "network")?, string(address, "address")?);
+                listener::listen(network, address).map(of_listener)
             },
         )
     }
@@ -93,19 +90,12 @@ pub unsafe extern "C-unwind" fn qnet_listener_from_fd(
     fd: c_int,
     out: *mut *mut qnet_listener,
 ) -> c_int {
+    let make = || {
+        let (fd, own) = adopted(fd)?;
+        listener::from_fd(fd, own).map(of_listener)
+    };
     // SAFETY: C promises that `out` is NULL or may be written to.
-    unsafe {
-        put(out, ptr::null_mut());
-        call(
-            || format!("make a listener of descriptor {fd}"),
-            || {
-                let to = args::out(out, "out")?;
-                let (fd, own) = adopted(fd)?;
-                put(to, handles::of_listener(listener::from_fd(fd, own)?));
-                Ok(OK)
-            },
-        )
-    }
+    unsafe { give_new(out, || format!("make a listener of descriptor {fd}"), make) }
 }
 
 /// Gets the address of the listener, in the form that qnet_dial() takes.

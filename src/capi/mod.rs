@@ -1,5 +1,5 @@
-//! The C layer, thin: one file a section of the header, every export through `call` or `guard`
-//! of `boundary`. What several sections need is in `handles`, `args` and `last_error`.
+//! The C layer, which is thin: one file for each section of the header. Every function goes through `call`
+//! or `guard` of `boundary`; what several sections need is in `handles`, `args` and `last_error`.
 //!
 //! A symbol is found in the file of its section, and what it does in the library's file of the same
 //! name. Comments on the functions here are the header's.

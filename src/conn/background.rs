@@ -1,5 +1,5 @@
-//! What the library's threads do for a connection. They are started from below what they run, which is
-//! given here by who opens connections.
+//! The threads that work for connections in the background. What they run stands above the code that
+//! starts them: `open`, which knows both, sets it here.
 
 use std::sync::OnceLock;
 
@@ -12,17 +12,17 @@ use crate::sys::fork::{PerProcess, Stamp};
 use crate::sys::thread;
 
 pub struct Background {
-    /// The connection's own thread: it calls handlers.
+    /// The connection's own thread, which calls its handlers.
     pub handle: fn(Ref<Conn>, Stamp),
     /// A turn of the service thread.
     pub serve: fn(Token) -> Option<Wait>,
-    /// What the thread that dials does.
+    /// The turns of the thread that dials.
     pub dial: fn() -> Turns,
 }
 
 static BACKGROUND: PerProcess<OnceLock<Background>> = PerProcess::new();
 
-/// Says it; the first time counts, and all times say the same.
+/// Sets what the threads of this process run. Every call sets the same.
 pub fn set(background: Background) {
     BACKGROUND.get().get_or_init(|| background);
 }
@@ -37,7 +37,8 @@ pub fn watch(conn: Ref<Conn>) -> bool {
     service::watch(conn.token, get().serve)
 }
 
-/// The same for a loop, which does not wait while somebody starts the thread: `None` then.
+/// The same for a loop, which does not wait while another thread starts the service thread: it gets `None`
+/// then.
 pub fn try_watch(conn: Ref<Conn>) -> Option<bool> {
     service::try_watch(conn.token, get().serve)
 }
@@ -59,8 +60,8 @@ impl Default for Dialler {
     }
 }
 
-/// This process's thread that dials: one for all connections that are down. It waits for every attempt
-/// under way and for the time of the next one at once, and does nothing that could block.
+/// The loop of this process's thread that dials, which all connections that are down share. It waits for
+/// every attempt under way, and for the time of the next one, at once, and does nothing that could block.
 pub fn dialler() -> &'static Loop {
     &DIALLER.get().0
 }

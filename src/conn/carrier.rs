@@ -11,8 +11,8 @@ use crate::runtime::handle::{Ref, Token};
 use crate::sys::fork::Stamp;
 use crate::sys::thread;
 
-/// Sets what is called when the connection has gone down or come up, or nothing. Returns when
-/// the handler before is not running and never will again, where this thread may wait for that.
+/// Sets what is called when the connection has gone down or come up, or nothing. Where this thread may
+/// wait for handlers, it returns when the handler before is not running and never will again.
 pub fn set_state_handler(conn: Ref<Conn>, handler: Option<IntHandler>) -> Result<()> {
     let mut state = conn.state()?;
     let redial = state.redial.as_mut();
@@ -21,18 +21,12 @@ pub fn set_state_handler(conn: Ref<Conn>, handler: Option<IntHandler>) -> Result
     carrier.handler = handler;
     carrier.is_handler_new = true;
     let calls = carrier.calls;
-    if !state.options.wait() || callback::inside() {
-        return Ok(());
-    }
     let is_before = |redial: &Redial| redial.carrier.is_telling() && redial.carrier.calls == calls;
-    while state.is_of(conn.token) && state.redial.as_deref().is_some_and(is_before) {
-        State::wait_change(state);
-        state = conn.slot.state_of_own();
-    }
+    conn.slot.wait_for_handlers(state, |state| state.redial.as_deref().is_some_and(is_before));
     Ok(())
 }
 
-/// Has the handler called, if there is one. Returns whether the system has given the thread for it.
+/// Has the handler called, if there is one. Returns `false` where the system refuses the thread.
 pub fn tell(carrier: &mut Carrier, conn: Ref<Conn>, up: bool) -> bool {
     if carrier.handler.is_none() {
         return true;
@@ -45,7 +39,7 @@ pub fn tell(carrier: &mut Carrier, conn: Ref<Conn>, up: bool) -> bool {
     is_started
 }
 
-/// The thread that is to call the state handler has begun: the handler, if there still is one.
+/// Begins a call, on the thread that was started for it. Returns the handler, if there still is one.
 fn begin_telling(conn: Ref<Conn>) -> Option<IntHandler> {
     let mut state = conn.state().ok()?;
     let is_ended = state.life.has_ended();
@@ -61,8 +55,7 @@ fn begin_telling(conn: Ref<Conn>) -> Option<IntHandler> {
     Some(handler)
 }
 
-/// The state handler has returned. Returns whether its thread is to go on as the connection's
-/// own.
+/// Ends a call, whose handler has returned. Returns whether the thread is to go on as the connection's own.
 fn told(conn: Ref<Conn>) -> bool {
     let mut state = conn.slot.state_of_own();
     stop_telling(conn, &mut state);
@@ -73,7 +66,8 @@ fn told(conn: Ref<Conn>) -> bool {
     goes_on
 }
 
-/// The state handler has ended its thread. It is none any more, unless another was set meanwhile.
+/// Puts right that the state handler has ended its thread. The connection has none any more, unless another
+/// was set meanwhile.
 fn died(token: Token, doing: Doing) {
     release::put_right(token, doing, |conn, state| {
         stop_telling(conn, state);

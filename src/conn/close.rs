@@ -1,11 +1,10 @@
-//! Closing: by its caller, by the library where the handle is its own, or without waiting.
+//! Closing a connection: by its owner, or by the library where the handle is its own.
 
 use crate::conn::close_handler::{self, CloseCall};
-use crate::conn::finish::Turn;
 use crate::conn::life::Call;
 use crate::conn::{Conn, State, end, release};
 use crate::error::{Error, Result};
-use crate::runtime::callback;
+use crate::runtime::callback::Doing;
 use crate::runtime::handle::Ref;
 use crate::runtime::service::Source;
 
@@ -16,8 +15,8 @@ pub fn shutdown(conn: Ref<Conn>) -> Result<()> {
     Ok(())
 }
 
-/// Closes a connection that the library gives back, and which has ended: waits, as closing would,
-/// for what still runs of it, and until its descriptor is closed.
+/// Closes a connection whose handle is the library's, and which has ended: waits, as [`close`] does, for
+/// what still runs of it, and until its descriptor is closed.
 pub fn close_own(conn: Ref<Conn>) {
     let departure = match conn.state() {
         Ok(state) if state.is_hubs => state.socket().departure(),
@@ -28,22 +27,23 @@ pub fn close_own(conn: Ref<Conn>) {
     }
 }
 
-/// Returns whether it is: not where that is left to others.
+/// Waits until its handle has been given back. Returns whether it has: not where that is left to others.
 fn wait_until_given_back(conn: Ref<Conn>) -> bool {
     loop {
         release::give_back_if_over(conn);
         let Ok(mut state) = conn.state() else {
             return true;
         };
-        let waits = state.options.wait() && !callback::inside();
-        // Where nobody is to call the close handler, who closes the connection does.
+        let waits = state.waits_for_handlers();
         let is_called =
             !state.life.call().is_none_or(|call| matches!(call, Call::Waiting | Call::Done));
         if !state.is_hubs || state.finish.is_none() && !is_called {
+            // It has been detached, and is a caller's to close; or nobody has begun to call its close
+            // handler, which a caller that closes it does.
             return false;
         }
         if state.finish.is_none() && !waits {
-            // The thread that calls it goes on without the handle, once there is one.
+            // The thread that calls the close handler goes on without the handle.
             let is_ours = !state.lacks_thread() && state.life.begin_closing();
             drop(state);
             if is_ours {
@@ -55,15 +55,15 @@ fn wait_until_given_back(conn: Ref<Conn>) -> bool {
     }
 }
 
-/// The first half of closing: ends the connection, writes and drains, and waits for what still
-/// runs. The caller runs what is returned, and then calls `discard`.
+/// The first half of closing: ends the connection, writes and drains, and waits for handlers that still
+/// run. The caller runs what is returned, and then calls [`release::release`].
 pub fn close(conn: Ref<Conn>) -> Result<Option<CloseCall>> {
     let mut state = conn.state()?;
     if !state.life.begin_closing() {
         return Err(Error::Handle);
     }
     end::end_locally(conn, &mut state);
-    while let Some(Turn::Wait(events, until)) = end::finish_turn(conn, &mut state) {
+    while let Some((events, until)) = end::finish_turn(conn, &mut state) {
         let socket = state.socket().clone();
         let epoch = socket.wake.epoch();
         drop(state);
@@ -71,9 +71,9 @@ pub fn close(conn: Ref<Conn>) -> Result<Option<CloseCall>> {
         let _ = socket.wake.wait_fd(epoch, socket.fd_for(events), events, until);
         state = conn.state()?;
     }
-    let waits = state.options.wait() && !callback::inside();
+    let waits = state.waits_for_handlers();
     loop {
-        let call = close_handler::due(conn, &mut state);
+        let call = close_handler::due(conn, &mut state, Doing::ClosersClose);
         if call.is_some()
             || !waits
             || (state.life.call() == Some(Call::Done) && !state.delivering && !state.is_telling())

@@ -1,5 +1,5 @@
-//! The close handler where the connection's own thread is not the one to call it: on a thread of the
-//! caller's, or of a connection that is plugged in.
+//! The close handler, where a thread of the caller's calls it, or the connection was plugged in and gets a
+//! thread for it. (A connection with a frame handler has one: see `handler`.)
 
 use std::ffi::c_int;
 
@@ -10,7 +10,7 @@ use crate::runtime::callback::{self, Doing, IntHandler};
 use crate::runtime::event_loop::Loop;
 use crate::runtime::handle::{Ref, Token};
 
-/// A close handler that fell due: it must be run, once, by who holds this.
+/// A close handler that is due. Whoever holds this must run it, once.
 #[derive(Clone, Copy)]
 #[must_use]
 pub struct CloseCall {
@@ -29,7 +29,7 @@ impl CloseCall {
         callback::run(self.conn.token, self.doing, died, || self.handler.call(self.code))
     }
 
-    /// Says that it has returned. It may have closed the connection, and the slot may be another's.
+    /// Notes that it has returned. It may have closed the connection, and the slot may be another's.
     pub fn returned(self) {
         if self.doing == Doing::LateClose {
             return;
@@ -44,29 +44,30 @@ impl CloseCall {
     }
 }
 
-/// It has ended its thread, inside a call of the caller's.
+/// Notes that it has ended its thread, inside a call of the caller's.
 fn died(token: Token, doing: Doing) {
     if doing != Doing::LateClose {
         release::put_right(token, doing, |_, state| state.life.done());
     }
 }
 
-/// Sets what is called when the connection has ended. Where that call's time has passed, the
-/// handler is returned, to be run by the caller.
+/// Sets what is called when the connection has ended. Where it already has, the handler is returned, to be
+/// run by the caller.
 pub fn set(conn: Ref<Conn>, handler: Option<IntHandler>) -> Result<Option<CloseCall>> {
     let mut state = conn.state()?;
     if !state.life.has_ended() || state.life.awaits_call() {
         state.close_handler = handler;
-        return Ok(due(conn, &mut state));
+        return Ok(due(conn, &mut state, Doing::CallersClose));
     }
     let code = state.life.end_reason().map_or(0, Error::code);
     let doing = Doing::LateClose;
     Ok(handler.map(|handler| CloseCall { conn, handler, code, doing }))
 }
 
-/// The close handler, if it is to be run by who asks, on this thread: the connection has ended, has no
-/// handler whose thread will run it, and none of any kind that is still running elsewhere.
-pub fn due(conn: Ref<Conn>, state: &mut State) -> Option<CloseCall> {
+/// The close handler, if this thread is to run it: the connection has ended, has no frame handler whose
+/// thread will run it, and no handler of any kind that is running on another thread. `doing` tells a close
+/// from all other calls.
+pub fn due(conn: Ref<Conn>, state: &mut State, doing: Doing) -> Option<CloseCall> {
     let code = state.life.end_reason()?.code();
     let is_threads = state.handler.is_some()
         || state.delivering && !callback::delivers(conn.token)
@@ -75,15 +76,17 @@ pub fn due(conn: Ref<Conn>, state: &mut State) -> Option<CloseCall> {
     if is_threads || !is_free {
         return None;
     }
-    let doing = if state.life.is_closing() { Doing::ClosersClose } else { Doing::CallersClose };
     let call = state.close_handler.map(|handler| CloseCall { conn, handler, code, doing });
-    state.life.take_over(if call.is_some() { Call::OnCallers } else { Call::Done });
+    match call {
+        Some(_) => state.life.take_over(Call::OnCallers),
+        None => state.life.done(),
+    }
     call
 }
 
-/// Has the close handler called on a thread of the connection's own. Where there can be none now,
+/// Has the close handler called on a thread of the connection's own. Where the system refuses the thread,
 /// `runner` tries again.
-pub fn have_run(conn: Ref<Conn>, state: &mut State, runner: &Loop) {
+pub fn call_on_own_thread(conn: Ref<Conn>, state: &mut State, runner: &Loop) {
     if state.life.call() != Some(Call::Waiting) && !state.lacks_thread() {
         return;
     }

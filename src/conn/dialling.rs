@@ -1,5 +1,5 @@
-//! What the thread that dials does: it has the state handler told, waits, dials, gives the connection its
-//! new socket, and has that told.
+//! The turns of the thread that dials: for a connection that is down it has the state handler called, waits,
+//! dials, gives the connection its new socket, and has the state handler called again.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -14,18 +14,18 @@ use crate::runtime::event_loop::{Loop, REST, Turns};
 use crate::runtime::handle::Ref;
 use crate::sys::clock::Deadline;
 
-/// How long one attempt may take, unless the caller has said so.
+/// How long one attempt may take, unless the caller has set that.
 const ATTEMPT: Duration = Duration::from_secs(10);
 
-/// What the thread that dials is to do for it now.
+/// What the thread is to do for a connection now.
 enum Plan {
     Wait(Deadline),
     Begin(Order),
-    /// The attempt that is under way.
+    /// Go on with the attempt that is under way.
     GoOn,
 }
 
-/// What the thread does: turns of connections, each with the attempt under way for it.
+/// Turns of connections, each with the attempt under way for it.
 pub fn turns() -> Turns {
     let mut attempts = BTreeMap::new();
     Box::new(move |runner, token, _, _| {
@@ -37,8 +37,8 @@ pub fn turns() -> Turns {
     })
 }
 
-/// Its turn for the connection, with the attempt under way, if there is one. Returns until when it
-/// waits, unless there is something new; or `None` where there is nothing more to do.
+/// A turn of one connection, with the attempt under way, if there is one. Returns when the next is due
+/// though nothing happens, or `None` where there is nothing more to do.
 fn turn(conn: Ref<Conn>, attempt: &mut Option<Attempt>, runner: &'static Loop) -> Option<Deadline> {
     end::guarded(conn, "dials again", || {
         loop {
@@ -90,8 +90,9 @@ fn plan(conn: Ref<Conn>, is_dialling: bool) -> Option<Plan> {
     }
 }
 
+/// Goes on with what an attempt came to.
 fn dialled(conn: Ref<Conn>, dialled: Result<OwnedFd>) {
-    // It may have ended meanwhile, and then what was dialled goes with this call.
+    // The connection may have ended meanwhile; then the new socket is closed with this call.
     let Ok(mut state) = conn.state() else {
         return;
     };
@@ -103,7 +104,7 @@ fn dialled(conn: Ref<Conn>, dialled: Result<OwnedFd>) {
     }
 }
 
-/// To dial now, or when.
+/// Dials now, or waits until that is due.
 fn plan_dial(redial: &Redial, options: &Options) -> Option<Plan> {
     let due = Deadline::At(redial.down.as_ref()?.since + options.reconnects()?);
     if !due.passed() {

@@ -1,6 +1,6 @@
 //! Going down and coming up: where the stream of a connection that is dialled again ends, the connection
-//! gets a socket that nothing ever comes from, and what is sent is lost, so that nothing else has to know.
-//! The state's lock is held.
+//! gets a socket that nothing ever comes from, and what is sent is lost. So no other code has to know. The
+//! state's lock is held.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Instant;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
 use crate::conn::background::dialler;
-use crate::conn::redial::{Down, Given, Next, Redial, Reserve};
+use crate::conn::redial::{Down, Given, Next, Reserve};
 use crate::conn::{Conn, State};
 use crate::error::{Error, Result};
 use crate::net::socket::Socket;
@@ -32,7 +32,7 @@ pub fn follow(state: &mut State) -> Result<Option<RawFd>> {
         return Ok(None);
     };
     let follow = above_standard(epoll::create(CreateFlags::CLOEXEC)?)?;
-    // It stays in the set: being shut down it tells of the end.
+    // It stays in the set: when it is shut down it tells of the end.
     add(&follow, absent)?;
     if !Arc::ptr_eq(absent, &socket) {
         add(&follow, &socket)?;
@@ -44,21 +44,6 @@ pub fn follow(state: &mut State) -> Result<Option<RawFd>> {
 
 fn add(follow: &OwnedFd, socket: &Socket) -> Result<()> {
     Ok(epoll::add(follow, socket.fd(), EventData::new_u64(NONE), EventFlags::IN)?)
-}
-
-/// Begins without a peer: what waits is to be dialled.
-pub fn begin_down(conn: Ref<Conn>, mut redial: Box<Redial>, reason: Error) -> Result<()> {
-    let mut state = conn.slot.state_of_own();
-    let poller = dialler().reserve()?;
-    redial.user = Some(dialler().join()?);
-    let absent = state.socket().clone();
-    conn.slot.sender.lock().go_down(absent.clone());
-    redial.reserve = Some(Reserve { absent, _poller: poller });
-    redial.down = Some(Down { reason, since: Instant::now() });
-    redial.next = Next::Dial;
-    state.redial = Some(redial);
-    dialler().look(conn.token);
-    Ok(())
 }
 
 /// Goes down instead of ending, if the connection is dialled again. Returns whether it is.
@@ -84,7 +69,7 @@ pub fn go_down(conn: Ref<Conn>, state: &mut State, reason: &Error) -> bool {
         // Taking a descriptor out of the set cannot fail.
         let _ = epoll::delete(follow, socket.fd());
     }
-    // Failing, what it has stays: these are buffers that nothing goes into.
+    // A failure does no harm: nothing ever goes into these buffers.
     let _ = absent.set_buffers(state.options.buffers());
     state.rx.start_over();
     exchange_socket(conn, state, absent, Tx::go_down);
@@ -92,6 +77,7 @@ pub fn go_down(conn: Ref<Conn>, state: &mut State, reason: &Error) -> bool {
     true
 }
 
+/// Goes on with a new peer.
 pub fn come_up(conn: Ref<Conn>, state: &mut State, fd: OwnedFd) -> Result<()> {
     let socket = Arc::new(Socket::tuned(fd, state.options.buffers())?);
     let Some(redial) = &mut state.redial else {
@@ -107,8 +93,8 @@ pub fn come_up(conn: Ref<Conn>, state: &mut State, fd: OwnedFd) -> Result<()> {
     Ok(())
 }
 
-/// Gives the connection another socket, and its sending part by `exchange`. All who wait on the
-/// one before look again.
+/// Gives the connection another socket, which its sending part takes by `exchange`. All who wait on the one
+/// before look again.
 fn exchange_socket(
     conn: Ref<Conn>,
     state: &mut State,
@@ -124,10 +110,10 @@ fn exchange_socket(
     conn.slot.changed(state);
 }
 
-/// The connection has ended, and so does what the thread that dials does for it.
+/// Ends what the thread that dials does for a connection, which has ended.
 pub fn stop_dialling(conn: Ref<Conn>, state: &mut State) {
     if let Some(redial) = &mut state.redial {
-        // Its attempt goes with its next turn, for which there still is the thread.
+        // Its attempt is dropped in this last turn, for which the thread stays.
         dialler().look(conn.token);
         redial.user = None;
     }

@@ -1,21 +1,22 @@
-//! Ending a connection: it is marked as ended for every call, and what that leaves to do is begun.
+//! Ending a connection: it is marked as ended for every call, and what that leaves to do is begun. The
+//! state's lock is held.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
 use rustix::event::PollFlags;
 
-use crate::conn::finish::{Finish, SENDING, Turn};
+use crate::conn::finish::{Finish, SENDING};
 use crate::conn::{Conn, State, background, down, plug};
 use crate::error::Error;
 use crate::runtime::handle::Ref;
 use crate::sys::clock::Deadline;
 
-/// Marks the connection as ended, for every call from now on. The state's lock is held.
+/// Marks the connection as ended, for every call from now on.
 pub fn end(conn: Ref<Conn>, state: &mut State, reason: Error) {
     state.life.end(reason.clone());
     down::stop_dialling(conn, state);
-    // What its loop has for it comes first.
+    // Before the sending part ends, which takes over what the loop has left for it.
     plug::unplug(conn, state);
     conn.slot.sender.lock().end(reason);
     conn.slot.interrupt.store(true, Ordering::Release);
@@ -39,12 +40,13 @@ pub fn end_as_found(conn: Ref<Conn>, state: &mut State, reason: Error) {
     finish(conn, state, Finish::remote(state.options.linger()));
 }
 
-/// A reset that a write met left nothing for reading but an end.
+/// The reason, or the reset that a write has met: after one, reading finds an orderly end.
 fn with_reset(conn: Ref<Conn>, reason: Error) -> Error {
     let reset = conn.slot.sender.lock().reset();
     if reason == Error::Closed { reset.unwrap_or(reason) } else { reason }
 }
 
+/// Ends the connection by this side, unless it has ended.
 pub fn end_locally(conn: Ref<Conn>, state: &mut State) {
     if !state.life.has_ended() {
         end(conn, state, with_reset(conn, Error::Closed));
@@ -53,23 +55,23 @@ pub fn end_locally(conn: Ref<Conn>, state: &mut State) {
     }
 }
 
-/// Finishes at once if it can, or leaves it to who takes the next turn.
+/// Finishes at once if it can, or leaves that to the closing thread or the service thread.
 fn finish(conn: Ref<Conn>, state: &mut State, finish: Finish) {
     state.finish = Some(Box::new(finish));
-    if let Some(Turn::Wait(..)) = finish_turn(conn, state)
-        // Who closes takes the turns himself.
+    if finish_turn(conn, state).is_some()
+        // A thread that closes the connection takes the turns itself.
         && !state.life.is_closing()
         && !background::watch(conn)
         && let Some(finish) = &mut state.finish
     {
-        // Without a thread nobody would: the peer is to see the end all the same.
+        // There is no thread to go on, and the peer is to see the end all the same.
         finish.deadline = Deadline::Now;
         finish_turn(conn, state);
     }
 }
 
-/// One turn of finishing, or `None` if there is nothing to finish.
-pub fn finish_turn(conn: Ref<Conn>, state: &mut State) -> Option<Turn> {
+/// One turn of finishing. Returns what to wait for before the next, or `None` where nothing is left.
+pub fn finish_turn(conn: Ref<Conn>, state: &mut State) -> Option<(PollFlags, Deadline)> {
     let socket = state.socket().clone();
     let finish = state.finish.as_mut()?;
     let mut tx = conn.slot.sender.lock();
@@ -82,7 +84,7 @@ pub fn finish_turn(conn: Ref<Conn>, state: &mut State) -> Option<Turn> {
         }
         if finish.is_sending(&socket) {
             let until = finish.deadline.sooner(Deadline::after(SENDING));
-            return Some(Turn::Wait(PollFlags::IN, until));
+            return Some((PollFlags::IN, until));
         }
     }
     tx.drop_backlog();
@@ -90,13 +92,13 @@ pub fn finish_turn(conn: Ref<Conn>, state: &mut State) -> Option<Turn> {
     socket.shutdown();
     state.finish = None;
     conn.slot.changed(state);
-    Some(Turn::Done)
+    None
 }
 
-/// Runs a step of a thread of the library's own, which `does` something; a panic in it ends the connection,
-/// not the process.
-pub fn guarded<R>(conn: Ref<Conn>, does: &str, step: impl FnOnce() -> R) -> Option<R> {
-    let done = catch_unwind(AssertUnwindSafe(step));
+/// Runs a part of what a thread of the library's own does, without the state's lock. A panic there ends
+/// the connection, not the process.
+pub fn guarded<R>(conn: Ref<Conn>, does: &str, part: impl FnOnce() -> R) -> Option<R> {
+    let done = catch_unwind(AssertUnwindSafe(part));
     if done.is_err()
         && let Ok(mut state) = conn.state()
     {

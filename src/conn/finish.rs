@@ -18,14 +18,15 @@ use crate::sys::memory::as_room;
 /// How long a peer that was writing must be silent to have finished.
 const SILENCE: Duration = Duration::from_millis(20);
 
-/// How long a peer that never falls silent is read from: by then it has finished any write that was
+/// How long a peer is read from that never falls silent: by then it has finished any write that was
 /// blocked when this side ended.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// One frame fills no socket.
+/// The longest frame with its prefix. A peer that has written no more than that since the socket was
+/// empty was not blocked.
 const LONGEST: usize = PREFIX + MAX;
 
-/// How long to wait before looking again whether TCP has sent all: no descriptor tells.
+/// How long to wait before looking again whether TCP has sent everything, which no descriptor tells.
 pub const SENDING: Duration = Duration::from_millis(5);
 
 /// How many reads one turn of draining makes.
@@ -44,12 +45,6 @@ pub struct Finish {
     burst: usize,
     /// Whether the peer can write no more: what it still tries fails, and does not block.
     is_stopped: bool,
-}
-
-/// What one turn of finishing left.
-pub enum Turn {
-    Done,
-    Wait(PollFlags, Deadline),
 }
 
 impl Finish {
@@ -91,7 +86,7 @@ impl Finish {
                 }
                 Ok(Read::End) if self.is_stopped && !socket.has_hung_up() => break,
                 Ok(Read::Empty) => {
-                    // Nothing at all may be a peer that has not yet seen that there is room.
+                    // A peer of which nothing came at all may not have seen yet that there is room.
                     is_caught_up = (1..=LONGEST).contains(&std::mem::take(&mut self.burst));
                     break;
                 }
@@ -111,7 +106,7 @@ impl Finish {
         }
         let is_between_frames = is_caught_up && !position.inside_frame();
         if is_between_frames && !is_writing && self.begun.elapsed() >= PATIENCE {
-            // Over TCP nothing stops it, and this is the best moment that there is.
+            // Over TCP nothing stops the peer, and there is no better moment to stop reading.
             self.is_stopped = socket.is_unix() && socket.stop_peer();
             return self.is_stopped;
         }
@@ -124,12 +119,12 @@ impl Finish {
     }
 
     /// What the next turn waits for: `room` to write, the end of the peer's frame, or its silence.
-    pub fn wait(&self, room: Option<(PollFlags, Deadline)>) -> Turn {
+    pub fn wait(&self, room: Option<(PollFlags, Deadline)>) -> (PollFlags, Deadline) {
         let is_writing = room.is_some();
         let (mut events, again) = room.unwrap_or((PollFlags::empty(), Deadline::Never));
         let mut until = self.deadline.sooner(again);
         if let Some(position) = &self.draining {
-            // One that can write no more may still leave.
+            // A peer that can write no more may still leave.
             events |= if self.is_stopped { PollFlags::HUP } else { PollFlags::IN };
             if let Some(heard) = self.heard
                 && !is_writing
@@ -138,6 +133,6 @@ impl Finish {
                 until = until.sooner(Deadline::At(heard + SILENCE));
             }
         }
-        Turn::Wait(events, until)
+        (events, until)
     }
 }

@@ -3,13 +3,9 @@
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 
-use crate::conn::PLUGGED;
-use crate::conn::end;
 use crate::conn::life::Call;
-use crate::conn::receive;
-use crate::conn::send;
-use crate::conn::{Conn, State, background, release};
-use crate::error::{Error, Result};
+use crate::conn::{Conn, PLUGGED, State, background, end, receive, release, send};
+use crate::error::Result;
 use crate::frame::{self, Front, PREFIX, Run, Walk};
 use crate::runtime::callback::{self, Doing, Handler, IntHandler, qnet_frame};
 use crate::runtime::cork::{self, Cork};
@@ -20,17 +16,16 @@ use crate::sys::fork::Stamp;
 /// The most frames that a batch handler is called with.
 const BATCH: usize = 256;
 
-/// What a connection's thread does next. Plain data: a callback that ends the thread unwinds past
-/// it.
+/// What a connection's thread does next. Plain data, since a callback that ends the thread unwinds
+/// past it.
 #[derive(Clone, Copy)]
-enum Step {
+enum Action {
     Deliver { handler: Handler, bytes: *const u8, len: usize },
     Close { handler: Option<IntHandler>, code: i32 },
-    Stop,
 }
 
-/// Sets what is called with the connection's frames, or nothing. Returns when the handler
-/// before is not running and never will again, where this thread may wait for that.
+/// Sets the handler of the connection's frames, or none. Where this thread may wait for handlers, it
+/// returns when the handler before is not running and never will again.
 pub fn set_handler(conn: Ref<Conn>, handler: Option<Handler>) -> Result<()> {
     let mut state = conn.state()?;
     if let Some(end) = state.life.end_reason() {
@@ -48,31 +43,21 @@ pub fn set_handler(conn: Ref<Conn>, handler: Option<Handler>) -> Result<()> {
     state.rx.end_loans();
     conn.slot.interrupt.store(true, Ordering::Release);
     conn.slot.changed(&state);
-    if state.options.wait() && !callback::inside() {
-        wait_for_handler(conn, state);
-    }
-    Ok(())
-}
-
-/// Waits until the handler before is not running, and its thread is gone where it was taken
-/// away; but not for a close handler, which that thread goes on with where the connection ends.
-fn wait_for_handler(conn: Ref<Conn>, mut state: MutexGuard<'_, State>) {
+    // Until its thread is gone, too, where the handler was taken away; but not for a close handler,
+    // which that thread goes on with where the connection ends.
     let deliveries = state.deliveries;
-    let is_before = |state: &State| {
+    conn.slot.wait_for_handlers(state, |state| {
         state.delivering && state.deliveries == deliveries
             || state.thread && state.handler.is_none() && !state.life.has_ended()
-    };
-    while state.is_of(conn.token) && is_before(&state) {
-        State::wait_change(state);
-        state = conn.slot.state_of_own();
-    }
+    });
+    Ok(())
 }
 
 /// The thread. Nothing with a destructor lives here across a callback, which may unwind past.
 pub fn run(conn: Ref<Conn>, process: Stamp) {
-    loop {
-        match guarded(conn, || next_step(conn)).unwrap_or(Step::Stop) {
-            Step::Deliver { handler, bytes, len } => {
+    while let Some(action) = guarded(conn, || next_action(conn)).flatten() {
+        match action {
+            Action::Deliver { handler, bytes, len } => {
                 // SAFETY: while `delivering` is set, which only this thread takes back, nobody
                 // moves, writes or frees these bytes of the connection's buffer.
                 let bytes = unsafe { std::slice::from_raw_parts(bytes, len) };
@@ -82,15 +67,15 @@ pub fn run(conn: Ref<Conn>, process: Stamp) {
                         deliver(conn.slot, process, cork, handler, bytes);
                     });
                 });
-                if !is_same {
-                    return;
-                }
-                guarded(conn, || {
+                let finish = || {
                     cork::close();
                     delivered(conn);
-                });
+                };
+                if !is_same || guarded(conn, finish).is_none() {
+                    return;
+                }
             }
-            Step::Close { handler, code } => {
+            Action::Close { handler, code } => {
                 let is_same = callback::run(conn.token, Doing::OwnClose, died, || {
                     if let Some(handler) = handler {
                         handler.call(code);
@@ -101,7 +86,6 @@ pub fn run(conn: Ref<Conn>, process: Stamp) {
                 }
                 return;
             }
-            Step::Stop => return,
         }
     }
 }
@@ -119,12 +103,13 @@ fn died(token: Token, doing: Doing) {
     });
 }
 
-/// A handler has ended the thread that it ran on. One that was set meanwhile gets another, and
-/// so does a close handler that is due.
+/// A frame handler has ended the thread that it ran on. A handler that was set meanwhile gets another
+/// thread, and so does a close handler that is due.
 fn replace_thread(conn: Ref<Conn>, state: &mut State) {
     let is_handled = state.handler.is_some();
     let has_frames = is_handled && state.is_handler_new;
-    // Without a handler, who closes calls it; but that may have been, without waiting.
+    // Without a frame handler, the closing thread calls the close handler; unless it has closed
+    // already, without waiting.
     let has_end = match state.life.call() {
         Some(Call::Waiting) => is_handled || !state.is_of(conn.token),
         call => call == Some(Call::Due),
@@ -135,20 +120,16 @@ fn replace_thread(conn: Ref<Conn>, state: &mut State) {
     }
 }
 
-/// Runs the library's own part of the thread; a panic in it ends the connection, not the process.
-fn guarded<R>(conn: Ref<Conn>, step: impl FnOnce() -> R) -> Option<R> {
-    let step = std::panic::AssertUnwindSafe(step);
-    match std::panic::catch_unwind(step) {
-        Ok(done) => Some(done),
-        Err(_) => {
-            let mut state = conn.slot.state_of_own();
-            end::end(conn, &mut state, Error::Internal("a panic in the handler's thread".into()));
-            state.handler = None;
-            state.delivering = false;
-            leave(conn, state);
-            None
-        }
+/// Runs the library's own part of the thread, which a panic there ends together with the connection.
+fn guarded<R>(conn: Ref<Conn>, part: impl FnOnce() -> R) -> Option<R> {
+    let done = end::guarded(conn, "calls the handlers", part);
+    if done.is_none() {
+        let mut state = conn.slot.state_of_own();
+        state.handler = None;
+        state.delivering = false;
+        leave(conn, state);
     }
+    done
 }
 
 /// Hands over the frames of `bytes`, until one is not whole or somebody interrupts.
@@ -163,7 +144,7 @@ fn deliver(conn: &Conn, process: Stamp, cork: &Cork, handler: Handler, bytes: &[
                 && goes_on()
             {
                 at += PREFIX + frame.len();
-                // One ahead: whether another call follows decides what this one's sends may do.
+                // Walked one ahead: whether another call follows decides what this call's sends may do.
                 next = walk.next();
                 conn.delivered.store(at, Ordering::Relaxed);
                 if frame.len() < frame::MIN {
@@ -194,10 +175,11 @@ fn deliver(conn: &Conn, process: Stamp, cork: &Cork, handler: Handler, bytes: &[
     }
 }
 
-// The thread's own steps, between callbacks.
+// What the thread does between callbacks.
 
-/// Waits until there is something to call, or nothing more to do.
-fn next_step(conn: Ref<Conn>) -> Step {
+/// Waits until there is something to call. Returns `None` where there is nothing more to do: the thread
+/// has left the connection then.
+fn next_action(conn: Ref<Conn>) -> Option<Action> {
     loop {
         let mut state = conn.slot.state_of_own();
         conn.slot.interrupt.store(false, Ordering::Relaxed);
@@ -206,42 +188,42 @@ fn next_step(conn: Ref<Conn>) -> Step {
         {
             let code = end.code();
             if state.is_telling() {
-                // The close handler comes last: who runs the state handler goes on with it.
+                // The close handler is the last: the thread that runs the state handler calls it after.
                 state.life.defer();
                 leave(conn, state);
-                return Step::Stop;
+                return None;
             }
             state.life.take_over(Call::OnOwn);
-            return Step::Close { handler: state.close_handler, code };
+            return Some(Action::Close { handler: state.close_handler, code });
         }
         let handler = state.handler.filter(|_| !state.life.has_ended());
         let Some(handler) = handler else {
             leave(conn, state);
-            return Step::Stop;
+            return None;
         };
         let socket = state.socket().clone();
         let epoch = socket.wake.epoch();
         if state.rx.has_frame(&conn.slot.rx_counts) {
-            return begin_delivery(conn, &mut state, handler);
+            return Some(begin_delivery(conn, &mut state, handler));
         }
         if let Some(end) = state.rx.end() {
             end::meet_end(conn, &mut state, end);
             continue;
         }
         if !state.rx.fill(&socket, &conn.slot.rx_counts) {
-            // What it fails for only makes it look again.
+            // An error only makes the thread look again.
             let _ = receive::wait_readable(conn, state, &socket, epoch, Deadline::Never);
         }
     }
 }
 
-fn begin_delivery(conn: Ref<Conn>, state: &mut State, handler: Handler) -> Step {
+fn begin_delivery(conn: Ref<Conn>, state: &mut State, handler: Handler) -> Action {
     state.delivering = true;
     state.is_handler_new = false;
     state.deliveries += 1;
     conn.slot.delivered.store(0, Ordering::Relaxed);
     let bytes = state.rx.unread();
-    Step::Deliver { handler, bytes: bytes.as_ptr(), len: bytes.len() }
+    Action::Deliver { handler, bytes: bytes.as_ptr(), len: bytes.len() }
 }
 
 fn delivered(conn: Ref<Conn>) {

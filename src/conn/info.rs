@@ -1,4 +1,4 @@
-//! Knowing about a connection, and its options.
+//! What can be asked of a connection, and its options.
 
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -46,7 +46,7 @@ pub struct qnet_stats {
     pub rx_foreign: u64,
 }
 
-/// What it is connected to, for messages.
+/// What the connection is connected to, for messages.
 pub fn describe(conn: Ref<Conn>) -> String {
     conn.state().map_or_else(|_| "a connection".into(), |state| state.socket().peer().to_string())
 }
@@ -88,7 +88,7 @@ pub fn stats(conn: Ref<Conn>) -> Result<qnet_stats> {
     let rx = &conn.slot.rx_counts;
     // A system call, before the lock that a loop waits for.
     let kept_away = state.socket().kept_away();
-    // While its loop has a turn, it is about to count.
+    // A loop in its turn has yet to count what it has forwarded.
     let turn = state.port.as_ref().map(|port| port.switch.lock());
     let mut stats = qnet_stats {
         rx_frames: rx.frames.get(),
@@ -134,7 +134,8 @@ pub fn get(conn: Ref<Conn>, option: i32) -> Result<i64> {
     let state = conn.state()?;
     options::check_known(option, holder_of(&state))?;
     let (socket, value) = (state.socket().clone(), state.options.get(option));
-    // A system call under the lock would let who asks in a loop keep others from it.
+    // No system call is made under the lock: a program that asks again and again would keep others from
+    // it.
     drop(state);
     match option {
         options::SNDBUF => Ok(socket.send_buffer()? as i64),
@@ -143,7 +144,7 @@ pub fn get(conn: Ref<Conn>, option: i32) -> Result<i64> {
     }
 }
 
-/// As what it has options.
+/// As what kind of object the connection has options.
 fn holder_of(state: &State) -> Holder {
     match &state.socket {
         _ if state.redial.is_some() => Holder::Dialled,
@@ -152,8 +153,8 @@ fn holder_of(state: &State) -> Holder {
     }
 }
 
-/// Readies the connection for options that say whether it is dialled again. Where it is down,
-/// and is not any more, it ends.
+/// Prepares for options by which the connection is dialled again, or is not. In the latter case it ends, if
+/// it is down.
 fn set_redialling(conn: Ref<Conn>, state: &mut State, options: &Options) -> Result<()> {
     let peer = state.socket().peer();
     let is_open = !state.life.has_ended();

@@ -54,11 +54,12 @@ pub enum Call {
 
 /// The handle.
 impl Life {
+    /// Begins the life of a connection in a free slot.
     pub fn begin(&mut self) {
         *self = Life { handle: Handle::Live, stage: Stage::Open };
     }
 
-    /// Begins to close it. Returns whether nobody else has.
+    /// Begins to close the connection. Returns whether nobody else has.
     pub fn begin_closing(&mut self) -> bool {
         let is_first = self.handle == Handle::Live;
         if is_first {
@@ -67,10 +68,9 @@ impl Life {
         is_first
     }
 
+    /// Ends the handle.
     pub fn give_up(&mut self) {
-        if self.has_handle() {
-            self.handle = Handle::Gone;
-        }
+        self.handle = Handle::Gone;
     }
 
     /// Whether calls reach the connection.
@@ -90,7 +90,7 @@ impl Life {
 
 /// The end, and the call of the close handler.
 impl Life {
-    /// Marks the connection as ended. Where it had, only the reason is another.
+    /// Marks the connection as ended. If it already had, only the reason changes.
     pub fn end(&mut self, with: Error) {
         match &mut self.stage {
             Stage::Open => self.stage = Stage::Ended { reason: with, handler: Call::Waiting },
@@ -98,7 +98,7 @@ impl Life {
         }
     }
 
-    /// How it ended, once that was reported or this side ended it.
+    /// How the connection ended, once that has been reported or this side has ended it.
     pub fn end_reason(&self) -> Option<&Error> {
         match &self.stage {
             Stage::Open => None,
@@ -123,17 +123,18 @@ impl Life {
         matches!(self.call(), Some(Call::Waiting | Call::Due))
     }
 
-    /// Leaves the close handler to the connection's own thread, which there may be later.
+    /// Leaves the close handler to the connection's own thread, which may have yet to be started.
     pub fn defer(&mut self) {
         self.set_call(Call::Due);
     }
 
-    /// The asking thread calls the close handler now.
+    /// Gives the call of the close handler to the thread that asks, which is the connection's own or a
+    /// caller's.
     pub fn take_over(&mut self, on: Call) {
         self.set_call(on);
     }
 
-    /// The close handler has returned, or has ended its thread, or there is none.
+    /// Notes that the close handler has returned, or has ended its thread, or that there is none.
     pub fn done(&mut self) {
         self.set_call(Call::Done);
     }

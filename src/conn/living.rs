@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// One of a listener's connections, as long as it lives.
+/// Counts one connection of a listener, as long as that lives.
 pub struct Living(Arc<AtomicUsize>);
 
 impl Living {
-    /// One more, unless there are `max`. Relaxed: the number alone matters.
-    pub fn one_of(count: &Arc<AtomicUsize>, max: usize) -> Option<Living> {
+    /// Counts one more connection, or gives `None` at the limit. Relaxed: the number alone matters.
+    pub fn begin(living: &Arc<AtomicUsize>, max: usize) -> Option<Living> {
         let one_more = |living| (living < max).then_some(living + 1);
-        count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-        Some(Living(count.clone()))
+        living.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Living(living.clone()))
     }
 }
 

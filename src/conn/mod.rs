@@ -1,12 +1,11 @@
 //! A connection: a layer-2 device that frames go into and come out of.
 //!
-//! It lives in a slot that is used again, in three parts: the state that decides what happens, what
-//! sending needs, and counters. Locks are taken in that order. None is held while a callback runs, a
-//! thread waits, or a name is looked up.
+//! A connection lives in a slot that is used again, in three parts: the state that decides what happens,
+//! what sending needs, and counters. The state is locked before the sending part. No lock is held while a
+//! callback runs, a thread waits, or a name is looked up.
 //!
-//! Open -> found (reading met the end; frames before it may wait) -> ended (reported, or ended by
-//! this side) -> closed (the handle is gone) -> free (no thread of its own is left either). One that
-//! is dialled again goes down where it would end, and is open again when it comes up.
+//! `life` has the table of states. A connection that is dialled again goes down where it would end, and
+//! stays open.
 
 pub mod background;
 pub mod carrier;
@@ -68,53 +67,55 @@ pub const PLUGGED: Error = Error::Busy("the connection is attached or linked");
 pub struct Conn {
     state: Fair<State>,
     pub sender: Sender,
-    /// Where it is plugged in, for the loop, which does not wait for the state. Changed under that.
+    /// The port that the connection is plugged in at, for the loop, which does not wait for the state.
+    /// It changes under the state's lock.
     pub place: Mutex<Option<Arc<Port>>>,
     pub rx_counts: RxCounts,
-    /// Tells the delivering thread to look at the state again before its next frame. Acquire and
-    /// Release, and what it stands for is read under the state's lock.
+    /// Tells the delivering thread to look at the state again before its next frame. What it stands for
+    /// is read under the state's lock.
     pub interrupt: AtomicBool,
-    /// How many bytes of the delivery under way have been handed over. Written by the delivering
-    /// thread alone; read by others when that has told, under the state's lock, that it is done.
+    /// How many bytes of the delivery under way have been handed over. The delivering thread alone
+    /// writes it; other threads read it once that thread has told, under the state's lock, that it is
+    /// done.
     pub delivered: AtomicUsize,
 }
 
-/// What happens to a connection, and with what.
+/// What decides what happens to a connection.
 #[derive(Default)]
 pub struct State {
     /// The token of the connection that the slot stands for, until the slot is free.
     pub token: Token,
     pub life: Life,
-    /// There while open.
+    /// Present until the handle is gone.
     pub socket: Option<Arc<Socket>>,
-    /// The one before it, which may not be closed yet.
+    /// The socket before that, which may not be closed yet.
     pub replaced: Option<Departure>,
-    /// What a connection that was dialled needs to be dialled again.
+    /// What dialling again takes, where the connection was dialled.
     pub redial: Option<Box<Redial>>,
     pub options: Options,
     pub hwaddr: [u8; 6],
     pub rx: Rx,
-    /// Writing and draining that closing or shutdown left to do. Boxed, since most have none.
+    /// The writing and draining that ending has left to do. Boxed, since most connections have none.
     pub finish: Option<Box<Finish>>,
-    /// The frame handler, while there is one: receiving is its own then.
+    /// The frame handler. While there is one, nobody else receives.
     pub handler: Option<callback::Handler>,
     /// Whether the connection has a thread, which calls the handlers.
     pub thread: bool,
-    /// Whether that thread is handing over frames, which lie in `rx`; and how often it has begun to.
+    /// Whether that thread is handing over frames, which lie in `rx`, and how often it has begun to.
     pub delivering: bool,
     pub deliveries: u64,
     /// Whether the handler was set after the delivery under way had begun.
     pub is_handler_new: bool,
     pub close_handler: Option<IntHandler>,
-    /// Its other end, where that is a connection as well: one of a pair of the library's making.
+    /// The other end, where that is a connection as well: one of a pair that the library has made.
     pub twin: Option<Ref<Conn>>,
-    /// Where it is plugged in, while it is attached or linked: receiving is its loop's then.
+    /// The port that it is plugged in at, while it is attached or linked: its loop receives then.
     pub port: Option<Arc<Port>>,
-    /// Whether the library gives the handle back when all is over: it is a hub's, not a caller's.
+    /// Whether the connection is a hub's, not a caller's: the library then closes it when it is over.
     pub is_hubs: bool,
     /// The listener's count of its living connections.
     pub living: Option<Living>,
-    /// Who waits for it, perhaps among others.
+    /// What wakes the calls of `poll` that wait for it.
     pub pollers: SmallVec<[Arc<Wake>; 1]>,
 }
 
@@ -132,22 +133,27 @@ impl Object for Conn {
 }
 
 impl State {
-    /// The socket of an open connection.
+    /// The socket of a connection whose handle is live.
     pub fn socket(&self) -> &Arc<Socket> {
-        self.socket.as_ref().expect("an open connection has a socket")
+        self.socket.as_ref().expect("a live connection has a socket")
     }
 
-    /// Gives it another socket. Returns the one before.
+    /// Goes on with another socket. Returns the one before.
     pub fn replace_socket(&mut self, socket: Arc<Socket>) -> Arc<Socket> {
-        let before = self.socket.replace(socket).expect("an open connection has a socket");
+        let before = self.socket.replace(socket).expect("a live connection has a socket");
         self.replaced = Some(before.departure());
         before
     }
 
-    /// Waits for a change of the connection alone, whatever signals come, and without its lock.
+    /// Whether a call on this thread may wait for handlers of the connection.
+    pub fn waits_for_handlers(&self) -> bool {
+        self.options.wait() && !callback::inside()
+    }
+
+    /// Waits, without the lock, for a change of the connection, whatever signals come.
     pub fn wait_change(state: MutexGuard<'_, State>) {
         let socket = state.socket().clone();
-        // Under the lock, so that no change of what is in there is missed.
+        // Read under the lock, so that no change is missed.
         let epoch = socket.wake.epoch();
         drop(state);
         socket.wake.wait_change(epoch);
@@ -168,15 +174,15 @@ impl State {
         self.token == token && self.life.has_handle()
     }
 
-    /// Whether the close handler waits for a thread that the system refused.
+    /// Whether the close handler waits for a thread that the system has refused.
     pub fn lacks_thread(&self) -> bool {
         self.life.call() == Some(Call::Due) && !self.thread
     }
 }
 
 impl Conn {
-    /// The state, whichever connection the slot stands for: for its own thread, while the slot
-    /// cannot be used again.
+    /// The state, whichever connection the slot stands for: for the connection's own thread, while the
+    /// slot cannot be used again, and for whoever compares the token.
     pub fn state_of_own(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
@@ -186,7 +192,22 @@ impl Conn {
         self.state.try_lock()
     }
 
-    /// Tells all who wait on the connection to look again. The state's lock is held.
+    /// Waits while the handle is live and `is_so`, if this thread may wait for handlers.
+    pub fn wait_for_handlers(
+        &'static self,
+        mut state: MutexGuard<'static, State>,
+        is_so: impl Fn(&State) -> bool,
+    ) {
+        let token = state.token;
+        if state.waits_for_handlers() {
+            while state.is_of(token) && is_so(&state) {
+                State::wait_change(state);
+                state = self.state_of_own();
+            }
+        }
+    }
+
+    /// Wakes all who wait on the connection, to look again. The state's lock is held.
     pub fn changed(&self, state: &State) {
         if let Some(socket) = &state.socket {
             socket.wake.raise();

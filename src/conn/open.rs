@@ -1,12 +1,13 @@
 //! Making a connection.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
+use std::time::Instant;
 
-use crate::conn::background::{self, Background};
+use crate::conn::background::{self, Background, dialler};
 use crate::conn::living::Living;
-use crate::conn::redial::{Redial, Reserve};
-use crate::conn::{self, Conn, dialling, down, handler, release, service};
+use crate::conn::redial::{Down, Next, Redial, Reserve};
+use crate::conn::{self, Conn, State, dialling, handler, release, service};
 use crate::error::Result;
 use crate::net::address::Target;
 use crate::net::messages::Messages;
@@ -25,12 +26,15 @@ fn set_background() {
 
 /// Makes a connection of a socket.
 pub fn open(socket: Socket, options: Options, living: Option<Living>) -> Result<Ref<Conn>> {
-    Ok(open_in(conn::table().take()?, socket, options, living))
+    let conn = conn::table().take()?;
+    open_in(conn, Arc::new(socket), options).living = living;
+    Ok(conn)
 }
 
-fn open_in(conn: Ref<Conn>, socket: Socket, options: Options, living: Option<Living>) -> Ref<Conn> {
+/// Makes a connection in a slot that was taken for it. Nobody reaches it before the state that is
+/// returned is unlocked.
+fn open_in(conn: Ref<Conn>, socket: Arc<Socket>, options: Options) -> MutexGuard<'static, State> {
     set_background();
-    let socket = Arc::new(socket);
     let mut state = conn.slot.state_of_own();
     let mut tx = conn.slot.sender.lock();
     conn.slot.rx_counts.clear();
@@ -40,12 +44,13 @@ fn open_in(conn: Ref<Conn>, socket: Socket, options: Options, living: Option<Liv
     state.life.begin();
     state.socket = Some(socket);
     state.options = options;
-    state.living = living;
     state.hwaddr = random_hwaddr();
-    conn
+    drop(tx);
+    state
 }
 
-/// A write has met the end of a connection that nobody may be reading: the service thread looks.
+/// Has the service thread look at a connection of which a write has met the end, since there may be nobody
+/// who reads.
 fn look_after_loss(token: Token) {
     if let Ok(conn) = conn::table().get(token) {
         background::watch(conn);
@@ -66,39 +71,60 @@ pub fn dial(network: &[u8], address: &[u8], options: Options) -> Result<Ref<Conn
     open_dialled(target, dialled, options)
 }
 
-/// Makes a connection of what dialling a target gave.
+/// Makes a connection of what dialling a target gave: one that is down, where the peer is not there yet and
+/// is to be dialled again.
 fn open_dialled(target: Target, dialled: Result<OwnedFd>, options: Options) -> Result<Ref<Conn>> {
     // The thread that dials may be needed before there is any connection.
     set_background();
-    let redials = options.reconnects().is_some();
     let peer = dial::address_of(&target);
     let mut redial = Box::new(Redial::of(target));
-    match dialled {
-        Ok(fd) => {
-            if redials {
-                redial.reserve = Some(Reserve::new(peer, background::dialler().reserve()?)?);
-            }
-            let conn = open(Socket::tuned(fd, options.buffers())?, options, None)?;
-            conn.slot.state_of_own().redial = Some(redial);
-            Ok(conn)
-        }
-        Err(reason) if redials && dial::is_absence(&reason) => {
-            let conn = open(Socket::absent(peer)?, options, None)?;
-            down::begin_down(conn, redial, dial::as_end(reason))
-                .inspect_err(|_| release::discard(conn))?;
-            Ok(conn)
-        }
-        Err(error) => Err(error),
+    if options.reconnects().is_some() {
+        redial.reserve = Some(Reserve::new(peer, dialler().reserve()?)?);
     }
+    let socket = match (dialled, &redial.reserve) {
+        (Ok(fd), _) => Arc::new(Socket::tuned(fd, options.buffers())?),
+        (Err(reason), Some(Reserve { absent, .. })) if dial::is_absence(&reason) => {
+            redial.user = Some(dialler().join()?);
+            redial.down = Some(Down { reason: dial::as_end(reason), since: Instant::now() });
+            redial.next = Next::Dial;
+            absent.clone()
+        }
+        (Err(error), _) => return Err(error),
+    };
+    let conn = conn::table().take()?;
+    let mut state = open_in(conn, socket.clone(), options);
+    if redial.down.is_some() {
+        conn.slot.sender.lock().go_down(socket);
+        dialler().look(conn.token);
+    }
+    state.redial = Some(redial);
+    Ok(conn)
 }
 
 /// Two connections that are each other's peer.
 pub fn pair() -> Result<(Ref<Conn>, Ref<Conn>)> {
-    let (a, b) = open::pair()?;
-    let a = adopt(a)?;
-    let b = adopt(b).inspect_err(|_| release::discard(a))?;
-    a.state()?.twin = Some(b);
-    b.state()?.twin = Some(a);
+    pair_with(|_, _| Ok(()))
+}
+
+/// Two connections that are each other's peer. `prepare` is called with the first before anybody can reach
+/// it; if it fails there are none.
+pub fn pair_with(
+    prepare: impl FnOnce(Ref<Conn>, &mut State) -> Result<()>,
+) -> Result<(Ref<Conn>, Ref<Conn>)> {
+    let (one, other) = open::pair()?;
+    let a = conn::table().take()?;
+    let b = conn::table().take().inspect_err(|_| conn::table().give_back(a.token))?;
+    let mut state = open_in(a, adopted(one), Options::default());
+    state.twin = Some(b);
+    let prepared = prepare(a, &mut state);
+    // Before the other is locked: two states are locked in the order of their slots, and by links alone.
+    drop(state);
+    if let Err(error) = prepared {
+        release::discard(a);
+        conn::table().give_back(b.token);
+        return Err(error);
+    }
+    open_in(b, adopted(other), Options::default()).twin = Some(a);
     Ok((a, b))
 }
 
@@ -106,21 +132,20 @@ pub fn pair() -> Result<(Ref<Conn>, Ref<Conn>)> {
 pub fn pair_with_fd() -> Result<(Ref<Conn>, OwnedFd)> {
     let (a, b) = open::pair()?;
     open::tune(&b);
-    Ok((adopt(a)?, b))
+    Ok((open(Socket::adopted(a), Options::default(), None)?, b))
 }
 
-fn adopt(fd: OwnedFd) -> Result<Ref<Conn>> {
-    open(Socket::adopted(fd), Options::default(), None)
+fn adopted(fd: OwnedFd) -> Arc<Socket> {
+    Arc::new(Socket::adopted(fd))
 }
 
-/// Makes a connection of somebody's descriptor, which is theirs until `own` is called: that is when
+/// Makes a connection of a caller's descriptor, which is the caller's until `own` is called: that is when
 /// nothing can fail any more.
 pub fn from_fd(fd: BorrowedFd<'_>, own: impl FnOnce() -> OwnedFd) -> Result<Ref<Conn>> {
     let messages = Messages::of(fd)?;
-    let conn = conn::table().take()?;
-    if let Err(error) = set_close_on_exec(fd) {
-        conn::table().give_back(conn.token);
-        return Err(error);
-    }
-    Ok(open_in(conn, Socket::of(own(), messages), Options::default(), None))
+    conn::table().make(|conn| {
+        set_close_on_exec(fd)?;
+        drop(open_in(conn, Arc::new(Socket::of(own(), messages)), Options::default()));
+        Ok(conn)
+    })
 }

@@ -1,9 +1,8 @@
-//! Plugging a connection into a switch, and out of it. The state's lock is held.
+//! Plugging a connection into a switch, and taking it out. The state's lock is held.
 
 use std::sync::Arc;
 
-use crate::conn::close_handler;
-use crate::conn::{Conn, State, background};
+use crate::conn::{Conn, State, background, close_handler};
 use crate::error::{Error, Result};
 use crate::net::socket::Socket;
 use crate::runtime::event_loop::{ADDED, Loop, NOTHING};
@@ -24,11 +23,11 @@ pub fn plug(conn: Ref<Conn>, state: &mut State, switch: &Arc<Switch>) -> Result<
     if !state.delivering {
         port.begin_reading(std::mem::take(&mut state.rx));
     }
-    // Otherwise a handler that was taken away has frames in hand: they come first.
+    // Otherwise a handler that was taken away has frames in hand, which come first.
     *lock(&conn.slot.place) = Some(port.clone());
     runner.look(conn.token);
     if let Some(other) = port.other_side() {
-        // It was alone until now.
+        // It was not read while it was alone.
         runner.look(other);
     }
     state.port = Some(port);
@@ -47,7 +46,7 @@ fn add_to(conn: Ref<Conn>, switch: &Arc<Switch>, socket: &Arc<Socket>) -> Result
     })
 }
 
-/// Takes it out of `switch`.
+/// Takes the connection out of `switch`.
 pub fn unplug_from(conn: Ref<Conn>, state: &mut State, switch: &Arc<Switch>) -> Result<()> {
     if !state.port.as_ref().is_some_and(|port| Arc::ptr_eq(&port.switch, switch)) {
         return Err(Error::invalid("the connection is not in there"));
@@ -56,8 +55,8 @@ pub fn unplug_from(conn: Ref<Conn>, state: &mut State, switch: &Arc<Switch>) -> 
     Ok(())
 }
 
-/// Takes it out of where it is plugged in. What its loop has taken for it is still written; where
-/// the connection has ended, its close handler is called.
+/// Takes the connection out of where it is plugged in, if it is. What its loop has taken for it is still
+/// written. Where the connection has ended, its close handler is called.
 pub fn unplug(conn: Ref<Conn>, state: &mut State) {
     let Some(port) = state.port.take() else {
         return;
@@ -65,7 +64,8 @@ pub fn unplug(conn: Ref<Conn>, state: &mut State) {
     let runner = port.switch.runner;
     let (rx, other) = port.take_out();
     *lock(&conn.slot.place) = None;
-    // While a handler has frames in hand, which lie in `state.rx`, it has one only for a panic.
+    // While a handler has frames in hand, they lie in `state.rx`, which stays. (The port then has a
+    // receiving part after a panic alone.)
     if let Some(rx) = rx.filter(|_| !state.delivering) {
         state.rx = rx;
     }
@@ -75,15 +75,15 @@ pub fn unplug(conn: Ref<Conn>, state: &mut State) {
     conn.slot.sender.lock().unplug();
     leave_sending(conn, runner);
     if state.life.has_ended() {
-        close_handler::have_run(conn, state, runner);
+        close_handler::call_on_own_thread(conn, state, runner);
     }
     conn.slot.changed(state);
-    // Last, so that there is a thread for what rests.
+    // Dropped last, so that the loop has a thread for what is to be tried again.
     drop(port);
 }
 
-/// Leaves what is unwritten to the service thread, and an end that a write has met and the loop has
-/// not read. Where there can be none now, `runner` tries again.
+/// Leaves to the service thread what is unwritten, and an end that a write has met and the loop has not
+/// read. Where the system refuses the thread, `runner` tries again.
 fn leave_sending(conn: Ref<Conn>, runner: &Loop) {
     let tx = conn.slot.sender.lock();
     let is_left = tx.has_backlog() || tx.has_lost_peer();

@@ -4,20 +4,20 @@ use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags};
 
-use crate::conn::receive;
-use crate::conn::{Conn, State};
+use crate::conn::{Conn, State, receive};
 use crate::error::Result;
 use crate::net::socket::Socket;
 use crate::runtime::handle::Ref;
 use crate::runtime::wake::Wake;
 use crate::sys::clock::Deadline;
 
-/// One call of [`poll`] that waits: its connections know it, and wake it; no others do.
+/// One call of [`poll`] that waits. Its connections know it, and wake it.
 struct Poller<'a> {
     conns: &'a [Result<Ref<Conn>>],
     wake: Arc<Wake>,
+    /// Whether the connections know it.
     is_known: bool,
-    /// Those to wait on.
+    /// The sockets to wait on.
     sockets: Vec<Arc<Socket>>,
 }
 
@@ -27,8 +27,7 @@ impl<'a> Poller<'a> {
         Poller { conns, wake, is_known: false, sockets }
     }
 
-    /// Looks at every connection. In each it is known from the first look on, so that it misses no
-    /// change.
+    /// Looks at every connection. From the first look on each knows it, so that it misses no change.
     fn look(&mut self, ready: &mut [u8]) -> usize {
         let is_new = !std::mem::replace(&mut self.is_known, true);
         scan(self.conns, ready, |conn, state| {
@@ -46,7 +45,7 @@ impl<'a> Poller<'a> {
         let fds = self.sockets.iter();
         let fds = fds.map(|socket| PollFd::from_borrowed_fd(socket.fd(), PollFlags::IN));
         let woken = self.wake.wait_fds(epoch, fds.collect(), deadline);
-        // Nobody is to wait for this one's next look to have a socket closed.
+        // Held until the next look, a socket that is replaced would not be closed.
         self.sockets.clear();
         woken.map(|_| ())
     }
@@ -62,8 +61,8 @@ impl Drop for Poller<'_> {
     }
 }
 
-/// Waits until one of `conns` has something to give; an entry that is no live handle has its
-/// error. Returns how many are ready, 0 when the time has passed.
+/// Waits until one of `conns` has something to give, if only an error, as entries that are no live handles
+/// have. Returns how many are ready, 0 when the time has passed.
 pub fn poll(conns: &[Result<Ref<Conn>>], ready: &mut [u8], timeout_ms: i32) -> Result<usize> {
     let deadline = Deadline::from_timeout(timeout_ms)?;
     let found = scan(conns, ready, |_, _| {});
@@ -81,7 +80,7 @@ pub fn poll(conns: &[Result<Ref<Conn>>], ready: &mut [u8], timeout_ms: i32) -> R
     }
 }
 
-/// Looks which are ready, and hands the others to `wait_for`. Returns how many are.
+/// Looks which connections are ready, and hands the others to `wait_for`. Returns how many are ready.
 fn scan(
     conns: &[Result<Ref<Conn>>],
     ready: &mut [u8],

@@ -1,4 +1,4 @@
-//! Receiving from a connection: the callers that pull.
+//! Receiving from a connection, for callers that pull.
 
 use std::mem::MaybeUninit;
 use std::sync::MutexGuard;
@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use rustix::event::PollFlags;
 
-use crate::conn::PLUGGED;
-use crate::conn::end;
-use crate::conn::{Conn, State};
+use crate::conn::{Conn, PLUGGED, State, end};
 use crate::error::{Error, Result};
 use crate::net::socket::Socket;
 use crate::runtime::callback;
@@ -21,7 +19,7 @@ use crate::rx::counts::RxCounts;
 use crate::rx::{Reading, Rx};
 use crate::sys::clock::Deadline;
 
-/// How long who waits for a connection that is quiet keeps a large buffer for it.
+/// How long a connection that is quiet keeps a large buffer for a thread that waits.
 const QUIET: Duration = Duration::from_millis(100);
 
 impl State {
@@ -36,16 +34,16 @@ impl State {
         self.handler.map(|_| Error::Busy("the connection has a handler"))
     }
 
-    /// Why it cannot be attached or linked, if so; it is the argument that has this name.
+    /// Why the connection, which is the argument of that name, cannot be attached or linked, if so.
     pub fn refuses_plug(&self, argument: &str) -> Option<Error> {
         let why = self.refuses_receive()?;
         Some(Error::Argument(format!("{argument} ({})", self.socket().peer()), Box::new(why)))
     }
 
-    /// Wakes others who wait, if more was read since there were `reads` than was taken: they cannot
-    /// see it in the socket any more.
+    /// Wakes other threads that wait, if something was read since there were `reads` and is left: they
+    /// cannot see it in the socket any more.
     fn share_since(&mut self, conn: &Conn, reads: u64) {
-        // A length that no frame has is found here.
+        // Looking for a frame also finds a length that no frame has.
         let is_more = self.rx.has_frame(&conn.rx_counts) || self.rx.has_found_end();
         if is_more && conn.rx_counts.reads.get() != reads {
             conn.changed(self);
@@ -71,7 +69,7 @@ pub fn is_ready(conn: Ref<Conn>, state: &mut State) -> bool {
             return true;
         }
         if let Some(end) = state.rx.end() {
-            // Only a receive reports it.
+            // Only a receive reports the end.
             return !state.redials() || end::meet_end(conn, state, end).is_some();
         }
         if !reading.goes_on(&socket, &state.rx) || !state.rx.fill(&socket, counts) {
@@ -81,7 +79,7 @@ pub fn is_ready(conn: Ref<Conn>, state: &mut State) -> bool {
     }
 }
 
-/// The next frame's bytes into `buf`. With an empty one, its length alone, and it is kept.
+/// Receives a frame into `buf`. With an empty `buf` the frame is kept. Returns its length.
 pub fn recv(conn: Ref<Conn>, buf: &mut [MaybeUninit<u8>], timeout_ms: i32) -> Result<usize> {
     receive(conn, timeout_ms, |rx, _, counts| rx.copy_one(buf, counts))
 }
@@ -94,19 +92,19 @@ pub fn recv_batch(
     timeout_ms: i32,
     mut lend: impl FnMut(usize, &[u8]),
 ) -> Result<usize> {
-    // Who does not wait may be long in coming back.
+    // A caller that does not wait may not come back soon.
     let settles = timeout_ms == 0;
     receive(conn, timeout_ms, |rx, socket, counts| {
         Ok(rx.lend_batch(socket, count, settles, &mut lend, counts))
     })
 }
 
-/// Whole frames in wire format, as many as fit. Returns their bytes.
+/// Receives whole frames in wire format, as many as fit. Returns how many bytes they are.
 pub fn recv_packed(conn: Ref<Conn>, buf: &mut [MaybeUninit<u8>], timeout_ms: i32) -> Result<usize> {
     receive(conn, timeout_ms, |rx, socket, counts| rx.pack(socket, buf, counts))
 }
 
-/// Every pull: waits for its turn and for bytes until `take` has what it wants.
+/// Waits, as every receive does, for the caller's turn and for bytes, until `take` has what it wants.
 fn receive<R>(
     conn: Ref<Conn>,
     timeout_ms: i32,
@@ -151,6 +149,7 @@ fn has_turn(conn: Ref<Conn>, state: &mut State) -> bool {
     true
 }
 
+/// Whether a handler that was taken away still runs on another thread.
 pub fn is_behind_handler(conn: Ref<Conn>, state: &State) -> bool {
     state.delivering && !callback::delivers(conn.token)
 }
@@ -179,8 +178,8 @@ fn pull<R>(
     }
 }
 
-/// Waits for bytes or a change after `epoch`, which was read before the socket was; a large
-/// buffer is given back meanwhile if nothing comes.
+/// Waits for bytes, or for a change after `epoch`, which was read before the socket was. A large buffer is
+/// given back meanwhile, if nothing comes.
 pub fn wait_readable(
     conn: Ref<Conn>,
     mut state: MutexGuard<'_, State>,
@@ -207,15 +206,15 @@ pub fn wait_readable(
     Ok(())
 }
 
-/// How it ended, or `None` while it is open: where frames are pulled, while any may wait.
+/// How the connection ended, or `None` while it is open, as it is while frames wait for callers that pull.
 pub fn close_reason(conn: Ref<Conn>) -> Result<Option<Error>> {
     let mut state = conn.state()?;
     look_for_end(conn, &mut state);
     Ok(state.life.end_reason().cloned())
 }
 
-/// Reports the end, if the peer has left and nothing that it sent waits: for calls that tell of
-/// the end without receiving, so that all calls after them agree.
+/// Ends the connection, if the peer has left and nothing that it sent waits. Calls that tell of the end
+/// without receiving begin with it, so that all later calls agree.
 pub fn look_for_end(conn: Ref<Conn>, state: &mut State) {
     if state.refuses_receive().is_some() || state.delivering {
         return;

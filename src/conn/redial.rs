@@ -1,4 +1,4 @@
-//! What a connection that is dialled again needs for that: pure data. Going down and coming up is in `down`,
+//! What a connection that is dialled again needs for that, as data. Going down and coming up is in `down`,
 //! what the thread that dials does in `dialling`, and the state handler in `carrier`.
 
 use std::os::fd::OwnedFd;
@@ -15,20 +15,20 @@ use crate::runtime::poller::Poller;
 /// What a connection that was dialled needs to be dialled again.
 pub struct Redial {
     pub target: Arc<Target>,
-    /// There since it was first to be dialled again, until the handle is gone.
+    /// Present from when the connection was first to be dialled again until the handle is gone.
     pub reserve: Option<Reserve>,
     pub given: Given,
     pub carrier: Carrier,
-    /// There while it is down.
+    /// Present while the connection is down.
     pub down: Option<Down>,
     pub next: Next,
-    /// There while the thread that dials has something to do for it.
+    /// Present while the thread that dials has something to do for it.
     pub user: Option<LoopUser>,
-    /// How often it came up.
+    /// How often it has come up.
     pub reconnects: u64,
 }
 
-/// What going down takes, had beforehand: there may be no descriptor then.
+/// What going down takes. It is made beforehand, since there may be no descriptor left then.
 pub struct Reserve {
     /// Its socket while it is down.
     pub absent: Arc<Socket>,
@@ -44,7 +44,7 @@ impl Reserve {
 
 pub struct Down {
     pub reason: Error,
-    /// When it went down, or was last dialled in vain.
+    /// When the connection went down, or was last dialled in vain.
     pub since: Instant,
 }
 
@@ -61,7 +61,7 @@ pub enum Next {
     TellDown,
     Dial,
     TellUp,
-    /// Nothing, unless the connection has gone down since.
+    /// Nothing, unless the connection has gone down again.
     Look,
 }
 
@@ -79,7 +79,7 @@ impl Redial {
         }
     }
 
-    /// The handle is gone. Returns the socket that stood for none.
+    /// Gives up what the handle stood for. Returns the socket for while the connection is down.
     pub fn close(&mut self) -> Option<Arc<Socket>> {
         self.given = Given::None;
         self.reserve.take().map(|reserve| reserve.absent)
@@ -96,7 +96,7 @@ pub struct Carrier {
     pub teller: Teller,
 }
 
-/// The thread that makes a call.
+/// How far the thread is that makes a call.
 #[derive(Default, PartialEq, Eq)]
 pub enum Teller {
     #[default]
@@ -111,7 +111,7 @@ impl Carrier {
         self.teller == Teller::Calling
     }
 
-    /// Whether it is running, or about to: the thread that dials is told when it is not any more.
+    /// Whether it is running or about to. The thread that dials gets a turn when it is not any more.
     pub fn is_busy(&self) -> bool {
         self.teller != Teller::None
     }

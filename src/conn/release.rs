@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::conn::background;
 use crate::conn::life::Call;
-use crate::conn::{self, Conn, State};
+use crate::conn::{self, Conn, State, background};
 use crate::runtime::callback::Doing;
 use crate::runtime::handle::{Ref, Token};
 use crate::runtime::service;
 use crate::runtime::wake::Departure;
 use crate::tx::Tx;
 
-/// What a connection was made of: closed, once all who wait on it have left.
+/// What a connection was made of, which is closed once all threads that wait on it have left.
+#[derive(Default)]
 pub struct Released(SmallVec<[Departure; 3]>);
 
 impl Released {
@@ -36,14 +36,16 @@ pub fn give_back_if_over(conn: Ref<Conn>) {
     }
 }
 
-/// Takes the handle's part of the connection away; what is left is its thread's, if it has one.
+/// Lets go of all that the handle stands for. What is left is the connection's thread's, if it has one.
 pub fn discard(conn: Ref<Conn>) {
     release(conn);
 }
 
-/// The same, for who waits until all of it is closed.
+/// The same. Returns what a caller can wait for until everything is closed.
 pub fn release(conn: Ref<Conn>) -> Released {
-    let mut state = conn.slot.state_of_own();
+    let Ok(mut state) = conn.state() else {
+        return Released::default();
+    };
     let mut tx = conn.slot.sender.lock();
     state.life.give_up();
     conn.slot.changed(&state);
@@ -55,8 +57,8 @@ pub fn release(conn: Ref<Conn>) -> Released {
     released
 }
 
-/// Lets go of the sockets of a connection that is closed, whose sending part has none any more,
-/// and of what its descriptor was known by.
+/// Lets go of the sockets of a connection that is closed, of which its sending part has none any more, and
+/// of the descriptor that followed them.
 fn let_go(state: &mut State) -> Released {
     let absent = state.redial.as_mut().and_then(|redial| redial.close());
     let sockets = [state.socket.take(), absent];
@@ -65,13 +67,14 @@ fn let_go(state: &mut State) -> Released {
     let left = shared.map(|socket| socket.departure()).chain(replaced);
     let released = Released(left.collect());
     if !released.0.is_empty() {
-        // All others who wait have been woken.
+        // The service thread may be waiting on one of them; all other threads have been woken.
         service::look();
     }
     released
 }
 
-/// Puts right what a callback left undone that has ended its thread. The slot may be another's by now.
+/// Puts right what a callback has left undone that has ended its thread, and gives back what that thread
+/// would have. The slot may be another connection's by now.
 pub fn put_right(token: Token, doing: Doing, mend: impl FnOnce(Ref<Conn>, &mut State)) {
     let Ok(conn) = conn::table().get(token) else {
         return;

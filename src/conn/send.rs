@@ -1,5 +1,5 @@
-//! Sending on a connection: waiting for room where a caller may, and leaving to others what nobody waits
-//! for.
+//! Sending on a connection: waiting for room where a caller may, and leaving to the service thread what
+//! nobody waits for.
 
 use crate::conn::{self, Conn, background};
 use crate::error::Result;
@@ -10,8 +10,8 @@ use crate::runtime::wait::{self, Tried};
 use crate::tx::frames::Frames;
 use crate::tx::sender::TxGuard;
 
-/// Holds a frame back beside others, the short way: without a look at anything else. Returns
-/// whether it did.
+/// Fast path: the frame joins a batch that is already held, and nothing else is touched. Returns whether it
+/// did.
 #[inline]
 pub fn join(token: Token, frame: &[u8]) -> bool {
     match cork::with(|cork| cork.lists(token)) {
@@ -25,22 +25,22 @@ fn coalesce(token: Token, frame: &[u8]) -> bool {
     let Ok(conn) = conn::table().get(token) else {
         return false;
     };
-    // What may be corked has to be listed first.
+    // A frame that may be corked has to be listed first, which is not for the fast path.
     conn.slot.sender.coalesces() && !cork::with(Cork::is_open) && join_in(conn, frame, false)
 }
 
-/// The same, if the handle is live.
+/// Joins the batch of a connection whose handle is live.
 #[inline]
 fn join_in(conn: Ref<Conn>, frame: &[u8], is_corked: bool) -> bool {
     let mut tx = conn.slot.sender.lock();
     tx.token == conn.token && tx.join(frame, is_corked)
 }
 
-/// Sends frames in order, each waiting as one alone would. Returns how many were taken; an
-/// error only if the first was not.
+/// Sends frames in order, each waiting as a single one would. Returns how many were taken, or an error if
+/// not even the first was.
 pub fn send_all<'a>(conn: Ref<Conn>, mut frames: impl Frames<'a>) -> Result<usize> {
     let mut taken = 0;
-    // What `emptied` was when the socket took a part of ours, until that is through.
+    // What `emptied` was when the socket took only a part of these frames, until the rest is written.
     let mut own = None;
     loop {
         let put = with_room(conn, |mut tx| {
@@ -59,7 +59,7 @@ pub fn send_all<'a>(conn: Ref<Conn>, mut frames: impl Frames<'a>) -> Result<usiz
                 return Ok(Tried::Pending(tx));
             }
             own = tx.is_stuck().then_some(tx.emptied());
-            have_watched(conn, tx);
+            watch_held(conn, tx);
             Ok(Tried::Done(put))
         });
         match put {
@@ -75,7 +75,7 @@ pub fn send_all<'a>(conn: Ref<Conn>, mut frames: impl Frames<'a>) -> Result<usiz
 
 /// Has the service thread look when what is held is due.
 #[inline]
-fn have_watched(conn: Ref<Conn>, mut tx: TxGuard<'_>) {
+fn watch_held(conn: Ref<Conn>, mut tx: TxGuard<'_>) {
     let wants_look = tx.wants_look();
     drop(tx);
     if wants_look
@@ -86,7 +86,7 @@ fn have_watched(conn: Ref<Conn>, mut tx: TxGuard<'_>) {
     }
 }
 
-/// Waits, as a send would, until nothing taken is unwritten.
+/// Waits, as a send would, until everything that was taken is written.
 pub fn flush(conn: Ref<Conn>) -> Result<()> {
     with_room(conn, |mut tx| {
         let is_all = tx.write_backlog();
@@ -98,8 +98,8 @@ pub fn flush(conn: Ref<Conn>) -> Result<()> {
     })
 }
 
-/// Attempts something with the sending part, again and again where the socket takes nothing. What is
-/// unwritten when it fails needs no further call.
+/// Makes attempts with the sending part, until one is done or the time has passed, and waits for room between
+/// them. What is unwritten where that fails needs no further call.
 #[inline]
 fn with_room<R>(
     conn: Ref<Conn>,
@@ -129,7 +129,7 @@ fn with_room<R>(
     done.inspect_err(|_| leave_backlog(conn))
 }
 
-/// Writes what is held. What the socket does not take is the service thread's.
+/// Writes what is held. What the socket does not take is left to the service thread.
 pub fn uncork(token: Token) {
     if let Ok(conn) = conn::table().get(token)
         && conn.slot.sender.lock_of(token).is_ok_and(|mut tx| !tx.write_backlog())

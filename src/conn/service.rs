@@ -1,10 +1,9 @@
-//! What the service thread does for a connection: whatever no caller waits for.
+//! The service thread's turn for a connection: whatever no caller waits for.
 
 use std::time::Duration;
 
 use rustix::event::PollFlags;
 
-use crate::conn::finish::Turn;
 use crate::conn::{self, Conn, State, close_handler, end, receive, release};
 use crate::runtime::event_loop::REST;
 use crate::runtime::handle::{Ref, Token};
@@ -14,37 +13,31 @@ use crate::sys::clock::Deadline;
 /// How long to wait for a handler that was taken away, before the service thread looks again.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// A turn of the library's own thread: what is to be waited for, or `None` when nothing is.
+/// Takes a connection's turn. Returns what is to be waited for before the next, or `None` where nothing is left to do.
 pub fn turn(token: Token) -> Option<Wait> {
     let conn = conn::table().get(token).ok()?;
     let mut state = conn.state().ok()?;
     end_if_over(conn, &mut state);
     let is_retried = state.lacks_thread() && !close_handler::start_thread(conn, &mut state);
     let retry = if is_retried { Deadline::after(REST) } else { Deadline::Never };
-    let source = state.socket().clone();
-    match end::finish_turn(conn, &mut state) {
-        Some(Turn::Wait(events, until)) => {
-            Some(Wait { source, events, until: until.sooner(retry) })
-        }
-        _ if is_retried => Some(Wait { source, events: PollFlags::empty(), until: retry }),
-        None if !state.life.has_ended() => {
-            if let Some(again) = look_for_loss(conn, &mut state) {
-                return Some(Wait { source, events: PollFlags::empty(), until: again });
-            }
-            let mut tx = conn.slot.sender.lock();
-            let (events, until) = tx.write_due()?;
-            Some(Wait { source, events, until })
-        }
-        _ => {
+    let (events, until) = match end::finish_turn(conn, &mut state) {
+        Some((events, until)) => (events, until.sooner(retry)),
+        None if is_retried => (PollFlags::empty(), retry),
+        None if !state.life.has_ended() => match look_for_loss(conn, &mut state) {
+            Some(again) => (PollFlags::empty(), again),
+            None => conn.slot.sender.lock().write_due()?,
+        },
+        None => {
             drop(state);
             release::give_back_if_over(conn);
-            None
+            return None;
         }
-    }
+    };
+    // It may be another socket than when the turn began.
+    Some(Wait { source: state.socket().clone(), events, until })
 }
 
-/// The service thread's turn: ends a connection of which the loop has found that it is over. The
-/// state's lock is held.
+/// Ends a connection that is plugged in, if its loop has found that it is over. The state's lock is held.
 pub fn end_if_over(conn: Ref<Conn>, state: &mut State) {
     let Some(port) = &state.port else {
         return;
@@ -61,7 +54,8 @@ pub fn end_if_over(conn: Ref<Conn>, state: &mut State) {
         if is_written {
             end::end_locally(conn, state);
         } else {
-            // A caller's, since the loop has looked: it has this done again once that is written.
+            // A caller has sent something since the loop has looked, which has this done again once that
+            // is written.
             port.switch.runner.look(conn.token);
         }
     } else if let Some(end) = end {
@@ -69,8 +63,8 @@ pub fn end_if_over(conn: Ref<Conn>, state: &mut State) {
     }
 }
 
-/// The service thread's look at a connection of which a write has met the end: where nobody
-/// reads it goes down by this, unless frames wait. Returns when to look again, if so.
+/// Looks at a connection of which a write has met the end: where nobody reads, it goes down by this,
+/// unless frames wait. Returns when to look again, if that is needed.
 fn look_for_loss(conn: Ref<Conn>, state: &mut State) -> Option<Deadline> {
     let is_down = state.redial.as_ref().is_some_and(|redial| redial.down.is_some());
     if !state.redials() || is_down || !conn.slot.sender.lock().has_lost_peer() {

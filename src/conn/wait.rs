@@ -1,4 +1,4 @@
-//! Waiting for a connection's end, and looking for it.
+//! Waiting for a connection's end.
 
 use rustix::event::PollFlags;
 
@@ -28,13 +28,13 @@ pub fn wait(conn: Ref<Conn>, timeout_ms: i32) -> Result<()> {
         |(socket, epoch, events), until| socket.wake.wait_fd(epoch, socket.fd(), events, until),
     );
     match waited {
-        // It went while this call was waiting, so it has ended.
+        // The handle was closed while this call was waiting, so the connection has ended.
         Err(Error::Closed) => Ok(()),
         waited => waited,
     }
 }
 
-/// What of the socket may tell that the connection is over, beside the changes that are told; `None`
+/// The events of the socket that may mean that the connection is over, beside a change that is told; `None`
 /// where it is over.
 fn events_until_over(
     conn: Ref<Conn>,
@@ -58,7 +58,7 @@ fn events_until_over(
             receive::look_for_end(conn, state);
             return Ok(None);
         }
-        // It is down with this, or will be when the frames that wait have been received.
+        // This takes it down, unless frames wait: then receiving them does.
         receive::is_ready(conn, state);
         return Ok(Some(PollFlags::empty()));
     }

@@ -1,11 +1,9 @@
-//! Hubs: learning switches, what is attached to them, and listeners that they serve.
+//! Hubs: learning switches, the connections attached to them, and the listeners that they serve.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use crate::conn::end;
-use crate::conn::plug;
-use crate::conn::{self, Conn, close, open, release};
+use crate::conn::{self, Conn, close, end, open, plug, release};
 use crate::error::Result;
 use crate::forward::ring;
 use crate::forward::thread::choose_loop;
@@ -17,7 +15,7 @@ use crate::switch::table::Table;
 use crate::switch::{Kind, Switch};
 use crate::sys::fork::PerProcess;
 
-/// How many connections that are gone a hub may remember at any time.
+/// How many connections that are gone a hub may remember, at least.
 const FEW: usize = 16;
 
 static HUBS: PerProcess<handle::Table<Hub>> = PerProcess::new();
@@ -35,14 +33,14 @@ pub struct Hub {
 #[derive(Default)]
 pub struct State {
     token: Token,
-    /// There while the handle is live.
+    /// Present while the handle is live.
     switch: Option<Arc<Switch>>,
     options: Options,
-    /// Those that it serves; some may be closed.
+    /// The listeners that it serves, some of which may be closed.
     listeners: Vec<Ref<Listener>>,
-    /// Connections that are the hub's own, with others among them that were and are gone.
+    /// The hub's own connections, and some that were and are gone.
     own: Vec<Ref<Conn>>,
-    /// How many those may become before the ones that are gone are sorted out.
+    /// How many those may be before the ones that are gone are sorted out.
     most: usize,
 }
 
@@ -98,18 +96,22 @@ fn switch(hub: Ref<Hub>) -> Result<Arc<Switch>> {
 }
 
 pub fn attach(hub: Ref<Hub>, conn: Ref<Conn>) -> Result<()> {
-    attach_as(hub, conn, false)
-}
-
-/// The same for a connection that is the hub's own to give back.
-fn attach_as(hub: Ref<Hub>, conn: Ref<Conn>, is_hubs: bool) -> Result<()> {
     let switch = switch(hub)?;
     let _plugging = ring::check_attach(&switch, conn)?;
-    let mut state = conn.state()?;
+    attach_to(&switch, conn, &mut *conn.state()?, false)
+}
+
+/// Attaches a connection, which the hub is to give back where `is_hubs`.
+fn attach_to(
+    switch: &Arc<Switch>,
+    conn: Ref<Conn>,
+    state: &mut conn::State,
+    is_hubs: bool,
+) -> Result<()> {
     if let Some(refusal) = state.refuses_plug("conn") {
         return Err(refusal);
     }
-    plug::plug(conn, &mut state, &switch)?;
+    plug::plug(conn, state, switch)?;
     state.is_hubs = is_hubs;
     Ok(())
 }
@@ -122,34 +124,35 @@ pub fn detach(hub: Ref<Hub>, conn: Ref<Conn>) -> Result<()> {
     Ok(())
 }
 
-/// A connection whose other end is attached.
+/// A connection whose other end is attached, before anybody can reach that.
 pub fn port(hub: Ref<Hub>) -> Result<Ref<Conn>> {
-    hub.check()?;
-    let (inner, outer) = open::pair()?;
-    adopt(hub, inner).inspect_err(|_| release::discard(outer))?;
+    let switch = switch(hub)?;
+    let (inner, outer) = open::pair_with(|inner, state| attach_to(&switch, inner, state, true))?;
+    add_own(hub, inner);
     Ok(outer)
-}
-
-/// Attaches a connection that nobody else knows.
-fn adopt(hub: Ref<Hub>, conn: Ref<Conn>) -> Result<()> {
-    attach_as(hub, conn, true).inspect_err(|_| release::discard(conn))?;
-    // If there is none, the hub was closed since.
-    if let Ok(mut state) = hub.state() {
-        state.add_own(conn);
-    }
-    Ok(())
 }
 
 /// Attaches what a served listener has accepted. Failing, the peer is hung up on: the hub is closed, or
 /// the system refuses.
 fn adopt_served(hub: Token, conn: Ref<Conn>) {
-    match table().get(hub) {
-        Ok(hub) => _ = adopt(hub, conn),
+    let attached = table().get(hub).and_then(|hub| {
+        attach_to(&switch(hub)?, conn, &mut *conn.state()?, true)?;
+        Ok(hub)
+    });
+    match attached {
+        Ok(hub) => add_own(hub, conn),
         Err(_) => release::discard(conn),
     }
 }
 
-/// Accepts from a listener, and attaches, from now on.
+/// Remembers a connection that is the hub's own, unless the hub has been closed since.
+fn add_own(hub: Ref<Hub>, conn: Ref<Conn>) {
+    if let Ok(mut state) = hub.state() {
+        state.add_own(conn);
+    }
+}
+
+/// Accepts from a listener from now on, and attaches what is accepted.
 pub fn serve(hub: Ref<Hub>, listener: Ref<Listener>) -> Result<()> {
     listener::serve(listener, hub.token, adopt_served, switch(hub)?.runner)?;
     match hub.state() {
@@ -200,12 +203,12 @@ pub fn get(hub: Ref<Hub>, option: i32) -> Result<i64> {
     Ok(state.options.get(option))
 }
 
-/// Those of some tokens.
+/// The connections of some tokens.
 fn connections(tokens: impl Iterator<Item = Token>) -> Vec<Ref<Conn>> {
     tokens.filter_map(|token| conn::table().get(token).ok()).collect()
 }
 
-/// Detaches all, and closes what is the hub's own, all at a time.
+/// Detaches all connections, and closes the hub's own, which end at the same time.
 pub fn close(hub: Ref<Hub>) -> Result<()> {
     let State { switch, listeners, own, .. } = std::mem::take(&mut *hub.state()?);
     let switch = switch.expect("a live hub has a switch");
@@ -240,7 +243,7 @@ impl State {
 
     fn add_own(&mut self, conn: Ref<Conn>) {
         if self.own.len() >= self.most {
-            // A loop does this, which waits for nobody: one whose state is held is asked next time.
+            // A loop does this, which waits for no lock: a connection whose state is held may live.
             let may_live = |conn: &Ref<Conn>| {
                 conn.slot.try_state().is_none_or(|state| state.is_of(conn.token))
             };

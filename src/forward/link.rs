@@ -4,16 +4,15 @@ use std::cmp::Ordering;
 use std::ptr;
 use std::sync::MutexGuard;
 
-use crate::conn::plug;
-use crate::conn::{self, Conn, State};
+use crate::conn::{self, Conn, State, plug};
 use crate::error::{Error, Result};
 use crate::forward::ring;
 use crate::forward::thread::choose_loop;
 use crate::runtime::handle::Ref;
 use crate::switch::{Kind, Switch};
 
-/// Both states, in the order of their slots: nobody else locks two. Not of their tokens, one of which
-/// may be invented, and then higher than the live one of its slot.
+/// The states of two connections, locked in the order of their slots. Nothing but links locks two. The order
+/// of tokens would not do: one may be invented, and then higher than the live one of its slot.
 type Both = (MutexGuard<'static, State>, MutexGuard<'static, State>);
 
 fn lock_both(a: Ref<Conn>, b: Ref<Conn>) -> Result<Both> {
@@ -48,7 +47,7 @@ pub fn link(a: Ref<Conn>, b: Ref<Conn>) -> Result<()> {
     })
 }
 
-/// Takes the cable out at both sides.
+/// Takes the link out at both sides.
 pub fn unlink(conn: Ref<Conn>) -> Result<()> {
     let state = conn.state()?;
     let port = state.port.as_ref().filter(|port| port.switch.is_link());
@@ -58,7 +57,7 @@ pub fn unlink(conn: Ref<Conn>) -> Result<()> {
     if let Some(other) = other.and_then(|other| conn::table().get(other).ok())
         && let Ok((mut one, mut two)) = lock_both(conn, other)
     {
-        // The other may have ended meanwhile.
+        // The other side may have ended meanwhile.
         let _ = plug::unplug_from(other, &mut two, &switch);
         return plug::unplug_from(conn, &mut one, &switch);
     }

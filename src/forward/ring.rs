@@ -1,8 +1,8 @@
-//! Rings: what leads frames round inside the process, with nobody outside who could take them.
+//! Rings, in which frames would go round inside the process for ever: they are refused.
 //!
-//! A connection that the library made with its other end leads there (its twin); a cable leads from
-//! one connection to another. So from each connection there is one way, which ends at one that is not
-//! plugged in, at a hub, or outside the process.
+//! A connection that the library made as one of a pair leads to the other, its twin, and a link leads from
+//! one connection to another. So there is one way from each connection, and it ends at a connection that
+//! is not plugged in, at a hub, or outside the process.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -15,8 +15,9 @@ use crate::sys::fork::PerProcess;
 
 static PLUGGING: PerProcess<Mutex<()>> = PerProcess::new();
 
-/// Held while something is plugged in that could close a ring, and before any other lock: of two that
-/// would close one together the second sees the first. What is taken out meanwhile opens rings only.
+/// Held while something is plugged in that could close a ring, and locked before any other lock: where two
+/// calls would close a ring together, the second sees what the first has done. Taking something out closes
+/// none, and needs no lock.
 pub type Plugging = MutexGuard<'static, ()>;
 
 /// Where the way from a connection ends.
@@ -26,7 +27,7 @@ enum End {
     Outside,
 }
 
-/// Refuses a cable that would close a ring, or lead from a hub to itself.
+/// Refuses a link that would close a ring, or lead from a hub to itself.
 pub fn check_link(a: Ref<Conn>, b: Ref<Conn>) -> Result<Option<Plugging>> {
     if twin(a).is_none() || twin(b).is_none() {
         return Ok(None);
@@ -43,7 +44,7 @@ pub fn check_link(a: Ref<Conn>, b: Ref<Conn>) -> Result<Option<Plugging>> {
     }
 }
 
-/// Refuses to attach what leads to the same hub.
+/// Refuses to attach a connection that leads to the same hub.
 pub fn check_attach(hub: &Arc<Switch>, conn: Ref<Conn>) -> Result<Option<Plugging>> {
     if twin(conn).is_none() {
         return Ok(None);
@@ -61,7 +62,7 @@ fn twin(conn: Ref<Conn>) -> Option<Ref<Conn>> {
     conn.state().ok()?.twin
 }
 
-/// The way that begins at the other end. It has an end, since there is no ring yet.
+/// Follows the way that begins at the twin. It ends somewhere, since there is no ring yet.
 fn follow_twin(mut conn: Ref<Conn>) -> End {
     loop {
         let Some(twin) = twin(conn) else {
@@ -78,7 +79,7 @@ fn follow_twin(mut conn: Ref<Conn>) -> End {
         }
         match port.other_side().and_then(|other| conn::table().get(other).ok()) {
             Some(next) => conn = next,
-            // Being taken out.
+            // The link is being taken out.
             None => return End::Outside,
         }
     }

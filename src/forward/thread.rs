@@ -1,6 +1,6 @@
-//! The threads that forward frames without the caller: a few, which all links and hubs share. Each
-//! waits for its connections and listeners at once, and for nothing else: it neither sleeps nor yields,
-//! and of locks that others hold during a system call it only tries whether they are free.
+//! The threads that forward frames without the caller: a few, which all links and hubs share. Each waits
+//! for all its connections and listeners at once, and for nothing else. A lock that other threads may hold
+//! during a system call it only tries.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,15 +11,15 @@ use crate::listener;
 use crate::runtime::event_loop::{Loop, Turns};
 use crate::sys::fork::PerProcess;
 
-/// The most loops that a process has.
+/// How many loops a process has at most.
 const MOST: usize = 4;
 
 static LOOPS: PerProcess<Loops> = PerProcess::new();
 
-/// As many as the process has processors, up to [`MOST`].
+/// As many loops as the process has processors, up to [`MOST`].
 struct Loops {
     all: Box<[Loop]>,
-    /// How many were chosen. Relaxed: the number alone matters.
+    /// How often one was chosen. Relaxed: the number alone matters.
     chosen: AtomicUsize,
 }
 
@@ -37,7 +37,7 @@ pub fn choose_loop() -> &'static Loop {
     &all[chosen.fetch_add(1, Ordering::Relaxed) % all.len()]
 }
 
-/// What a loop's thread does: turns of listeners and connections.
+/// The turns of a loop's thread, of listeners and of connections.
 fn turns() -> Turns {
     let mut work = Work::default();
     Box::new(move |runner, token, events, now| {

@@ -1,9 +1,9 @@
 //! A loop's turn for a connection that is plugged in: it writes what waits there, then reads once and
-//! sends that on.
+//! forwards that.
 //!
-//! The loop does not wait for the connection's state, which callers hold during system calls. What it
-//! reads with is in the switch meanwhile, and what needs the state (ending, above all) is left to the
-//! service thread.
+//! The loop does not wait for the connection's state, which callers hold during system calls. The receiving
+//! part lies in the switch while the connection is plugged in, and what needs the state, such as ending, is
+//! left to the service thread.
 
 use std::mem::MaybeUninit;
 use std::time::Instant;
@@ -19,9 +19,9 @@ use crate::switch::Inside;
 use crate::switch::port::Port;
 use crate::switch::sorter::Sorter;
 
-/// What a loop works with, turn after turn.
+/// What a loop uses again in each turn.
 pub struct Work {
-    /// What is read, behind the front of a frame that came before.
+    /// Room for what is read, behind the part of a frame that came before.
     pub buffer: Box<[MaybeUninit<u8>]>,
     pub sorter: Sorter,
     /// The time of this round of turns.
@@ -38,7 +38,7 @@ impl Default for Work {
     }
 }
 
-/// One turn: writes what waits for it, then reads once and sends that on.
+/// Gives a connection its turn.
 pub fn forward_turn(conn: Ref<Conn>, runner: &Loop, events: Interest, work: &mut Work) {
     let port = lock(&conn.slot.place).clone();
     let Some(Port { switch, id, .. }) = port.as_deref() else {
@@ -71,17 +71,17 @@ pub fn forward_turn(conn: Ref<Conn>, runner: &Loop, events: Interest, work: &mut
     }
 }
 
-/// Leaves what waits for locks to the service thread.
+/// Leaves to the service thread what has to wait for locks.
 fn hand_over(conn: Ref<Conn>, runner: &Loop) {
     match background::try_watch(conn) {
         Some(true) => {}
-        // For want of a thread it is done here.
+        // There is no service thread: it is done here.
         Some(false) if service_now(conn) => {}
         _ => runner.rest(conn.token),
     }
 }
 
-/// Does what the service thread would, if the state is free. Returns whether nothing is left.
+/// Does what the service thread would, if nobody holds the state. Returns whether nothing is left.
 fn service_now(conn: Ref<Conn>) -> bool {
     let Some(mut state) = conn.slot.try_state() else {
         return false;
@@ -99,14 +99,14 @@ fn service_now(conn: Ref<Conn>) -> bool {
     !is_left
 }
 
-/// Whether a thread is lacking for its close handler, or may be for what is unwritten. Only of one
-/// that is not plugged in the sending part is tried: its loop counts on who holds that to tell.
+/// Whether the close handler lacks a thread, or something unwritten may. The sending part is tried only where
+/// the connection is not plugged in: a loop relies on whoever holds that to give it a turn.
 fn has_work_left(conn: Ref<Conn>, state: &State) -> bool {
     let may_have_backlog = || conn.slot.sender.try_lock().is_none_or(|tx| tx.has_backlog());
     state.lacks_thread() || state.port.is_none() && may_have_backlog()
 }
 
-/// The turn of one that is not plugged in: for want of a thread something may be left to do.
+/// The turn of a connection that is not plugged in: something may be left to do, for want of a thread.
 fn look_after(conn: Ref<Conn>, runner: &Loop) {
     let Some(state) = conn.slot.try_state() else {
         return runner.rest(conn.token);
@@ -118,7 +118,7 @@ fn look_after(conn: Ref<Conn>, runner: &Loop) {
     }
 }
 
-/// A panic in its turn ends the connection, not the process.
+/// Has a connection end whose turn has panicked.
 pub fn forwarding_panicked(conn: Ref<Conn>, runner: &Loop) {
     let port = lock(&conn.slot.place).clone();
     let Some(Port { switch, id, .. }) = port.as_deref() else {
@@ -143,7 +143,7 @@ fn read_and_forward(conn: Ref<Conn>, inside: &mut Inside, id: usize, work: &mut 
     let Some(mut rx) = outlet.rx.take() else {
         return;
     };
-    // From before it was plugged in: a length that no frame has is found here, too.
+    // What was read before it was plugged in. This also finds a length that no frame has.
     while rx.has_frame(counts) {
         let used = inside.forward(id, rx.unread(), counts, sorter, *now);
         rx.use_up(used);

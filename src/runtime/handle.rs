@@ -120,6 +120,12 @@ impl<T: Object> Table<T> {
         self.get(token)
     }
 
+    /// Makes an object in a slot for it, which is given back if that fails.
+    pub fn make<R>(&'static self, make: impl FnOnce(Ref<T>) -> Result<R>) -> Result<R> {
+        let object = self.take()?;
+        make(object).inspect_err(|_| self.give_back(object.token))
+    }
+
     fn extend(&self, free: &mut Free) -> Result<Token> {
         let index = free.next as usize;
         // There are as many objects as tokens, which is reported like a full descriptor table.
