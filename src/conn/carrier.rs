@@ -2,8 +2,8 @@
 //! one call at a time. Each call has a thread of its own, so that it may take as long as it likes.
 
 use crate::conn::background::dialler;
+use crate::conn::dialled::{Carrier, Redial, Teller};
 use crate::conn::life::Call;
-use crate::conn::redial::{Carrier, Redial, Teller};
 use crate::conn::{Conn, State, background, end, handler, release};
 use crate::error::{Error, Result};
 use crate::runtime::callback::{self, Doing, IntHandler};

@@ -9,7 +9,7 @@ use std::time::Instant;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
 use crate::conn::background::dialler;
-use crate::conn::redial::{Down, Given, Next, Reserve};
+use crate::conn::dialled::{Down, Given, Next, Reserve};
 use crate::conn::{Conn, State};
 use crate::error::{Error, Result};
 use crate::net::socket::Socket;

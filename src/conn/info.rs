@@ -3,7 +3,7 @@
 use std::os::fd::{AsRawFd, RawFd};
 
 use crate::conn::background::dialler;
-use crate::conn::redial::{Given, Reserve};
+use crate::conn::dialled::{Given, Reserve};
 use crate::conn::{Conn, State, down, end};
 use crate::error::{Error, Result};
 use crate::net::socket_file::SocketFile;

@@ -11,7 +11,7 @@ pub mod background;
 pub mod carrier;
 pub mod close;
 pub mod close_handler;
-pub mod dialling;
+pub mod dialled;
 pub mod down;
 pub mod end;
 pub mod finish;
@@ -35,10 +35,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use smallvec::SmallVec;
 
+use crate::conn::dialled::Redial;
 use crate::conn::finish::Finish;
 use crate::conn::life::{Call, Life};
 use crate::conn::living::Living;
-use crate::conn::redial::Redial;
 use crate::error::Error;
 use crate::net::socket::Socket;
 use crate::options::Options;

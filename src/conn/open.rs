@@ -5,9 +5,9 @@ use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
 use crate::conn::background::{self, Background, dialler};
+use crate::conn::dialled::{Down, Next, Redial, Reserve};
 use crate::conn::living::Living;
-use crate::conn::redial::{Down, Next, Redial, Reserve};
-use crate::conn::{self, Conn, State, dialling, handler, release, service};
+use crate::conn::{self, Conn, State, handler, redial, release, service};
 use crate::error::Result;
 use crate::net::address::Target;
 use crate::net::messages::Messages;
@@ -20,7 +20,7 @@ use crate::tx::Tx;
 
 /// Says what the threads run that work in the background.
 fn set_background() {
-    let (handle, serve, dial) = (handler::run, service::turn, dialling::turns);
+    let (handle, serve, dial) = (handler::run, service::turn, redial::turns);
     background::set(Background { handle, serve, dial });
 }
 

@@ -1,118 +1,119 @@
-//! What a connection that is dialled again needs for that, as data. Going down and coming up is in `down`,
-//! what the thread that dials does in `dialling`, and the state handler in `carrier`.
+//! The turns of the thread that dials: for a connection that is down it has the state handler called, waits,
+//! dials, gives the connection its new socket, and has the state handler called again.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
-use crate::net::address::{Address, Target};
-use crate::net::socket::Socket;
-use crate::runtime::callback::IntHandler;
-use crate::runtime::event_loop::LoopUser;
-use crate::runtime::poller::Poller;
+use crate::conn::dialled::{Next, Redial};
+use crate::conn::{self, Conn, carrier, down, end};
+use crate::error::Result;
+use crate::net::dial::{Attempt, Order};
+use crate::options::{self, Options};
+use crate::runtime::event_loop::{Loop, REST, Turns};
+use crate::runtime::handle::Ref;
+use crate::sys::clock::Deadline;
 
-/// What a connection that was dialled needs to be dialled again.
-pub struct Redial {
-    pub target: Arc<Target>,
-    /// Present from when the connection was first to be dialled again until the handle is gone.
-    pub reserve: Option<Reserve>,
-    pub given: Given,
-    pub carrier: Carrier,
-    /// Present while the connection is down.
-    pub down: Option<Down>,
-    pub next: Next,
-    /// Present while the thread that dials has something to do for it.
-    pub user: Option<LoopUser>,
-    /// How often it has come up.
-    pub reconnects: u64,
+/// How long one attempt may take, unless the caller has set that.
+const ATTEMPT: Duration = Duration::from_secs(10);
+
+/// What the thread is to do for a connection now.
+enum Plan {
+    Wait(Deadline),
+    Begin(Order),
+    /// Go on with the attempt that is under way.
+    GoOn,
 }
 
-/// What going down takes. It is made beforehand, since there may be no descriptor left then.
-pub struct Reserve {
-    /// Its socket while it is down.
-    pub absent: Arc<Socket>,
-    /// What the thread that dials waits on.
-    pub _poller: Arc<Poller>,
+/// Turns of connections, each with the attempt under way for it.
+pub fn turns() -> Turns {
+    let mut attempts = BTreeMap::new();
+    Box::new(move |runner, token, _, _| {
+        let mut attempt = attempts.remove(&token);
+        let conn = conn::table().get(token).ok();
+        let until = conn.and_then(|conn| turn(conn, &mut attempt, runner));
+        runner.set_time(token, until.unwrap_or(Deadline::Never));
+        attempts.extend(attempt.filter(|_| until.is_some()).map(|attempt| (token, attempt)));
+    })
 }
 
-impl Reserve {
-    pub fn new(peer: Address, poller: Arc<Poller>) -> Result<Reserve> {
-        Ok(Reserve { absent: Arc::new(Socket::absent(peer)?), _poller: poller })
+/// A turn of one connection, with the attempt under way, if there is one. Returns when the next is due
+/// though nothing happens, or `None` where there is nothing more to do.
+fn turn(conn: Ref<Conn>, attempt: &mut Option<Attempt>, runner: &'static Loop) -> Option<Deadline> {
+    end::guarded(conn, "dials again", || {
+        loop {
+            match plan(conn, attempt.is_some())? {
+                Plan::Wait(until) => return Some(until),
+                Plan::Begin(order) => {
+                    *attempt = Some(Attempt::new(order, conn.token, runner));
+                }
+                Plan::GoOn => {}
+            }
+            let dialling = attempt.as_mut()?;
+            let Some(result) = dialling.turn() else {
+                return Some(dialling.deadline());
+            };
+            *attempt = None;
+            dialled(conn, result);
+        }
+    })
+    .flatten()
+}
+
+fn plan(conn: Ref<Conn>, is_dialling: bool) -> Option<Plan> {
+    let mut guard = conn.state().ok()?;
+    let state = &mut *guard;
+    if state.life.has_ended() {
+        return None;
     }
-}
-
-pub struct Down {
-    pub reason: Error,
-    /// When the connection went down, or was last dialled in vain.
-    pub since: Instant,
-}
-
-/// Which descriptor the caller knows.
-pub enum Given {
-    None,
-    Socket,
-    /// An epoll descriptor, in which the socket is.
-    Follow(OwnedFd),
-}
-
-/// What is done next for the connection.
-pub enum Next {
-    TellDown,
-    Dial,
-    TellUp,
-    /// Nothing, unless the connection has gone down again.
-    Look,
-}
-
-impl Redial {
-    pub fn of(target: Target) -> Redial {
-        Redial {
-            target: Arc::new(target),
-            reserve: None,
-            given: Given::None,
-            carrier: Carrier::default(),
-            down: None,
-            next: Next::Look,
-            user: None,
-            reconnects: 0,
+    let redial = state.redial.as_mut()?;
+    loop {
+        match redial.next {
+            _ if redial.carrier.is_busy() => return Some(Plan::Wait(Deadline::Never)),
+            Next::TellDown if carrier::tell(&mut redial.carrier, conn, false) => {
+                redial.next = Next::Dial
+            }
+            Next::TellUp if carrier::tell(&mut redial.carrier, conn, true) => {
+                redial.next = Next::Look
+            }
+            Next::TellDown | Next::TellUp => {
+                return Some(Plan::Wait(Deadline::after(REST)));
+            }
+            Next::Look if redial.down.is_none() => {
+                redial.user = None;
+                return None;
+            }
+            Next::Look => redial.next = Next::TellDown,
+            Next::Dial if is_dialling => return Some(Plan::GoOn),
+            Next::Dial => return plan_dial(redial, &state.options),
         }
     }
+}
 
-    /// Gives up what the handle stood for. Returns the socket for while the connection is down.
-    pub fn close(&mut self) -> Option<Arc<Socket>> {
-        self.given = Given::None;
-        self.reserve.take().map(|reserve| reserve.absent)
+/// Goes on with what an attempt came to.
+fn dialled(conn: Ref<Conn>, dialled: Result<OwnedFd>) {
+    // The connection may have ended meanwhile; then the new socket is closed with this call.
+    let Ok(mut state) = conn.state() else {
+        return;
+    };
+    if !state.life.has_ended()
+        && dialled.and_then(|fd| down::come_up(conn, &mut state, fd)).is_err()
+        && let Some(down) = state.redial.as_mut().and_then(|redial| redial.down.as_mut())
+    {
+        down.since = Instant::now();
     }
 }
 
-/// The state handler, and how far the call of it is.
-#[derive(Default)]
-pub struct Carrier {
-    pub handler: Option<IntHandler>,
-    /// Whether the handler was set after the last call had begun, and how often one has begun.
-    pub is_handler_new: bool,
-    pub calls: u64,
-    pub teller: Teller,
-}
-
-/// How far the thread is that makes a call.
-#[derive(Default, PartialEq, Eq)]
-pub enum Teller {
-    #[default]
-    None,
-    Starting,
-    Calling,
-}
-
-impl Carrier {
-    /// Whether the handler is running.
-    pub fn is_telling(&self) -> bool {
-        self.teller == Teller::Calling
+/// Dials now, or waits until that is due.
+fn plan_dial(redial: &Redial, options: &Options) -> Option<Plan> {
+    let due = Deadline::At(redial.down.as_ref()?.since + options.reconnects()?);
+    if !due.passed() {
+        return Some(Plan::Wait(due));
     }
-
-    /// Whether it is running or about to. The thread that dials gets a turn when it is not any more.
-    pub fn is_busy(&self) -> bool {
-        self.teller != Teller::None
-    }
+    let deadline = match options.get(options::DIAL_TIMEOUT_MS) {
+        -1 => Deadline::after(ATTEMPT),
+        _ => options.dial_deadline(),
+    };
+    let (target, buffers) = (redial.target.clone(), options.buffers());
+    Some(Plan::Begin(Order { target, buffers, deadline }))
 }
