@@ -51,6 +51,32 @@ static void unix_mode(void)
     CHECK_INT(qnet_listener_close(listener), QNET_OK);
 }
 
+/* The longest path fills sun_path, and its NUL is no part of it. */
+static void longest_path(void)
+{
+    enum { LONGEST = sizeof((struct sockaddr_un *)0)->sun_path - 1 };
+    char path[LONGEST + 1], text[2 * LONGEST];
+    qnet_listener *listener;
+    qnet_conn *near = NULL, *far = NULL;
+
+    CHECK(snprintf(path, sizeof path, "%s", scratch_path("")) < LONGEST);
+    memset(path + strlen(path), 'p', LONGEST - strlen(path));
+    path[LONGEST] = '\0';
+    listener = listen_on("unix", path);
+    CHECK_INT(qnet_dial("unix", path, &near), QNET_OK);
+    CHECK_INT(qnet_accept(listener, -1, &far), QNET_OK);
+    CHECK_INT(qnet_listener_addr(listener, text, sizeof text), LONGEST);
+    CHECK(strcmp(text, path) == 0);
+    CHECK_INT(qnet_peer_addr(near, text, sizeof text), LONGEST);
+    CHECK(strcmp(text, path) == 0);
+    CHECK_INT(qnet_local_addr(far, text, sizeof text), LONGEST);
+    CHECK(strcmp(text, path) == 0);
+    CHECK_INT(qnet_close(near), QNET_OK);
+    CHECK_INT(qnet_close(far), QNET_OK);
+    CHECK_INT(qnet_listener_close(listener), QNET_OK);
+    CHECK(!exists(path));
+}
+
 static void make_file(const char *path)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
@@ -172,6 +198,7 @@ int main(void)
 {
     scratch_make();
     RUN(unix_mode);
+    RUN(longest_path);
     RUN(replaced_file_stays);
     RUN(stale_file_replaced);
     RUN(live_file_busy);

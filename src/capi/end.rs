@@ -76,10 +76,10 @@ pub unsafe extern "C-unwind" fn qnet_shutdown(conn: *mut qnet_conn) -> c_int {
 /// Draining takes no time if the peer has left; on datagram and SEQPACKET connections and TAPs; and
 /// on a stream where nothing is unread and no read of the last 20 ms returned more than 4 KiB. On
 /// any other stream it lasts until the peer has been silent for 20 ms. If the peer is not silent
-/// within 50 ms, draining goes on only to the end of the current frame; over a Unix socket the
-/// peer's writes then fail, and it still has to be silent for 20 ms. If the peer stops in the
-/// middle of a frame, the rest of that frame is waited for, if need be for all of
-/// QNET_OPT_LINGER_MS.
+/// within 50 ms, draining goes on only until everything that it has written is read and ends with a
+/// frame; over a Unix socket the peer's writes then fail, and it still has to be silent for 20 ms.
+/// A peer that writes large frames without a pause may not let that happen, and a peer that stops
+/// in the middle of a frame does not; then draining takes all of QNET_OPT_LINGER_MS.
 ///
 /// The call returns QNET_OK even if QNET_OPT_LINGER_MS was too short for something. To be certain
 /// that every frame has been written to the socket, call qnet_flush() before. Alternatively, call

@@ -222,6 +222,8 @@ impl From<SocketAddrAny> for Address {
         if let Some(name) = unix.abstract_name().filter(|name| !name.is_empty()) {
             Address::Unix(UnixName::Abstract(name.to_vec()))
         } else if let Some(path) = unix.path_bytes() {
+            // The longest path fills `sun_path` with its NUL, which rustix then takes for a part of it.
+            let path = path.split(|&byte| byte == 0).next().unwrap_or_default();
             Address::Unix(UnixName::Path(path.to_vec()))
         } else {
             Address::Unnamed
