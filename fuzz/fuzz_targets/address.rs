@@ -11,10 +11,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::ptr;
 
 use libfuzzer_sys::fuzz_target;
+use qnet::capi::{conn, dgram, end, info, listener};
 use qnet::net::address::{
     Address, EVERY_INTERFACE, Family, Host, THIS_HOST, Target, UnixName, parse_inet,
 };
-use qnet::capi::{conn, dgram, end, info, listener};
 use qnet_fuzz::{INVALID, OK};
 
 fuzz_target!(|data: &[u8]| {

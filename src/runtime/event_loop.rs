@@ -199,8 +199,13 @@ impl Loop {
             return Some(next);
         }
         let until = Deadline::At(*idle_since.get_or_insert_with(Instant::now) + IDLE);
-        shared.is_running = !until.passed();
-        shared.is_running.then_some(until)
+        if !until.passed() {
+            return Some(until);
+        }
+        shared.is_running = false;
+        // What it grew to is not kept: how many looks pile up differs from time to time.
+        shared.looks = Vec::new();
+        None
     }
 
     /// Exchanges an empty list for the tokens that are to have a turn now, including those whose
