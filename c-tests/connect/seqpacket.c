@@ -125,7 +125,7 @@ static void a_time_passes(void)
 
 /*
  * Frames held back for others to join them are written by a flush, the service thread or
- * a close, which waits for room.
+ * a close, each of which waits for room.
  */
 static void what_is_held_waits(void *(*body)(void *))
 {
