@@ -1,6 +1,6 @@
 /*
- * allocations.c - malloc and its kin, defined in the program so that every
- * library in it uses these; they count and hand over to the C library.
+ * allocations.c - malloc and its kin, defined in the program so that every library in it
+ * uses these. They count the call and pass it on to the C library.
  */
 #include "allocations.h"
 

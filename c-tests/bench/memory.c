@@ -18,10 +18,10 @@
 enum {
     FRAME_IN = 64,
     FRAME_OUT = 1514,
-    ROUNDS = 8,          /* of a batch each */
+    ROUNDS = 8,          /* in each of which a batch is sent */
     MOST_DESCRIPTORS = 65536,
     STEP_US = 100000,    /* between two looks at the resident set */
-    STEADY_STEPS = 10,   /* that long without a change is steady */
+    STEADY_STEPS = 10,   /* steps without a change, after which the set is steady */
     MOST_STEPS = 100
 };
 
@@ -92,7 +92,7 @@ static void allow_descriptors(void)
     setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-/* What the library needs once, however many connections there are, is not theirs. */
+/* Makes the library allocate what it needs only once, which is not the connections'. */
 static void warm_up(void)
 {
     struct ends ends;
@@ -105,7 +105,7 @@ static void warm_up(void)
 
 /* ---- The burst ---- */
 
-/* All peers write at once, each as much as its socket takes. */
+/* All peers write at the same time, each as much as its socket takes. */
 static void burst_in(struct ends *ends, size_t count)
 {
     size_t batch = work_batch(FRAME_IN), len = batch * (FRAME_IN + WORK_PREFIX), i, open;
@@ -136,7 +136,7 @@ static void drain(int peer)
         continue;
 }
 
-/* Every connection sends more than its socket takes, and its peer reads that. */
+/* Every connection sends more than its socket takes, and its peer reads it. */
 static void burst_out(struct ends *ends, size_t count)
 {
     size_t batch = work_batch(FRAME_OUT), i;
@@ -170,7 +170,7 @@ static void say(const char *name, long grown, size_t count)
     work_say(name, grown > 0 ? (uint64_t)grown / count : 0);
 }
 
-/* Idle, then with handlers, then after full load. */
+/* Measures connections that are idle, then with handlers, then after full load. */
 static void measure_handled(struct ends *ends, size_t count)
 {
     long before = resident();
@@ -187,7 +187,7 @@ static void measure_handled(struct ends *ends, size_t count)
     say("burst", resident_steady() - before, count);
 }
 
-/* The hub's thread and its buffers are there before. */
+/* Measures connections attached to a hub, whose thread and buffers exist before. */
 static void measure_attached(struct ends *ends, size_t count)
 {
     qnet_hub *hub;

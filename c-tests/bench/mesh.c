@@ -1,8 +1,8 @@
 /*
- * mesh.c - many devices on one hub, each of which sends to all others, in
- * random order: frames mixed one by one. The hub is another process's, and is
- * dialled once for each device. In every wave each device sends a batch; the
- * next wave begins when all frames have come, or nothing comes any more.
+ * mesh.c - many devices on one hub, each of which sends every frame to a random one of
+ * the others. The hub is in another process, and is dialled once for each device. In
+ * every wave each device sends a batch; the next wave begins when all frames have come,
+ * or no more come.
  */
 #include <poll.h>
 #include <stdlib.h>
@@ -18,7 +18,7 @@ struct mesh {
     unsigned ports;
     size_t batch; /* frames of a device in a wave */
     struct pollfd polled[MOST_PORTS];
-    size_t held[MOST_PORTS]; /* bytes of a frame that is not yet here whole, */
+    size_t held[MOST_PORTS]; /* bytes of a frame that has come in part, */
     unsigned char *bytes[MOST_PORTS]; /* and room for them and what follows */
     unsigned char *packed[MOST_PORTS];
     uint32_t random;
@@ -32,7 +32,7 @@ static unsigned next_random(struct mesh *mesh)
     return mesh->random;
 }
 
-/* Reads what is there. How many frames came to their end; none once nothing comes. */
+/* Reads what is there. Returns how many frames were completed, or 0 if nothing comes any more. */
 static uint64_t take(struct mesh *mesh)
 {
     uint64_t got = 0;

@@ -1,7 +1,7 @@
 /*
- * plain.c - what a C program does without thinking: a write for each frame,
- * under a mutex if threads share the socket; read the header, read the body.
- * Where a message is a frame: one call a message.
+ * plain.c - the obvious C program: one write for each frame, under a mutex if threads
+ * share the socket, and one read each for header and body. Where a message is a frame,
+ * one call for each message.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -49,13 +49,13 @@ static void send_by(const struct work *work, void (*send)(void *user, uint64_t f
     work_stay();
 }
 
-/* One write a frame, by one thread alone. */
+/* One write for each frame, by a single thread. */
 static void run_write(const struct work *work)
 {
     send_by(work, write_each);
 }
 
-/* A mutex and a write a frame. */
+/* One write for each frame, under a mutex. */
 static void run_lock(const struct work *work)
 {
     send_by(work, write_locked);
@@ -129,7 +129,7 @@ static void run_pong(const struct work *work)
 
 /* ---- Messages ---- */
 
-/* Where the system is short of room for a moment, the frame is lost. */
+/* If the system has no room at the moment, the frame is lost. */
 static void write_messages(void *user, uint64_t frames)
 {
     struct socket *socket = user;

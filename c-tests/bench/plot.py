@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws the frames a second of bench.json as an SVG: bars in groups, on a logarithmic scale.
+"""Draws bench.json, in frames a second, as an SVG: grouped bars on a logarithmic scale.
 
 Usage: plot.py INPUT OUTPUT
 """
@@ -22,7 +22,7 @@ INK, FAINT = "#1f2933", "#d9dee4"
 
 
 def groups_of(rows):
-    """The plotted works: label to {kind: frames a second}."""
+    """The works to plot: a map from each label to {kind: frames a second}."""
     groups = {}
     for row in rows:
         if not row["plot"]:
@@ -35,7 +35,7 @@ def groups_of(rows):
 
 
 class Scale:
-    """Frames a second to the x coordinate, from a power of ten on."""
+    """Maps frames a second to an x coordinate. The axis begins at a power of ten."""
 
     def __init__(self, values):
         self.low = math.floor(math.log10(min(values)))
@@ -50,7 +50,7 @@ class Scale:
 
 
 def short(value):
-    """Three digits and a unit: 0.982 M, 72.3 M, 130 M."""
+    """Frames a second as text with three digits and a unit: 0.982 M, 72.3 M, 130 M."""
     millions = value / 1e6
     return f"{millions:.{max(0, 2 - max(0, math.floor(math.log10(millions))))}f} M"
 
@@ -89,7 +89,7 @@ def draw_grid(scale, bottom):
 
 
 def draw_group(label, bars, scale, y):
-    """The bars of one work; where the next group begins."""
+    """The bars of one work, and where the next group begins."""
     kinds = [kind for kind in COLOURS if kind in bars]
     middle = y + len(kinds) * (BAR + GAP) / 2
     name, note = label

@@ -1,4 +1,4 @@
-"""Runs the processes of one measurement, and takes what they print."""
+"""Runs the processes of one measurement and reads what they print."""
 
 import os
 import shutil
@@ -16,26 +16,26 @@ MESSAGES = ("udp", "unixgram", "tap")  # networks on which a message is a frame
 
 
 class Failed(Exception):
-    """A measurement came to nothing."""
+    """A measurement failed."""
 
 
 @dataclass
 class Sample:
     asked: int
-    frames: int  # that arrived
+    frames: int  # how many arrived
     seconds: float
-    cpu: float  # seconds of the processes that are measured
+    cpu: float  # seconds of processor time, of the processes that are measured
     latency: float | None  # seconds, the median of single frames
     fields: dict  # what they printed besides
 
     @property
     def per_frame(self):
-        """What ratios are made of: seconds a frame, or its latency."""
+        """What ratios are calculated from: the seconds for each frame, or the latency."""
         return self.seconds / self.frames if self.latency is None else self.latency
 
 
 class Process:
-    """A process that prints name=value, and perhaps "ready" before."""
+    """A process that prints lines of name=value, and may print "ready" before them."""
 
     def __init__(self, arguments, processor=None, **streams):
         pin = processor is not None and (lambda: os.sched_setaffinity(0, {processor}))
@@ -54,7 +54,7 @@ class Process:
         raise Failed(f"{' '.join(self.arguments)}: not ready")
 
     def wait_file(self, path):
-        """Waits for a listener's socket file instead."""
+        """Waits for the socket file of a listener that does not print "ready"."""
         while not os.path.exists(path):
             if self.process.poll() is not None:
                 raise Failed(f"{' '.join(self.arguments)}: ended")
@@ -62,12 +62,12 @@ class Process:
         time.sleep(0.05)  # between bind and listen
 
     def begin_cpu(self):
-        """What it has used until now does not count."""
+        """Leaves out the processor time that the process has used until now."""
         for task in Path(f"/proc/{self.process.pid}/task").glob("*/schedstat"):
             self.cpu -= int(task.read_text().split()[0]) / 1e9
 
     def finish(self, signals=False):
-        """Waits for its end; what it printed. The first of equal names counts."""
+        """Waits for its end. Returns what it printed, of equal names the first."""
         self.process.stdin.close()
         if signals:
             self.process.terminate()
@@ -81,7 +81,7 @@ class Process:
         return {name: int(value) for name, value in reversed(pairs)}
 
     def wait_printed(self):
-        """Waits until it ends by itself."""
+        """Waits until the process has ended by itself."""
         os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
 
     def kill(self):
@@ -135,7 +135,7 @@ class Taps:
 
     @property
     def enter(self):
-        """What makes a command one that is run there."""
+        """The words before a command that make it run in the namespace."""
         user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
         return ["nsenter", f"--target={self.process.pid}", "--net", *user]
 
@@ -174,7 +174,7 @@ class Bench:
             self.taps.close()
 
     def measure(self, contender, network, size, frames, pinned=False):
-        """Lets a contender move that many frames."""
+        """Has a contender move that many frames. Returns a sample."""
         started = []
 
         def expire(_signal, _frame):
@@ -231,7 +231,7 @@ class Bench:
         sender = start(contender.sender, entry, *([f"to={end}"] if has_messages else []))
         if not contender.relay:
             measured.append(sender)
-        # A side that times round trips ends first, or that is alone; otherwise the receiver does.
+        # A sender that times round trips or is alone ends first; otherwise the receiver does.
         is_first = not receiver or contender.receiver.split(" ")[1].startswith("pong")
         (sender if is_first else receiver).wait_printed()
         fields = sender.finish()

@@ -1,8 +1,7 @@
 /*
- * qnet_side.c - the same work with libqnet: every way to send, every way to
- * receive, a relay, round trips and the delay of a lone frame. Every side also
- * says how often it allocated while the last three quarters of its frames went
- * through.
+ * qnet_side.c - the same work with libqnet: every way to send, every way to receive, a
+ * relay, round trips and the delay of a lone frame. Every side also prints how often it
+ * allocated memory while the last three quarters of its frames went through.
  */
 #include <errno.h>
 #include <semaphore.h>
@@ -21,7 +20,7 @@ static void check(int result, const char *what)
         work_fail(what, qnet_last_error());
 }
 
-/* Sets an option if this library has it; says so if not. */
+/* Sets an option. If this library does not have it, prints `missing`. */
 static void set_option(qnet_conn *conn, int option, long value, const char *missing)
 {
     int result = qnet_set(conn, option, value);
@@ -32,7 +31,7 @@ static void set_option(qnet_conn *conn, int option, long value, const char *miss
         check(result, "set");
 }
 
-/* A connection whose messages are frames, which may be lost. */
+/* Opens a connection whose messages are frames, which may be lost. */
 static qnet_conn *join(const struct work *work)
 {
     qnet_conn *conn;
@@ -166,7 +165,10 @@ static void run_send_packed(const struct work *work)
 
 /* ---- Receiving ---- */
 
-/* What has come; at the first milestone allocations begin to count, at the second all is here. */
+/*
+ * Counts what has come. At the first milestone allocations begin to count; at the second
+ * all frames have come.
+ */
 struct receiving {
     uint64_t got;
     uint64_t milestone;
@@ -240,7 +242,7 @@ static void receive_by_handler(const struct work *work, qnet_handler handler,
 
 struct receiving_messages {
     struct work_arrivals arrivals;
-    uint64_t milestone; /* from here on allocations count */
+    uint64_t milestone; /* frames after which allocations count */
     uint64_t allocated;
     sem_t done;
 };
@@ -258,7 +260,7 @@ static void on_messages(void *user, const qnet_frame *frames, size_t count)
     }
 }
 
-/* Until all have come, or no more do. */
+/* Waits until all messages have come, or no more come. */
 static void wait_for_messages(struct receiving_messages *receiving)
 {
     struct timespec until;
@@ -299,7 +301,7 @@ static void run_batch_handler(const struct work *work)
     receive_by_handler(work, NULL, on_batch);
 }
 
-/* Pulls once: how many frames came. */
+/* Pulls once. Returns how many frames came. */
 typedef uint64_t (*pull)(qnet_conn *conn, void *room);
 
 static uint64_t pull_one(qnet_conn *conn, void *room)
@@ -404,7 +406,10 @@ static void run_link(const struct work *work)
     check(qnet_close(to), "close");
 }
 
-/* A hub that drops nothing while the receiver waits for its processor. */
+/*
+ * Opens a hub with queues so long that it drops nothing while the receiver waits for a
+ * processor.
+ */
 static qnet_hub *open_hub(void)
 {
     qnet_hub *hub;
@@ -423,7 +428,7 @@ static void close_hub(qnet_hub *hub)
     check(qnet_hub_close(hub), "close hub");
 }
 
-/* Ports beyond those two are attached and idle. */
+/* Frames pass between two ports. All others are attached and idle. */
 static void run_hub(const struct work *work)
 {
     qnet_hub *hub = open_hub();

@@ -1,4 +1,4 @@
-"""The rows of the table: what work is measured, of which contenders, and how much is asked for.
+"""The rows of the table: which work is measured, of which contenders, and what ratio is required.
 
 A contender is a name, a kind (a bar of the plot), and its processes: a program with its role and
 settings. A work is measured at one frame size; each of its references makes a row.
@@ -6,7 +6,7 @@ settings. A work is measured at one frame size; each of its references makes a r
 
 from dataclasses import dataclass
 
-AHEAD = 1.0  # no figure is asked for, but libqnet must be ahead
+AHEAD = 1.0  # the limit where libqnet only has to be ahead
 
 
 @dataclass(frozen=True)
@@ -15,13 +15,13 @@ class Contender:
     kind: str
     sender: str
     receiver: str
-    relay: str = ""  # if there is one, it alone is what is measured
+    relay: str = ""  # if there is one, only its processor time is measured
 
 
 @dataclass(frozen=True)
 class Reference:
     contender: Contender
-    limit: float | None = None  # the least ratio; of latencies the greatest
+    limit: float | None = None  # the least ratio, or for latencies the greatest
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Work:
     network: str = "unix"
     latency: bool = False
     pinned: bool = False  # all processes on one processor
-    plot: str = ""  # its label, if the plot shows it
+    plot: str = ""  # its label in the plot, or "" if it is not shown
 
 
 def qnet(sender, receiver, relay=""):
@@ -159,7 +159,7 @@ WORKS = [
           [(LONE_AT_ONCE,), (PKTKIT_LONE, AHEAD)], latency=True),
 ]
 
-# User memory of a connection, and how many bytes it may be.
+# The user memory of a connection, and the most bytes that it may take.
 MEMORY = [
     ("idle", 1000, "before being received from", 1 << 10),
     ("handler", 1000, "with a handler", 32 << 10),
@@ -167,9 +167,9 @@ MEMORY = [
     ("attached", 8000, "attached to a hub, idle", 1 << 10),
 ]
 
-# Every way of libqnet's to send, to receive, and to pass on: none may allocate for a frame.
+# Every way of libqnet to send, to receive and to forward: none may allocate memory for each frame.
 ALLOCATION_SIZES = (64, 1514, 9000)
-# The network is "unix" unless it is told.
+# The network is "unix" unless another one is given.
 ALLOCATIONS = [
     *((sender, Contender(sender, "libqnet", "qnet " + sender, "tuned receive"))
       for sender in ("send", "send usecs=50", "send threads=4", "send-batch", "send-packed")),

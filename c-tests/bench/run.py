@@ -5,7 +5,7 @@ Usage: run.py PROGRAMS OUTPUT
 
 All contenders of a work run one after another, ROUNDS times (7) over, each time in the reverse
 order; a row's ratio is the median of the rounds' ratios. ROWS=word measures only rows whose name
-contains the word.
+contains word.
 """
 
 import datetime
@@ -21,7 +21,7 @@ from rows import ALLOCATION_SIZES, ALLOCATIONS, MEMORY, WORKS
 
 SECONDS = 0.3  # what a run should take
 COUNTED = (100_000, 400_000)  # frames over which allocations are counted
-SLACK = 4  # allocations more over the longer run that are no allocation a frame
+SLACK = 4  # how many more allocations the longer run may have
 
 COLUMNS = "{:<40} {:>5} {:<28} {:>9} {:>9} {:>8} {:>8} {:>7} {:>7} {:>8} {:>6} {}"
 
@@ -30,7 +30,7 @@ failures = []
 
 
 def attempt(measure, *arguments):
-    """The rows of one part; if it fails, none, and the others go on."""
+    """Returns the rows of one part, or none if it fails, so that the others go on."""
     try:
         return measure(*arguments)
     except Failed as failure:
@@ -52,7 +52,7 @@ class Names:
 # ---- Throughput and latency ----
 
 def calibrate(bench, contender, work):
-    """How many frames it moves in the time that a run should take."""
+    """How many frames a contender moves in the time that a run should take."""
     frames = 500
     while True:
         sample = bench.measure(contender, work.network, work.size, frames, work.pinned)
@@ -63,7 +63,7 @@ def calibrate(bench, contender, work):
 
 
 def measure_rounds(bench, work, contenders, rounds):
-    """A list of samples of every contender, one a round."""
+    """Returns a list of samples for every contender, with one sample for each round."""
     frames = [calibrate(bench, contender, work) for contender in contenders]
     samples = [[] for _ in contenders]
     order = list(range(len(contenders)))
@@ -76,7 +76,7 @@ def measure_rounds(bench, work, contenders, rounds):
 
 
 def summary(samples, size):
-    """One contender's figures."""
+    """The figures of one contender, from its samples."""
     asked = sum(sample.asked for sample in samples)
     per_frame = median(sample.per_frame for sample in samples)
     rate = median(sample.frames / sample.seconds for sample in samples)
@@ -100,7 +100,7 @@ def judge(ratio, limit, latency):
 
 
 def make_row(work, reference, ours, theirs):
-    """A row of two lists of samples, paired by round."""
+    """Makes a row from two lists of samples, which are paired by round."""
     pairs = [(a.per_frame, b.per_frame) for a, b in zip(ours, theirs)]
     ratios = [a / b if work.latency else b / a for a, b in pairs]
     ratio = median(ratios)
@@ -115,7 +115,7 @@ def make_row(work, reference, ours, theirs):
 
 
 def figure(value, latency):
-    """Millions a second, or microseconds."""
+    """A figure as text: millions of frames a second, or microseconds of latency."""
     return f"{latency:.1f} us" if latency is not None else f"{value / 1e6:.3f} M"
 
 
@@ -138,7 +138,7 @@ def print_row(row):
 
 
 def run_work(bench, work, references, rounds):
-    """The rows of one work."""
+    """Measures one work. Returns its rows."""
     contenders = [work.ours] + [reference.contender for reference in references]
     ours, *others = measure_rounds(bench, work, contenders, rounds)
     return [make_row(work, reference, ours, theirs)

@@ -1,6 +1,6 @@
 /*
- * side.c - main() of the programs that are one side of a measurement: the
- * command line, and the role in it.
+ * side.c - main() of the programs that are one side of a measurement: reads the command
+ * line and runs the role that it names.
  */
 #include "work.h"
 

@@ -1,8 +1,7 @@
 /*
- * tuned.c - plain C at the socket's limit: frames that lie ready in wire
- * format, written in 128 KiB pieces and read in 256 KiB ones, with 1 MiB
- * socket buffers. Where a message is a frame: 64 of them a call, with 4 MiB
- * buffers.
+ * tuned.c - plain C at the socket's limit: frames that are ready in wire format, written
+ * in pieces of 128 KiB and read in pieces of 256 KiB, with socket buffers of 1 MiB. Where
+ * a message is a frame, 64 of them in each call, with buffers of 4 MiB.
  */
 #include <errno.h>
 #include <string.h>
@@ -44,7 +43,10 @@ static void run_send(const struct work *work)
     work_stay();
 }
 
-/* A relay that loses frames must not hold up the benchmark: silence is an end too. */
+/*
+ * Makes reads end after a second of silence, as a relay that loses frames must not hold
+ * up the benchmark.
+ */
 static void limit_silence(int fd)
 {
     struct timeval limit = {1, 0};
@@ -79,8 +81,8 @@ static void run_receive(const struct work *work)
     receive(work, work_accept(work));
 }
 
-/* As the device that the frames are for, known to the hub. (A QEMU 7.2 that is still starting
- * crashes when it gets a frame.) */
+/* Receives as the device that the frames are for, which announces itself to the hub first. (A QEMU
+ * 7.2 that is still starting crashes when it gets a frame.) */
 static void run_receive_known(const struct work *work)
 {
     int fd = work_accept(work);
@@ -89,7 +91,7 @@ static void run_receive_known(const struct work *work)
     receive(work, fd);
 }
 
-/* Passes bytes on, whatever they are. */
+/* Relays bytes, whatever they are. */
 static void run_relay(const struct work *work)
 {
     unsigned char *bytes = work_memory(WORK_PIECE);

@@ -212,7 +212,7 @@ static int is_unix(const char *network)
     return strncmp(network, "unix", 4) == 0;
 }
 
-/* An address in the form that bind and connect take; its length. */
+/* Writes an address as bind() and connect() take it. Returns its length. */
 static socklen_t parse_address(const char *network, const char *text, union address *address)
 {
     const char *port = strrchr(text, ':');
@@ -229,7 +229,7 @@ static socklen_t parse_address(const char *network, const char *text, union addr
     return sizeof address->in;
 }
 
-/* A socket, and the address. */
+/* Opens a socket for the network, and writes the address as bind() and connect() take it. */
 static int socket_for(const char *network, const char *text, union address *address,
                       socklen_t *len)
 {
@@ -351,7 +351,7 @@ void work_wait_running(const char *interface)
         work_sleep_us(LOOK_US);
     }
     close(any);
-    /* The bridge that it is in hears of it a moment later. */
+    /* The bridge that the TAP is a port of learns of it a moment later. */
     work_sleep_us(SETTLE_US);
 }
 
@@ -367,7 +367,7 @@ int work_open_messages(const struct work *work, int sends)
     work_check(bind(fd, &address.any, len) == 0, "bind");
     enlarge(fd, WORK_UDP_BUFFER, SO_SNDBUFFORCE, SO_SNDBUF);
     enlarge(fd, WORK_UDP_BUFFER, SO_RCVBUFFORCE, SO_RCVBUF);
-    /* A path that is still to be bound cannot be connected to. */
+    /* A receiver's peer has not bound its path yet, so a Unix socket cannot connect to it. */
     if (sends || !is_unix(work->network)) {
         len = parse_address(work->network, work->to, &address);
         work_check(connect(fd, &address.any, len) == 0, "connect");

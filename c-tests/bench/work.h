@@ -22,12 +22,12 @@
 
 enum {
     WORK_PREFIX = 4,              /* a frame's length on the wire */
-    WORK_PIECE = 128 << 10,       /* tuned writes, and the bytes of a batch */
-    WORK_READ = 256 << 10,        /* tuned reads */
-    WORK_SOCKET_BUFFER = 1 << 20, /* tuned socket buffers, */
-    WORK_UDP_BUFFER = 4 << 20,    /* and where what finds one full is lost */
-    WORK_SILENCE_S = 1,           /* where frames are lost, this is the end */
-    WORK_STAMP_EVERY = 64,        /* frames, of which the last's time is known */
+    WORK_PIECE = 128 << 10,       /* size of tuned writes and of a batch, in bytes */
+    WORK_READ = 256 << 10,        /* size of tuned reads */
+    WORK_SOCKET_BUFFER = 1 << 20, /* size of tuned socket buffers, and */
+    WORK_UDP_BUFFER = 4 << 20,    /* where a frame that finds one full is lost */
+    WORK_SILENCE_S = 1,           /* silence that is the end where frames may be lost */
+    WORK_STAMP_EVERY = 64,        /* frames after which the time is noted */
     WORK_MOST_THREADS = 64
 };
 
@@ -63,11 +63,11 @@ void work_ready(void);
 /* Waits until the runner closes standard input: a sender stays until its frames have arrived. */
 void work_stay(void);
 
-/* Runs `send` in as many threads as asked for, each for its share of the frames; says when it
- * began. */
+/* Runs `send` in as many threads as asked for, each for its share of the frames, and prints when
+ * they began. */
 void work_send(const struct work *work, void (*send)(void *user, uint64_t frames), void *user);
 
-/* Keeps the times of single frames; the last of them says their median. */
+/* Keeps the times of single frames, and prints their median with the last one. */
 struct work_times {
     uint64_t *ns;
     uint64_t count;
@@ -77,13 +77,13 @@ struct work_times {
 void work_times_begin(struct work_times *times, uint64_t room);
 int work_times_add(struct work_times *times, uint64_t ns);
 
-/* How many frames make a batch: those of one tuned write. */
+/* How many frames make a batch: as many as one tuned write has. */
 size_t work_batch(size_t size);
 
-/* That many frames in wire format, one after another, from device 1 to device 2. */
+/* Makes `count` frames in wire format, one after another, from device 1 to device 2. */
 unsigned char *work_packed(size_t size, size_t count);
 
-/* A device's hardware address: 6 bytes. */
+/* Writes a device's hardware address, 6 bytes. */
 void work_device(unsigned char *mac, unsigned device);
 
 /* Sends a broadcast from a device, so that a hub knows where it is. */
@@ -98,7 +98,7 @@ static inline size_t work_length(const unsigned char *prefix)
     return (size_t)prefix[0] << 24 | (size_t)prefix[1] << 16 | (size_t)prefix[2] << 8 | prefix[3];
 }
 
-/* Counts the frames that lie whole in `len` bytes; `*rest` is what lies behind them. */
+/* Counts the whole frames in `len` bytes. `*rest` is how many bytes follow them. */
 static inline uint64_t work_walk(const unsigned char *bytes, size_t len, size_t *rest)
 {
     const unsigned char *end = bytes + len;
@@ -116,8 +116,8 @@ static inline uint64_t work_walk(const unsigned char *bytes, size_t len, size_t 
     return count;
 }
 
-/* Messages that have come where some may be lost: it is over once all are here, or none has come
- * for a while. */
+/* The messages that have come on a network that may lose some. It is over once all have come, or
+ * none has come for a while. */
 struct work_arrivals {
     uint64_t expected;
     uint64_t got;
@@ -126,7 +126,7 @@ struct work_arrivals {
     uint64_t seen; /* how many had come when silence was last looked for */
 };
 
-/* Counts frames that have come. Whether more are expected. */
+/* Counts frames that have come. Returns whether more are expected. */
 static inline int work_arrived(struct work_arrivals *arrivals, uint64_t frames)
 {
     uint64_t got = arrivals->got + frames;
@@ -145,7 +145,7 @@ int work_is_silent(struct work_arrivals *arrivals);
 
 void work_say_arrivals(const struct work_arrivals *arrivals);
 
-/* Lets a signal interrupt whoever waits for a message, again and again. */
+/* Has a signal interrupt the calls that wait for a message, again and again. */
 void work_interrupt_silence(void);
 
 /* Whether a message is a frame on this network. */
@@ -163,7 +163,7 @@ int work_accept(const struct work *work);
 void work_enlarge(int fd);
 void work_write(int fd, const void *bytes, size_t len);
 
-/* As read(2), but at least `least` bytes, or 0 at the end. */
+/* Does as read(2), but reads at least `least` bytes. Returns 0 at the end. */
 size_t work_read(int fd, void *bytes, size_t least, size_t most);
 
 #endif

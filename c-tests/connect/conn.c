@@ -1,5 +1,5 @@
 /*
- * conn.c - every kind of connection: how it opens, what it is made of, and
+ * conn.c - every kind of connection: how it is opened, what can be adopted as one, and
  * frames of every size over it, by every way to send and to receive.
  */
 #include "alone.h"
@@ -22,7 +22,7 @@ static void check_descriptor(int fd)
     CHECK(nodelay);
 }
 
-/* An adopted socket stays blocking or not, as it came: others may share it. */
+/* An adopted socket stays blocking or nonblocking, as it was: others may share it. */
 static void check_nonblocking(int fd)
 {
     if (link_now->adopted)
@@ -54,7 +54,7 @@ static void opens(void)
     CHECK(raw_ended(fd));
 }
 
-/* Receiving on a thread of the library's own changes no flag either. */
+/* A handler, which runs on a thread of the library's own, changes no flag either. */
 static void handled_descriptor(void)
 {
     struct flow flow = flow_of_small_frames(), expected = flow;
@@ -72,7 +72,7 @@ static void handled_descriptor(void)
 
 /* ---- Addresses ---- */
 
-/* Text goes into a buffer as snprintf would put it there. */
+/* Text is written to a buffer as by snprintf(): cut if that is too small. */
 static void check_text(int (*ask)(qnet_conn *, char *, size_t), qnet_conn *conn, const char *want)
 {
     char text[200], cut[6];
@@ -92,7 +92,7 @@ static void check_text(int (*ask)(qnet_conn *, char *, size_t), qnet_conn *conn,
     CHECK(cut[0] == '\0');
 }
 
-/* What is near for the one is far for the other. */
+/* The local address of one end is the peer's address of the other. */
 static void addresses(void)
 {
     struct sockaddr_storage address;
@@ -118,7 +118,7 @@ static void addresses(void)
 
 /* ---- Before anything is received ---- */
 
-/* Until a way to receive is chosen nothing is read, and then nothing is missing. */
+/* Nothing is read until a way to receive is chosen. Then all that was sent is received. */
 static void early_frames_wait(void)
 {
     int way;
@@ -210,7 +210,7 @@ static void *sending(void *argument)
     return NULL;
 }
 
-/* Every size from `a` to `b`, sent and received in one pair of ways. */
+/* Sends every size from `a` to `b`, with one way to send and one to receive. */
 static void exchange(qnet_conn *a, qnet_conn *b, int send_way, int receive_way)
 {
     struct flow expected = flow_of_all_sizes();
@@ -228,7 +228,7 @@ static void exchange(qnet_conn *a, qnet_conn *b, int send_way, int receive_way)
     taker_close(&taker);
 }
 
-/* Both ends are connections of the library, and neither end is the first. */
+/* Both ends are connections of the library. Which one sends makes no difference. */
 static void sizes_between_two_connections(void)
 {
     int send_way, receive_way;
@@ -310,7 +310,7 @@ static int unix_unconnected(void)
     return socket(AF_UNIX, SOCK_STREAM, 0);
 }
 
-/* Binds a socket that is not connected and listens on it: nothing was in the way. */
+/* Whether a socket that is not connected can still be bound and listened on. */
 static int use_unconnected(int fd)
 {
     struct sockaddr_storage address;
@@ -384,7 +384,7 @@ static void from_fd_without_a_descriptor(void)
     }
 }
 
-/* Without a place for the handle nothing is adopted. */
+/* If the place for the handle is NULL, nothing is adopted. */
 static void from_fd_without_out(void)
 {
     char byte = 0;
@@ -396,7 +396,7 @@ static void from_fd_without_out(void)
     CHECK(recv(pair[1], &byte, 1, 0) == 1 && byte == 'x');
 }
 
-/* The library's on success: closing the connection closes the descriptor. */
+/* On success the library owns the descriptor: closing the connection closes it. */
 static void from_fd_takes_the_descriptor(void)
 {
     qnet_conn *conn = NULL;
@@ -471,7 +471,7 @@ static void dials_by_name(void)
 {
     check_dial("tcp", "localhost", AF_INET);
     check_dial("tcp4", "localhost", AF_INET);
-    /* What the resolver has taken goes with its thread. */
+    /* The thread that resolves ends, and so frees what the resolver has allocated. */
     EVENTUALLY(footprint_now().threads == 0);
 }
 
@@ -530,7 +530,10 @@ static void dial_failures(void)
     CHECK(strstr(qnet_last_error(), address) != NULL);
 }
 
-/* Where the system gives out the very port that is dialled, TCP connects a socket to itself. */
+/*
+ * If the system assigns a socket the very port that it dials, TCP connects it to itself.
+ * The library must report that nobody listens.
+ */
 static void a_dial_does_not_meet_itself(void)
 {
     FILE *range;
@@ -542,13 +545,13 @@ static void a_dial_does_not_meet_itself(void)
     range = fopen("/proc/sys/net/ipv4/ip_local_port_range", "w");
     if (!range || fputs("40001 40001", range) < 0 || fclose(range) != 0)
         check_skip("no right to say which ports are given out");
-    for (round = 0; round < 20; round++) { /* nor keeps the port */
+    for (round = 0; round < 20; round++) { /* a refused dial does not keep the port */
         CHECK_INT(qnet_dial("tcp", "127.0.0.1:40001", &conn), QNET_ERR_REFUSED);
         CHECK_INT(qnet_last_errno(), ECONNREFUSED);
     }
 }
 
-/* Without a place for the handle nobody is dialled. */
+/* If the place for the handle is NULL, nobody is dialled. */
 static void dial_without_out(void)
 {
     char address[40];

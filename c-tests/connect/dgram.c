@@ -1,6 +1,6 @@
 /*
- * dgram.c - connections of datagrams over UDP, Unix sockets and multicast: how
- * they are made, their addresses and files, and descriptors that are adopted.
+ * dgram.c - datagram connections over UDP, Unix sockets and multicast: how they are made,
+ * their addresses and socket files, and descriptors that are adopted.
  */
 #include <sys/epoll.h>
 
@@ -104,7 +104,7 @@ static void options(void)
     far_close(conn, &far);
 }
 
-/* All that an open connection holds is given back, however it was used. */
+/* Closing a connection releases all that it holds, however it was used. */
 static void nothing_is_left(void)
 {
     struct footprint before = footprint_now();
@@ -129,7 +129,7 @@ static void nothing_is_left(void)
     footprint_again(before);
 }
 
-/* A port that somebody has, and where nobody has it any more. */
+/* A port that another socket has is refused, and is available once that socket is closed. */
 static void the_address_is_taken(void)
 {
     char taken[160], remote[160];
@@ -169,14 +169,14 @@ static void live_names_are_kept(void)
         stat(names[i], &after);
         CHECK(before.st_ino == after.st_ino);
         close(fd);
-        /* Dead now. */
+        /* The socket is closed, so its name can be taken. */
         conn = far_dgram("unixgram", names[i], remote);
         CHECK_INT(qnet_close(conn), QNET_OK);
         CHECK(stat(names[i], &after) != 0);
     }
 }
 
-/* One that is connected to somebody lives as well, though it takes nothing from others. */
+/* A socket that is connected to a peer is alive as well, though it takes nothing from others. */
 static void a_connected_name_is_kept(void)
 {
     const char *live = scratch_path("live-connected"), *other = scratch_path("its-peer");
@@ -232,7 +232,7 @@ static void the_file_has_its_mode_and_goes(void)
     }
 }
 
-/* A file that has taken its place is somebody else's. */
+/* A file that has replaced the connection's own is somebody else's, and is not removed. */
 static void anothers_file_is_left(void)
 {
     const char *path = scratch_path("replaced");
@@ -247,7 +247,7 @@ static void anothers_file_is_left(void)
     CHECK(unlink(path) == 0);
 }
 
-/* ---- What cannot be right ---- */
+/* ---- Invalid arguments ---- */
 
 static void malformed(void)
 {
@@ -306,7 +306,7 @@ static void malformed(void)
     CHECK_INT(qnet_dgram("udp", "127.0.0.1:0", "127.0.0.1:1", NULL), QNET_ERR_INVALID);
 }
 
-/* Nothing is made where there is no place for the handle, or the remote is malformed. */
+/* A call that fails makes no socket file and leaves nothing open. */
 static void nothing_is_made_of_what_fails(void)
 {
     struct footprint before = footprint_now();
@@ -323,7 +323,7 @@ static void nothing_is_made_of_what_fails(void)
     footprint_again(before);
 }
 
-/* Hosts that may be both are taken for v4, which QEMU has alone. */
+/* A host that may be IPv4 or IPv6 is taken as IPv4, the only one that QEMU uses. */
 static void this_host_by_other_names(void)
 {
     static const char *const hosts[] = { "", "localhost", "127.0.0.1" };
@@ -401,7 +401,7 @@ static void from_fd_refuses(void)
 {
     static const struct {
         int (*make)(void);
-        int code; /* 0: any */
+        int code; /* or 0 for any error */
     } cases[] = {
         { make_unconnected_udp, QNET_ERR_INVALID },
         { make_bound_udp, QNET_ERR_INVALID },
@@ -432,7 +432,7 @@ static void from_fd_refuses(void)
     }
 }
 
-/* An adopted socket stays blocking or not, as it came, and is the library's to close. */
+/* An adopted socket stays blocking or nonblocking, as it was, and the library closes it. */
 static void an_adopted_descriptor(void)
 {
     int nonblocking;

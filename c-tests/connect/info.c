@@ -1,6 +1,6 @@
 /*
- * info.c - what can be asked and told: versions, errors, options, hardware
- * addresses, socket addresses and counters.
+ * info.c - what can be asked for and set: versions, errors, options, hardware addresses,
+ * socket addresses and counters.
  */
 #include <limits.h>
 #include <pthread.h>
@@ -12,7 +12,7 @@ enum { LONG_MS = 10000 };
 
 /* ---- versions and errors ---- */
 
-/* Of a name that it does not know, the preprocessor takes the value 0, silently. */
+/* The preprocessor silently takes a name that it does not know as 0. */
 #if QNET_VERSION_MAJOR == 0 && QNET_VERSION_MINOR == 0 && QNET_VERSION_PATCH == 0
 #error "the preprocessor knows no version"
 #endif
@@ -108,7 +108,7 @@ static void last_error(void)
     CHECK(strstr(qnet_last_error(), "No such file or directory (os error 2)") != NULL);
     CHECK_INT(qnet_last_errno(), ENOENT);
 
-    /* A failure that is not the system's has no errno. */
+    /* An error that did not come from the system has no errno. */
     CHECK_INT(qnet_close(NULL), QNET_ERR_HANDLE);
     CHECK(strstr(qnet_last_error(), "before a fork") != NULL);
     CHECK(strstr(qnet_last_error(), "dial") == NULL);
@@ -196,7 +196,7 @@ static int get_of_listener(void *listener, int option, int64_t *value)
     return qnet_listener_get(listener, option, value);
 }
 
-/* Something that has options. */
+/* An object that has options. */
 struct object {
     void *handle;
     int (*set)(void *handle, int option, int64_t value);
@@ -206,9 +206,9 @@ struct object {
 
 struct option {
     int option, of_conn, maybe_unsupported;
-    int64_t begin;      /* what it is at first */
-    int64_t good[3];    /* some that it takes, its bounds among them */
-    int64_t bad[3];     /* some that it refuses, next to its bounds */
+    int64_t begin;      /* its default */
+    int64_t good[3];    /* values that it takes, among them its bounds */
+    int64_t bad[3];     /* values that it refuses, among them those next to its bounds */
 };
 
 static const struct option options[] = {

@@ -1,5 +1,5 @@
 /*
- * listener.c - listening and accepting against plain sockets, what must not end
+ * listener.c - listening and accepting, with plain sockets as clients, what must not end
  * a listener, and listening sockets that are adopted.
  */
 #include <limits.h>
@@ -65,7 +65,7 @@ static int have_ipv6(void)
 
 /* ---- listening and accepting ---- */
 
-/* Every way to listen over TCP, the address that it has then, and the hosts that can connect. */
+/* Every way to listen over TCP, the listener's address, and the hosts that can connect to it. */
 static void tcp_networks(void)
 {
     static const struct {
@@ -99,7 +99,7 @@ static void tcp_networks(void)
     }
 }
 
-/* A listener is at the port that the caller named. */
+/* A listener is at the port that the caller has given. */
 static void tcp_port_given(void)
 {
     char address[40];
@@ -115,7 +115,7 @@ static void tcp_port_given(void)
     CHECK_INT(raw_tcp_connect(port), -1);
 }
 
-/* A server that ended connections itself can be started again at once on its port. */
+/* A server that has closed its connections itself can listen on its port again at once. */
 static void tcp_restart(void)
 {
     qnet_listener *listener = listen_on("tcp", "127.0.0.1:0");
@@ -172,7 +172,7 @@ static void accept_timeouts(void)
     CHECK(conn == NULL);
     CHECK(raw_now_ms() - begin >= 99);
 
-    /* A timeout below -1 is wrong, also when somebody is there to accept. */
+    /* A timeout below -1 is refused, even if a client is there to be accepted. */
     fd = raw_unix_connect(path);
     conn = (qnet_conn *)1;
     CHECK_INT(qnet_accept(listener, -2, &conn), QNET_ERR_INVALID);
@@ -188,7 +188,7 @@ static void accept_timeouts(void)
     CHECK_INT(qnet_listener_close(listener), QNET_OK);
 }
 
-/* Where the place for the handle is NULL, nothing is accepted, opened, adopted or dialled. */
+/* If the place for the handle is NULL, nothing is accepted, opened, adopted or dialled. */
 static void null_out(void)
 {
     const char *path = scratch_path("null.sock");
@@ -256,7 +256,7 @@ static void *accept_all(void *unused)
     return (void *)count;
 }
 
-/* Connects to a listener, which may be of TCP or Unix. */
+/* Connects to a listener, be it of TCP or a Unix socket. */
 static int connect_to_listener(qnet_listener *listener)
 {
     const char *address = address_of(listener), *colon = strrchr(address, ':');
@@ -264,7 +264,10 @@ static int connect_to_listener(qnet_listener *listener)
     return colon ? raw_tcp_connect(atoi(colon + 1)) : raw_unix_connect(address);
 }
 
-/* Threads that accept from one listener get every client once and all learn of its end. */
+/*
+ * Threads that accept from one listener get every client once, and all of them learn of
+ * its end.
+ */
 static void check_sharing(qnet_listener *listener)
 {
     pthread_t threads[ACCEPTORS];
@@ -333,7 +336,7 @@ static void full_descriptor_table(void)
     CHECK_INT(qnet_listener_close(listener), QNET_OK);
 }
 
-/* Resets the connection, as the end of a process that was killed may. */
+/* Resets the connection, as may happen when a process is killed. */
 static void reset(int fd)
 {
     raw_reset_at_close(fd);

@@ -1,6 +1,6 @@
 /*
- * listening.h - a listener that works, one that fails, and what is where it
- * listens.
+ * listening.h - what tests of listeners share: checks that one works, that one cannot be
+ * made, and that an existing one has noticed nothing.
  */
 #ifndef LISTENING_H
 #define LISTENING_H
@@ -20,7 +20,7 @@ static inline qnet_conn *accept_from(qnet_listener *listener)
     return conn;
 }
 
-/* The listener works for a client that is connected as `fd`, which this closes. */
+/* Checks that a listener serves the client that is connected as `fd`. Closes `fd`. */
 static inline void check_serves(qnet_listener *listener, int fd)
 {
     qnet_conn *conn;
@@ -45,7 +45,7 @@ static inline void set_nonblocking(int fd)
     CHECK(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0);
 }
 
-/* Nobody has connected to this plain listener. */
+/* Checks that nobody has connected to a plain listener. */
 static inline void check_noticed_nothing(int fd)
 {
     CHECK(!raw_readable(fd, 100));

@@ -1,7 +1,7 @@
 /*
- * lookup.c - names whose server takes its time: one look-up of a name at a
- * time, whoever asks, and its answer is for all who have waited. The server is
- * this test's own, in namespaces of its own.
+ * lookup.c - look-ups of names whose server is slow: each name is looked up once at a
+ * time, and all callers that wait for it get the answer. The name server is part of this
+ * test, which has namespaces of its own.
  */
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -14,19 +14,22 @@ enum { CALLERS = 8, SOON_MS = 5, A = 1, QUERIES = 1000 };
 
 /* ---- The name server ---- */
 
-/* A question that has come. */
+/* A question that the server has received. */
 struct query {
     uint8_t bytes[512];
     size_t len;
     struct sockaddr_in from;
 };
 
-/* Every name is this host's; it answers while it is not `held`, or those that begin with `f`. */
+/*
+ * The name server, to which every name is 127.0.0.1. While `is_held` it answers only for
+ * names that begin with `f`.
+ */
 static struct {
     pthread_mutex_t lock;
     int fd, is_held;
     struct query waiting[QUERIES];
-    int waits, asked; /* how many wait; and how many A records were asked for in all */
+    int waits, asked; /* questions that wait; and how often an A record was asked for in all */
 } server = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static int type_of(const struct query *query)
@@ -35,7 +38,7 @@ static int type_of(const struct query *query)
     return query->bytes[12 + strlen((const char *)query->bytes + 12) + 2];
 }
 
-/* With 127.0.0.1, or with no address of the type. */
+/* Answers with 127.0.0.1 if an A record is asked for, and otherwise with no record. */
 static void answer(struct query *query)
 {
     static const uint8_t record[] = { 0xc0, 12, 0, A, 0, 1, 0, 0, 0, 0, 0, 4, 127, 0, 0, 1 };
@@ -102,7 +105,7 @@ static int asked(void)
     return count;
 }
 
-/* Another file in the place of one of the system's, in this namespace. */
+/* Puts another file in the place of one of the system's, in this namespace. */
 static void replace_file(const char *path, const char *text)
 {
     const char *mine = scratch_path(strrchr(path, '/') + 1);
@@ -113,7 +116,7 @@ static void replace_file(const char *path, const char *text)
         CHECK(mount(mine, path, NULL, MS_BIND, NULL) == 0);
 }
 
-/* Has a name server of its own, that holds its answers. */
+/* Enters namespaces and starts the name server in them, which holds back its answers. */
 static void server_start(void)
 {
     struct sockaddr_in here = { .sin_family = AF_INET };
@@ -133,11 +136,11 @@ static void server_start(void)
     CHECK_INT(pthread_detach(thread), 0);
 }
 
-/* ---- Who asks ---- */
+/* ---- Callers ---- */
 
 static char name_and_port[40];
 
-/* A peer that is known as `slow.test`. */
+/* Listens at a port that is dialled as `slow.test`. */
 static int peer_listens(void)
 {
     int port, listener = raw_tcp_listen(&port);
@@ -152,7 +155,7 @@ static int look_ups(void)
     return count_threads_that(is_resolving_thread);
 }
 
-/* However long one looks, there is one. */
+/* Checks, for a while, that there is exactly one look-up. */
 static void one_look_up(void)
 {
     int i;
@@ -192,7 +195,10 @@ static void *opening_datagrams(void *unused)
     return unused;
 }
 
-/* Each attempt gives up before there is an answer, and the next one waits for the same. */
+/*
+ * Every attempt to connect gives up before there is an answer, and the next one joins its
+ * look-up.
+ */
 static void attempts_share_a_look_up(void)
 {
     static const int64_t options[] = { QNET_OPT_RECONNECT_MS, SOON_MS,
@@ -207,7 +213,7 @@ static void attempts_share_a_look_up(void)
     for (i = 0; i < CALLERS; i++)
         CHECK_INT(qnet_dial_with("tcp4", name_and_port, options, 2, &conns[i]), QNET_OK);
     one_look_up();
-    CHECK_INT(count_threads_that(is_library_thread), 2); /* and who dials */
+    CHECK_INT(count_threads_that(is_library_thread), 2); /* that one, and the one that dials */
     server_answers();
     for (i = 0; i < CALLERS; i++)
         EVENTUALLY(stats_of(conns[i]).reconnects == 1);
@@ -217,7 +223,7 @@ static void attempts_share_a_look_up(void)
     footprint_again(before);
 }
 
-/* One attempt of each, which has no end of its own: the answer is for every one. */
+/* Each connection makes one attempt, which never gives up, and every one gets the same answer. */
 static void every_attempt_gets_the_answer(void)
 {
     const int64_t options[] = { QNET_OPT_RECONNECT_MS, 1, QNET_OPT_DIAL_TIMEOUT_MS, 1000000 };
@@ -249,7 +255,7 @@ static void every_attempt_gets_the_answer(void)
     close(listener);
 }
 
-/* Callers of every kind wait for the same, and get it. */
+/* Callers of every kind wait for the same look-up and get its answer. */
 static void callers_share_a_look_up(void)
 {
     static void *(*const calls[])(void *) = { dialling, listening, opening_datagrams };
@@ -277,7 +283,7 @@ static void gives_up(void)
     CHECK_INT(qnet_dial_with("tcp4", name_and_port, options, 1, &conn), QNET_ERR_TIMEOUT);
 }
 
-/* A look-up outlives those who gave up, and its answer is for nobody who comes later. */
+/* A look-up outlives the callers that gave up, and no later caller gets its answer. */
 static void given_up(void)
 {
     int listener;
@@ -297,7 +303,7 @@ static void given_up(void)
     close(listener);
 }
 
-/* Another name does not wait for it. */
+/* The look-up of one name does not wait for that of another. */
 static void names_do_not_wait_for_each_other(void)
 {
     int listener, i;
@@ -314,8 +320,9 @@ static void names_do_not_wait_for_each_other(void)
 }
 
 /*
- * A child that is forked meanwhile asks for itself. It is gone before there is an answer: in glibc its
- * thread finds the socket of its parent's resolver, and would read from it.
+ * A child that is forked during a look-up makes one of its own. It is killed before there
+ * is an answer: its thread would find the socket of its parent's resolver in glibc, and
+ * read from it.
  */
 static void forked_meanwhile(void)
 {

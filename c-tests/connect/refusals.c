@@ -105,7 +105,7 @@ static void unresolvable_name(void)
     check_listen_fails("tcp", "no-such-host.invalid:0", QNET_ERR_RESOLVE);
 }
 
-/* With options that cannot be right no connection is made. */
+/* If an option is invalid, no connection is made. */
 static void dial_with_bad_options(void)
 {
     static const struct {
@@ -142,7 +142,7 @@ static void dial_with_bad_options(void)
     close(fd);
 }
 
-/* A plain Unix listener whose backlog is full, as that of a server that hangs is. */
+/* A plain Unix listener whose backlog is full, as happens to a server that hangs. */
 static int full_backlog(const char *path, int *filler)
 {
     struct sockaddr_un address;

@@ -1,6 +1,7 @@
 /*
- * remote.c - whom a connection of datagrams hears: what others send is counted,
- * and not delivered; and without a remote it is whoever sends first.
+ * remote.c - the remote of a datagram connection: what strangers send is counted, not
+ * delivered; and a connection that is made without a remote learns it from the first
+ * sender.
  */
 #include "far.h"
 
@@ -14,7 +15,7 @@ static void check_peer(qnet_conn *conn, const char *want)
     CHECK(same_text(text, len, want));
 }
 
-/* Frames of the number, from a plain socket to the library. */
+/* Sends the frame of that number from a plain socket to the library. */
 static void plain_sends(int fd, const struct far *far, unsigned number)
 {
     uint8_t frame[77];
@@ -65,7 +66,7 @@ static void plain_hears_nothing(int fd)
 
 /* ---- Strangers ---- */
 
-/* Another plain socket of the kind's. */
+/* Makes another plain socket of the kind, which is not the remote. */
 static int a_stranger(struct far *far)
 {
     char text[200];
@@ -78,7 +79,7 @@ static int a_stranger(struct far *far)
     return far_unix_at(text);
 }
 
-/* However frames are received. A stranger's are counted, and the remote's are not. */
+/* Strangers' frames are counted and the remote's delivered, whichever way frames are received. */
 static void strangers_are_counted(void)
 {
     int way;
@@ -130,7 +131,7 @@ static void strangers_of_a_port_are_counted(void)
     far_close(conn, &far);
 }
 
-/* The right port of another address is another's. */
+/* A sender at the remote's port is a stranger if its address is another. */
 static void another_address_of_the_same_port(void)
 {
     char port_text[160], remote[40];
@@ -150,7 +151,7 @@ static void another_address_of_the_same_port(void)
     far_close(conn, &far);
 }
 
-/* Whom the system lets through to an adopted socket is its owner's choice. */
+/* An adopted socket is connected already: the system keeps strangers out, and none is counted. */
 static void none_reach_an_adopted_socket(void)
 {
     struct far far;
@@ -165,7 +166,7 @@ static void none_reach_an_adopted_socket(void)
     far_close(conn, &far);
 }
 
-/* Nobody else comes to the address, neither by asking nor by being ready to share it. */
+/* No other socket gets the address, neither through the library nor by offering to share it. */
 static void the_address_stays_taken(void)
 {
     struct sockaddr_storage address;
@@ -181,7 +182,7 @@ static void the_address_stays_taken(void)
     CHECK(bind(fd, (struct sockaddr *)&address, len) < 0 && errno == EADDRINUSE);
     CHECK(close(fd) == 0);
     CHECK_INT(qnet_dgram(far_now->network, far.near_text, far.far_text, &other), QNET_ERR_BUSY);
-    for (round = 0; round < 50; round++) { /* and it is free at once after a close */
+    for (round = 0; round < 50; round++) { /* the address is free again at once after a close */
         CHECK_INT(qnet_close(conn), QNET_OK);
         conn = far_dgram(far_now->network, far.near_text, far.far_text);
     }
@@ -190,9 +191,9 @@ static void the_address_stays_taken(void)
     far_close(conn, &far);
 }
 
-/* ---- A remote that names itself ---- */
+/* ---- A remote that is learned ---- */
 
-/* A kind's connection without a remote, and two plain sockets that know where it is. */
+/* A connection that is made without a remote, and two plain sockets that know its address. */
 struct two {
     qnet_conn *conn;
     struct far one, other;
@@ -228,7 +229,7 @@ static void two_close(struct two *two)
     far_leaves(&two->other);
 }
 
-/* What is sent before anybody is there is taken, lost and counted. */
+/* Frames that are sent before there is a remote are taken, dropped and counted. */
 static void sends_before_the_first_sender(void)
 {
     static const size_t size = 60;
@@ -273,7 +274,7 @@ static void the_first_sender_is_the_remote(void)
     two_close(&two);
 }
 
-/* A frame of the first two comes with one that is another's. */
+/* Frames of two senders arrive at once, those of a stranger among those of the remote. */
 static void two_send_at_once(void)
 {
     struct two two;
@@ -295,7 +296,7 @@ static void two_send_at_once(void)
     two_close(&two);
 }
 
-/* Strangers who send without end, each on a thread. */
+/* Strangers that send without end, each on a thread. */
 enum { FLOODERS = 8, FLOOD = 64 };
 
 struct flooder {
@@ -324,7 +325,7 @@ static void *floods(void *argument)
     return NULL;
 }
 
-/* They keep no call longer than it may take. */
+/* Strangers' frames, however many, keep no call longer than its timeout. */
 static void a_flood_of_strangers(void)
 {
     struct flooder flooders[FLOODERS];
@@ -382,7 +383,7 @@ static void a_newer_sender_takes_its_place(void)
         plain_hears(far->fd, 100 + i);
     }
     CHECK_INT(qnet_set(two.conn, QNET_OPT_RELEARN, 0), QNET_OK);
-    plain_sends(two.one.fd, &two.one, 50); /* the other stays */
+    plain_sends(two.one.fd, &two.one, 50); /* the other stays the remote */
     conn_hears_nothing(two.conn);
     check_peer(two.conn, two.other.far_text);
     CHECK_INT(stats_of(two.conn).rx_foreign, 1);
@@ -390,7 +391,10 @@ static void a_newer_sender_takes_its_place(void)
     two_close(&two);
 }
 
-/* It is sent to in the short way once it was full; that leads to nobody else. */
+/*
+ * Once its remote was full, a connection sends through a second socket, connected to that
+ * one. After the remote has changed, nothing must go there.
+ */
 static void a_full_remote_is_replaced(void)
 {
     static const size_t size = 60;
@@ -411,7 +415,7 @@ static void a_full_remote_is_replaced(void)
     two_close(&two);
 }
 
-/* It need not be a frame that tells of it: vfkit begins with this. */
+/* A remote is learned from a message that is no frame, too: this is vfkit's first one. */
 static void a_greeting_is_enough(void)
 {
     struct two two;
@@ -427,7 +431,7 @@ static void a_greeting_is_enough(void)
     two_close(&two);
 }
 
-/* It comes and goes as one that was given. */
+/* A learned remote may leave and come back, as one that was given may. */
 static void it_comes_and_goes(void)
 {
     struct two two;
@@ -449,7 +453,7 @@ static void it_comes_and_goes(void)
     two_close(&two);
 }
 
-/* Who has no name cannot be answered. */
+/* A sender without a name cannot be answered, and does not become the remote. */
 static void nobody_can_be_no_remote(void)
 {
     struct two two;
@@ -466,7 +470,7 @@ static void nobody_can_be_no_remote(void)
     two_close(&two);
 }
 
-/* With a port of a hub, and frames of every size, in rows as well. */
+/* A hub's port learns its remote, and then passes frames of many sizes both ways. */
 static void a_port_learns_its_remote(void)
 {
     struct device device;
@@ -534,7 +538,7 @@ static void not_for_others(void)
     CHECK(a == NULL);
 }
 
-/* Runs a test for each kind that qnet_dgram() makes, of a set. */
+/* Runs a test for each kind in `set` that qnet_dgram() makes. */
 static void run_made(const char *name, void (*test)(void), int set)
 {
     for (far_now = far_kinds; far_now < far_kinds + FAR_KINDS; far_now++)

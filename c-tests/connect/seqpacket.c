@@ -1,16 +1,16 @@
 /*
- * seqpacket.c - SEQPACKET: messages as of datagrams, and waiting as on a stream. Whoever
- * sends waits for a peer that does not read, however long, and nothing is lost. And its
- * listeners and dials (network unixpacket), which are as those of streams.
+ * seqpacket.c - SEQPACKET sockets. A message is a frame, as with datagrams; a sender
+ * waits for a peer that does not read, however long, and nothing is lost, as on a stream.
+ * Listening and dialling (network unixpacket) are as for streams.
  */
 #include "far.h"
 
-/* Longer than datagrams wait. */
+/* Longer than a datagram connection waits for its peer. */
 enum { LONG_MS = 120, MANY = 600 };
 
 static const size_t frame_size = 600;
 
-/* Has a thread do something meanwhile. */
+/* Something that a thread does meanwhile. */
 struct errand {
     pthread_t thread;
     qnet_conn *conn;
@@ -62,7 +62,7 @@ static void *far_sends(void *argument)
     return NULL;
 }
 
-/* Few frames find room. */
+/* Opens a connection that has room for few frames only. */
 static qnet_conn *open_with_little_room(struct far *far)
 {
     qnet_conn *conn = far_open(far);
@@ -71,7 +71,7 @@ static qnet_conn *open_with_little_room(struct far *far)
     return conn;
 }
 
-/* The peer reads after a long while, and again after that: all frames come. */
+/* Reads after a long while, and the rest after another: all frames come. */
 static void far_takes_late(const struct far *far, unsigned count)
 {
     struct flow seen = flow_of_one_size(&frame_size);
@@ -105,7 +105,7 @@ static void senders_wait(void)
     }
 }
 
-/* A time that was given passes, and nothing was lost in it. */
+/* A send times out after the time that was set, and no frame that was taken is lost. */
 static void a_time_passes(void)
 {
     struct flow sent = flow_of_one_size(&frame_size), seen = sent;
@@ -123,7 +123,10 @@ static void a_time_passes(void)
     far_close(conn, &far);
 }
 
-/* What was held back for others to join it is written by a flush, by the service thread, or a close. */
+/*
+ * Frames held back for others to join them are written by a flush, the service thread or
+ * a close, each of which waits for room.
+ */
 static void what_is_held_waits(void *(*body)(void *))
 {
     enum { HELD = 50 };
@@ -169,7 +172,7 @@ static void send_back(void *conn, const uint8_t *frame, size_t len)
     CHECK_INT(qnet_send(conn, frame, len), QNET_OK);
 }
 
-/* What a handler sends is corked, while more waits for it. */
+/* A handler's frames are held back while more frames wait to be handled. */
 static void a_handler_waits(void)
 {
     struct errand writer;
@@ -187,7 +190,7 @@ static void a_handler_waits(void)
     far_close(conn, &far);
 }
 
-/* Of a link the other side is not read meanwhile. */
+/* While one side of a link has no room, the other is not read. */
 static void a_link_waits(void)
 {
     struct flow flow = flow_of_one_size(&frame_size);
@@ -207,7 +210,7 @@ static void a_link_waits(void)
     far_close(conn, &far);
 }
 
-/* In a hub as many wait as its queue has room for; no time takes them away. */
+/* Frames wait in a hub's queue as long as it has room, and are never dropped for their age. */
 static void a_hubs_queue_waits(void)
 {
     struct device device;
@@ -244,7 +247,7 @@ static qnet_listener *listens_at(const char *name)
     return listener;
 }
 
-/* A frame from one to another. */
+/* Passes a frame from one to the other. */
 static void passes(qnet_conn *from, qnet_conn *to)
 {
     uint8_t frame[77], got[100];
@@ -262,7 +265,7 @@ static void check_text(const char *text, int len, const char *want)
     CHECK(strcmp(text, want) == 0);
 }
 
-/* Both ends the library's, at a path and at an abstract name; and with options of a dial. */
+/* Both ends are the library's, at a path and at an abstract name. The dial is given options. */
 static void dialled_and_accepted(void)
 {
     static const int64_t options[] = { QNET_OPT_SNDBUF, 100000, QNET_OPT_DIAL_TIMEOUT_MS, 10000 };
@@ -313,7 +316,10 @@ static void the_file_has_its_mode_and_goes(void)
     CHECK(lstat(path, &stat) < 0 && errno == ENOENT);
 }
 
-/* A dead socket's file of either type is replaced; a living socket notices nothing. */
+/*
+ * The file of a dead socket of either type is replaced. A living one is kept, and notices
+ * nothing.
+ */
 static void dead_files_are_replaced(void)
 {
     static const int types[] = { SOCK_SEQPACKET, SOCK_STREAM };
@@ -339,7 +345,7 @@ static void dead_files_are_replaced(void)
     CHECK_INT(qnet_listen("unix", path, &listener), QNET_ERR_BUSY);
 }
 
-/* Nobody, a file of nobody's, and a stream. */
+/* Dials a path without a file, the file of a dead socket, and a stream listener. */
 static void dials_in_vain(void)
 {
     const char *path = scratch_path("vain.sock");
@@ -361,7 +367,7 @@ static void dials_in_vain(void)
     CHECK_INT(qnet_listener_close(stream), QNET_OK);
 }
 
-/* No QEMU joins one by its path. */
+/* No version of QEMU can connect to a SEQPACKET listener, so there is no netdev for it. */
 static void no_netdev(void)
 {
     qnet_listener *listener = listens_at(scratch_path("netdev.sock"));
@@ -385,14 +391,14 @@ static void an_adopted_listener(void)
     far = far_connects(path);
     CHECK_INT(qnet_accept(listener, patience_ms(), &conn), QNET_OK);
     CHECK_INT(qnet_send(conn, frame, sizeof frame), QNET_OK);
-    CHECK_INT(recv(far, frame, sizeof frame, 0), sizeof frame); /* without a prefix */
+    CHECK_INT(recv(far, frame, sizeof frame, 0), sizeof frame); /* without a length prefix */
     CHECK_INT(qnet_close(conn), QNET_OK);
     CHECK(close(far) == 0);
     CHECK_INT(qnet_listener_close(listener), QNET_OK);
-    CHECK(unlink(path) == 0); /* it was not the library's */
+    CHECK(unlink(path) == 0); /* the file was not made by the library, and is left */
 }
 
-/* Whom a hub serves. */
+/* A hub serves a listener's clients. */
 static void served_by_a_hub(void)
 {
     const char *path = scratch_path("hub.sock");
@@ -419,7 +425,7 @@ static void served_by_a_hub(void)
     far_leaves(&b);
 }
 
-/* A peer that is not there yet, comes, leaves, and comes again. */
+/* Dials, with reconnecting, a peer that is not there yet, comes, leaves, and comes again. */
 static void dialled_again(void)
 {
     static const int64_t options[] = { QNET_OPT_RECONNECT_MS, 1, QNET_OPT_MAX_FRAME, QNET_FRAME_MAX };
@@ -435,7 +441,7 @@ static void dialled_again(void)
         struct far far;
         int listener;
 
-        /* The first to meet the end need not wait for anything either. */
+        /* The send that first meets the end does not wait for anything either. */
         CHECK_INT(qnet_set(conn, QNET_OPT_SEND_TIMEOUT_MS, 0), QNET_OK);
         CHECK_INT(flow_send(&sent, conn, round % WAYS_TO_SEND, ALL_SIZES), ALL_SIZES);
         CHECK_INT(qnet_set(conn, QNET_OPT_SEND_TIMEOUT_MS, -1), QNET_OK);

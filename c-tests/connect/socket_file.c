@@ -1,6 +1,6 @@
 /*
- * socket_file.c - the file of a Unix listener: who may connect, what may be in
- * its place before, and what stays there afterwards.
+ * socket_file.c - the socket file of a Unix listener: who may connect, what it may
+ * replace, and what is left there afterwards.
  */
 #include "listening.h"
 
@@ -97,7 +97,7 @@ static void check_file(const char *path)
     close(fd);
 }
 
-/* A file that took the place of the socket file is not removed with the listener. */
+/* A file that has replaced the socket file is not removed with the listener. */
 static void replaced_file_stays(void)
 {
     const char *path = scratch_path("replaced.sock");
@@ -137,7 +137,7 @@ static void stale_file_replaced(void)
     CHECK(!exists(path));
 }
 
-/* Where somebody listens already, nothing is changed, and nobody notices. */
+/* Where somebody listens already, nothing is changed, and that listener notices nothing. */
 static void live_file_busy(void)
 {
     const char *path = scratch_path("live.sock");

@@ -1,8 +1,7 @@
 /*
- * tap.c - the kernel's TAP interfaces, in a network namespace that each test
- * has for itself, against packet sockets on them.
- *
- * Skipped without the right to make these, or failed if QNET_REQUIRE_TAP=1.
+ * tap.c - the kernel's TAP interfaces, with packet sockets at their other end. Each test
+ * has a network namespace of its own. Without the right to make these a test is skipped,
+ * or fails if QNET_REQUIRE_TAP=1.
  */
 #include <linux/ethtool.h>
 #include <linux/if_packet.h>
@@ -33,12 +32,12 @@ static void write_file(const char *path, const char *text)
     int fd = open(path, O_WRONLY | O_CLOEXEC);
 
     if (fd < 0)
-        return; /* this kernel has nothing of the sort */
+        return; /* this kernel has no such setting */
     CHECK(write(fd, text, strlen(text)) == (ssize_t)strlen(text));
     close(fd);
 }
 
-/* A namespace without interfaces but the loopback one, in which nobody speaks unasked. */
+/* Enters a namespace with only the loopback interface, where the kernel sends nothing unasked. */
 static void enter_namespace(void)
 {
     if (access("/dev/net/tun", R_OK | W_OK) != 0)
@@ -84,7 +83,7 @@ static void set_mtu(const char *name, int mtu)
     control(SIOCSIFMTU, &request);
 }
 
-/* Takes an interface away from whoever has it. */
+/* Deletes an interface, whoever has it open. */
 static void delete_interface(const char *name)
 {
     struct {
@@ -107,7 +106,7 @@ static void delete_interface(const char *name)
     close(fd);
 }
 
-/* An open TUN or TAP of the system's naming, or that name. */
+/* Opens a TUN or TAP of that name, or of one that the system chooses and `named` gets. */
 static int plain_tun(const char *name, int flags, char *named)
 {
     struct ifreq request = request_of(name);
@@ -121,7 +120,7 @@ static int plain_tun(const char *name, int flags, char *named)
     return fd;
 }
 
-/* A packet socket that hears what comes in there, and nothing of what goes out. */
+/* A packet socket that receives what comes in on an interface, and not what goes out. */
 static void far_on(struct far *far, const char *name)
 {
     struct sockaddr_ll address;
@@ -148,7 +147,7 @@ static qnet_conn *tap_named(const char *name)
     return conn;
 }
 
-/* A TAP of that name that is up, and the packet socket on it. */
+/* Opens a TAP of that name, brings it up and opens a packet socket on it. */
 static qnet_conn *tap_open(const char *name, struct far *far, int mtu)
 {
     qnet_conn *conn = tap_named(name);
@@ -160,7 +159,7 @@ static qnet_conn *tap_open(const char *name, struct far *far, int mtu)
     return conn;
 }
 
-/* The lengths that matter to an interface. */
+/* The lengths that matter to an interface with that MTU. */
 static struct flow flow_of_mtu(size_t mtu)
 {
     static size_t sizes[5];
@@ -249,7 +248,7 @@ static void one_that_stays(void)
     enter_namespace();
     fd = plain_tun("stays", IFF_TAP | IFF_NO_PI, NULL);
     CHECK(ioctl(fd, TUNSETPERSIST, 1) == 0);
-    CHECK_INT(qnet_tap("stays", &conn), QNET_ERR_OS); /* somebody has it */
+    CHECK_INT(qnet_tap("stays", &conn), QNET_ERR_OS); /* it is in use */
     CHECK_INT(qnet_last_errno(), EBUSY);
     CHECK(conn == NULL);
     close(fd);
@@ -262,7 +261,7 @@ static void one_that_stays(void)
     }
 }
 
-/* Whether the kernel leaves checksums to who reads from an interface. */
+/* Whether the kernel leaves checksums to the program that reads from an interface. */
 static unsigned leaves_checksums(const char *name)
 {
     struct ethtool_value value = { ETHTOOL_GTXCSUM, 0 };
@@ -273,7 +272,10 @@ static unsigned leaves_checksums(const char *name)
     return value.data;
 }
 
-/* What another user had the kernel leave to it is not left to this one, who cannot know. */
+/*
+ * Another program has made the kernel leave checksums to it. That is undone, as the next
+ * program cannot know of it.
+ */
 static void after_another_user(void)
 {
     qnet_conn *conn;
@@ -421,7 +423,7 @@ static void sizes_as_large_as_may_be(void)
     sizes_of(MTU_MOST);
 }
 
-/* As many as the interface's queue has room for: however many a receive takes, all come. */
+/* Many frames wait in the interface's queue. All come, however many a receive takes. */
 static void many_at_once(void)
 {
     int way;
@@ -444,7 +446,7 @@ static void many_at_once(void)
     }
 }
 
-/* A batch that is fewer than asked for was all that there is. */
+/* A batch of fewer frames than asked for is all that there is. */
 static void batches_are_whole(void)
 {
     enum { MOST = 200 };
@@ -516,7 +518,7 @@ static void padded_and_coalesced(void)
 
 /* ---- Hubs ---- */
 
-/* Two interfaces and a stream, as on a bridge. */
+/* A hub joins two interfaces and a stream like a bridge. */
 static void on_a_hub(void)
 {
     static const size_t sizes[] = { 16, 60, MTU + 14 };
@@ -587,7 +589,7 @@ static void down(void)
         CHECK_INT(qnet_wait(conn, 10), QNET_ERR_TIMEOUT);
         CHECK_INT(qnet_close_reason(conn), QNET_OK);
         set_up("down", 1);
-        close(far.fd); /* it has an error to tell of that time */
+        close(far.fd); /* it has an error to report since the interface was down */
         far_on(&far, "down");
         works(conn, &far);
     }
@@ -597,7 +599,7 @@ static void down(void)
     far_close(conn, &far);
 }
 
-/* Taken away, it ends, however it is received from. */
+/* If its interface is deleted, a connection ends, whichever way it is received from. */
 static void taken_away(void)
 {
     int way;
@@ -628,7 +630,7 @@ static void *receiving(void *argument)
     return (void *)(long)make_recv(argument);
 }
 
-/* Who waits meanwhile is woken. */
+/* A receive that waits when the interface is deleted is woken. */
 static void taken_away_from_who_waits(void)
 {
     pthread_t receiver;
@@ -648,7 +650,7 @@ static void taken_away_from_who_waits(void)
     close(far.fd);
 }
 
-/* Met by a send first. */
+/* A send is the first to find that the interface is deleted. */
 static void taken_away_from_a_sender(void)
 {
     struct flow flow = flow_of_small_frames();
@@ -745,8 +747,8 @@ static void nothing_is_left(void)
 }
 
 /*
- * UDP over an interface that is too narrow for its frames: the kernel refuses
- * to make datagrams of many such at once, and all come in fragments.
+ * UDP over an interface whose MTU is too small for the frames: the kernel refuses to
+ * split one message into many such datagrams, and each arrives in fragments.
  */
 static void datagrams_over_a_narrow_interface(void)
 {

@@ -1,6 +1,6 @@
 /*
- * batch.c - frames received several at a time: what a batch lends, and until
- * when; and many threads that receive from one connection.
+ * batch.c - frames received several at a time: what a batch lends and for how long; and
+ * many threads that receive from one connection.
  */
 #include "receiving.h"
 
@@ -19,7 +19,7 @@ static void check_loan(const struct loan *loan)
     check_loans(loan->frames, loan->count, loan->first);
 }
 
-/* A new loan, of at most `count` frames, ends the one before. */
+/* Receives at most `count` frames on loan, which ends the loan before. */
 static void borrow(struct loan *loan, size_t count)
 {
     loan->first += (unsigned)loan->count;
@@ -74,7 +74,10 @@ static void loans_of_long_frames(void)
     loans_last(flow_of_one_size(&long_frame), 30);
 }
 
-/* Writes to memory that nobody has, of a buffer's size. */
+/*
+ * Allocates, overwrites and frees memory, so that lent bytes that were freed do not stay
+ * as they were.
+ */
 static void use_free_memory(void)
 {
     enum { PIECES = 64, PIECE = 4096 };
@@ -89,7 +92,7 @@ static void use_free_memory(void)
         free(pieces[i]);
 }
 
-/* Frames that fill the library's buffer to the last byte, and nothing behind them. */
+/* Frames fill the library's buffer to the last byte, with nothing after them. */
 static void loans_that_fill_a_buffer(void)
 {
     static const size_t size = 60;
@@ -133,7 +136,10 @@ static void batch_arguments(void)
     CHECK_INT(qnet_close(conn), QNET_OK);
 }
 
-/* After AGAIN, or fewer frames than asked for, the descriptor tells of the next. */
+/*
+ * After AGAIN, or fewer frames than asked for, the descriptor becomes readable with the
+ * next frame.
+ */
 static void descriptor_after_a_batch(void)
 {
     struct flow flow = flow_of_small_frames(), expected = flow;
@@ -249,7 +255,7 @@ static void *crowd_packed(void *argument)
     return crowd_pull(argument, BY_RECV_PACKED);
 }
 
-/* Others' receives end its loans at once, so it only counts. */
+/* Receives of other threads may end its loans at once, so it only adds up the lengths. */
 static void *crowd_batch(void *argument)
 {
     struct crowd *crowd = argument;

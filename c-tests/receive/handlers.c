@@ -1,12 +1,12 @@
 /*
- * handlers.c - frames that come to a handler: which are its own when it is set
- * and taken away, on which thread it runs, and what it may do itself.
+ * handlers.c - frames that come to a handler: which ones it gets when it is set and
+ * removed, on which thread it runs, and what it may do itself.
  */
 #include <sched.h>
 
 #include "receiving.h"
 
-/* Where a handler is set, nothing else receives. */
+/* While a handler is set, every other receive fails with BUSY. */
 static void handled_is_busy(void)
 {
     uint8_t buffer[100], ready = 0;
@@ -37,7 +37,7 @@ static void handled_is_busy(void)
     }
 }
 
-/* A receive that waits when a handler is set is told so. */
+/* A receive that waits when a handler is set returns BUSY. */
 static void handler_takes_over(void)
 {
     static int (*const calls[])(qnet_conn *) = { call_recv, call_recv_batch, call_recv_packed };
@@ -61,7 +61,7 @@ static void handler_takes_over(void)
     }
 }
 
-/* Removing what is not there changes nothing. */
+/* Removing a handler where there is none changes nothing. */
 static void no_handler_to_remove(void)
 {
     struct flow flow = flow_of_small_frames(), expected = flow;
@@ -77,7 +77,7 @@ static void no_handler_to_remove(void)
     taker_close(&taker);
 }
 
-/* Frames that the library holds from a pull are the handler's first. */
+/* A handler first gets the frames that the library has read for a pull and still holds. */
 static void handler_after_a_pull(void)
 {
     int way;
@@ -100,7 +100,7 @@ static void handler_after_a_pull(void)
     }
 }
 
-/* A handler set when the peer is gone gets what waits, then the end. */
+/* A handler that is set after the peer has left gets the frames that wait, then the end. */
 static void handler_after_the_peer_left(void)
 {
     int held, batch;
@@ -127,7 +127,7 @@ static void handler_after_the_peer_left(void)
         }
 }
 
-/* After the end has been reported, or made, a handler comes too late. */
+/* A handler that is set after the end was reported, or after a shutdown, is refused. */
 static void handler_after_the_end(void)
 {
     static const struct {
@@ -172,7 +172,7 @@ static void handler_after_shutdown(void)
     taker_close(&taker);
 }
 
-/* Changes the way to receive all the time: no frame is lost, doubled or out of order. */
+/* The way to receive changes all the time: no frame is lost, repeated or out of order. */
 static void ways_change_under_load(void)
 {
     unsigned count = 1000 + (unsigned)rounds(20000), seen;
@@ -209,7 +209,7 @@ static void ways_change_under_load(void)
     taker_close(&taker);
 }
 
-/* Who receives for a while: what a handler uses, alive for as long as it is the one. */
+/* The user of a handler, which is alive only while that is the connection's handler. */
 struct owner {
     struct taker *taker; /* where all the owners' frames go */
     char room[64];
@@ -249,7 +249,7 @@ static void owner_batch(void *user, const qnet_frame *frames, size_t count)
         owner_frame(user, frames[i].data, frames[i].len);
 }
 
-/* Once qnet_set_handler has returned, the handler before is done with its user. */
+/* Once qnet_set_handler() has returned, the handler before does not use its user any more. */
 static void user_freed_under_load(void)
 {
     unsigned count = 1000 + (unsigned)rounds(20000);
@@ -281,7 +281,7 @@ static void user_freed_under_load(void)
     taker_close(&taker);
 }
 
-/* A handler that does something at its third frame, from inside. */
+/* A handler that removes or replaces itself at its third frame. */
 struct changer {
     struct taker *taker;
     void (*change)(struct changer *changer);
@@ -352,8 +352,8 @@ static void changer_batch(void *user, const qnet_frame *frames, size_t count)
 }
 
 /*
- * A handler that removes or replaces itself is not called again, and those who
- * come after it begin with the next frame, though the library held it already.
+ * A handler that removes or replaces itself is not called again. Whatever receives after
+ * it begins with the next frame, though the library had read that already.
  */
 static void handler_changes_itself(void)
 {
@@ -396,7 +396,7 @@ static void handler_changes_itself(void)
     }
 }
 
-/* A handler that pulls on its own connection. */
+/* A handler that pulls from its own connection. */
 struct puller {
     struct taker taker;
     int running;
@@ -423,7 +423,10 @@ static int puller_is_done(struct puller *puller, unsigned count)
     return done;
 }
 
-/* From inside the handler: removes it, pulls what is next, and sets the other kind. */
+/*
+ * Called in the handler: removes it, pulls what comes next, and sets the other kind of
+ * handler.
+ */
 static void pull_inside(struct puller *puller, int batch)
 {
     qnet_conn *conn = puller->taker.conn;
@@ -463,7 +466,7 @@ static void pulling_batch(void *user, const qnet_frame *frames, size_t count)
     puller_runs(puller, 0);
 }
 
-/* A handler may pull from its own connection, and keeps its own frames meanwhile. */
+/* A handler that has removed itself may pull, and its own frames stay valid meanwhile. */
 static void handler_pulls_on_its_own(void)
 {
     unsigned count = 20 + (unsigned)rounds(2000);
@@ -487,13 +490,13 @@ static void handler_pulls_on_its_own(void)
     }
 }
 
-/* Where a handler runs. */
+/* The thread that a handler runs on, and a gate to hold it up. */
 struct place_of_work {
     pthread_mutex_t lock;
     pthread_t thread;
     unsigned calls;
     int running;
-    int let_go; /* a frame's call waits for it */
+    int let_go; /* a handler call waits until it is set */
 };
 
 static int work_field(struct place_of_work *work, int *field)
@@ -542,7 +545,7 @@ static unsigned work_calls(struct place_of_work *work)
     return calls;
 }
 
-/* Each connection's handler has a thread of its own: the one does not hold up the other. */
+/* Each connection's handler has a thread of its own: one does not hold up the other. */
 static void handlers_have_their_own_threads(void)
 {
     struct place_of_work work[2];
@@ -578,8 +581,8 @@ static void work_then_take(void *user, const uint8_t *frame, size_t len)
 }
 
 /*
- * Told not to wait, removing a handler leaves its last call running: what the
- * library holds behind that call's frame is the next to be pulled all the same.
+ * Without QNET_OPT_WAIT, a handler is removed while its last call still runs. The frames
+ * that the library holds after that call's frame are the next to be pulled all the same.
  */
 static void pull_beside_a_removed_handler(void)
 {
@@ -617,7 +620,10 @@ static void pull_beside_a_removed_handler(void)
     }
 }
 
-/* A handler that is to pull what comes behind its first frame, and the plain socket at the other end. */
+/*
+ * A handler that pulls what comes after its first frame, and the plain socket at the
+ * other end.
+ */
 struct heir {
     struct taker taker;
     int fd, done;
@@ -658,7 +664,7 @@ static void poll_and_pull_inside(void *user, const uint8_t *frame, size_t len)
     __atomic_store_n(&heir->done, 1, __ATOMIC_SEQ_CST);
 }
 
-/* In a handler that has taken itself away, polls and receives see what is there, and what comes. */
+/* In a handler that has removed itself, polls and receives find what is there and what comes. */
 static void handler_polls_on_its_own(void)
 {
     int way;
@@ -678,7 +684,10 @@ static void handler_polls_on_its_own(void)
     }
 }
 
-/* A frame handler and a close handler that wait to be let go, and who takes the first away. */
+/*
+ * A frame handler and a close handler that wait to be let go, and whether the first is
+ * removed.
+ */
 struct held_up {
     qnet_conn *conn;
     int in_frame, frame_may_go, in_close, close_may_go, is_removed;
@@ -722,7 +731,7 @@ static void *remove_held(void *argument)
     return NULL;
 }
 
-/* Taking a frame handler away waits for that one, and not for the close handler behind it. */
+/* Removing a frame handler waits for its call, and not for the close handler's after it. */
 static void removing_waits_for_frames_alone(void)
 {
     struct flow flow = flow_of_small_frames();
@@ -737,7 +746,7 @@ static void removing_waits_for_frames_alone(void)
     raw_send_flow(fd, &flow, 1, 0);
     EVENTUALLY(held_field(&held.in_frame));
     start_thread(&remover, remove_held, &held);
-    /* It is taken away, and its call still runs. */
+    /* The handler is removed, while its call still runs. */
     EVENTUALLY(qnet_recv(held.conn, NULL, 0, 0) == QNET_ERR_AGAIN);
     CHECK_INT(qnet_shutdown(held.conn), QNET_OK);
     CHECK(!held_field(&held.is_removed));

@@ -1,6 +1,6 @@
 /*
- * poll.c - waiting for several connections, with qnet_poll or in a loop of the
- * program's own around qnet_fd, also beside others who receive.
+ * poll.c - waiting for several connections, with qnet_poll() or in a loop of the
+ * program's own around qnet_fd(), also while other threads receive.
  */
 #include <sys/epoll.h>
 #include <sys/resource.h>
@@ -100,7 +100,7 @@ static void prepare_closed(qnet_conn *conn, int fd)
 
 static const struct {
     void (*prepare)(qnet_conn *conn, int fd);
-    int receive; /* what a receive that does not wait gives; AGAIN is not ready */
+    int receive; /* what a receive without waiting returns; AGAIN means not ready */
 } readiness[] = {
     { prepare_nothing, QNET_ERR_AGAIN },
     { send_whole, 20 },
@@ -123,7 +123,7 @@ static const struct {
 };
 enum { READINESS = sizeof readiness / sizeof *readiness };
 
-/* Each entry is ready when a receive would give anything but AGAIN; twice asked, the same. */
+/* An entry is ready if a receive would return anything but AGAIN. A second poll says the same. */
 static void poll_tells_what_is_ready(void)
 {
     qnet_conn *conns[READINESS + 1];
@@ -152,7 +152,7 @@ static void poll_tells_what_is_ready(void)
         CHECK_INT(qnet_recv(conns[i], NULL, 0, 0), readiness[i].receive);
 }
 
-/* Where nothing is ready, poll takes its time and says 0. */
+/* If nothing is ready, a poll waits as long as it may and returns 0. */
 static void poll_times_out(void)
 {
     qnet_conn *conns[READINESS];
@@ -266,8 +266,8 @@ static int call_poll(qnet_conn *conn)
 }
 
 /*
- * What a poll has read into the library is there for everybody who waits, in
- * a receive or in another poll, though the descriptor says nothing of it.
+ * What a poll has read into the library wakes every thread that waits, in a receive or in
+ * another poll, though the descriptor is not readable any more.
  */
 static void check_beside_a_poll(int (*call)(qnet_conn *), int want, unsigned frames)
 {
@@ -304,7 +304,7 @@ static void poll_beside_a_poll(void)
     check_beside_a_poll(call_poll, 1, 0);
 }
 
-/* Frames that come at once are enough for as many who wait, whoever reads them. */
+/* Frames that come at once serve as many receives that wait, whichever thread reads them. */
 static void receive_beside_a_receive(void)
 {
     static int (*const calls[])(qnet_conn *) = { call_recv, call_recv_batch, call_recv_packed };
@@ -350,7 +350,7 @@ static void poll_many(void)
     }
 }
 
-/* One who polls, and how often it was woken meanwhile. */
+/* A thread that polls, and how often it was woken. */
 struct sleeper {
     qnet_conn **conns;
     int count, asleep;
@@ -378,7 +378,7 @@ static void *sleep_until_ready(void *argument)
     return NULL;
 }
 
-/* Two frames in one write: to receive the first tells those who wait of the other. */
+/* Writes two frames at once. Receiving the first wakes the threads that wait for the other. */
 static void pull_two(qnet_conn *conn, int fd)
 {
     uint8_t two[2 * (RAW_PREFIX + 20)] = { 0 };
@@ -391,7 +391,7 @@ static void pull_two(qnet_conn *conn, int fd)
         CHECK_INT(qnet_recv(conn, two, sizeof two, -1), 20);
 }
 
-/* A poll sleeps while other connections than its own have traffic. */
+/* A poll is not woken by traffic on connections that it does not wait for. */
 static void poll_sleeps_beside_others(void)
 {
     enum { IDLE = 500 };
@@ -425,7 +425,7 @@ static void poll_sleeps_beside_others(void)
 
 /* ---- qnet_fd ---- */
 
-/* The same number for as long as the handle lives, whatever happens to the connection. */
+/* The descriptor stays the same for as long as the handle, whatever happens to the connection. */
 static void descriptor_stays(void)
 {
     struct flow flow = flow_of_small_frames(), expected = flow;
@@ -462,7 +462,7 @@ struct member {
     int ended;
 };
 
-/* Takes what is there; returns 1 at the end. */
+/* Takes what is there. Returns 1 at the end. */
 static int member_ready(struct member *member)
 {
     int result;

@@ -1,6 +1,7 @@
 /*
- * receive.c - what a program receives of the bytes that a plain socket wrote:
- * however the stream is cut, ends or lies, and however long it waits.
+ * receive.c - what a program receives of the bytes that a plain socket writes: however
+ * the stream is cut or ends, whatever lengths it states, and however long a receive
+ * waits.
  */
 #include <sys/epoll.h>
 
@@ -36,7 +37,7 @@ static void byte_by_byte(void)
     bundle_free(&bundle);
 }
 
-/* Pulls until nothing is left. */
+/* Pulls until no frame is left. */
 static void pull_all(struct taker *taker)
 {
     int result;
@@ -154,7 +155,7 @@ static void leave(int fd)
     CHECK(close(fd) == 0);
 }
 
-/* Once reported, the end is what every receive and send gives. */
+/* Once the end was reported, every receive and send returns its reason. */
 static void check_ended(qnet_conn *conn, int reason)
 {
     uint8_t buffer[100] = { 0 };
@@ -168,7 +169,7 @@ static void check_ended(qnet_conn *conn, int reason)
     CHECK_INT(qnet_close_reason(conn), reason);
 }
 
-/* Three frames, then `tail` bytes, then nothing more: all frames first, then the end. */
+/* Writes three frames and `tail`, and ends the stream: the frames are received, then the end. */
 static void check_end(qnet_conn *conn, int fd, int way, void (*end)(int), int want,
                       const void *tail, size_t tail_len)
 {
@@ -191,7 +192,7 @@ static void check_end(qnet_conn *conn, int fd, int way, void (*end)(int), int wa
         close(fd);
 }
 
-/* Ends after the first `tail` bytes of another frame; 0: after whole frames. */
+/* Ends the stream after every `step`th byte of a frame, and before its first. */
 static void end_everywhere(qnet_conn *(*open)(int *fd), size_t step)
 {
     static void (*const ends[])(int) = { leave, leave_half };
@@ -220,7 +221,7 @@ static void end_in_header_and_body(void)
     end_everywhere(link_open, 3);
 }
 
-/* The same in the middle of the longest frame, and of one that is too short to count. */
+/* The stream ends in the middle of the longest frame, and of one that is too short. */
 static void end_inside_other_frames(void)
 {
     static const size_t cuts[][2] = {
@@ -241,7 +242,7 @@ static void end_inside_other_frames(void)
         }
 }
 
-/* A length that no frame has ends it at once; the peer neither leaves nor says more. */
+/* A length that is too large for any frame ends the connection, though the peer stays. */
 static void lengths_too_long(void)
 {
     static const unsigned lengths[] = {
@@ -261,7 +262,7 @@ static void lengths_too_long(void)
         }
 }
 
-/* After such a length whatever follows is no frame. */
+/* Nothing that follows a length that is too large is taken as a frame. */
 static void nothing_after_a_broken_length(void)
 {
     uint8_t tail[RAW_PREFIX + RAW_PREFIX + 14] = { 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 14 };
@@ -275,7 +276,10 @@ static void nothing_after_a_broken_length(void)
     }
 }
 
-/* Nor is such a length waited behind, where it comes alone, or before more than any frame has. */
+/*
+ * A receive does not wait after a length that is too large, whether nothing follows it or
+ * more bytes than any frame has.
+ */
 static void a_broken_length_is_found_at_once(void)
 {
     static uint8_t lie[140000] = { 0xff, 0xff, 0xff, 0xff }, buffer[sizeof lie];
@@ -323,7 +327,7 @@ static void runts_are_skipped(void)
         }
 }
 
-/* Thousands of empty frames are no frame, and only runts make a receive wait. */
+/* Thousands of empty frames give a receive nothing: it waits. */
 static void nothing_but_runts(void)
 {
     static uint8_t zeroes[RAW_PREFIX * 5000];
@@ -350,12 +354,12 @@ static void nothing_but_runts(void)
     }
 }
 
-/* Sockets that can hold very much unread. */
+/* The kind of a socket that can hold very much unread. */
 struct deep {
     int family, kind;
 };
 
-/* Two sockets that are each other's peer. */
+/* Two sockets of that kind that are each other's peer. */
 static void deep_pair(struct deep deep, int pair[2])
 {
     struct sockaddr_in address;
@@ -379,7 +383,7 @@ static void deep_pair(struct deep deep, int pair[2])
     }
 }
 
-/* A connection of one of them, and the other. */
+/* Opens a connection on one of the sockets. The other is the plain one. */
 static qnet_conn *deep_open(struct deep deep, int *fd)
 {
     int pair[2], bytes = 32 << 20;
@@ -395,7 +399,7 @@ static qnet_conn *deep_open(struct deep deep, int *fd)
 
 enum { DEEP_BYTES = 4 << 20, DEEP_MESSAGES = 4000 };
 
-/* Fills it with more runts than a few reads give, and a frame of 64 bytes behind them. */
+/* Sends more runts than a few reads can take, and after them a frame of 64 bytes. */
 static void deep_fill(struct deep deep, int fd)
 {
     static uint8_t runts[DEEP_BYTES];
@@ -416,7 +420,7 @@ static void deep_fill(struct deep deep, int fd)
     raw_write(fd, frame, sizeof frame);
 }
 
-/* One edge, and one receive or a poll before it. */
+/* Waits for one edge. Then one receive, or a poll and a receive, must find the frame. */
 static void check_one_edge(struct deep deep, int way)
 {
     struct flow expected = flow_of_one_size(&short_frame);
@@ -445,8 +449,8 @@ static void check_one_edge(struct deep deep, int way)
 }
 
 /*
- * An edge tells of all that came before it: a receive that gives AGAIN has left
- * nothing of that behind, however many runts there were; nor has a poll.
+ * An edge reports all that came before it. So a receive that returns AGAIN, or a poll
+ * that finds nothing, must have read all of that, however many runts there were.
  */
 static void one_edge_before_many_runts(void)
 {
@@ -462,7 +466,7 @@ static void one_edge_before_many_runts(void)
 
 /* ---- One frame at a time ---- */
 
-/* A buffer too small keeps the frame; asking for its length does too. */
+/* A frame is kept if the buffer is too small for it, or if only its length is asked for. */
 static void buffer_too_small(void)
 {
     struct flow flow = flow_of_all_sizes(), expected = flow;
@@ -549,7 +553,7 @@ static void timeouts(void)
     }
 }
 
-/* Half a frame is as good as nothing. */
+/* A receive times out if only a part of a frame has come. */
 static void timeout_with_half_a_frame(void)
 {
     struct flow flow = flow_of_one_size(&short_frame), expected = flow;
@@ -583,7 +587,7 @@ static void *receive_forever(void *argument)
     return NULL;
 }
 
-/* A receive waits its turn no longer than it may wait at all. */
+/* The time that a receive waits for another thread's receive counts towards its timeout. */
 static void waiting_for_a_turn_counts(void)
 {
     pthread_t other;

@@ -2,21 +2,21 @@
 # abi.sh libqnet.so - checks that programs compiled against what is released run on the shared library:
 # what it exports, what its dynamic section says, and what has changed since each release in abi/.
 #
-# abi.sh libqnet.so --programs - and the tests themselves: all of them are compiled against the header of
-# each release, and some of them run.
+# abi.sh libqnet.so --programs - compiles all tests against the header of each release, and runs some of
+# them on the shared library.
 #
-# abi.sh libqnet.so --write - writes abi/VERSION/ anew, of the version in Cargo.toml.
+# abi.sh libqnet.so --write - writes abi/VERSION/ anew, for the version in Cargo.toml.
 #
-# A release is its header and what libabigail makes of it. That is a description not of the library
-# itself, whose types are Rust's, but of a stub: a library compiled from the header, with what C sees.
-# Without abidiff those tests are skipped, or fail if QNET_REQUIRE_ABI=1.
+# A release is its header and libabigail's description of it. What is described is not the library
+# itself, whose types are Rust's, but a stub: a library that is compiled from the header and has the types
+# that C sees. Without abidiff the tests that compare them are skipped, or fail if QNET_REQUIRE_ABI=1.
 set -u
 
 library=$1
 cd "$(dirname "$0")" || exit 2
 . ./report.sh
 abi=$(cd ../../abi && pwd)
-# Programs that are compiled against a release are many, those that are run as well are quick ones.
+# All test programs are compiled against a release, but only these quick ones are run as well.
 quick='conn listener socket_file refusals info handle netdev tap cork uncork coalesce hub hub_ports hub_served hub_calls link link_end link_calls'
 export LC_ALL=C
 
@@ -26,7 +26,7 @@ exported()
     nm -D --defined-only "$library" | awk '$2 != "A" { print $3 }' | sort
 }
 
-# Each declaration of a header in a line of its own.
+# Prints each declaration of a header on a line of its own.
 declarations()  # header
 {
     "${CC:-cc}" -std=c99 -E -P "$1" | tr '\n' ' ' | sed 's/[;}]/&\n/g'
@@ -58,9 +58,9 @@ dynamic_section_has()   # line
     readelf -d "$library" | grep "$1"
 }
 
-# The functions that a header declares, without their work; a variable of every enum, as no function
-# takes one; and one as large as every member's offset, for abidiff does not see members change places
-# where a struct may grow.
+# Writes a stub: the functions that a header declares, with empty bodies; a variable of every enum, as no
+# function takes one; and for each member of a struct an array as large as its offset, because abidiff does
+# not notice members that change places in a struct that may grow.
 write_stub()    # header
 {
     echo '#include "qnet.h"'
@@ -76,7 +76,7 @@ write_stub()    # header
         !/typedef/ && /qnet_[a-z0-9_]* *\(.*\);/ { sub(";", " { __builtin_trap(); }"); print }'
 }
 
-# Describes a header, with the symbols' versions as they are listed.
+# Describes a header, with the versions of the symbols as abi/symbols lists them.
 describe()      # header description
 {
     write_stub "$1" >"$work/stub.c" &&
@@ -88,7 +88,7 @@ describe()      # header description
         abidw --no-corpus-path --no-comp-dir-path --no-show-locs --out-file "$2" "$work/libqnet.so.0"
 }
 
-# Additions are no change, be they functions, constants or, at a struct's end, what abi/suppressions says.
+# Additions are allowed: functions, constants and, at the end of a struct, what abi/suppressions permits.
 keeps()         # release
 {
     describe ../../include/qnet.h "$work/today.abi" &&
@@ -96,7 +96,7 @@ keeps()         # release
             "$abi/$1/qnet.abi" "$work/today.abi"
 }
 
-# Compiles all tests against a release's header, but for those that use what it had not yet.
+# Compiles all tests against a release's header. Those that use what it does not declare may fail.
 compile()       # release
 {
     MAKEFLAGS='' make -C .. --no-print-directory -k programs RELEASE="$1" >"$work/make" 2>&1
@@ -114,7 +114,7 @@ if [ "${2:-}" = --write ]; then
     exit
 fi
 
-# What a release's programs are: the tests, compiled against its header.
+# The tests, compiled against a release's header, stand for the programs of its users.
 try_programs()  # release
 {
     built=$(dirname "$library")/../c-tests-$1

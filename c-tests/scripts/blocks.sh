@@ -1,18 +1,19 @@
-# blocks.sh - for scripts that run the code blocks of a page as they stand there, some of them in namespaces
-# of their own, where the directory $work/tmp is /tmp. There `...` in a QEMU's command is what a machine
-# needs whose firmware asks the network what to boot. Needs sandbox.sh, and outside report.sh.
+# blocks.sh - for scripts that run the code blocks of a page as they are written, some of them in
+# namespaces of their own, where the directory $work/tmp is /tmp. In a QEMU's command there, `...` stands for
+# the options of a machine whose firmware asks the network what to boot. Needs sandbox.sh, and outside of
+# the namespaces report.sh.
 # shellcheck shell=sh disable=SC2154
 
-# Some command of a block; what ends with a backslash goes on in the next line.
+# Prints one command of a block. A line that ends with a backslash continues on the next one.
 command_of()    # block number
 {
     awk -v wanted="$2" 'NF { text = text $0 "\n" }
         NF && !/\\$/ { if (++number == wanted) printf "%s", text; text = "" }' "$1"
 }
 
-# ---- Inside of the namespaces, in a directory that is /tmp ----
+# ---- Inside the namespaces, in the directory that is /tmp there ----
 
-# Runs some command of a block in the background, as the process that is started.
+# Runs one command of a block in the background. The process that is started becomes the command.
 begin()         # block number
 {
     { printf 'exec ' && command_of "$1" "$2"; } >"$1.$2"
@@ -37,7 +38,7 @@ split_blocks()  # page
         /^```[a-z]+$/ { inside = 1; file = blocks "/" NR; printf "" >file }' "$1"
 }
 
-# Takes the only block that has a text: each can be taken once.
+# Takes the only block that contains a text. Each block can be taken once.
 take()          # text file
 {
     mv "$(grep -lF -e "$1" "$work"/blocks/*)" "$2"
@@ -48,7 +49,7 @@ all_are_taken()
     ! grep . "$work"/blocks/*
 }
 
-# After the page's command what is built here comes before what the system has.
+# After the page's command, what is built here is found before what the system has.
 comes_first_in_path()
 (
     take 'PATH=$PWD' "$work/path" && cd "$root" && . "$work/path" &&
@@ -61,7 +62,7 @@ compile()       # source program
         -L"$target/release" -lqnet -pthread
 }
 
-# Puts the library, programs of the examples and QEMU to where they are found inside.
+# Puts the library, some of the examples and QEMU where they are found inside the namespaces.
 furnish()       # program...
 {
     bin=$work/tmp/bin
@@ -84,7 +85,7 @@ END
     chmod +x "$bin/qemu-system-x86_64"
 }
 
-# Has a program found inside that may lie somewhere below the /tmp that is not seen there.
+# Makes a program available inside the namespaces, as it may be below the real /tmp, which is hidden there.
 bring()         # program
 {
     ! found=$(command -v "$1") || cp "$found" "$work/tmp/bin/"

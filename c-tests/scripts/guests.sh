@@ -23,7 +23,7 @@ guests='stream socket switch_stream switch_socket'
 modules='virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover
          net_failover virtio_net'
 
-# What a guest is to say that it did.
+# The tests of a guest, each of which it has to report as passed.
 tests_of()  # guest
 {
     echo boots has_speed pings_small pings_large pings_many
@@ -37,7 +37,7 @@ wanted_guest()  # guest
     wanted "guest_$1"
 }
 
-# Reports every test of every guest, which cannot be run.
+# Reports every test of every guest as one that cannot be run.
 lack_all()  # QNET_REQUIRE_... why
 {
     for guest in $guests; do
@@ -50,7 +50,7 @@ lack_all()  # QNET_REQUIRE_... why
     exit
 }
 
-# Something to test with is missing.
+# Ends the script because something to test with is missing.
 cannot()    # why
 {
     lack_all "${QNET_REQUIRE_QEMU:-0}" "$1"
@@ -63,7 +63,7 @@ unpack()    # package
         dpkg -x "$work/$1"_*.deb "$work/unpacked"
 }
 
-# Fills the cache with vmlinuz, busybox and the modules, whole or not at all.
+# Fills the cache with vmlinuz, busybox and the modules: with all of them, or with nothing.
 fetch()
 {
     [ -d "$cache" ] && return 0
@@ -75,7 +75,7 @@ fetch()
     for module in $modules; do
         file=$(find "$work/unpacked" -name "$module.ko*" | head -n 1)
         case $file in
-        '') ;;    # part of this kernel itself
+        '') ;;    # it is built into this kernel
         *.xz) xz -dc "$file" >"$work/cache/$module.ko" || return 1 ;;
         *) cp "$file" "$work/cache/" || return 1 ;;
         esac
@@ -85,8 +85,9 @@ fetch()
     [ -d "$cache" ]
 }
 
-# A guest's whole user land: its lines tell on the serial console how it went. The kernel passes
-# on what it does not know of its command line: own, peer and router, which are addresses.
+# Writes a guest's init, which is its whole user land and prints the results on the serial console. The
+# kernel passes on the words of its command line that it does not know: own, peer and router, which are
+# addresses.
 write_init()
 {
     cat <<END
@@ -95,7 +96,7 @@ busybox mkdir -p /proc /sys /dev
 busybox mount -t proc proc /proc
 busybox mount -t devtmpfs dev /dev
 busybox mount -t sysfs sys /sys
-for pass in 1 2; do     # which needs which is not the same in every kernel
+for pass in 1 2; do     # the modules' dependencies differ between kernels
     for module in $(echo $modules); do
         [ ! -e /\$module.ko ] || busybox insmod /\$module.ko 2>/dev/null
     done
@@ -123,7 +124,7 @@ meet()      # address: it may still be booting
         [ \$((tries -= 1)) -gt 0 ] || return 1
     done
 }
-pings()     # of ping(8)'s options; every one must be answered
+pings()     # options of ping(8); every packet must be answered
 {
     busybox ping "\$@" >/pings
     busybox cat /pings
@@ -144,7 +145,7 @@ exec busybox sleep 1000     # others may still ping this one
 END
 }
 
-# What udhcpc runs when something has happened.
+# Writes the script that udhcpc runs at each event.
 write_lease()
 {
     cat <<'END'
@@ -164,7 +165,7 @@ pack()
     (cd "$work/root" && find . | "$cache/busybox" cpio -o -H newc 2>/dev/null) >"$work/initramfs"
 }
 
-# Builds an example and tells where it is.
+# Builds an example and prints its path.
 build()     # example
 {
     ${CC:-cc} -std=c99 ${CFLAGS:-} -I"$root/include" -o "$work/$1" "$root/examples/$1.c" \
@@ -172,8 +173,8 @@ build()     # example
         echo "$work/$1"
 }
 
-# A program in the background, in a process group of its own, that ends with
-# the time allowed at the latest.
+# Starts a program in the background, in a process group of its own, which is killed when its time is
+# over.
 start()     # log program argument...
 {
     log=$1
@@ -183,7 +184,7 @@ start()     # log program argument...
     started="$started $last"
 }
 
-# Waits until a program has said something in a log: $said is what sed makes of it.
+# Waits until a program has logged something. Sets $said to what sed makes of the log.
 await()     # process log sed-expression
 {
     until said=$(sed -n "$3" "$2" 2>/dev/null) && [ -n "$said" ]; do
@@ -203,7 +204,7 @@ boot()      # guest netdev own-address peer [router]
     eval "qemu_$1=$last"
 }
 
-# A guest and the responder that it is to ping.
+# Starts a guest and the responder that it is to ping.
 start_responder()   # guest network address netdev: the address follows the last =
 {
     wanted_guest "$1" || return
@@ -212,7 +213,7 @@ start_responder()   # guest network address netdev: the address follows the last
         boot "$1" "$4=$said" 10.0.0.2 10.0.0.1
 }
 
-# Two guests that are to ping each other, and a router, on one switch.
+# Starts two guests that are to ping each other, and a router, on one switch.
 start_switch()
 {
     wanted_guest switch_stream || wanted_guest switch_socket || return
@@ -226,7 +227,7 @@ start_switch()
     boot switch_socket "socket,connect=$said" 10.0.0.2 10.0.0.1 10.0.2.2
 }
 
-# Reports what a guest said.
+# Reports a guest's results.
 judge()     # guest
 {
     wanted_guest "$1" || return
@@ -239,7 +240,7 @@ judge()     # guest
         fi
     done
     [ "$failed" -eq "$before" ] && return
-    for log in "$work/${1%_*}"[._]*; do     # of its network's others as well
+    for log in "$work/${1%_*}"[._]*; do     # also of the other programs on its network
         [ -s "$log" ] || continue
         echo "--- ${log##*/}" >&2
         tail -n 40 "$log" >&2

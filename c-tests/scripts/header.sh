@@ -1,6 +1,6 @@
 #!/bin/sh
-# header.sh - compiles include/qnet.h as the only include, twice included, in every language
-# standard that it promises, and looks for what its comments have to say. CC and CXX name the
+# header.sh - compiles include/qnet.h as the only include, included twice, in every language
+# standard that it promises, and checks what its comments have to state. CC and CXX name the
 # compilers.
 
 cd "$(dirname "$0")" || exit 2
@@ -13,7 +13,7 @@ compiles()
             -c - -o "$work/header.o"
 }
 
-# Prints the functions whose comment does not say whether they block, or whether they call back.
+# Prints the functions whose comment does not state whether they block and whether they call back.
 says_of_each_function()
 {
     awk '

@@ -1,12 +1,12 @@
 #!/bin/sh
-# hosts.sh - runs the commands of "More than one machine" in docs/recipes.md as they stand there, on three
-# hosts, which are network namespaces on one wire. On each there is an emulated machine
-# (examples/responder, by way of examples/link), and those of the others are pinged (examples/ping).
+# hosts.sh - runs the commands of "More than one machine" in docs/recipes.md as they are written, on three
+# hosts, which are network namespaces on one wire. Each host has an emulated machine (examples/responder,
+# connected by examples/link), and pings those of the other hosts (examples/ping).
 #
-# All of it is in a process namespace, which takes every process along when it ends, and with them
-# every interface. Needs root, or user namespaces, and Linux with VXLAN, bridges, veth and TAPs; else
-# every test is skipped, or fails if QNET_REQUIRE_HOSTS=1. CHECK_ONLY=word reports only the tests
-# whose name contains the word.
+# All of it runs in a process namespace, whose end kills every process and so removes every interface.
+# Needs root, or user namespaces, and Linux with VXLAN, bridges, veth and TAPs. Otherwise every test is
+# skipped, or fails if QNET_REQUIRE_HOSTS=1. CHECK_ONLY=word reports only the tests whose name contains
+# word.
 set -u
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -18,9 +18,9 @@ tests='hosts_two_join hosts_1_pings_2 hosts_2_pings_1 hosts_full_packets_pass
        hosts_third_joins hosts_3_pings_1 hosts_1_pings_3 hosts_3_pings_2 hosts_2_pings_3
        hosts_undone'
 
-# ---- Inside of the namespaces, in the directory with the programs ----
+# ---- Inside the namespaces, in the directory with the programs ----
 
-# The commands of a step: the section's code block of that number.
+# Prints the commands of a step: the section's code block with that number.
 step()      # number
 {
     awk -v wanted="$1" '
@@ -36,7 +36,7 @@ on()        # host command...
     (cd "host$1" && shift && exec nsenter --net=network -- "$@")
 }
 
-# Puts a host on the wire, which is a bridge outside of them all.
+# Makes a host and connects it to the wire, which is a bridge outside of all hosts.
 make_host() # host
 {
     mkdir "host$1" && : >"host$1/network" && unshare --net="host$1/network" true &&
@@ -75,7 +75,7 @@ hosts_third_joins()
     make_host 3 && join 3 1 && learn 3 2 && learn 2 3 && learn 1 3
 }
 
-# The kernel takes a moment to forward to an interface that has come up: one answer is awaited.
+# The kernel takes a moment to forward to an interface that has come up, so one answer is awaited first.
 pings()     # host other
 {
     await on "$1" ping -c 1 -I "10.0.0.1$1" unix vms.sock "10.0.0.$2" || return 1
@@ -83,8 +83,8 @@ pings()     # host other
     grep ' 0% packet loss' answers
 }
 
-# The longest packets that the bridge lets pass, from a host that has joined itself; and none that
-# carries them is cut.
+# Pings with the longest packets that the bridge lets pass, from a host that has an address on it. None of
+# the packets that carry them may be fragmented.
 hosts_full_packets_pass()
 {
     mtu=$(on 2 ip link show br0 | sed -n 's/.* mtu \([0-9]*\) .*/\1/p')
@@ -111,7 +111,7 @@ hosts_undone()
     undo 1 && undo 2 && undo 3
 }
 
-# Runs every test, the one after the other.
+# Runs all tests, one after another.
 inside()
 {
     PATH=$PWD:$PATH

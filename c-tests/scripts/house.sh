@@ -1,5 +1,5 @@
 #!/bin/sh
-# house.sh - the rules of this directory: headers include each other in no circle,
+# house.sh - checks the rules of this directory: headers do not include each other in a circle,
 # no file is longer than 900 lines, and no two programs have the same name.
 
 cd "$(dirname "$0")" || exit 2
@@ -7,7 +7,7 @@ cd "$(dirname "$0")" || exit 2
 cd .. || exit 2
 longest=900
 
-# tsort says which headers a circle is made of.
+# If there is a circle, tsort prints its headers.
 headers_make_no_circle()
 {
     find . -name '*.h' | while read -r header; do

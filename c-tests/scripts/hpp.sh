@@ -1,8 +1,8 @@
 #!/bin/sh
-# hpp.sh - compiles include/qnet.hpp, alone and with all that its tests make of it, by each
-# compiler, in each language standard that it promises, with and without exceptions, under more
-# warnings than anybody is likely to have. CXX and CLANGXX name the compilers; QNET_REQUIRE_CLANG=1:
-# both must be there.
+# hpp.sh - compiles include/qnet.hpp, alone and in its tests, with each compiler, in each language
+# standard that it promises, with and without exceptions, and with more warnings than users are likely
+# to enable. CXX and CLANGXX name the compilers. Tests with one that is missing are skipped, or fail if
+# QNET_REQUIRE_CLANG=1.
 
 cd "$(dirname "$0")" || exit 2
 . ./report.sh
@@ -13,13 +13,13 @@ compiles()  # file option...
 {
     file=$1
     shift
-    # Words of their own, all of them.
+    # Each of these is split into words on purpose.
     # shellcheck disable=SC2086
     $compiler -std="$standard" $warnings -D_GNU_SOURCE -DHPP_PLUGIN='""' -I../../include -I../support \
         -fsyntax-only "$@" "$file"
 }
 
-# Once for each; what has no exceptions is to compile where there are some, too.
+# Compiles each file. The header must compile without exceptions, too.
 everywhere()
 {
     printf '#include "qnet.hpp"\n#include "qnet.hpp"\n' >"$work/alone.cc"

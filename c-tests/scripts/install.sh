@@ -1,9 +1,9 @@
 #!/bin/sh
 # install.sh TARGET - installs into an empty directory, and builds from there what a user would: the
-# examples by pkg-config and by CMake (with the shared library, with libqnet.a inside, and with nothing
-# shared at all), and with -lqnet alone; a program with another static library made of Rust; a plugin.
-# And that `cargo cinstall` makes the same tree.
-# QNET_REQUIRE_CARGO_C=1 fails where that is missing.
+# examples with pkg-config and with CMake (with the shared library, with libqnet.a, and with no shared
+# library at all), and with -lqnet alone; a program with another static library made of Rust; a plugin.
+# Checks that `cargo cinstall` makes the same tree. Without cargo-c that is skipped, or fails if
+# QNET_REQUIRE_CARGO_C=1.
 
 cd "$(dirname "$0")" || exit 2
 . ./report.sh
@@ -25,7 +25,7 @@ uninstalls() {
 # Builds the examples with the flags given, and runs two of them.
 build() {
     for example in $examples; do
-        # Flags are words.
+        # The flags are split into words on purpose.
         # shellcheck disable=SC2086
         "$CC" -std=c99 -Wall -Wextra -Wpedantic -Werror -o "$work/$example" "examples/$example.c" \
             $1 -pthread || return 1
@@ -33,7 +33,7 @@ build() {
     LD_LIBRARY_PATH=$2 runs "$work"
 }
 
-# One of a directory's examples asks another.
+# Runs ping against responder, the examples in a directory.
 runs() {    # directory [ping]
     "$1/responder" unix "$work/r.sock" 10.0.0.1 >"$work/said" &
     started=$!
@@ -55,7 +55,7 @@ by_pkg_config() {
     build "$(flags --cflags --libs)" "$root/usr/lib" && needs_libqnet
 }
 
-# Both libraries are there to be taken: the README says how.
+# The linker would prefer the shared library: the README says how to choose libqnet.a.
 with_the_archive() {
     build "$(flags --cflags --libs --static | sed 's/-lqnet/-l:libqnet.a/')" '' &&
         has_it_inside "$work/ping"
@@ -142,7 +142,7 @@ END
 }
 
 both() {
-    # Two files are two words.
+    # The two files are split into words on purpose.
     # shellcheck disable=SC2086
     "$CC" -std=c99 -I"$root/usr/include" -o "$work/both" "$work/both.c" $1 -lpthread -ldl -lm &&
         "$work/both"

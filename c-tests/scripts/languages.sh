@@ -1,11 +1,11 @@
 #!/bin/sh
-# languages.sh TARGET - the programs of examples/languages: each asks examples/responder by ARP and
-# receives the answer, by pull and, where it can, by handler; and each exits in the middle of traffic
-# without closing anything, several times, while frames come as fast as they go and while few come.
-# Every run has to exit with 0, in time, and to say nothing but what it should.
+# languages.sh TARGET - runs the programs of examples/languages. Each asks examples/responder by ARP and
+# receives the answer, by pull and, if the language can, by handler; and each exits in the middle of
+# traffic without closing anything, several times, while frames come at full speed and while few come.
+# Every run has to exit with 0, in time, and to print nothing but what it should.
 #
-# A language that is not there is skipped, or fails if QNET_REQUIRE_LANGUAGES=1. koffi is looked for in
-# NODE_PATH, jna.jar where JNA_JAR says.
+# A language that is not installed is skipped, or fails if QNET_REQUIRE_LANGUAGES=1. koffi is looked for
+# in NODE_PATH; JNA_JAR is the path of jna.jar.
 set -u
 
 cd "$(dirname "$0")" || exit 2
@@ -19,7 +19,7 @@ programs=examples/languages
 limit=$((20 * ${CHECK_SLOW:-1}))
 exits=5
 
-# Starts a program that says first that it listens.
+# Starts a program, and waits until it prints that it listens.
 start()     # log program argument...
 {
     log=$1
@@ -38,7 +38,7 @@ build()     # program source
     "$CC" -std=c99 -Iinclude -o "$work/$1" "$2" -L"$target/release" -lqnet -pthread
 }
 
-# Sends everyone who connects a frame every so many microseconds, and lets what they send vanish.
+# Writes a program that sends a frame every so many microseconds to all who connect, and ignores theirs.
 write_flood()
 {
     cat <<'END_C'
@@ -86,7 +86,7 @@ int main(int argc, char **argv)
 END_C
 }
 
-# Whether a program receives the answer in these ways, and says so and nothing else.
+# Whether a program receives the answer in these ways, and prints that and nothing else.
 receives()  # "how ..." command...
 {
     expected=$1
@@ -112,7 +112,7 @@ leaves()    # socket command...
     done
 }
 
-# All tests of a program. Without a command there is nothing to run it with, and `reason` says why.
+# Runs all tests of a program. Without a command it cannot be run, for want of what `reason` names.
 tests()     # name "how it receives" [command...]
 {
     language=$1 ways=$2
@@ -134,7 +134,7 @@ have()      # program
     command -v "$1" >/dev/null
 }
 
-# The first Python that knows a module: the one in the path need not be the system's.
+# Finds the first Python that has a module: the one in the path need not be the system's.
 python_with()   # module
 {
     reason="Python with $1"
@@ -179,7 +179,7 @@ compile_java()
     javac -Xlint:all -Werror -cp "$JNA_JAR" -d "$work/classes" "$programs/Jna.java"
 }
 
-# The library is not installed: its file for pkg-config is one for where it lies.
+# The library is not installed, so pkg-config gets a file with the paths of the build.
 compile_go()
 {
     sed -e "s|@prefix@|$PWD|" -e "s|@libdir@|$target/release|" -e "s|@includedir@|$PWD/include|" \

@@ -1,9 +1,9 @@
 #!/bin/sh
-# readme.sh TARGET - runs every code block of the README as it stands there. What would take too long
-# has to be in .ci/run as it stands.
+# readme.sh TARGET - runs every code block of the README as it is written. Commands that would take too
+# long here must be steps of .ci/run instead.
 #
-# What names places in /tmp and ports is run in namespaces of its own (see blocks.sh). Needs QEMU, and
-# root or user namespaces: else those tests are skipped, or fail if QNET_REQUIRE_QEMU=1 or
+# Blocks that use paths in /tmp or ports are run in namespaces of their own (see blocks.sh). They need
+# QEMU, and root or user namespaces; otherwise they are skipped, or fail if QNET_REQUIRE_QEMU=1 or
 # QNET_REQUIRE_HOSTS=1.
 set -u
 
@@ -14,9 +14,9 @@ slow=${CHECK_SLOW:-1}
 . "$root/c-tests/scripts/blocks.sh"
 tests='readme_program_prints readme_machines_join readme_user_network_answers readme_link_cables'
 
-# ---- Inside of the namespaces ----
+# ---- Inside the namespaces ----
 
-# The machine's firmware asks for an address, and the program prints who does.
+# The machine's firmware asks for an address, and the program prints who asks.
 readme_program_prints()
 {
     begin vm 1 && machine=$! && await test -S /tmp/vm.sock || return 1
@@ -27,7 +27,7 @@ readme_program_prints()
     wait "$program" && grep . ended
 }
 
-# The switch, on a terminal, counts them both.
+# The switch, which runs on a terminal, counts both machines.
 readme_machines_join()
 {
     command_of network 1 >switch && ! command_of network 4 | grep . &&
@@ -76,7 +76,7 @@ tmp=$work/tmp
 mkdir -p "$tmp/bin" "$work/home" "$work/user"
 export CARGO_TARGET_DIR="$target"
 
-# Every command of a block is a step of .ci/run, or a part of one: check-all is check and more.
+# Checks that every command of a block is a step of .ci/run, where check-all includes check.
 steps_of_ci()   # block
 {
     sed 's/ *#.*//' "$1" | while read -r command; do
@@ -100,7 +100,7 @@ program_in_cpp_compiles()
         -Iinclude -o "$work/user/cpp" "$work/user/program.cc" -L"$target/release" -lqnet
 }
 
-# As a user whose home directory is another; the tools are those of this one.
+# Installs as a user with another home directory, with the Rust tools of the present one.
 installs()
 {
     take 'make install ' "$work/install" &&
@@ -108,7 +108,7 @@ installs()
             HOME=$work/home sh -eux "$work/install" && [ -e "$work/home/.local/lib/libqnet.so.0" ]
 }
 
-# What is shared is found when the program starts, too.
+# A program must link, and one that needs the shared library must find it when it starts, too.
 links()
 (
     take 'cc program.c -lqnet' "$work/user/commands" && cd "$work/user" || return 1
@@ -132,7 +132,7 @@ found_by_cmake()
         >CMakeLists.txt && cmake . && grep "qnet_DIR:PATH=$HOME/.local/" CMakeCache.txt
 )
 
-# One row of the benchmark, and what it draws in another tree.
+# Measures one row of the benchmark, and draws it in a copy of the tree.
 measures()
 (
     take 'make -C c-tests bench-plot' "$work/bench" && mkdir "$work/tree" "$work/target" &&

@@ -1,8 +1,8 @@
 #!/bin/sh
-# recipes.sh TARGET - runs every code block of docs/recipes.md as it stands there, each recipe in namespaces
-# of its own (see blocks.sh), and looks for what it promises; those of "More than one machine" are left to
-# hosts.sh. A recipe whose programs are not installed is skipped, or fails if QNET_REQUIRE_RECIPES=1; so are
-# all of them without root or user namespaces.
+# recipes.sh TARGET - runs every code block of docs/recipes.md as it is written, each recipe in namespaces of
+# its own (see blocks.sh), and checks what it promises. The blocks of "More than one machine" are left to
+# hosts.sh. A recipe whose programs are not installed is skipped, or fails if QNET_REQUIRE_RECIPES=1. So is
+# every recipe without root or user namespaces.
 set -u
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -14,7 +14,7 @@ tests='recipe_passt recipe_gvproxy_qemu recipe_gvproxy_bess recipe_gvproxy_vfkit
        recipe_vde_plug recipe_vde_qemu recipe_ssh recipe_tls recipe_frames recipe_plug recipe_cable recipe_waiting
        recipe_bond recipe_killed'
 
-# What a recipe needs that need not be installed.
+# The programs that a recipe needs and that may be missing.
 tools_of()  # test
 {
     case $1 in
@@ -28,21 +28,21 @@ tools_of()  # test
     esac
 }
 
-# ---- Inside of the namespaces ----
+# ---- Inside the namespaces ----
 
-# Whether somebody on the switch answers.
+# Waits until an address on the switch answers a ping.
 answers()   # address [own address]
 {
     await ping -c 1 -W 10 -I "${2:-10.0.0.77}" unix /tmp/sw.sock "$1"
 }
 
-# The page's first switch.
+# Starts the page's first switch.
 switched()
 {
     begin switch 1 && await grep '^listening' switch.1.log
 }
 
-# An emulated host, on a switch of its own there.
+# Starts an emulated host, on a switch of its own.
 host()      # address switch-argument...
 {
     responder unix /tmp/r.sock "$1" >responder.log 2>&1 &
@@ -50,7 +50,7 @@ host()      # address switch-argument...
     switch dial=unix:/tmp/r.sock "$@" >host.log 2>&1 &
 }
 
-# Whether an address is given out to who asks on the switch: to an interface, by way of tap_bridge.
+# Whether an interface that tap_bridge joins to the switch is leased an address by DHCP.
 leases()    # address
 {
     await test -S /tmp/sw.sock && { tap_bridge asker dial=unix:/tmp/sw.sock >asker.log 2>&1 & } &&
@@ -58,7 +58,7 @@ leases()    # address
     grep "lease of $1 obtained" lease
 }
 
-# A host's own interface, for passt to tell of.
+# passt gives its guest the address of an interface of the host's, which is made for it.
 recipe_passt()
 {
     ip link add eth0 type veth peer name wire && ip addr add 192.0.2.1/24 dev eth0 &&
@@ -76,7 +76,7 @@ recipe_gvproxy_bess()
     begin bess 2 && begin bess 1 && leases '192\.168\.127\.[0-9]*' && answers 192.168.127.1 192.168.127.77
 }
 
-# Where there is no gvproxy, or it has no such socket, a switch has it.
+# If there is no gvproxy, or it has no such socket, a switch of ours takes its place.
 recipe_gvproxy_vfkit()
 {
     if command -v gvproxy; then begin vfkit 1; else echo 'gvproxy exiting' >vfkit.1.log; fi
@@ -85,7 +85,7 @@ recipe_gvproxy_vfkit()
     await test -S /tmp/vfkit.sock && begin vfkit 2 && answers 192.168.127.1 192.168.127.77
 }
 
-# Each machine, which asks by ARP, begins as vfkit does, and is answered where it is.
+# Each machine begins as vfkit does and asks by ARP, and the answer comes to its own socket.
 recipe_no_remote()
 {
     begin named 1 && host 10.0.0.1 dial=unix:/tmp/sw.sock && await test -S /tmp/vm.sock || return 1
@@ -102,7 +102,7 @@ assert vm.recv(2000)[6:12] != mac' $machine || return 1
     done
 }
 
-# VDE's switch, with a router.
+# Starts VDE's switch, with a router on it.
 vde()
 {
     vde_switch -s /tmp/vde.ctl -d && await test -S /tmp/vde.ctl/ctl || return 1
@@ -145,7 +145,7 @@ END
         answers 10.0.0.1
 }
 
-# Who has no certificate is not let in.
+# A client without a certificate is refused.
 recipe_tls()
 {
     echo '127.0.0.1 far' >hosts && mount --bind hosts /etc/hosts && sh -eux certificates || return 1
@@ -155,7 +155,7 @@ recipe_tls()
     await grep 'peer did not return a certificate' tls_far.1.log
 }
 
-# Frames of several lengths that one writes are read by the other, and each by itself.
+# One program writes frames of several lengths, and the other reads each frame by itself.
 recipe_frames()
 {
     switched || return 1
@@ -169,7 +169,7 @@ while True:
         grep '^\(60 1514 14 60\|1514 14 60 1514\|14 60 1514 14\) $'
 }
 
-# A QEMU that does not stop for a disk; its firmware asks the NICs that it finds when it is reset.
+# QEMU's firmware boots without a disk. After a reset it asks the NICs that it finds for something to boot.
 recipe_plug()
 {
     switched || return 1
@@ -181,7 +181,7 @@ while True: print(os.read(3, 70000)[6:12].hex(":"))' >seen &
     ask_qmp '{"execute": "system_reset"}' && await grep 52:54:00:00:00:09 seen
 }
 
-# What a QEMU says to a command of QMP.
+# Prints what a QEMU answers to a QMP command.
 ask_qmp()   # json
 {
     python3 -c 'import socket, sys
@@ -195,7 +195,7 @@ for command in "{\"execute\": \"qmp_capabilities\"}", sys.argv[1]:
 print(answer)' "$1"
 }
 
-# The second one comes when the first has left; the other end is the same all the time.
+# A second program comes when the first has left, while the one at the other end stays.
 recipe_cable()
 {
     begin cable 1 && responder unix /tmp/r.sock 10.0.0.1 >responder.log 2>&1 &
@@ -251,7 +251,7 @@ missing()   # test
     done
 }
 
-# hosts.sh has them by their number in the section.
+# Takes the blocks that hosts.sh runs, each of which it must name by its number in the section.
 hosts_run()
 {
     number=0

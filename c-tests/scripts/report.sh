@@ -1,6 +1,7 @@
-# report.sh - what the test scripts here share; they source it. Each test is reported in a line, and
-# the last line is the counts, as run.sh wants it. CHECK_ONLY=word: only tests whose name has the word.
-# DRY_RUN=1: nothing is tested, and all that is said is what would be skipped, or fail as it is required.
+# report.sh - what the test scripts here share; they source it. Each test is reported on a line, and the
+# last line has the counts, in the form that run.sh reads. CHECK_ONLY=word runs only tests whose name
+# contains word. DRY_RUN=1 tests nothing, and prints only which tests would be skipped, or would fail because
+# they are required.
 # shellcheck shell=sh
 
 passed=0 failed=0 skipped=0
@@ -8,7 +9,7 @@ started= # processes, to be ended with the script
 name=${0##*/}
 work=$(mktemp -d "${TMPDIR:-/tmp}/qnet-${name%.sh}.XXXXXX") || exit 2
 
-# Ends what was started here, with the process group that it may lead, whatever the way out.
+# Ends what the script has started, including process groups, whichever way the script ends.
 clean_up()
 {
     for process in $started; do
@@ -42,7 +43,7 @@ wanted()    # name
     esac
 }
 
-# One test: a name, and a command that passes or fails.
+# Runs one test: a command that passes or fails.
 try()       # name command...
 {
     name=$1
@@ -56,7 +57,7 @@ try()       # name command...
     fi
 }
 
-# Something to test with is missing: skipped, or failed where it is required.
+# Reports a test that lacks something: as skipped, or as failed if that is required.
 lack()      # QNET_REQUIRE_... name
 {
     wanted "$2" || return 0
@@ -67,7 +68,7 @@ lack()      # QNET_REQUIRE_... name
     fi
 }
 
-# Prints the counts; the last thing that a script does.
+# Prints the counts, as the last thing that a script does.
 finish()
 {
     [ ! "${DRY_RUN:-}" ] || return 0

@@ -1,22 +1,22 @@
 #!/bin/sh
-# run.sh command... - runs the commands, JOBS at a time (as many as there are processors), adds up what
-# they count, and says which took longest.
+# run.sh command... - runs the commands, JOBS at a time (as many as there are processors), adds up their
+# counts, and prints which ones took longest.
 #
 # The last line of a command's output is `N passed, N failed` or `N passed, N failed, N skipped`;
 # a command that does not get so far, or exits with an error for no counted failure, counts as one
 # failure. The output of a command that failed is shown whole. LIMIT is the time in seconds that
-# each has; WRAP goes before each command, as a debugger's would.
+# each command has. WRAP is put before each command, for example valgrind.
 
-# Sets `used`: the user and system time of this shell's children, which `times` prints in minutes and
-# seconds. (In a subshell it would be that one's.)
+# Sets `used` to the user and system time of this shell's children, which `times` prints in minutes and
+# seconds. (In a subshell, `times` would print the time of that one's children.)
 processor_time() {
     times >"$output"
     used=$(awk 'NR == 2 { for (i = 1; i <= 2; i++) { split($i, t, /[ms]/); sum += 60 * t[1] + t[2] } }
         END { printf "%.1f", sum }' "$output")
 }
 
-# Runs a command, says how it went, and adds a line to the file $COUNTS: what it counted, how long it
-# took, and what of that on a processor.
+# Runs a command, prints how it went, and adds a line to the file $COUNTS: its counts, how long it took, and
+# how much processor time it used.
 run_one() {
     began=$(date +%s%N)
     name=$(echo "$1" | sed 's|[^ "]*/||g')

@@ -1,8 +1,8 @@
-# sandbox.sh - for scripts with tests in namespaces of their own, which say there how they ended and
-# are counted outside: `tests` are their names, `slow` is CHECK_SLOW. Outside report.sh is needed too.
+# sandbox.sh - for scripts whose tests run in namespaces of their own, print their results there and are
+# counted outside. `tests` has their names, `slow` is CHECK_SLOW. Outside, report.sh is needed too.
 # shellcheck shell=sh disable=SC2154
 
-# Until a command succeeds, for twenty seconds.
+# Repeats a command until it succeeds, for at most twenty seconds.
 await()     # command...
 {
     end=$(($(date +%s) + 20 * slow))
@@ -12,8 +12,8 @@ await()     # command...
     done
 }
 
-# In namespaces of its own, in the background and in a process group of its own, for five minutes.
-# The process namespace takes every process along when it ends, and with them every interface.
+# Runs a command in namespaces of its own, in a process group of its own, for at most five minutes. The end
+# of the process namespace kills every process, and so removes every interface.
 sandbox()   # command...
 {
     [ "$(id -u)" -eq 0 ] || set -- --map-root-user "$@"
@@ -26,8 +26,8 @@ sandbox()   # command...
     return "$status"
 }
 
-# Reports the tests by how they ended, and leaves. What did not come to its end has failed.
-conclude()  # what is reported for tests that have said nothing
+# Reports the tests by their results, and exits.
+conclude()  # what to report for tests without a result
 {
     for name in $tests; do
         wanted "$name" || continue
@@ -38,7 +38,7 @@ conclude()  # what is reported for tests that have said nothing
     exit
 }
 
-# Something to test with is missing: reports all tests so, and leaves.
+# Reports that all tests lack something, and exits.
 cannot()    # QNET_REQUIRE_... why
 {
     for name in $tests; do

@@ -1,9 +1,9 @@
 #!/bin/sh
-# skips.sh what... - says what of the tests to be run will be skipped here, or fail, as something is
-# missing: of scripts, which know it themselves (DRY_RUN in report.sh), and of programs by their names.
+# skips.sh what... - prints which of the tests to be run will be skipped here, or will fail, because
+# something is missing. Scripts are asked themselves (DRY_RUN in report.sh); programs are known by name.
 set -u
 
-# Every reason once, with the number of tests.
+# Prints every reason once, with the number of tests.
 sum_up()        # script; "how name: why" from standard input
 {
     awk -v script="$1" '
@@ -23,7 +23,7 @@ say()           # what QNET_REQUIRE_... why
 }
 
 qemu=${QNET_QEMU:-qemu-system-x86_64}
-# Of "QEMU emulator version 8.2.1" 8.
+# Prints 8 for "QEMU emulator version 8.2.1".
 major_version()
 {
     "$qemu" --version 2>/dev/null | sed -n '1s/.* version \([0-9]*\)\..*/\1/p'
@@ -54,7 +54,7 @@ for what; do
     script=${what%% *}
     case $what in
     scripts/rust.sh* | scripts/again.sh*) ;;
-    # A script's arguments are words.
+    # The script and its arguments are split into words on purpose.
     # shellcheck disable=SC2086
     scripts/*) DRY_RUN=1 $what | sum_up "${script##*/}" ;;
     *) program "$what" ;;

@@ -1,6 +1,7 @@
 /*
- * messages.c - frames that are messages, of every kind of socket: each arrives
- * as it was, or is counted, alone, in batches and from many threads.
+ * messages.c - connections whose messages are frames, of every kind of socket: each frame
+ * arrives as it was sent or is counted as dropped, be it sent alone, in a batch or by one
+ * of many threads.
  */
 #include <sys/epoll.h>
 
@@ -70,7 +71,7 @@ static void sizes_between_two(void)
     taker_close(&taker);
 }
 
-/* Nothing is on the wire of a frame that cannot be sent, a batch stops there. */
+/* Nothing is sent of a frame whose length is not allowed, and a batch stops there. */
 static void sizes_refused(void)
 {
     size_t lengths[] = { 0, 1, 13, 0, QNET_FRAME_MAX + 1, 100000 };
@@ -139,9 +140,9 @@ static void padded(void)
 /* ---- Many frames at once ---- */
 
 /*
- * Frames of one length in a row, which UDP lets the kernel make datagrams of:
- * rows that end in a shorter frame, in a longer one, that are as long as may
- * be, and one more, and none at all.
+ * Runs of frames of one length, which over UDP are one message for the kernel to split:
+ * runs that end in a shorter frame or a longer one, that are as long as is allowed or one
+ * more, and no runs at all.
  */
 static void rows_of_every_length(void)
 {
@@ -172,7 +173,7 @@ static void rows_of_every_length(void)
     far_close(conn, &far);
 }
 
-/* Frames of a row that ends in a shorter one: 63 and then that, again and again. */
+/* Runs of 63 frames of one length and a shorter one at the end, again and again. */
 static void rows_with_a_shorter_end(void)
 {
     size_t sizes[64], i;
@@ -187,7 +188,10 @@ static void rows_with_a_shorter_end(void)
     far_close(conn, &far);
 }
 
-/* One message of the far socket's of which the kernel makes `count` datagrams of `len` bytes. */
+/*
+ * Sends one message from the far socket, which the kernel splits into datagrams of `len`
+ * bytes.
+ */
 static int send_segmented(const struct far *far, uint8_t *bytes, size_t all, size_t len)
 {
     union {
@@ -215,7 +219,7 @@ static int send_segmented(const struct far *far, uint8_t *bytes, size_t all, siz
     return sendmsg(far->out, &message, 0) == (ssize_t)all ? 0 : -1;
 }
 
-/* What comes put together by the kernel is taken apart, however many there are. */
+/* Datagrams that the kernel delivers as one message are taken apart, however many they are. */
 static void segmented_received(void)
 {
     static const unsigned counts[] = { 1, 2, 63, 64, 65, 100, 127, 128 };
@@ -237,7 +241,7 @@ static void segmented_received(void)
                 for (n = 0, at = 0; n < counts[i]; n++, at += len)
                     frame_make(bytes + at, len, n);
                 if (send_segmented(&far, bytes, all, len) != 0) {
-                    CHECK(errno == EINVAL && counts[i] > 64); /* not by this kernel */
+                    CHECK(errno == EINVAL && counts[i] > 64); /* not so many by this kernel */
                     free(bytes);
                     continue;
                 }
@@ -251,7 +255,7 @@ static void segmented_received(void)
     far_close(conn, &far);
 }
 
-/* A last one that is shorter is a frame too, or a runt. */
+/* A last datagram that is shorter is a frame as well, or a runt. */
 static void segmented_with_a_shorter_end(void)
 {
     uint8_t bytes[10 * 100 + 20], got[200];
@@ -274,7 +278,7 @@ static void segmented_with_a_shorter_end(void)
     far_close(conn, &far);
 }
 
-/* Many come at once: each receive goes on where the last ended. */
+/* Many frames arrive at once: each receive continues where the last one ended. */
 static void many_received(void)
 {
     unsigned total = (unsigned)rounds(600) + 100;
@@ -288,7 +292,7 @@ static void many_received(void)
 
         taker_start(&taker, conn, way, flow_each, &seen);
         while (sent.next < total) {
-            /* Never more than a Unix socket's queue has room for. */
+            /* A Unix socket's queue may have room for no more. */
             far_send_flow(&far, &sent, 10);
             taker_want(&taker, sent.next);
         }
@@ -336,7 +340,10 @@ static void echo_singly(void *conn, const qnet_frame *frames, size_t count)
         echo(conn, frames[i].data, frames[i].len);
 }
 
-/* What a handler sends while more waits for it may be held back, and comes all the same. */
+/*
+ * What a handler sends may be held back while more frames wait for it, and arrives all
+ * the same.
+ */
 static void echoed_by_handlers(void)
 {
     int way;
@@ -398,7 +405,7 @@ static void waits_end(void)
     far_close(conn, &far);
 }
 
-/* By its descriptor, as an event loop does: read until there is nothing, then wait for it. */
+/* Waits as an event loop does: pulls until there is nothing, then waits for the descriptor. */
 static void epolled(void)
 {
     struct flow sent = flow_of_small_frames(), seen = sent;
@@ -428,7 +435,7 @@ static void epolled(void)
     far_close(conn, &far);
 }
 
-/* The same in batches: one that is fewer than asked for was all that there is. */
+/* Does the same with batches: one of fewer frames than asked for is all that there is. */
 static void epolled_in_batches(void)
 {
     struct flow sent = flow_of_small_frames(), seen = sent;
@@ -487,7 +494,7 @@ static void too_short_or_too_long(void)
     far_close(conn, &far);
 }
 
-/* What vfkit begins with is no frame, and no runt either; nor is it a secret to other peers. */
+/* vfkit's first message is no frame, and no runt either, whatever the peer is. */
 static void vfkits_greeting(void)
 {
     struct far far;
@@ -544,7 +551,7 @@ static void strangers_are_not_heard(void)
     far_close(conn, &far);
 }
 
-/* The same file by another name is the same remote. */
+/* A remote given by another name for the same file is the same remote. */
 static void the_remote_by_another_name(void)
 {
     char name[160], near[160];
@@ -579,7 +586,7 @@ static void senders_start(struct sender *senders, qnet_conn *conn, unsigned coun
     }
 }
 
-/* Frames of each thread come in its order, and all of them. */
+/* All frames arrive, and those of each thread in the order in which it sent them. */
 static void threads_send(void)
 {
     unsigned each = 500 + (unsigned)rounds(2000), next[SENDERS] = { 0 }, all;
@@ -608,7 +615,10 @@ static void threads_send(void)
     far_close(conn, &far);
 }
 
-/* Ended while threads wait to send, or lose what they send, everybody returns. */
+/*
+ * A connection ends while threads wait to send, or their frames are dropped: all of them
+ * return.
+ */
 static void ends_while_threads_send(void)
 {
     int by_close;
@@ -651,7 +661,7 @@ static void *waiting(void *argument)
     return (void *)(long)make_wait(argument);
 }
 
-/* Ended by this side, who receives and waits is woken. */
+/* A thread that receives and one that waits are woken when this side ends the connection. */
 static void ends_while_threads_receive(void)
 {
     int by_close;

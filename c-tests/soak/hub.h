@@ -1,7 +1,7 @@
 /*
- * hub.h - a hub that lives as long as the soak: two of its devices talk to
- * each other, a third floods it under ever new addresses and never reads, the
- * program has a port of its own, and visitors come and go.
+ * hub.h - a hub that lives as long as the soak: one of its devices sends to another, a
+ * third floods it from ever new addresses and never reads, the program has a port of its
+ * own, and visitors come and go.
  */
 #ifndef HUB_H
 #define HUB_H
@@ -16,13 +16,16 @@ static struct {
     qnet_conn *own;
     char path[120];
     int stop, visitors, own_said;
-    int said, heard, came; /* by the speaker; the last one by the hearer, and how many */
+    int said, heard, came; /* frames of the speaker: sent, the last one heard, and received */
     struct device speaker, hearer, flooder;
     unsigned *own_heard;
     pthread_t threads[3];
 } town;
 
-/* Whoever hears has what each device said in order, and nothing torn; from whom it was. */
+/*
+ * Checks that a frame is whole, and comes in the order in which its device sent them.
+ * Returns the device.
+ */
 static int hear_in_order(unsigned *heard, const uint8_t *frame, size_t len)
 {
     struct word word = word_of(frame, len);
@@ -41,7 +44,7 @@ static unsigned *heard_nothing(void)
     return heard;
 }
 
-/* Says something, to whomever; whether all of it was taken. */
+/* Writes a frame to a plain socket. Returns whether all of it was taken. */
 static int say(int fd, const int *stop, int from, int to, unsigned number)
 {
     uint8_t bytes[RAW_PREFIX + 1514];
@@ -79,7 +82,7 @@ static void *hearing(void *unused)
     size_t len;
 
     (void)unused;
-    say(town.hearer.fd, &town.stop, HEARER, SPEAKER, 0); /* so that the hub knows it */
+    say(town.hearer.fd, &town.stop, HEARER, SPEAKER, 0); /* so that the hub learns its address */
     while ((len = plain_frame(town.hearer.fd, &town.stop, frame)) > 0) {
         if (hear_in_order(heard, frame, len) != SPEAKER)
             continue;
@@ -106,7 +109,7 @@ static void *flooding(void *unused)
     return NULL;
 }
 
-/* The program's own device: hears all, and answers some. */
+/* The handler of the program's own port: checks every frame, and answers some. */
 static void hear_and_answer(void *unused, const uint8_t *frame, size_t len)
 {
     int from = hear_in_order(town.own_heard, frame, len);
@@ -147,7 +150,7 @@ static void town_open(void)
         start_thread(&town.threads[i], lives[i], NULL);
 }
 
-/* What the hearer missed was dropped for it, and counted. */
+/* Ends the hub. What the hearer has missed must be counted as dropped. */
 static void town_close(struct sort *sort)
 {
     qnet_hub_stats stats = hub_stats_of(town.hub);
@@ -171,7 +174,7 @@ static void town_close(struct sort *sort)
     sort->lives++;
 }
 
-/* Comes, says and hears something, and goes. */
+/* A visitor connects, sends and receives some frames, and leaves. */
 static void visitor_lives(struct sort *sort)
 {
     static const int never;

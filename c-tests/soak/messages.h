@@ -1,7 +1,7 @@
 /*
- * messages.h - lives of connections whose messages are frames: UDP, Unix
- * datagrams, SEQPACKET. What Unix takes arrives, or is counted as dropped; UDP
- * may lose frames, but not their order.
+ * messages.h - lives of connections whose messages are frames: UDP, Unix datagrams,
+ * SEQPACKET. What a Unix socket takes arrives, or is counted as dropped; UDP may lose
+ * frames, but keeps their order.
  */
 #ifndef MESSAGES_H
 #define MESSAGES_H
@@ -51,7 +51,7 @@ static void *far_writing(void *argument)
         flow.next++;
         count_up(&side->wrote);
         if (flow.next % 64 == 0)
-            raw_sleep_ms(1); /* UDP has nothing else that keeps it from running ahead */
+            raw_sleep_ms(1); /* nothing else keeps a sender over UDP from running ahead */
     }
     return NULL;
 }

@@ -14,10 +14,13 @@ struct polled {
     struct row in;
     struct flow out;
     struct plain plain;
-    int has_left; /* the peer */
+    int has_left; /* whether the peer has */
 };
 
-/* Every one that is still open has been pulled until there was nothing, so its descriptor tells. */
+/*
+ * Waits for the descriptors. That suffices, as every open connection was pulled until
+ * nothing was left.
+ */
 static void wait_by_poll(qnet_conn *const *conns, int count, uint8_t *ready)
 {
     struct pollfd fds[POLLED];
@@ -33,7 +36,7 @@ static void wait_by_poll(qnet_conn *const *conns, int count, uint8_t *ready)
         ready[i] = fds[i].revents != 0;
 }
 
-/* Pulls until there is nothing more; whether it is still open. */
+/* Pulls until no frame is left. Returns whether the connection is still open. */
 static int pull_all(struct polled *one)
 {
     int result;
@@ -47,7 +50,7 @@ static int pull_all(struct polled *one)
     return result == QNET_ERR_AGAIN;
 }
 
-/* The peer leaves when it has heard and said everything. */
+/* Makes the peer leave once it has received and sent everything. */
 static void leave_if_done(struct polled *one)
 {
     if (one->has_left || one->in.came < one->plain.goal ||

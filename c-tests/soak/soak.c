@@ -1,11 +1,10 @@
 /*
- * soak.c - endurance: connections of every kind live and end beside each other
- * for a while, every frame numbered and checked; at the end nothing is left.
- *
- * The environment's SOAK_SECONDS says how long (60), SOAK_SEED by what chance,
- * CHECK_ONLY=word which sorts of life alone.
- * It plays twice: what is held after a quarter of the time, when all have
- * closed, is what may be held at the end.
+ * soak.c - endurance: connections of every kind live and end beside each other for a
+ * while, every frame is numbered and checked, and at the end nothing is left.
+ * Environment: SOAK_SECONDS is how long it takes (60), SOAK_SEED seeds the random
+ * numbers, and CHECK_ONLY=word runs only the sorts of life whose name contains word. It
+ * plays twice, the first time for a quarter of the time. What the process holds after
+ * that, with everything closed, is what it may hold at the end.
  */
 #include <malloc.h>
 
@@ -32,7 +31,7 @@ struct worker {
     struct sort *sort;
     pthread_t thread;
     unsigned chance;
-    long long began_ms; /* its life now */
+    long long began_ms; /* when its current life began, or 0 */
 };
 
 static struct worker workers[WORKERS];
@@ -52,7 +51,7 @@ static void *working(void *argument)
     return NULL;
 }
 
-/* A life takes a second or so. */
+/* Returns how many workers have not ended, and checks that no life takes too long. */
 static int all_live(void)
 {
     long long began_ms, limit_ms = 12LL * patience_ms();
@@ -113,7 +112,7 @@ static void play(int seconds)
     town_close(&sorts[SORTS - 1]);
 }
 
-/* Bytes of the heap that are in use, and bytes in memory. */
+/* Measures the bytes of the heap that are in use, and the process's resident bytes. */
 static void measure(long long *used, long long *resident)
 {
     malloc_trim(0);
@@ -143,7 +142,7 @@ int main(void)
     long long used, used_before, resident, resident_before;
     struct footprint before;
 
-    signal(SIGPIPE, SIG_DFL); /* it would end the process */
+    signal(SIGPIPE, SIG_DFL); /* the default, by which a SIGPIPE ends the process */
     scratch_make();
     printf("SOAK_SECONDS=%d SOAK_SEED=%d\n", seconds, seed);
     chance = (unsigned)seed;
@@ -160,7 +159,10 @@ int main(void)
            resident >> 10);
     if (HAS_ROOM_FOR_ITSELF) {
         CHECK(used - used_before < 512 << 10);
-        /* The C library keeps stacks and arenas; thousands of lives' buffers would be more. */
+        /*
+         * The C library keeps stacks and arenas. The buffers of thousands of lives would
+         * be more than that.
+         */
         CHECK(resident - resident_before < 64 << 20);
     }
     scratch_remove();

@@ -1,13 +1,16 @@
 /*
- * soak.h - what all lives of the soak share: chance, sums, rows of numbered
- * frames, and the plain socket at the other side.
+ * soak.h - what all lives of the soak share: random numbers, sums, rows of numbered
+ * frames, and the plain socket at the other end.
  */
 #ifndef SOAK_H
 #define SOAK_H
 
 #include "far.h"
 
-/* One sort of life: a connection or more, from opening to closing; and what became of its frames. */
+/*
+ * One sort of life, which is that of one or more connections from opening to closing; and
+ * what became of its frames.
+ */
 struct sort {
     const char *name;
     void (*live)(struct sort *sort);
@@ -15,7 +18,10 @@ struct sort {
     long long lives, sent, received, dropped, lost;
 };
 
-/* A frame is sent; then it is received, dropped and counted by the library, or lost with its connection. */
+/*
+ * Adds up frames. One that is sent is then received, dropped and counted by the library,
+ * or lost with its connection.
+ */
 static inline void add_up(struct sort *sort, long long sent, long long received, long long dropped)
 {
     CHECK(received >= 0 && dropped >= 0 && received + dropped <= sent);
@@ -25,7 +31,7 @@ static inline void add_up(struct sort *sort, long long sent, long long received,
     __atomic_add_fetch(&sort->lost, sent - received - dropped, __ATOMIC_SEQ_CST);
 }
 
-/* This thread's chance. */
+/* The state of this thread's random numbers. */
 static __thread unsigned chance;
 
 static inline unsigned pick(unsigned n)
@@ -33,10 +39,13 @@ static inline unsigned pick(unsigned n)
     return (unsigned)rand_r(&chance) % n;
 }
 
-/* Held while something is opened or named, for which places.h and far.h have one buffer. */
+/*
+ * Held while something is opened or named: scratch.h and far.h make names with state that
+ * all threads share.
+ */
 static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
 
-/* Whether a call on a connection says no more than: not now. */
+/* Whether a call failed only for now. */
 static inline int not_now(int result)
 {
     return result == QNET_ERR_AGAIN || result == QNET_ERR_TIMEOUT || result == QNET_ERR_INTERRUPTED;
@@ -50,11 +59,14 @@ static inline struct flow flow_of_soak(void)
     return flow;
 }
 
-/* Frames that came: in order, none torn and none twice; where it may have gaps, some missing. */
+/*
+ * The frames that have come: in order, each whole and once, and all of them unless gaps
+ * are allowed.
+ */
 struct row {
     struct flow flow;
     int has_gaps;
-    int came; /* for others to see */
+    int came; /* atomic: other threads read it */
 };
 
 static inline struct row row_new(int has_gaps)
@@ -80,11 +92,11 @@ static inline void row_take(void *argument, const uint8_t *frame, size_t len)
 struct plain {
     int fd, stop;
     struct row in;
-    int goal, wrote; /* how many frames to write, and are written */
+    int goal, wrote; /* how many frames to write, and how many are written */
     pthread_t reader, writer;
 };
 
-/* So that who waits in it sees that it is to stop. */
+/* Limits waiting in the socket, so that a thread that waits sees when it is to stop. */
 static inline void set_plain_patience(int fd)
 {
     struct timeval time = { 0, 20000 };
@@ -98,7 +110,7 @@ static inline int goes_on(const int *stop, ssize_t moved)
     return moved > 0 || (moved < 0 && (errno == EAGAIN || errno == EINTR) && !get(stop));
 }
 
-/* Returns how many bytes it has read: fewer at the end, or where it is to stop. */
+/* Returns how many bytes were read: fewer than `len` at the end, or if it is to stop. */
 static inline size_t plain_read(int fd, const int *stop, uint8_t *bytes, size_t len)
 {
     size_t at = 0;
@@ -123,7 +135,7 @@ static inline size_t plain_write(int fd, const int *stop, const uint8_t *bytes, 
     return at;
 }
 
-/* Reads a frame; its length, or 0 where there is no more. */
+/* Reads a frame. Returns its length, or 0 if there is no more. */
 static inline size_t plain_frame(int fd, const int *stop, uint8_t frame[QNET_FRAME_MAX])
 {
     uint8_t prefix[RAW_PREFIX];
@@ -147,7 +159,7 @@ static inline void *plain_reading(void *argument)
     return NULL;
 }
 
-/* How many frames of a bundle are within its first bytes. */
+/* Returns how many frames of a bundle are whole in its first bytes. */
 static inline int frames_within(const struct bundle *bundle, size_t bytes)
 {
     size_t at = 0, i;
@@ -190,7 +202,7 @@ static inline void plain_start(struct plain *plain, int fd, int has_gaps, int go
     start_thread(&plain->writer, plain_writing, plain);
 }
 
-/* Waits for its threads to meet the end, which stops them at once if asked. */
+/* Waits for the threads to meet the end of the stream. With `stop`, makes them stop at once. */
 static inline void plain_join(struct plain *plain, int stop)
 {
     put(&plain->stop, stop);
@@ -206,7 +218,7 @@ static inline void reset_and_close(int fd)
 
 /* ---- The library's side ---- */
 
-/* Receives on a thread of its own, every now and then in another way, until the end. */
+/* Receives on a thread of its own until the end, and changes the way every now and then. */
 struct receiver {
     struct taker taker;
     struct row in;
@@ -259,7 +271,10 @@ static inline void receiver_start(struct receiver *receiver, qnet_conn *conn, in
     start_thread(&receiver->thread, receiving, receiver);
 }
 
-/* Sends frames in any way until `count` are taken or the connection ends; how many were taken. */
+/*
+ * Sends frames in random ways until `count` are taken or the connection ends. Returns how
+ * many were taken.
+ */
 static inline int send_any_way(qnet_conn *conn, struct flow *flow, int count)
 {
     unsigned begin = flow->next, end = begin + (unsigned)count;
@@ -290,7 +305,10 @@ static inline void set_any_options(qnet_conn *conn)
         CHECK_INT(qnet_set(conn, QNET_OPT_SNDBUF, 8192), QNET_OK);
 }
 
-/* Every frame that was taken is in one of both counts, once the connection has ended. */
+/*
+ * Waits until every frame that was taken is counted as sent or as dropped, as it is once
+ * the connection has ended.
+ */
 static inline qnet_stats stats_at_the_end(qnet_conn *conn, int taken)
 {
     qnet_stats stats;

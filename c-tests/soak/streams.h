@@ -1,7 +1,7 @@
 /*
- * streams.h - lives of stream connections: with both sides sending, ended by
- * either in every manner; with a handler that sends everything back; cabled
- * together; and dialled again and again.
+ * streams.h - lives of stream connections: with both sides sending, and ended by either
+ * in every manner; with a handler that sends everything back; linked in pairs; and
+ * dialled again and again.
  */
 #ifndef STREAMS_H
 #define STREAMS_H
@@ -30,7 +30,7 @@ static inline qnet_conn *open_any(int *fd)
     return conn;
 }
 
-/* Half a frame, or half a prefix: the peer leaves in the middle. */
+/* Writes half a frame or half a length prefix, for a peer that leaves in the middle. */
 static inline void write_half_a_frame(int fd)
 {
     uint8_t bytes[40] = { 0, 0, 0, 60 };
@@ -46,10 +46,10 @@ struct stream {
     struct plain plain;
     struct receiver receiver;
     int taken;
-    qnet_stats stats; /* all zero where the handle was gone before the end */
+    qnet_stats stats; /* all zero if the handle was closed before the end */
 };
 
-/* All has arrived; then somebody ends it. Nothing is missing. */
+/* Ends the stream, by one side or the other, after all frames have arrived. None is missing. */
 static inline void end_in_order(struct stream *stream)
 {
     int manner = (int)pick(4);
@@ -72,7 +72,7 @@ static inline void end_in_order(struct stream *stream)
     CHECK_INT(stream->receiver.in.came, stream->plain.wrote);
 }
 
-/* It ends in the midst of both. What has come is the beginning of what was sent. */
+/* Ends the stream while both sides send. What has come is the beginning of what was sent. */
 static inline void end_in_the_midst(struct stream *stream)
 {
     int manner = (int)pick(3), is_closed = manner == 0;
@@ -140,9 +140,9 @@ static void echo_lives(struct sort *sort)
     add_up(sort, plain.goal, plain.in.came, 0);
 }
 
-/* ---- Two of them on one cable ---- */
+/* ---- Two that are linked ---- */
 
-/* One side leaves, and with it the other. */
+/* One side leaves, which ends the other as well. */
 static void link_lives(struct sort *sort)
 {
     struct plain sides[2];

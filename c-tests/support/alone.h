@@ -13,7 +13,7 @@
 
 #include "check.h"
 
-/* Moves this process there; 0 without the right to. */
+/* Moves this process into such a namespace. Returns 0 if it has no right to. */
 static inline int be_alone(void)
 {
     struct ifreq request;

@@ -1,13 +1,13 @@
 /*
- * calls.h - one call of each kind that sends, receives or waits, with all that
- * it needs, to be made on another thread; and frames for them.
+ * calls.h - functions that each make one call to send, receive or wait, for threads of
+ * their own; and frames for them to receive.
  */
 #ifndef CALLS_H
 #define CALLS_H
 
 #include "footprint.h"
 
-/* A different number at each call, the same ones in every run of a thread. */
+/* A pseudo-random number. The same initial state gives the same numbers in every run. */
 static inline unsigned next_random(unsigned *state)
 {
     *state = *state * 1103515245u + 12345u;
@@ -24,7 +24,7 @@ static inline void send_some(int fd)
     raw_send_flow(fd, &flow, FRAMES, 0);
 }
 
-/* Writes a frame of 60 bytes, and behind it a length that no frame has. */
+/* Writes a frame of 60 bytes, and after it a length that is too large for any frame. */
 static inline void send_one_and_break(int fd)
 {
     static const uint8_t wire[4 + 60 + 4] = { 0, 0, 0, 60, [64] = 0xff };

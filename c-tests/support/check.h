@@ -33,11 +33,11 @@ static int check_passed, check_failed, check_skipped;
             check_fail(__FILE__, __LINE__, #condition);                        \
     } while (0)
 
-/* The same for two integers, which are printed. */
+/* Ends this test, printing both, unless two integers are equal. */
 #define CHECK_INT(got, want)                                                   \
     check_int(__FILE__, __LINE__, #got, (long long)(got), (long long)(want))
 
-/* A set of codes. */
+/* A set of codes: the union of MAY() of each. */
 #define MAY(code) (1u << -(code))
 
 static inline void check_fail(const char *file, int line, const char *what)
@@ -67,7 +67,7 @@ static inline void check_skip(const char *why)
     _exit(CHECK_SKIP);
 }
 
-/* The environment's number of that name, which is above 0. */
+/* The positive number in the environment variable `name`, or `otherwise`. */
 static inline int check_number(const char *name, int otherwise)
 {
     const char *text = getenv(name);
@@ -85,7 +85,7 @@ static inline int check_sample(void)
     return check_number("CHECK_SAMPLE", 1);
 }
 
-/* How often to repeat something that `n` times are good for at full speed. */
+/* How often to repeat what is repeated `n` times at full speed. */
 static inline int rounds(int n)
 {
     int some = n / check_slow() / check_sample();
@@ -134,7 +134,10 @@ static inline void run(const char *name, void (*test)(void))
 }
 #define RUN(test) run(#test, test)
 
-/* The same test with something else each time; of a sample, with others for the next test. */
+/*
+ * Runs a test that is told apart by what it is run with. Of these, CHECK_SAMPLE=n runs
+ * one in n, counted across tests, so that different tests are run with different things.
+ */
 static inline void run_with(const char *name, const char *with, void (*test)(void))
 {
     static int turn;

@@ -1,6 +1,4 @@
-/*
- * clock.h - the time, waiting for what has to happen, and how busy this process is.
- */
+/* clock.h - the time, waiting for a condition, and how busy this process is. */
 #ifndef CLOCK_H
 #define CLOCK_H
 
@@ -26,13 +24,13 @@ static inline long long raw_now_ms(void)
     return (long long)time.tv_sec * 1000 + time.tv_nsec / 1000000;
 }
 
-/* How long something that must happen may take before it counts as never. */
+/* How long to wait for something that must happen before the test fails. */
 static inline int patience_ms(void)
 {
     return 10000 * check_slow();
 }
 
-/* Waits until `condition` is true; fails if it stays false. It must be free to be evaluated again. */
+/* Waits until `condition`, which is evaluated repeatedly, is true. Fails if it stays false. */
 #define EVENTUALLY(condition)                                                  \
     do {                                                                       \
         long long now_ms_, until_ms_ = raw_now_ms() + patience_ms();           \
@@ -64,8 +62,9 @@ static inline long busy_ms(void)
 }
 
 /*
- * Nothing in this process is busy, though it looks as if it waited. What just happened may take its
- * time; what spins does so for ever, and gets its share of the processor.
+ * Checks that no thread spins while it seems to wait. Work that is being finished may
+ * take its time, but it ends; a thread that spins never stops, and always gets its share
+ * of the processor.
  */
 static inline void is_idle(void)
 {

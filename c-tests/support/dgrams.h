@@ -1,6 +1,6 @@
 /*
- * dgrams.h - what tests of connections whose messages are frames share: frames
- * that pass, and are counted.
+ * dgrams.h - what tests of connections whose messages are frames share: checks that
+ * frames pass and are counted, and threads that send.
  */
 #ifndef DGRAMS_H
 #define DGRAMS_H
@@ -11,7 +11,7 @@
 
 /* ---- Counters ---- */
 
-/* Every frame taken ends in one of two counts. */
+/* Checks the counters of frames sent and dropped: every frame taken is in one of them. */
 static inline void check_sent(qnet_conn *conn, uint64_t frames, uint64_t bytes, uint64_t dropped)
 {
     qnet_stats stats = stats_of(conn);
@@ -30,7 +30,7 @@ static inline uint64_t taken_by(qnet_conn *conn)
 
 /* ---- Frames ---- */
 
-/* Sends all of them without ever waiting, the far socket reading what comes meanwhile. */
+/* Sends `count` frames without ever waiting, while the far socket reads what comes. */
 static inline void pass_all(qnet_conn *conn, const struct far *far, struct flow flow, int way, unsigned count)
 {
     struct flow sent = flow, seen = flow;
@@ -51,7 +51,7 @@ static inline void pass_all(qnet_conn *conn, const struct far *far, struct flow 
                before.tx_dropped);
 }
 
-/* A marker comes next, and nothing before it. */
+/* Sends a frame from the far socket, and checks that it is the next one to be received. */
 static inline void next_is_a_frame(qnet_conn *conn, const struct far *far)
 {
     static unsigned number = 5000;
@@ -63,7 +63,7 @@ static inline void next_is_a_frame(qnet_conn *conn, const struct far *far)
     CHECK_INT(frame_number(got, sizeof frame), number);
 }
 
-/* Frames go both ways. */
+/* Checks that frames go both ways. */
 static inline void works(qnet_conn *conn, const struct far *far)
 {
     struct flow sent = flow_of_kind(far_now), seen = sent;
@@ -73,7 +73,7 @@ static inline void works(qnet_conn *conn, const struct far *far)
     next_is_a_frame(conn, far);
 }
 
-/* Few frames find room, though pairs have no limit but their own buffer. */
+/* Leaves room for few frames only, on a pair as well, which nothing but its buffer limits. */
 static inline void have_little_room(qnet_conn *conn)
 {
     CHECK_INT(qnet_set(conn, QNET_OPT_SNDBUF, 20000), QNET_OK);
@@ -88,7 +88,7 @@ struct sender {
     unsigned count, taken;
 };
 
-/* Sends numbered frames until one is refused for good. */
+/* Sends numbered frames, each again while there is no room. Any other error ends it. */
 static inline void *sending(void *argument)
 {
     struct sender *sender = argument;

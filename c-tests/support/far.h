@@ -12,10 +12,10 @@
 
 enum { UDP_V4_MAX = 65507, UDP_V6_MAX = 65527, FAR_BUFFER = 4 << 20 };
 
-/* What is special about a kind; tests are for sets of them. */
+/* The properties of a kind. A test runs for every kind that has one of a set of them. */
 enum {
-    UDP = 1,        /* a peer's absence is told by its host */
-    NAMED = 2,      /* a Unix socket with a name: peers come and go */
+    UDP = 1,        /* the host reports that nobody is at the peer's port */
+    NAMED = 2,      /* a Unix socket with a name: peers come and go under it */
     GROUP = 4,      /* multicast */
     PAIR = 8,       /* one end of a datagram pair */
     SEQUENCED = 16, /* SEQPACKET: the peer's leaving is seen */
@@ -25,10 +25,10 @@ enum {
 };
 
 struct far {
-    int fd, out;                /* where it receives, and sends: mostly the same */
-    struct sockaddr_storage to; /* where the library is; of no length: its only peer */
+    int fd, out;                /* it receives on one, and sends on the other: mostly the same */
+    struct sockaddr_storage to; /* the library's address; without a length, it is connected */
     socklen_t to_len;
-    struct sockaddr_storage own; /* whose echo is not to be heard */
+    struct sockaddr_storage own; /* its own address, if its own frames are echoed to it */
     socklen_t own_len;
     char near_text[160], far_text[160]; /* both addresses, as the library writes them */
 };
@@ -39,7 +39,7 @@ struct far_kind {
     qnet_conn *(*open)(const struct far_kind *kind, struct far *far);
     const char *network;
     int family;
-    int type; /* of pairs; else whether the name is abstract */
+    int type; /* a pair's type of socket; otherwise whether the name is abstract */
     size_t longest;
 };
 
@@ -63,7 +63,7 @@ static inline void far_buffers(int fd)
         CHECK(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes) == 0);
 }
 
-/* Binds to what is in *address, which becomes the whole of it. */
+/* Binds to *address, which becomes the whole address that the socket has then. */
 static inline void far_bind(int fd, struct sockaddr_storage *address, socklen_t *len)
 {
     CHECK(bind(fd, (struct sockaddr *)address, *len) == 0);
@@ -86,7 +86,7 @@ static inline int port_in(const char *text)
     return atoi(strrchr(text, ':') + 1);
 }
 
-/* A UDP socket at a port of this host, or any; its address is written to `text`. */
+/* A UDP socket at a port of this host, or at any if it is 0. Writes its address to `text`. */
 static inline int far_udp_at(int family, int port, char *text, size_t cap)
 {
     struct sockaddr_storage address;
@@ -131,7 +131,7 @@ static inline qnet_conn *far_dgram(const char *network, const char *local, const
     return conn;
 }
 
-/* Notes where the library is that has a UDP port of this host. */
+/* Notes the address of a connection that has a UDP port of this host. */
 static inline void far_finds(struct far *far, qnet_conn *conn, int family)
 {
     CHECK(qnet_local_addr(conn, far->near_text, sizeof far->near_text) > 0);
@@ -170,7 +170,7 @@ static inline qnet_conn *far_open_udp_adopted(const struct far_kind *kind, struc
     return conn;
 }
 
-/* Two names that no test has used. */
+/* Makes up a name for each end, which no test has used before. */
 static inline void far_names(const struct far_kind *kind, struct far *far)
 {
     static unsigned short count;
@@ -197,7 +197,10 @@ static inline qnet_conn *far_open_unixgram(const struct far_kind *kind, struct f
     return conn;
 }
 
-/* Another member of the group in far->to, on this host, that hears the others alone. */
+/*
+ * Makes the far side a member of the group in far->to, on this host. It sends on a second
+ * socket, by whose address it knows its own frames when they are echoed.
+ */
 static inline void far_join(struct far *far)
 {
     struct sockaddr_in *group = (struct sockaddr_in *)&far->to;
@@ -348,7 +351,7 @@ static inline qnet_conn *far_open(struct far *far)
     return far_open_kind(far_now, far);
 }
 
-/* The far socket goes, with its name. */
+/* Closes the far socket and removes its file. */
 static inline void far_leaves(struct far *far)
 {
     if (far->out != far->fd)
@@ -359,7 +362,7 @@ static inline void far_leaves(struct far *far)
     far->fd = far->out = -1;
 }
 
-/* Another one comes at the same address. */
+/* Opens another far socket at the same address. */
 static inline void far_comes(struct far *far)
 {
     char text[160];
@@ -393,7 +396,10 @@ static inline void far_send(const struct far *far, const void *frame, size_t len
     CHECK_INT(far_try(far, frame, len, 0), len);
 }
 
-/* The next message that is not the far socket's own echo: its length, or -1 if there is none now. */
+/*
+ * Receives the next message that is not an echo of the far side's own. Returns its
+ * length, or -1 if there is none now.
+ */
 static inline long far_recv_now(const struct far *far, void *frame, size_t cap)
 {
     struct sockaddr_storage from;
@@ -421,7 +427,7 @@ static inline long far_recv(const struct far *far, void *frame, size_t cap)
     return n;
 }
 
-/* The next message is the flow's next frame. */
+/* Receives a message, which must be the flow's next frame. */
 static inline void far_take(const struct far *far, struct flow *flow)
 {
     static __thread uint8_t frame[QNET_FRAME_MAX + 1];
@@ -437,7 +443,7 @@ static inline void far_take_until(const struct far *far, struct flow *flow, unsi
         far_take(far, flow);
 }
 
-/* The same if there is one now. Returns whether there was. */
+/* Does the same if a message is there now. Returns whether one was. */
 static inline int far_take_now(const struct far *far, struct flow *flow)
 {
     static __thread uint8_t frame[QNET_FRAME_MAX + 1];
@@ -477,7 +483,7 @@ static inline struct word far_hears(const struct far *far)
     return word_of(frame, (size_t)len);
 }
 
-/* The lengths that matter to a kind, the longest that it takes included. */
+/* The lengths that matter to a kind, among them the longest that it takes. */
 static inline struct flow flow_of_kind(const struct far_kind *kind)
 {
     static __thread size_t sizes[ALL_SIZES] = { 14, 15, 60, 1514, 9000, 0, 0 };
@@ -497,7 +503,7 @@ static inline uint64_t flow_bytes(const struct flow *flow, unsigned from, unsign
     return bytes;
 }
 
-/* Runs a test once for each kind of a set. */
+/* Runs a test once for each kind that has one of the properties in `set`. */
 static inline void run_kinds(const char *name, void (*test)(void), int set)
 {
     size_t i;

@@ -1,6 +1,6 @@
 /*
- * flow.h - frames that say which they are, in endless rows, and a plain socket
- * that writes or reads such a row.
+ * flow.h - numbered frames in endless flows, and a plain socket that writes or reads such
+ * a flow.
  */
 #ifndef FLOW_H
 #define FLOW_H
@@ -15,16 +15,16 @@ static inline void *allocate(size_t bytes)
     return memory;
 }
 
-/* ---- Frames that say which they are ---- */
+/* ---- Numbered frames ---- */
 
-/* Fills a frame of 14 bytes or more, the first four of which are its number. */
+/* Fills a frame of at least 14 bytes. The first four are its number. */
 static inline void frame_make(uint8_t *frame, size_t len, unsigned number)
 {
     raw_put_length(frame, number);
     raw_fill(frame + 4, len - 4, number);
 }
 
-/* The number of a frame every byte of which is as frame_make() left it. */
+/* Returns a frame's number, and checks that every byte is as frame_make() left it. */
 static inline unsigned frame_number(const uint8_t *frame, size_t len)
 {
     unsigned number;
@@ -36,7 +36,7 @@ static inline unsigned frame_number(const uint8_t *frame, size_t len)
     return number;
 }
 
-/* An endless row of numbered frames whose lengths go round `sizes`. */
+/* An endless sequence of numbered frames, whose lengths are those in `sizes` over and over. */
 struct flow {
     const size_t *sizes;
     size_t kinds;
@@ -74,7 +74,7 @@ static inline size_t flow_size(const struct flow *flow, unsigned number)
     return flow->sizes[number % flow->kinds];
 }
 
-/* Receives the frame that has to come next. */
+/* Checks that a received frame is the flow's next one. */
 static inline void flow_take(struct flow *flow, const uint8_t *frame, size_t len)
 {
     CHECK_INT(frame_number(frame, len), flow->next);
@@ -82,7 +82,7 @@ static inline void flow_take(struct flow *flow, const uint8_t *frame, size_t len
     flow->next++;
 }
 
-/* The same for a taker. */
+/* Does the same as a taker's `each`; see ways.h. */
 static inline void flow_each(void *flow, const uint8_t *frame, size_t len)
 {
     flow_take(flow, frame, len);
@@ -127,7 +127,7 @@ static inline void bundle_free(struct bundle *bundle)
 
 /* ---- The plain socket's side ---- */
 
-/* Writes the next `count` frames in writes of `step` bytes; 0: all in one. */
+/* Writes the next `count` frames in pieces of `step` bytes, or in one piece if that is 0. */
 static inline void raw_send_flow(int fd, struct flow *flow, size_t count, size_t step)
 {
     struct bundle bundle = bundle_make(flow, count);
@@ -141,7 +141,7 @@ static inline void raw_send_flow(int fd, struct flow *flow, size_t count, size_t
     bundle_free(&bundle);
 }
 
-/* Reads one frame, which must be the next. */
+/* Reads one frame, which must be the flow's next one. */
 static inline void raw_take(int fd, struct flow *flow)
 {
     static __thread uint8_t frame[QNET_FRAME_MAX];
@@ -157,7 +157,7 @@ static inline void raw_take_until(int fd, struct flow *flow, unsigned end)
         raw_take(fd, flow);
 }
 
-/* Work for the plain socket on a thread of its own. */
+/* A flow that a thread writes to, or reads from, the plain socket. */
 struct raw_job {
     pthread_t thread;
     int fd;

@@ -1,7 +1,6 @@
 /*
- * footprint.h - what this process holds for the library: open descriptors and
- * the library's threads, to see that ending leaves nothing of either behind;
- * and its memory.
+ * footprint.h - counts this process's open descriptors and the library's threads, to
+ * check that neither is left behind at the end; and its memory.
  */
 #ifndef FOOTPRINT_H
 #define FOOTPRINT_H
@@ -15,7 +14,10 @@ struct footprint {
     int threads;
 };
 
-/* Any descriptor but a file or pipe: those a sanitizer opens, too, when it has to report. */
+/*
+ * Whether a descriptor is counted. Files and pipes are not, as a sanitizer opens some to
+ * report.
+ */
 static inline int is_descriptor(const char *number)
 {
     char path[300], target[64] = "";
@@ -34,7 +36,7 @@ static inline int is_thread_named(const char *number, const char *prefix)
     snprintf(path, sizeof path, "/proc/self/task/%s/comm", number);
     file = fopen(path, "r");
     if (!file)
-        return 0; /* it has just ended */
+        return 0; /* the thread has just ended */
     if (!fgets(name, sizeof name, file))
         name[0] = '\0';
     fclose(file);
@@ -56,7 +58,7 @@ static inline int is_telling_thread(const char *number)
     return is_thread_named(number, "qnet-state");
 }
 
-/* The library names all of its threads so. */
+/* The names of all threads of the library begin like this. */
 static inline int is_library_thread(const char *number)
 {
     return is_thread_named(number, "qnet-");
@@ -89,7 +91,7 @@ static inline struct footprint footprint_now(void)
     return now;
 }
 
-/* Waits until no more is held than before. */
+/* Waits until there are as many descriptors and threads as before. */
 static inline void footprint_again(struct footprint before)
 {
     long long until_ms = raw_now_ms() + patience_ms();
@@ -104,7 +106,7 @@ static inline void footprint_again(struct footprint before)
     CHECK_INT(now.threads, before.threads);
 }
 
-/* Whether memory is the program's own: a sanitizer's is its own affair. */
+/* Whether the process's memory can be judged. A sanitizer uses memory of its own. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { HAS_ROOM_FOR_ITSELF = 0 };
 #else

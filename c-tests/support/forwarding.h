@@ -1,7 +1,6 @@
 /*
- * forwarding.h - what tests of links and hubs share: the plain socket's side
- * where nothing is promised, what handlers do and are told, and how many
- * descriptors a test may use.
+ * forwarding.h - what tests of links and hubs share: plain sockets that may be held up or
+ * cut off, what handlers do and are told, and limits on what the process may use.
  */
 #ifndef FORWARDING_H
 #define FORWARDING_H
@@ -12,7 +11,7 @@
 
 enum { MOST_LOOPS = 4 };
 
-/* Whether nobody takes what is written there: there is no room, and none comes for a while. */
+/* Whether a plain socket's peer does not read: it has no room, and none comes for a while. */
 static inline int raw_is_held(int fd)
 {
     struct pollfd poll_fd;
@@ -29,7 +28,7 @@ static inline int all_is_read(qnet_conn *conn)
     return bytes_waiting(qnet_fd(conn)) == 0;
 }
 
-/* The socket's end comes next, and not as a failure. */
+/* Checks that the stream's end comes next, and that it is no failure. */
 static inline void raw_take_end(int fd)
 {
     char byte;
@@ -45,7 +44,7 @@ static inline int recv_now(qnet_conn *conn)
     return qnet_recv(conn, buffer, sizeof buffer, 0);
 }
 
-/* Writes a job's frames, or as many as somebody takes before the end. */
+/* Writes a job's frames, or as many as are taken before the connection ends. */
 static inline void *writing_until_the_end(void *argument)
 {
     struct raw_job *job = argument;
@@ -72,7 +71,7 @@ static inline void *reading_until_the_end(void *argument)
     return NULL;
 }
 
-/* The next frame of the flow comes through by qnet_recv. */
+/* Receives a frame with qnet_recv(), which must be the flow's next one. */
 static inline void take_by_recv(qnet_conn *conn, struct flow *flow)
 {
     static __thread uint8_t buffer[QNET_FRAME_MAX];
@@ -82,7 +81,7 @@ static inline void take_by_recv(qnet_conn *conn, struct flow *flow)
     flow_take(flow, buffer, (size_t)len);
 }
 
-/* What a close handler was told, and where; it does not return while the gate is shut. */
+/* What a close handler was told, and on which thread. It does not return while `shut` is set. */
 struct ending {
     int ends, reason, thread, shut;
 };
@@ -112,7 +111,7 @@ static inline void ignore_batch(void *user, const qnet_frame *frames, size_t cou
     (void)count;
 }
 
-/* What a handler does at its first frame. */
+/* A call for a handler to make, and its result once it is done. */
 struct deed {
     int (*call)(void *argument);
     void *argument;
@@ -130,7 +129,7 @@ static inline void do_deed(void *user, const uint8_t *frame, size_t len)
     put(&deed->done, 1);
 }
 
-/* Has a handler of some other connection do it. */
+/* Makes a call in the handler of a connection of its own. The call must succeed. */
 static inline void inside_a_handler(int (*call)(void *argument), void *argument)
 {
     struct deed deed = { call, argument, 1, 0 };
@@ -166,7 +165,7 @@ static inline void allow_descriptors(unsigned count)
         check_skip("not so many descriptors are allowed here");
 }
 
-/* Leaves the process no room for another thread's stack; what the limit was. */
+/* Leaves no address space for another thread's stack. Returns the limit that was in force. */
 static inline struct rlimit allow_no_stack(void)
 {
     struct rlimit before, tight;

@@ -1,6 +1,6 @@
 /*
- * macs.h - devices with hardware addresses on a hub, each a plain socket, and
- * frames that say from whom they are, to whom, and which one of theirs.
+ * macs.h - devices on a hub, each with a hardware address and a plain socket, and frames
+ * that carry their source, destination and number.
  */
 #ifndef MACS_H
 #define MACS_H
@@ -9,7 +9,7 @@
 
 enum { MAC_LEN = 6, MAC_FRAME = 60, MAC_FRAME_LEAST = 16, EVERYBODY = -1, NOBODY_KNOWN = 9999 };
 
-/* The address of device `n`, or everybody's. */
+/* The hardware address of device `n`, or the broadcast address for EVERYBODY. */
 static inline void mac_make(uint8_t mac[MAC_LEN], int n)
 {
     memset(mac, 0xff, MAC_LEN);
@@ -20,7 +20,10 @@ static inline void mac_make(uint8_t mac[MAC_LEN], int n)
     raw_put_length(mac + 2, (size_t)n);
 }
 
-/* What a frame says; its length too. */
+/*
+ * What a frame says: its destination, its source and the source's count of frames; and
+ * its length.
+ */
 struct word {
     int to, from;
     unsigned number;
@@ -41,7 +44,7 @@ static inline unsigned get_number(const uint8_t *at)
     return (unsigned)at[0] << 24 | (unsigned)at[1] << 16 | (unsigned)at[2] << 8 | at[3];
 }
 
-/* What a frame says every byte of which is as word_make() left it. */
+/* Returns what a frame says, and checks that every byte is as word_make() left it. */
 static inline struct word word_of(const uint8_t *frame, size_t len)
 {
     static const uint8_t everybody[MAC_LEN] = { 255, 255, 255, 255, 255, 255 };
@@ -62,11 +65,11 @@ static inline struct word word_of(const uint8_t *frame, size_t len)
 
 /* ---- Devices ---- */
 
-/* A port of a hub, and the plain socket of who is behind it. */
+/* A port of a hub, and the plain socket of the device behind it. */
 struct device {
     qnet_conn *conn;
     int fd;
-    int n;            /* whose address it has */
+    int n;            /* the device's number, which is in its address */
     unsigned said;    /* how many frames it has sent */
     int is_away;      /* nothing is forwarded from or to it now */
 };
@@ -105,7 +108,7 @@ static inline void device_says(struct device *device, int to, size_t len)
     raw_say(device->fd, word);
 }
 
-/* The next frame that comes to a plain socket. */
+/* Receives the next frame on a plain socket. */
 static inline struct word raw_hear(int fd)
 {
     static __thread uint8_t frame[QNET_FRAME_MAX];
@@ -115,7 +118,10 @@ static inline struct word raw_hear(int fd)
     return word_of(frame, (size_t)len);
 }
 
-/* The next frame that comes to a device must be the last one that `from` said, to `to`. */
+/*
+ * Receives a device's next frame, which must be the last one that `from` sent, and be for
+ * `to`.
+ */
 static inline void device_hears(const struct device *device, const struct device *from, int to)
 {
     struct word word = raw_hear(device->fd);
@@ -135,7 +141,10 @@ struct room {
     int count;
 };
 
-/* Says something to everybody, and sees that everybody hears it, and nothing before it. */
+/*
+ * Sends a broadcast from one device, and checks that it is the next frame that each other
+ * gets.
+ */
 static inline void room_hears(struct room *room, int speaker)
 {
     int i;
@@ -146,7 +155,7 @@ static inline void room_hears(struct room *room, int speaker)
             device_hears(&room->devices[i], &room->devices[speaker], EVERYBODY);
 }
 
-/* Nothing waits for anybody, and all addresses are learned. */
+/* Checks that no frame is still on its way. Afterwards the hub has learned every address. */
 static inline void room_is_quiet(struct room *room)
 {
     int i;
@@ -156,7 +165,7 @@ static inline void room_is_quiet(struct room *room)
             room_hears(room, i);
 }
 
-/* A hub to which `count` devices are attached that it knows. */
+/* Makes a hub with `count` devices, whose addresses it has learned. */
 static inline void room_open(struct room *room, int count)
 {
     int i;

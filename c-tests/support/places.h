@@ -1,6 +1,6 @@
 /*
- * places.h - where a listener of some kind is, for the library and for the system,
- * and plain sockets there.
+ * places.h - the address of a listener of some kind, as text for the library and as a
+ * socket address for the system; and plain sockets there.
  */
 #ifndef PLACES_H
 #define PLACES_H
@@ -12,7 +12,7 @@
 
 struct link_kind {
     const char *name;
-    int (*open)(const struct link_kind *kind, qnet_conn **conn); /* the plain socket */
+    int (*open)(const struct link_kind *kind, qnet_conn **conn); /* returns the plain socket */
     const char *network;
     int family;
     int abstract;
@@ -20,7 +20,7 @@ struct link_kind {
     int nonblocking;
 };
 
-/* Where a listener of some kind is, for the library and for the system. */
+/* A listener's address, as the library and as the system takes it. */
 struct place {
     char text[160];
     char directory[80];
@@ -54,7 +54,7 @@ static inline void make_directory(char *directory, size_t cap)
     CHECK(mkdtemp(directory) != NULL);
 }
 
-/* Whether two text buffers hold the same and `len` is its length. */
+/* Whether `text` is what it should be, and `len` is its length. */
 static inline int same_text(const char *text, int len, const char *want)
 {
     return len == (int)strlen(want) && strcmp(text, want) == 0;

@@ -1,8 +1,7 @@
 /*
- * qemu.h - a real QEMU, which runs here without a machine: what goes into one
- * of its netdevs comes out of the others, which a hub joins to it. Without
- * one a test is skipped, or failed if QNET_REQUIRE_QEMU=1. QNET_QEMU=path is
- * another than the installed one.
+ * qemu.h - a real QEMU without a machine, whose netdevs are joined by a hub: what goes
+ * into one comes out of the others. If there is no QEMU a test is skipped, or fails if
+ * QNET_REQUIRE_QEMU=1. QNET_QEMU=path chooses another than the installed one.
  */
 #ifndef QEMU_H
 #define QEMU_H
@@ -23,7 +22,7 @@ static inline const char *qemu_program(void)
     return chosen ? chosen : "qemu-system-x86_64";
 }
 
-/* Ends this test if this QEMU has no such netdev, or if there is none. */
+/* Ends this test if there is no QEMU, or if it has no netdev of that type. */
 static inline void need(const char *type)
 {
     const char *require = getenv("QNET_REQUIRE_QEMU");
@@ -40,7 +39,7 @@ static inline void need(const char *type)
     check_skip(type);
 }
 
-/* What QEMU says when it is called with `options`; nothing if it is not installed. */
+/* What QEMU prints when it is called with `options`: nothing if it is not installed. */
 static inline void qemu_says(const char *options, char *text, size_t cap)
 {
     char command[TEXT];
@@ -55,7 +54,7 @@ static inline void qemu_says(const char *options, char *text, size_t cap)
         pclose(said);
 }
 
-/* Asks QEMU which it is, and which netdevs it has. */
+/* Asks QEMU for its version and its types of netdev. */
 static inline void learn_about_qemu(void)
 {
     char text[TEXT];
@@ -95,7 +94,7 @@ static inline void qemu_init(struct qemu *qemu)
     qemu_argument(qemu, "none");
 }
 
-/* A netdev whose id is that of the next port, joined to the hub. */
+/* Adds a netdev and joins it to the hub. Its id has to be n and the number of the port. */
 static inline void qemu_port(struct qemu *qemu, const char *netdev)
 {
     char text[TEXT];
@@ -108,7 +107,7 @@ static inline void qemu_port(struct qemu *qemu, const char *netdev)
     qemu->ports++;
 }
 
-/* The same without an id: `type,options`. */
+/* Adds a netdev given as `type,options`, without an id. */
 static inline void qemu_netdev(struct qemu *qemu, const char *netdev)
 {
     const char *comma = strchr(netdev, ',');
@@ -119,7 +118,7 @@ static inline void qemu_netdev(struct qemu *qemu, const char *netdev)
     qemu_port(qemu, text);
 }
 
-/* A netdev as the listener itself says, for QEMUs of a version. */
+/* Adds the netdev that qnet_listener_netdev() gives for a version of QEMU. */
 static inline void qemu_netdev_of(struct qemu *qemu, qnet_listener *listener, int version)
 {
     char id[16], text[TEXT];
@@ -131,7 +130,7 @@ static inline void qemu_netdev_of(struct qemu *qemu, qnet_listener *listener, in
     qemu_port(qemu, text);
 }
 
-/* The same of a datagram connection. */
+/* Adds the netdev that qnet_netdev() gives for a version of QEMU. */
 static inline void qemu_netdev_of_conn(struct qemu *qemu, qnet_conn *conn, int version)
 {
     char id[16], text[TEXT];
@@ -143,7 +142,7 @@ static inline void qemu_netdev_of_conn(struct qemu *qemu, qnet_conn *conn, int v
     qemu_port(qemu, text);
 }
 
-/* In the child: QEMU, which says what it has to say in a file and ends with the test. */
+/* Makes a child process into QEMU, which writes its messages to a file and ends with the test. */
 static inline void qemu_become(struct qemu *qemu, pid_t parent, const char *log)
 {
     int fd = open(log, O_WRONLY | O_CREAT | O_TRUNC, 0600);
@@ -157,7 +156,7 @@ static inline void qemu_become(struct qemu *qemu, pid_t parent, const char *log)
     _exit(127);
 }
 
-/* Starts it, perhaps once more. */
+/* Starts QEMU. Its arguments are kept, so that it can be started once more. */
 static inline void qemu_run(struct qemu *qemu)
 {
     pid_t parent = getpid();
@@ -184,7 +183,7 @@ static inline void qemu_start(struct qemu *qemu)
     qemu_forget_arguments(qemu);
 }
 
-/* Fails with what QEMU said if it is not running any more. */
+/* Fails, printing QEMU's messages, if it does not run any more. */
 static inline void qemu_runs(struct qemu *qemu)
 {
     int status, c;
@@ -207,8 +206,9 @@ static inline void qemu_end(struct qemu *qemu, int signal)
 }
 
 /*
- * A free port of 127.0.0.1, for QEMU cannot say which it chose: none that the system would give to
- * somebody else meanwhile, who would take part in the test or be connected to itself.
+ * A free port of 127.0.0.1, as QEMU cannot say which one it has chosen. It is outside of
+ * the range that the system assigns from: a socket that was assigned it meanwhile would
+ * take part in the test, or be connected to itself.
  */
 static inline void free_address(int type, char *address, size_t cap)
 {

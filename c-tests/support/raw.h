@@ -17,7 +17,7 @@
 
 enum { RAW_PREFIX = 4 };
 
-/* Fills a frame of `len` bytes that says its own length and `seed`. */
+/* Fills a frame with bytes that depend on its length and on `seed`. */
 static inline void raw_fill(unsigned char *frame, size_t len, unsigned seed)
 {
     size_t i;
@@ -36,7 +36,7 @@ static inline int raw_is(const unsigned char *frame, size_t len, unsigned seed)
     return 1;
 }
 
-/* Writes all of `len` bytes, however often the socket takes a part. */
+/* Writes all `len` bytes, in as many parts as the socket takes. */
 static inline void raw_write(int fd, const void *bytes, size_t len)
 {
     const unsigned char *at = bytes;
@@ -175,7 +175,7 @@ static inline int raw_tcp_connect(int port)
     return -1;
 }
 
-/* Sets what LINK_OPTIONS says: "option=value ...", in numbers. */
+/* Sets the options in the environment variable LINK_OPTIONS: "option=value ...", in numbers. */
 static inline void set_link_options(qnet_conn *conn)
 {
     const char *at = getenv("LINK_OPTIONS");
@@ -209,7 +209,7 @@ static inline int raw_readable(int fd, int ms)
     return poll(&poll_fd, 1, ms) == 1;
 }
 
-/* Has closing the socket be a reset, as by a process that was killed with bytes unread. */
+/* Makes closing the socket a reset, as when a process is killed with bytes unread. */
 static inline void raw_reset_at_close(int fd)
 {
     static const struct linger at_once = { 1, 0 };

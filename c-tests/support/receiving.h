@@ -1,6 +1,6 @@
 /*
- * receiving.h - what tests of receiving share: streams cut in some way, what
- * else may come of a connection than a frame, and receives on other threads.
+ * receiving.h - what tests of receiving share: streams that are cut in some way, what a
+ * receive may meet other than a frame, and receives on other threads.
  */
 #ifndef RECEIVING_H
 #define RECEIVING_H
@@ -11,14 +11,14 @@
 
 static const size_t short_frame = 64, long_frame = 65535;
 
-/* The same random numbers at every run. */
+/* A pseudo-random number below `limit`: the same ones in every run. */
 static inline unsigned random_below(unsigned *state, unsigned limit)
 {
     *state = *state * 1664525 + 1013904223;
     return (*state >> 8) % limit;
 }
 
-/* Writes only the beginning of a frame: its prefix, and `part` bytes of it. */
+/* Writes only the beginning of a frame: its length prefix, and `part` bytes of it. */
 static inline void raw_send_part(int fd, size_t len, size_t part)
 {
     uint8_t *bytes = allocate(RAW_PREFIX + part);
@@ -52,7 +52,7 @@ static inline void *random_writes(void *argument)
     return NULL;
 }
 
-/* The peer still reads, but that is leaving all the same. */
+/* Ends the stream while the peer still reads, which counts as leaving. */
 static inline void leave_half(int fd)
 {
     CHECK(shutdown(fd, SHUT_WR) == 0);
@@ -84,7 +84,7 @@ static inline void check_loans(const qnet_frame *frames, int count, unsigned fir
         CHECK_INT(frame_number(frames[i].data, frames[i].len), first + (unsigned)i);
 }
 
-/* ---- What may come of a connection ---- */
+/* ---- What a receive may meet ---- */
 
 static inline void prepare_half_frame(qnet_conn *conn, int fd)
 {
@@ -159,7 +159,7 @@ static inline int caller_done(struct caller *caller)
     return done;
 }
 
-/* The call's result, once it has returned as it must. */
+/* Waits for the call, which must return. Returns its result. */
 static inline int caller_result(struct caller *caller)
 {
     EVENTUALLY(caller_done(caller));

@@ -1,6 +1,6 @@
 /*
- * redialling.h - what tests of connections that outlive their peers share: a
- * peer that comes and goes, in every way, and who is told of it.
+ * redialling.h - what tests of connections that outlive their peers share: a peer that
+ * comes and goes, in every way, and the state handler that is told of it.
  */
 #ifndef REDIALLING_H
 #define REDIALLING_H
@@ -40,7 +40,7 @@ struct peer {
     int listener, fd;
 };
 
-/* Is there, with room for `backlog` who are not accepted yet. */
+/* Makes the peer listen, with room for `backlog` connections that are not accepted yet. */
 static inline void peer_listens(struct peer *peer, int backlog)
 {
     int one = 1;
@@ -66,7 +66,7 @@ static inline void peer_accepts(struct peer *peer)
     CHECK(peer->fd >= 0);
 }
 
-/* Nobody listens any more. */
+/* Stops listening. A connection that was accepted stays open. */
 static inline void peer_goes_deaf(struct peer *peer)
 {
     CHECK(close(peer->listener) == 0);
@@ -75,7 +75,7 @@ static inline void peer_goes_deaf(struct peer *peer)
     peer->listener = -1;
 }
 
-/* Its program ends. */
+/* Closes all that the peer has, as when its program ends. */
 static inline void peer_leaves(struct peer *peer)
 {
     if (peer->listener >= 0)
@@ -103,11 +103,11 @@ static inline void peer_remove(struct peer *peer)
     place_remove(&peer->place);
 }
 
-/* ---- Who is told of it, and the connection ---- */
+/* ---- The connection and its state handler ---- */
 
 struct carrier {
-    int next;    /* what has to be told next */
-    int running; /* how many calls run */
+    int next;    /* what the next call has to be told: 1 for up */
+    int running; /* 1 while a call runs */
     int told;    /* how many have returned */
     int shut;    /* the gate: while 1, a call does not return */
 };
@@ -161,13 +161,13 @@ static inline void is_told(struct scene *scene, int times)
     CHECK_INT(get(&scene->carrier.told), times);
 }
 
-/* A receive that finds the end of what was, if there is one. */
+/* Checks that a receive finds no frame. A receive also notices it if the peer has left. */
 static inline void finds_nothing(qnet_conn *conn)
 {
     CHECK_INT(recv_now(conn), QNET_ERR_AGAIN);
 }
 
-/* The peer leaves, which the connection's caller notices. */
+/* Makes the peer leave. A wait on the connection notices it, and the state handler is told. */
 static inline void scene_down(struct scene *scene)
 {
     int told = get(&scene->carrier.told);
@@ -195,7 +195,7 @@ static inline void taker_looks(struct taker *taker)
         CHECK_INT(taker_pull(taker, SOON_MS), QNET_ERR_TIMEOUT);
 }
 
-/* Reads whole frames until the end; how many. */
+/* Reads whole frames until the end. Returns how many. */
 static inline unsigned frames_until_the_end(int fd)
 {
     static uint8_t frame[QNET_FRAME_MAX];
@@ -209,7 +209,7 @@ static inline unsigned frames_until_the_end(int fd)
     return count;
 }
 
-/* ---- However the peer leaves ---- */
+/* ---- Every way for the peer to leave ---- */
 
 static inline void goes(struct peer *peer)
 {

@@ -34,7 +34,7 @@ static inline void put(int *number, int value)
     __atomic_store_n(number, value, __ATOMIC_SEQ_CST);
 }
 
-/* Adds one; the sum. */
+/* Adds one. Returns the sum. */
 static inline int count_up(int *number)
 {
     return __atomic_add_fetch(number, 1, __ATOMIC_SEQ_CST);

@@ -18,7 +18,7 @@ static inline qnet_listener *listen_on(const char *network, const char *address)
     return listener;
 }
 
-/* A frame to the connection and another from it, while no handler is set. */
+/* Checks a frame to the connection and one from it. It must have no handler. */
 static inline void check_traffic(qnet_conn *conn, int fd)
 {
     unsigned char frame[FRAME], got[FRAME];

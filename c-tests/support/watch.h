@@ -1,16 +1,16 @@
 /*
- * watch.h - what tests of ends share: whoever receives in some way, or not at
- * all, and watches what it is told.
+ * watch.h - what tests of how connections end share: a receiver, of any way or none, that
+ * records what its handlers are told.
  */
 #ifndef WATCH_H
 #define WATCH_H
 
 #include "calls.h"
 
-/* The ways to receive of ways.h, and one more: not at all. */
+/* The modes: the ways to receive in ways.h, and not receiving at all. */
 enum { UNREAD = WAYS_TO_RECEIVE, MODES };
 
-/* Which row of a table is being tested, for whom it fails: CHECK_SCENES=1 prints it. */
+/* Prints which row of a table is being tested, if CHECK_SCENES=1 asks for it. */
 static inline void scene(const char *what, const char *how, int mode)
 {
     static const char *const modes[MODES] = {
@@ -26,7 +26,7 @@ static inline int handled(int mode)
     return mode == BY_HANDLER || mode == BY_BATCH_HANDLER;
 }
 
-/* A taker that also notes where it was called, and holds calls while its gate is shut. */
+/* A taker that also notes on which thread it is called, and whose calls wait at a gate. */
 struct watch {
     struct taker taker;
     struct flow flow;
@@ -93,7 +93,7 @@ static inline int set_mode_handler(qnet_conn *conn, int mode, struct watch *watc
     return QNET_OK;
 }
 
-/* A watch without any handler set yet. */
+/* Prepares a watch, without setting any handler. */
 static inline void watch_init(struct watch *watch, qnet_conn *conn, int mode)
 {
     memset(watch, 0, sizeof *watch);
@@ -112,7 +112,7 @@ static inline void watch_start(struct watch *watch, qnet_conn *conn, int mode)
     CHECK_INT(set_mode_handler(conn, mode, watch), QNET_OK);
 }
 
-/* The same, and until a handler call stands before the gate. */
+/* Sets the handlers with the gate shut, and waits until a call stands at it. */
 static inline void watch_start_stuck(struct watch *watch, qnet_conn *conn, int mode)
 {
     watch_init(watch, conn, mode);
@@ -122,7 +122,7 @@ static inline void watch_start_stuck(struct watch *watch, qnet_conn *conn, int m
     EVENTUALLY(get(&watch->calls) == 1);
 }
 
-/* The close handler has run, once, after `frames` frames, with `reason`. */
+/* Checks that the close handler has run once, after `frames` frames, with `reason`. */
 static inline void watch_told(struct watch *watch, unsigned frames, int reason)
 {
     CHECK_INT(taker_ends(&watch->taker), 1);
@@ -131,7 +131,10 @@ static inline void watch_told(struct watch *watch, unsigned frames, int reason)
     CHECK_INT(taker_count(&watch->taker), frames);
 }
 
-/* It ran where it has to in that mode, in a call of this thread or on the handler's own. */
+/*
+ * Checks that the close handler ran on the right thread: that of the frame handler if one
+ * was set, and this one otherwise.
+ */
 static inline void watch_told_where(struct watch *watch, int mode)
 {
     int where = get(&watch->end_thread);
@@ -165,9 +168,9 @@ static inline int go_half(int fd, qnet_conn *conn)
 }
 
 /*
- * Sends until the socket stays full (TCP's buffers grow for a while) and has
- * taken, over a Unix socket, only a part of a frame; how many frames were
- * taken. From then on sends do not wait.
+ * Sends until the socket stays full, as TCP's buffers grow for a while. A Unix socket has
+ * then taken only a part of a frame. Returns how many frames were taken. From then on
+ * sends do not wait.
  */
 static inline unsigned stuff(qnet_conn *conn)
 {

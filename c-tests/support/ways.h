@@ -11,7 +11,7 @@
 
 /* ---- Every way to send ---- */
 
-/* Like qnet_send_batch: how many were taken, an error only if the first was not. */
+/* Sends one by one. Like qnet_send_batch(), returns an error only if the first is not taken. */
 static inline int send_singly(qnet_conn *conn, const struct bundle *bundle)
 {
     size_t i;
@@ -45,7 +45,7 @@ static inline int send_by(int way, qnet_conn *conn, const struct bundle *bundle)
     return ways[way](conn, bundle);
 }
 
-/* Sends the next `count` frames in one go; `flow` advances by those taken. */
+/* Sends the next `count` frames in one call. `flow` advances by those taken. */
 static inline int flow_send(struct flow *flow, qnet_conn *conn, int way, size_t count)
 {
     struct bundle bundle = bundle_make(flow, count);
@@ -69,7 +69,7 @@ struct taker {
     void (*each)(void *argument, const uint8_t *frame, size_t len);
     void *argument;
     pthread_mutex_t lock;
-    unsigned frames; /* given so far */
+    unsigned frames; /* how many it has given */
     int ends;        /* how often the close handler ran */
     int reason;      /* what it was told */
 };
@@ -130,7 +130,7 @@ static inline int taker_ends(struct taker *taker)
     return ends;
 }
 
-/* Begins to receive; with a handler, frames come from now on. */
+/* Begins to receive. If by a handler, frames come from now on. */
 static inline void taker_start(struct taker *taker, qnet_conn *conn, int way,
                                void (*each)(void *, const uint8_t *, size_t), void *argument)
 {
@@ -147,7 +147,7 @@ static inline void taker_start(struct taker *taker, qnet_conn *conn, int way,
         CHECK_INT(qnet_set_batch_handler(conn, taker_batch, taker), QNET_OK);
 }
 
-/* Gives the frames of a packed buffer to the taker; how many there were. */
+/* Gives the frames of a packed buffer to the taker. Returns how many there were. */
 static inline int taker_unpack(struct taker *taker, const uint8_t *wire, size_t bytes)
 {
     size_t at = 0, len;
@@ -166,7 +166,7 @@ static inline int taker_unpack(struct taker *taker, const uint8_t *wire, size_t 
     return count;
 }
 
-/* One receive of a way that pulls: how many frames it gave, or its error. */
+/* Makes one receive of a way that pulls. Returns how many frames it gave, or its error. */
 static inline int taker_pull(struct taker *taker, int timeout_ms)
 {
     static __thread uint8_t buffer[QNET_FRAME_MAX + RAW_PREFIX];
@@ -203,7 +203,7 @@ static inline void taker_want(struct taker *taker, unsigned count)
     CHECK_INT(taker_count(taker), count);
 }
 
-/* Receives until the end: how it was reported, which must be in one voice. */
+/* Receives until the end. Returns its reason, which must be the same wherever it is reported. */
 static inline int taker_end(struct taker *taker)
 {
     int result = 1;
@@ -219,7 +219,7 @@ static inline int taker_end(struct taker *taker)
     return taker->reason;
 }
 
-/* Closes the connection; by now the close handler has run exactly once. */
+/* Closes the connection, after which the close handler must have run exactly once. */
 static inline void taker_close(struct taker *taker)
 {
     CHECK_INT(qnet_close(taker->conn), QNET_OK);

@@ -1,10 +1,10 @@
 /*
- * std.c - what ThreadSanitizer cannot see of Rust's standard library, which is
- * linked as it was shipped, not instrumented: that a lock which was waited for
- * orders what comes after it, and so does a value that is made once.
- *
- * The linker puts these functions in the place of the two slow paths; LOCK and
- * ONCE are their mangled names. The fast paths are inlined and instrumented.
+ * std.c - tells ThreadSanitizer what it cannot see in Rust's standard library,
+ * which is linked as shipped, without instrumentation: a thread that has waited
+ * for a lock comes after the one that held it, and a thread that finds a value
+ * initialized comes after the one that did so. The linker puts these functions
+ * in the place of the two slow paths, whose mangled names are LOCK and ONCE.
+ * The fast paths are inlined and instrumented.
  */
 void __tsan_acquire(void *address);
 void __tsan_release(void *address);

@@ -21,7 +21,7 @@ struct Work {
 
 fn now() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the pointer is to a timespec of our own.
+    // SAFETY: the pointer is to a timespec of this function's own.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
@@ -82,7 +82,7 @@ impl Work {
     }
 }
 
-/// Sends a frame, again until it is taken: pktkit drops it where others wait.
+/// Sends a frame, and tries again until it is taken: pktkit does not wait for room, but fails.
 fn send(conn: &Conn, frame: &Frame) {
     while let Err(error) = conn.send(frame) {
         assert_eq!(error.kind(), ErrorKind::WouldBlock, "send");
@@ -145,7 +145,7 @@ fn run_serve(work: &Work) {
     stay();
 }
 
-/// Times of single frames, and their median when all are there.
+/// The times of single frames, whose median is printed when all are there.
 struct Times(Mutex<Vec<u64>>, usize, mpsc::Sender<()>);
 
 impl Times {
@@ -154,7 +154,7 @@ impl Times {
         (Times(Mutex::new(Vec::with_capacity(frames as usize)), frames as usize, done), is_done)
     }
 
-    /// Whether more are wanted.
+    /// Adds a time. Returns whether more are wanted.
     fn add(&self, time: u64) -> bool {
         let mut times = self.0.lock().expect("times");
         times.push(time);
