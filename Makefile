@@ -3,8 +3,8 @@
 # make install     them, the header, and what pkg-config and CMake find them by
 # make uninstall
 #
-# PREFIX, LIBDIR and INCLUDEDIR say where to; DESTDIR is put before, for packages. What was built
-# is installed: as another user than the one who builds, nothing is built anew.
+# PREFIX, LIBDIR and INCLUDEDIR say where to; DESTDIR is put before them, for packages. `make install`
+# installs what was built before and builds nothing anew, so that another user may run it.
 
 PREFIX     ?= /usr/local
 LIBDIR     ?= $(PREFIX)/lib
@@ -19,11 +19,11 @@ SONAME     := libqnet.so.$(firstword $(subst ., ,$(VERSION)))
 TARGET     := $(abspath $(or $(CARGO_TARGET_DIR),target))
 BUILT      := $(TARGET)/release
 
-# The static library as it is installed: one object, of which only qnet_* is to be seen, so that it
-# may be linked beside other static libraries made of Rust, whose standard library has the same names.
+# The static library as it is installed: one object that exports only qnet_*, so that it may be linked
+# beside other static libraries made of Rust, whose standard library has the same names.
 STATIC     := $(TARGET)/install/libqnet.a
-# What a program that takes it has to be linked with: rustc says. But not -lgcc_s, which is a shared
-# library alone: compilers take it by themselves, and libgcc_eh.a in its place under -static.
+# The libraries that a program needs beside the static library, as rustc lists them. -lgcc_s is left out
+# of them, as there is only a shared one: compilers add it by themselves, or libgcc_eh.a under -static.
 PRIVATE    := $(TARGET)/install/native-static-libs
 
 .PHONY: all check install uninstall clean

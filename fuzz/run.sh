@@ -1,9 +1,9 @@
 #!/bin/sh
-# run.sh [seconds [target...]] - builds the fuzz targets, and runs each for so long (30 s) from its seeds.
+# run.sh [seconds [target...]] - builds the fuzz targets, and runs each from its seeds for the given
+# time, or for 30 s.
 #
-# It needs libFuzzer's crate and no more: what cargo-fuzz tells the compiler is told here, to whatever
-# toolchain there is. New inputs are kept beside what is built, not here. CARGO_TARGET_DIR is
-# respected.
+# It needs libFuzzer's crate and no more: it gives the compiler the options that cargo-fuzz would, with
+# any toolchain. New inputs are kept in the build directory, not here. CARGO_TARGET_DIR is respected.
 
 here=$(cd "$(dirname "$0")" && pwd) || exit 2
 build=$(realpath -m "${CARGO_TARGET_DIR:-$here/../target}")/fuzz
@@ -19,7 +19,8 @@ done
 RUSTC_BOOTSTRAP=1 RUSTFLAGS=$flags "${CARGO:-cargo}" build --release --locked --target $triple \
     --target-dir "$build" --manifest-path "$here/Cargo.toml" || exit 2
 
-# Runs a target. Leaks are not looked for: threads that are ending have thread-locals still. What it says is shown if it finds something.
+# Runs a target, and shows its output if it finds something. It does not look for leaks, because threads
+# that are ending still have their thread-locals.
 run() {
     inputs=$build/corpus/$1
     mkdir -p "$inputs" "$build/findings"

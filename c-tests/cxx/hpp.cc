@@ -1,6 +1,7 @@
 /*
- * hpp.cc - qnet.hpp: what it owns, what it takes, and how failures come. When it lets go of
- * functions is in hpp_functions.cc, and what it is without exceptions in hpp_codes.cc.
+ * hpp.cc - qnet.hpp: what its objects own, what they take, and how failures are
+ * reported. hpp_functions.cc tests how long functions are kept, and
+ * hpp_codes.cc the forms without exceptions.
  */
 #include <dlfcn.h>
 
@@ -142,7 +143,7 @@ static void failures_are_codes()
     CHECK(ec == QNET_ERR_CLOSED);
 }
 
-/* Three codes leave no text of their own. */
+/* Three codes leave no error text: what() then gives the text of qnet_strerror(). */
 static void what_is_said_without_a_text()
 {
     auto [a, b] = qnet::conn::pair();
@@ -178,7 +179,10 @@ static void *in_plugin(const char *name)
 }
 #define IN_PLUGIN(name) reinterpret_cast<decltype(&name)>(in_plugin(#name))
 
-/* A shared object with hidden symbols has a category of its own, of which nobody is to know. */
+/*
+ * A shared object with hidden symbols has an error category of its own, but
+ * codes compare as equal.
+ */
 static void codes_are_the_same_in_a_plugin()
 {
     std::error_code ec;
@@ -259,7 +263,7 @@ static void times_are_rounded_up()
     CHECK_INT(qnet::timeout(std::chrono::duration<double>(0.0101)).ms(), 11);
 }
 
-/* They need not end with a NUL; and one that has a NUL inside is not cut there. */
+/* Texts need not end with a NUL, and one that has a NUL inside is not cut there. */
 static void texts_are_views()
 {
     std::string both = "unix@qnet-hpp-" + std::to_string(getpid()) + "-not-this";
@@ -317,7 +321,7 @@ static void handles_are_released()
     CHECK_INT(qnet_hub_close(forwarding), QNET_OK);
 }
 
-/* Functions that were set before go on. */
+/* Functions that were set before a handle is released go on being called. */
 static void a_released_handle_keeps_its_functions()
 {
     auto [a, b] = qnet::conn::pair();
@@ -434,7 +438,7 @@ static void datagrams_and_their_netdev()
     }
 }
 
-/* An empty remote is NULL in C: whoever sends first. */
+/* An empty remote is NULL in C: the remote is then whoever sends first. */
 static void datagrams_of_whoever_sends_first()
 {
     auto a = qnet::conn::dgram("udp", "127.0.0.1:0", "");

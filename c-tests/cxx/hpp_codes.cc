@@ -9,7 +9,7 @@
 
 static_assert(!std::is_default_constructible<qnet::hub>::value, "what would throw is left out");
 
-/* A call, or a check of what it gives, that puts its code into `ec`, where another was. */
+/* Makes a call, or a check of its result, which has to replace the code in `ec` with `code`. */
 #define CHECK_CODE(call, code)                                                 \
     do {                                                                       \
         ec = QNET_ERR_INTERNAL;                                                \
@@ -120,7 +120,7 @@ static void forwarding()
     CHECK_CODE(qnet::unlink(b, ec), QNET_ERR_INVALID);
 }
 
-/* Of failed calls the result is empty, or 0, or -1 for a descriptor. */
+/* The result of a failed call is empty, or 0, or -1 for a descriptor. */
 static void nothing_comes_of_failures()
 {
     qnet::conn none;

@@ -1,5 +1,6 @@
 /*
- * hpp_functions.cc - qnet.hpp: which function is called, and when it is let go.
+ * hpp_functions.cc - qnet.hpp: which function is called, and when it is
+ * destroyed.
  */
 #include <atomic>
 #include <thread>
@@ -8,7 +9,7 @@
 
 using counter = std::atomic<int>;
 
-/* What a function holds, and whether that is still there. */
+/* An object for a function to hold, which tells whether it is still held. */
 class held {
 public:
     std::shared_ptr<counter> take() { return std::exchange(strong_, nullptr); }
@@ -65,7 +66,7 @@ static void handlers_are_replaced()
     CHECK(b.recv(buf, sizeof buf).has_value());
 }
 
-/* As NULL does in C, an empty function takes the one before away. */
+/* An empty function removes the one before, as NULL does in C. */
 static void empty_functions_take_away()
 {
     auto listener = qnet::listener::listen("tcp", "127.0.0.1:0");
@@ -114,7 +115,7 @@ static void reconnecting_is_told()
     a.reset();
 }
 
-/* A connection may go inside its own handler, which lives until it has returned. */
+/* A connection may be closed inside its own handler, which lives until it has returned. */
 static void closes_inside_its_handler()
 {
     auto [a, b] = qnet::conn::pair();
@@ -132,7 +133,7 @@ static void closes_inside_its_handler()
     await([&] { return alive.expired(); });
 }
 
-/* Its own function taken away first, the function for the end runs in there. */
+/* If a handler removes itself and closes its connection, the close handler runs inside its call. */
 static void ends_inside_its_handler()
 {
     auto [a, b] = qnet::conn::pair();
@@ -164,7 +165,11 @@ static void a_close_handler_alone_is_called()
     CHECK_INT(calls, 1);
 }
 
-/* As of qnet_set_close_handler(): once, also where another handler was there when it ended. */
+/*
+ * A close handler set after the end is called once, as with
+ * qnet_set_close_handler(), also if another kind of handler was set when the
+ * connection ended.
+ */
 static void close_handlers_set_after_the_end()
 {
     auto [a, b] = qnet::conn::pair();
@@ -183,7 +188,7 @@ static void close_handlers_set_after_the_end()
     CHECK_INT(calls, 1);
 }
 
-/* Of functions set by several threads none is lost: each of these is the first of its kind. */
+/* Two threads set the first functions of two kinds at once, and neither function is lost. */
 static void functions_set_at_once_are_all_called()
 {
     for (int i = 0; i < rounds(2000); i++) {
@@ -191,7 +196,7 @@ static void functions_set_at_once_are_all_called()
         std::atomic<int> frames(0), ends(0), ready(0);
         auto together = [&] {
             ready++;
-            while (ready != 2) /* closer than a sleep would bring them */
+            while (ready != 2) /* brings them closer than a sleep would */
                 continue;
         };
         std::thread other([&, conn = &b] {
@@ -231,7 +236,7 @@ static void replaced_functions_are_let_go_at_once()
     CHECK_INT(alive.use_count(), 1);
 }
 
-/* What cannot be set is not kept, nor what came before an end. */
+/* A function that cannot be set is destroyed at once, whatever the reason. */
 static void functions_that_cannot_be_set_are_let_go()
 {
     auto [a, b] = qnet::conn::pair();
@@ -259,7 +264,11 @@ static void functions_that_cannot_be_set_are_let_go()
     CHECK(none.is_free());
 }
 
-/* One that replaces itself goes when its call returns, and not before; those between go at once. */
+/*
+ * A function that replaces itself is destroyed when its call returns, and not
+ * before; others that are set and replaced inside that call are destroyed at
+ * once.
+ */
 static void replaced_inside_its_own_call()
 {
     auto [a, b] = qnet::conn::pair();
@@ -285,7 +294,10 @@ static void replaced_inside_its_own_call()
     await([&] { return inside == 5; });
 }
 
-/* Inside another's function nothing waits: one that runs goes when its call returns. */
+/*
+ * Replacing a function inside another connection's function does not wait: one
+ * that is running is destroyed when its call returns.
+ */
 static void replaced_inside_anothers_call()
 {
     auto [a, b] = qnet::conn::pair();
@@ -322,7 +334,7 @@ static void replaced_inside_anothers_call()
     d.reset();
 }
 
-/* A session that its connection's functions own goes when the peer has. */
+/* A session that its connection's functions own is destroyed when the peer has left. */
 struct session {
     explicit session(qnet::conn own) : conn(std::move(own)) {}
 
@@ -347,7 +359,10 @@ static void sessions_go_with_their_peers()
     CHECK(!is_live(handle));
 }
 
-/* The same where it ends by itself, in one of its own functions, or in the one for its end. */
+/*
+ * A session that its connection's functions own may end itself, in its frame
+ * handler or in its close handler.
+ */
 static void sessions_end_themselves()
 {
     for (int way = 0; way < 4; way++) {
@@ -379,7 +394,10 @@ static void sessions_end_themselves()
     }
 }
 
-/* One that is dialled again owns its session until its final end. */
+/*
+ * A state handler is destroyed once it is replaced and its call has returned,
+ * and at the final end.
+ */
 static void state_functions_are_let_go()
 {
     auto listener = qnet::listener::listen("tcp", "127.0.0.1:0");
@@ -407,8 +425,8 @@ static void state_functions_are_let_go()
 }
 
 /*
- * Threads that set, replace and take away at once: each frame comes to one of the functions, or
- * waits to be received, and in the end nothing is held.
+ * Threads set, replace and remove functions at once: each frame comes to one of
+ * the functions or waits to be received, and in the end nothing is held.
  */
 static void functions_change_under_traffic(std::int64_t waits)
 {
@@ -447,7 +465,10 @@ static void functions_change_under_traffic(std::int64_t waits)
 static void functions_change_and_calls_wait() { functions_change_under_traffic(1); }
 static void functions_change_and_no_call_waits() { functions_change_under_traffic(0); }
 
-/* What is taken away inside another's function may have a call to come, whose frame is not lost. */
+/*
+ * A function that is removed inside another connection's function may have one
+ * more call to come, whose frame is not lost.
+ */
 static void taken_away_inside_anothers_call()
 {
     auto [a, b] = qnet::conn::pair();

@@ -6,7 +6,7 @@
 
 /* ---- A remote that is not there ---- */
 
-/* Sends to nobody, in every way. */
+/* Sends frames to the absent remote in every way to send: returns how many. */
 static uint64_t send_to_nobody(qnet_conn *conn)
 {
     static const size_t small = 60, longer = 1400;
@@ -45,9 +45,9 @@ static void the_remote_comes_and_goes(void)
         qnet_stats before;
 
         far_comes(&far);
-        if (round % 3 == 1) { /* it sends first */
+        if (round % 3 == 1) { /* the remote sends first */
             next_is_a_frame(conn, &far);
-        } else if (round % 3 == 2) { /* it hears first */
+        } else if (round % 3 == 2) { /* the remote receives first */
             uint8_t frame[60] = { 0 };
 
             CHECK_INT(qnet_send(conn, frame, sizeof frame), QNET_OK);
@@ -61,7 +61,10 @@ static void the_remote_comes_and_goes(void)
     far_close(conn, &far);
 }
 
-/* A refusal that was not yet told hides no frame from who does not wait. */
+/*
+ * A refusal that is still pending on the socket hides no frame from a receive
+ * that does not wait.
+ */
 static void a_frame_behind_a_refusal(void)
 {
     uint8_t frame[77], got[100];
@@ -92,7 +95,7 @@ static int errors_only(qnet_conn *conn)
     return qnet_recv(conn, buffer, sizeof buffer, 20);
 }
 
-/* Whoever receives meanwhile is told nothing, is not busy, and takes nothing from the counts. */
+/* A receiver meanwhile gets no error and does not spin, and every frame is counted as dropped. */
 static void nobody_there_while_receiving(void)
 {
     int way;
@@ -122,8 +125,9 @@ static void nobody_there_while_receiving(void)
 }
 
 /*
- * A pair's other end that has gone is nobody, and no end. (The system throws
- * away what it has sent with the first frame that finds it gone.)
+ * When the other end of a datagram pair has gone, frames to it are dropped and
+ * the connection does not end. (The first frame sent after that makes the
+ * system discard what the other end had sent.)
  */
 static void a_pairs_end_goes(void)
 {
@@ -152,7 +156,7 @@ static void a_pairs_end_goes(void)
 
 /* ---- A remote that does not read ---- */
 
-/* Sends until the far socket's queue is full, without waiting: how many it took. */
+/* Sends without waiting until the far socket's queue is full: returns how many frames it took. */
 static unsigned fill(qnet_conn *conn, struct flow *flow)
 {
     unsigned before = flow->next;
@@ -175,7 +179,7 @@ static void nobody_reads(void)
     unsigned taken = fill(conn, &sent), i;
     uint8_t frame[1514];
 
-    /* Told not to wait it refuses, for as long as it is asked. */
+    /* With a timeout of 0, every send is refused with QNET_ERR_AGAIN. */
     CHECK(taken > 0);
     for (i = 0; i < 20; i++) {
         raw_sleep_ms(5);
@@ -187,7 +191,7 @@ static void nobody_reads(void)
     taken++;
     far_take_until(&far, &seen, sent.next);
 
-    /* For a little while: refused, and taken when there is room. */
+    /* With a short timeout, a send is taken again as soon as there is room. */
     taken += fill(conn, &sent);
     CHECK_INT(qnet_set(conn, QNET_OPT_SEND_TIMEOUT_MS, 1), QNET_OK);
     far_take_until(&far, &seen, sent.next);
@@ -196,7 +200,7 @@ static void nobody_reads(void)
     taken++;
     check_sent(conn, taken, taken * size, 0);
 
-    /* For longer: taken, and lost, and the sender is not held up for ever. */
+    /* Without a timeout, frames are taken and dropped: the sender is not held up for ever. */
     taken += fill(conn, &sent);
     CHECK_INT(qnet_set(conn, QNET_OPT_SEND_TIMEOUT_MS, -1), QNET_OK);
     memset(frame, 0, sizeof frame);
@@ -204,7 +208,7 @@ static void nobody_reads(void)
         CHECK_INT(qnet_send(conn, frame, sizeof frame), QNET_OK);
     check_sent(conn, taken, taken * size, 300);
 
-    /* When it reads it hears again. */
+    /* Once the far side reads, it receives frames again. */
     far_take_until(&far, &seen, sent.next);
     CHECK_INT(flow_send(&sent, conn, 1, 5), 5);
     far_take_until(&far, &seen, sent.next);
@@ -212,7 +216,7 @@ static void nobody_reads(void)
     far_close(conn, &far);
 }
 
-/* A time shorter than that after which frames are lost passes first. */
+/* A timeout shorter than the time after which frames are dropped expires first: none is dropped. */
 static void small_timeouts(void)
 {
     uint8_t frame[60] = { 0 };
@@ -231,7 +235,10 @@ static void small_timeouts(void)
     far_close(conn, &far);
 }
 
-/* What was taken for later does not wait for ever either, whoever writes it. */
+/*
+ * Frames held back for coalescing do not wait for ever either: they are
+ * dropped, whether a flush or the service thread writes them.
+ */
 static void nobody_reads_what_is_held_back(void)
 {
     static const size_t size = 60;
@@ -262,7 +269,7 @@ static void nobody_reads_what_is_held_back(void)
     }
 }
 
-/* A buffer of the library's own that is full. */
+/* When the socket's own send buffer is full, frames wait and none is dropped. */
 static void own_buffer_is_full(void)
 {
     static const size_t size = 60000;
@@ -277,7 +284,7 @@ static void own_buffer_is_full(void)
     far_close(conn, &far);
 }
 
-/* One whose own buffer is too small for a frame loses it, and goes on. */
+/* A frame larger than the socket's own send buffer is dropped, and the connection goes on. */
 static void own_buffer_is_too_small(void)
 {
     static uint8_t frame[60000], got[100];
@@ -292,7 +299,7 @@ static void own_buffer_is_too_small(void)
     far_close(conn, &far);
 }
 
-/* ---- SEQPACKET: whose peer's leaving is seen ---- */
+/* ---- SEQPACKET: a peer that leaves is noticed ---- */
 
 static void a_sequenced_peer_leaves(void)
 {
@@ -330,7 +337,10 @@ static void far_leaves_a_frame_unread(qnet_conn *conn, struct far *far, struct f
     far_leaves(far);
 }
 
-/* One that leaves with a frame unread resets the socket; what it has sent is received nevertheless. */
+/*
+ * A peer that leaves with a frame unread resets the socket; the frames that it
+ * sent are still received.
+ */
 static void a_sequenced_peer_leaves_frames_unread(void)
 {
     int way;
@@ -349,7 +359,7 @@ static void a_sequenced_peer_leaves_frames_unread(void)
     }
 }
 
-/* Nor does looking for the end take anything of it. */
+/* Asking for the end, by a wait or by qnet_close_reason, discards none of those frames either. */
 static void a_sequenced_end_is_looked_for(void)
 {
     int waits;
@@ -371,7 +381,7 @@ static void a_sequenced_end_is_looked_for(void)
     }
 }
 
-/* In a hub and in a link as well. */
+/* A hub's port over SEQPACKET ends when its peer leaves. */
 static void a_sequenced_port_leaves(void)
 {
     struct device device;
@@ -426,7 +436,7 @@ static void a_sequenced_peer_leaves_a_sender(void)
     }
 }
 
-/* A message without bytes is no end, though receiving it looks like one. */
+/* An empty message does not end the connection, though receiving it returns 0 as an end does. */
 static void an_empty_message_is_no_end(void)
 {
     struct far far;

@@ -1,8 +1,8 @@
 /*
- * close.c - when a close has returned, what it closed is closed: the number
- * of its descriptor is free, its address is to be had again, its file is gone;
- * whoever was waiting on it, in any call or on a thread of the library's, and
- * whether or not closing waits for callbacks.
+ * close.c - when a close has returned, the object is closed: the number of its
+ * descriptor is free, its address can be bound again and its file is gone. This
+ * holds whoever was waiting on it, in any call or on a thread of the library's,
+ * and whether or not closing waits for callbacks.
  */
 #include <sys/epoll.h>
 #include <sys/stat.h>
@@ -13,7 +13,7 @@
 
 enum { TURNS = 200 };
 
-/* What a descriptor is of, to be told from what takes its number. */
+/* The file behind a descriptor, to tell it from another file that gets the same number. */
 struct identity {
     int fd;
     dev_t device;
@@ -41,7 +41,7 @@ static void check_closed(struct identity identity)
           stat.st_ino != identity.inode);
 }
 
-/* Whether it is a socket, or a set of them. */
+/* Whether the descriptor of that number is a socket or an epoll set. */
 static int is_sockets(const char *number)
 {
     char path[300], target[64] = "";
@@ -56,7 +56,7 @@ static int sockets_now(void)
     return count_entries("/proc/self/fd", is_sockets);
 }
 
-/* A thread that makes one call after another on what is opened for it. */
+/* A thread that makes one call on each connection or listener that it is given. */
 struct guest {
     pthread_t thread;
     pthread_barrier_t barrier;
@@ -116,7 +116,7 @@ static int is_asleep(int tid)
     return state == 'S';
 }
 
-/* Has the guest make its call, and returns when it waits in there. */
+/* Has the guest make its call, and returns once the guest sleeps inside it. */
 static void guest_enter(struct guest *guest, qnet_conn *conn, qnet_listener *listener)
 {
     guest->conn = conn;
@@ -142,7 +142,7 @@ static void guest_ends(struct guest *guest)
 
 /* ---- Datagram sockets ---- */
 
-/* An address to open again and again, and one to send to, where nobody is. */
+/* A local address to bind again and again, and a remote one where nobody is. */
 struct address {
     const char *network;
     char local[200], remote[200];
@@ -196,7 +196,7 @@ static const struct {
 };
 enum { CALLS = sizeof calls / sizeof *calls };
 
-/* Another thread is in a call on it. */
+/* Another thread is blocked in a call on the connection that is closed. */
 static void reopened_beside_a_call(void)
 {
     struct address addresses[ADDRESSES];
@@ -222,7 +222,7 @@ static void reopened_beside_a_call(void)
         }
 }
 
-/* The service thread has something of it to write, much later. */
+/* The service thread holds frames of the connection, which it would write much later. */
 static void reopened_behind_the_service_thread(void)
 {
     struct address addresses[ADDRESSES];
@@ -251,7 +251,7 @@ static void never_called(void *user, const uint8_t *frame, size_t len)
     CHECK(0);
 }
 
-/* A handler's thread, or a hub's, waits for something to read. */
+/* A handler's or a hub's thread waits for the connection to become readable. */
 static void reopened_behind_library_threads(void)
 {
     struct address addresses[ADDRESSES];
@@ -316,7 +316,10 @@ static void closed_beside_a_sender_and_a_flush(void)
     }
 }
 
-/* One that is down has a descriptor of its own, another that follows it, and a thread that waits to dial. */
+/*
+ * A connection that is down has a stand-in socket, a descriptor for qnet_fd
+ * that follows its sockets, and a thread that waits to dial.
+ */
 static void closed_while_down(void)
 {
     static const int64_t options[] = { QNET_OPT_RECONNECT_MS, 60000 };
@@ -325,7 +328,7 @@ static void closed_while_down(void)
     int turn, before;
 
     guest_start(&guest, call_on_conn, make_recv);
-    /* That thread has a set of its own, which is there before and after. */
+    /* The dialling thread has an epoll set of its own, which `other` keeps open throughout. */
     CHECK_INT(qnet_dial_with("unix", scratch_path("nobody"), options, 1, &other), QNET_OK);
     before = sockets_now();
     for (turn = 0; turn < rounds(TURNS); turn++) {
@@ -344,7 +347,7 @@ static void closed_while_down(void)
     guest_ends(&guest);
 }
 
-/* The close handler, inside a receive, closes: nobody waits for what it holds itself. */
+/* A close handler inside a receive closes its connection, without waiting for that receive. */
 static void close_inside(void *user, int reason)
 {
     struct identity identity = identity_of(qnet_fd(user));
@@ -419,7 +422,10 @@ static void served_ends(void *user, int reason)
     put(&served->ended, 1);
 }
 
-/* A hub's listener and its peers are closed with it, with WAIT 0 beside their close handlers. */
+/*
+ * Closing a hub closes its listener and the served connections; with
+ * QNET_OPT_WAIT 0 it does not wait for their close handlers.
+ */
 static void hub_closes_what_it_served(void)
 {
     const char *path = scratch_path("hub");

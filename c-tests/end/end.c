@@ -1,6 +1,6 @@
 /*
- * end.c - how a connection ends: in every way to receive and for every way to
- * leave, what is told, when, how often and on which thread.
+ * end.c - how a connection ends. For every way to receive and every way in
+ * which the peer leaves: what is reported, when, how often and on which thread.
  */
 #include "watch.h"
 
@@ -31,7 +31,7 @@ static void receives_give(qnet_conn *conn, int reason)
     CHECK_INT(qnet_recv_packed(conn, buffer, sizeof buffer, -1), reason);
 }
 
-/* That an ended connection is as before but for sending and receiving. */
+/* Checks, twice, that every call on an ended connection gives `reason` or still answers. */
 static void stays_ended(qnet_conn *conn, int mode, int reason)
 {
     uint8_t ready = 0;
@@ -57,7 +57,10 @@ static void stays_ended(qnet_conn *conn, int mode, int reason)
     CHECK_INT(get(&late.calls), 0);
 }
 
-/* Read with the frames before it, it is known when those are taken, though nobody receives again. */
+/*
+ * A broken length that was read together with frames ends the connection once
+ * those frames are taken, without another receive.
+ */
 static void a_broken_length_behind_what_was_pulled(void)
 {
     static const uint8_t frame[60];
@@ -80,12 +83,15 @@ static void a_broken_length_behind_what_was_pulled(void)
 
 /* ---- The peer leaves ---- */
 
-/* A way for the peer to go; returns the plain socket, or -1 when that is closed. */
+/*
+ * A way in which the peer ends the connection; `go` returns the plain socket,
+ * or -1 if it closed it.
+ */
 struct departure {
     const char *name;
     int (*go)(int fd, qnet_conn *conn);
     int reason;
-    int stays; /* the peer does not leave: only reading what it sent tells the end */
+    int stays; /* the peer stays: the end shows only when its bytes are read */
 };
 
 static int go(int fd, qnet_conn *conn)
@@ -150,7 +156,7 @@ static const struct departure departures[] = {
 };
 enum { DEPARTURES = sizeof departures / sizeof *departures };
 
-/* Neither waiting nor polling tells the close handler, and frames still wait. */
+/* Checks that neither waiting nor polling runs the close handler while frames are waiting. */
 static void ended_untold(struct watch *watch, const struct departure *departure)
 {
     uint8_t ready = 0;
@@ -206,7 +212,10 @@ static void peer_ends(void)
     footprint_again(before);
 }
 
-/* A send that finds the peer gone loses no frame, and is not what reports the end. */
+/*
+ * A send that fails because the peer is gone loses no received frame and does
+ * not report the end.
+ */
 static void frames_come_after_a_failed_send(void)
 {
     struct watch watch;
@@ -230,7 +239,7 @@ static void frames_come_after_a_failed_send(void)
 
 /* ---- This side ends ---- */
 
-/* What only a shutdown leaves: a handle that goes on telling how it ended. */
+/* After a shutdown, unlike after a close, the handle stays and goes on giving the reason. */
 static void is_shut_down(qnet_conn *conn, int mode, int fd)
 {
     stays_ended(conn, mode, QNET_ERR_CLOSED);
@@ -275,7 +284,10 @@ static void this_side_ends(void)
     footprint_again(before);
 }
 
-/* More than the peer's socket holds; it speaks when this side has ended, and only then reads. */
+/*
+ * This side sends more than the peer's socket holds and shuts down; only then
+ * does the peer write, and read after that.
+ */
 static void what_was_sent_arrives_though_the_peer_speaks(void)
 {
     static const size_t size = 1514;
@@ -292,7 +304,7 @@ static void what_was_sent_arrives_though_the_peer_speaks(void)
     while (sent < 300 && qnet_send(conn, frame, size) == QNET_OK && ++sent);
     CHECK(sent > 0);
     CHECK_INT(qnet_shutdown(conn), QNET_OK);
-    /* Refused where all was sent, and this side has closed already. */
+    /* Fails with EPIPE if everything was sent and this side has closed already. */
     CHECK(send(fd, "\0\0\0\0", 4, MSG_NOSIGNAL) == 4 || errno == EPIPE);
     raw_take_until(fd, &got, sent);
     EVENTUALLY(stats_of(conn).tx_frames == sent);
@@ -346,7 +358,7 @@ static void loan_outlives_the_end(void)
 
 /* ---- Setting the close handler ---- */
 
-/* Ends a connection so that the end is reported, without a close handler. */
+/* Ends a connection that has no close handler, so that its end is reported. */
 static void end_untold(struct watch *watch, int mode, int here, int fd)
 {
     qnet_conn *conn = watch->taker.conn;
@@ -421,7 +433,7 @@ static void close_in_close_handler(void *user, int reason)
     count_up(&closer->ends);
 }
 
-/* Ends it by a shutdown, by a close or by the peer, then sees that the end is reported. */
+/* Ends the connection by a shutdown, by a close or by the peer, so that its end is reported. */
 static void end_by(int way, qnet_conn *conn, int mode, int fd)
 {
     uint8_t buffer[64];

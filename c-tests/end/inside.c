@@ -9,7 +9,7 @@ struct actor {
     qnet_conn *own;
     qnet_conn *other;
     int other_fd;
-    struct watch *watch; /* the other's */
+    struct watch *watch; /* watches the other connection */
     int (*act)(struct actor *actor);
     int *arrived;
     int calls;
@@ -53,7 +53,7 @@ static void actor_end(void *user, int reason)
     count_up(&actor->ends);
 }
 
-/* Frames may wait already: then it acts at once. */
+/* Sets the handlers; if frames are waiting already, the actor acts at once. */
 static void actor_start(struct actor *actor, int mode)
 {
     CHECK_INT(qnet_set_close_handler(actor->own, actor_end, actor), QNET_OK);
@@ -96,7 +96,7 @@ static int shutdown_other(struct actor *actor)
     return qnet_shutdown(actor->other);
 }
 
-/* Waits for the other's end, which includes its close handler: how often that ran. */
+/* Waits for the other connection's end and its close handler: returns how often that ran. */
 static int wait_other(struct actor *actor)
 {
     int result = qnet_wait(actor->other, 20);
@@ -210,7 +210,10 @@ static void two_end(struct two *two)
     close(two->other_fd);
 }
 
-/* The other's close handler: in the call, but for a handled connection on its own thread. */
+/*
+ * The other's close handler runs inside the call, but on the other's own thread
+ * if it has a handler.
+ */
 static void handler_ends_another(void)
 {
     static const struct {
@@ -238,7 +241,7 @@ static void handler_ends_another(void)
     footprint_again(before);
 }
 
-/* Inside a handler closing does not wait for the other's handler, which is in a call. */
+/* A close inside a handler does not wait for the other connection's handler, which is in a call. */
 static void handler_closes_another_in_a_call(void)
 {
     struct footprint before = footprint_now();
@@ -273,7 +276,7 @@ static void handler_waits_for_another(void)
     footprint_again(before);
 }
 
-/* Closes the other once the other's handler is in its call too. */
+/* Closes the other connection once both handlers are in a call. */
 static int meet_and_close(struct actor *actor)
 {
     count_up(actor->arrived);
@@ -301,7 +304,7 @@ static void two_handlers_close_each_other(void)
         for (i = 0; i < 2; i++) {
             EVENTUALLY(get(&actors[i].ends) == 1);
             CHECK_INT(get(&actors[i].result), QNET_OK);
-            /* The other's call does not wait for this handler, nor this one for that call. */
+            /* The other handler's close frees this handle, perhaps after this close handler ran. */
             EVENTUALLY(qnet_close_reason(actors[i].own) == QNET_ERR_HANDLE);
             is_stale(actors[i].own);
             close(fds[i]);
@@ -330,7 +333,10 @@ static void *receiving(void *conn)
     return NULL;
 }
 
-/* A receive calls the close handler while a close waits for the rest of a frame, and closes it. */
+/*
+ * While a close waits for the rest of a frame, a receive runs the close
+ * handler, which ends its thread; the close still comes to its end.
+ */
 static void a_call_ends_its_thread_beside_a_close(void)
 {
     static const uint8_t part[20] = { 0, 0, 1, 0 };

@@ -1,6 +1,7 @@
 /*
- * linger.c - what closing and shutting down write and drain first, and for how
- * long: what was taken, and what a peer is in the middle of.
+ * linger.c - what a close or a shutdown does first, and for how long: it writes
+ * the frames that were taken, and drains what the peer is in the middle of
+ * writing.
  */
 #include "watch.h"
 
@@ -22,14 +23,14 @@ static qnet_conn *open_over(int tcp, int *fd)
     return conn;
 }
 
-/* A peer that stands in the middle of writing a frame, as QEMU does, because nobody reads. */
+/* A peer that is blocked in the middle of writing a frame, as QEMU is when nobody reads. */
 struct writer {
     pthread_t thread;
     int fd;
-    size_t left; /* of the frame */
+    size_t left; /* bytes of the frame that are not written yet */
 };
 
-/* Writes frames as far as the socket takes them; how much of the last one it did not. */
+/* Writes frames until the socket is full: returns how many bytes of the last one are left. */
 static size_t fill_until_blocked(int fd)
 {
     static const uint8_t piece[1000];
@@ -56,7 +57,7 @@ static size_t fill_until_blocked(int fd)
     return left;
 }
 
-/* The write that was blocked comes to its end, and then the peer sees an orderly one. */
+/* Finishes the blocked write, and then sees an orderly end of the stream. */
 static void *writer_body(void *argument)
 {
     struct writer *writer = argument;
@@ -163,7 +164,7 @@ static void blocked_peer_finishes_its_write(void)
     footprint_again(before);
 }
 
-/* With nothing unread and nothing unwritten, closing takes no part of the time it may take. */
+/* With nothing unread and nothing unwritten, a close uses none of its linger time. */
 static void idle_connection_closes_at_once(void)
 {
     int soon_ms = 500 * check_slow();
@@ -192,11 +193,11 @@ static void idle_connection_closes_at_once(void)
     }
 }
 
-/* What was taken is still written, and then comes the end, when the peer reads in time. */
+/* Frames that were taken are written before the stream ends, if the peer reads in time. */
 static void closing_writes_what_was_taken(void)
 {
     static int (*const ends[])(qnet_conn *) = { qnet_close, qnet_shutdown };
-    static const size_t sizes[] = { 60000, 1514, 9000 }; /* as stuff() does */
+    static const size_t sizes[] = { 60000, 1514, 9000 }; /* the sizes that stuff() sends */
     struct flow flow = { sizes, 3, 0 };
     struct raw_job reader;
     unsigned taken;
@@ -227,7 +228,7 @@ static void closing_writes_what_was_taken(void)
     }
 }
 
-/* What keeps closing from being done at once. */
+/* Ways in which a peer keeps a close from finishing at once. */
 static void never_reads(qnet_conn *conn, int fd)
 {
     (void)fd;
@@ -265,7 +266,7 @@ static const struct {
 };
 enum { OBSTACLES = sizeof obstacles / sizeof *obstacles };
 
-/* The time allowed is used, and bounds it. */
+/* A close that is held up takes the linger time, and not much longer. */
 static void linger_bounds_closing(void)
 {
     static const int times[] = { 0, LINGER_SHORT_MS };
@@ -293,7 +294,10 @@ static void linger_bounds_closing(void)
     footprint_again(before);
 }
 
-/* After a shutdown a library thread gives up as late: what is not written then is counted. */
+/*
+ * After a shutdown a library thread gives up when the linger time is over, and
+ * counts what it did not write as dropped.
+ */
 static void linger_bounds_shutdown(void)
 {
     struct footprint before = footprint_now();
@@ -315,7 +319,7 @@ static void linger_bounds_shutdown(void)
     footprint_again(before);
 }
 
-/* Then the peer sees the end, though it has not finished its frame. */
+/* When the linger time is over, the peer sees the end, though it has not finished its frame. */
 static void shutdown_gives_up_draining(void)
 {
     struct footprint before = footprint_now();
@@ -369,7 +373,10 @@ static void linger_bounds_a_talkative_peer(void)
     }
 }
 
-/* Nor for as long as closing may take: it is left between two frames. */
+/*
+ * A peer that never stops writing does not use up the linger time: it is left
+ * between two frames.
+ */
 static void talkative_peer_is_left(void)
 {
     static int (*const ends[])(qnet_conn *) = { qnet_close, qnet_shutdown };

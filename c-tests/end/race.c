@@ -1,8 +1,8 @@
 /*
- * race.c - calls on connections and listeners that other threads end at that
- * moment. Every call gives one of its codes, none hangs, every connection's
- * close handler runs once, and no descriptor or thread is left. Meant to be
- * run under AddressSanitizer, valgrind and ThreadSanitizer as well.
+ * race.c - calls on connections and listeners that other threads are ending.
+ * Every call returns one of its codes, none hangs, every connection's close
+ * handler runs once, and no descriptor or thread is left. Meant to be run under
+ * AddressSanitizer, valgrind and ThreadSanitizer as well.
  */
 #include "calls.h"
 
@@ -34,7 +34,7 @@ static void spin(unsigned *state)
         (void)get(&nothing);
 }
 
-/* What handlers are given: counted until the connection's end. */
+/* The handlers' user pointer: counts the frames, none of which may come after the end. */
 struct counts {
     int frames;
     int ends;
@@ -86,7 +86,7 @@ static qnet_conn *open_fed(int *fd)
 
 /* ---- The calls ---- */
 
-/* For the handlers that the racing calls themselves set. */
+/* Counts of the handlers that the racing calls themselves set. */
 static struct counts set_counts;
 
 static void racing_frame(void *user, const uint8_t *frame, size_t len)
@@ -189,7 +189,7 @@ static int make_peer_addr(qnet_conn *conn)
     return qnet_peer_addr(conn, text, sizeof text);
 }
 
-/* `stale` is what it gives once the handle is; receiving may be BUSY where there are handlers. */
+/* A call, the codes it `may` give, BUSY too if it `receives`, and the one for a `stale` handle. */
 struct op {
     int (*make)(qnet_conn *conn);
     unsigned may;
@@ -261,7 +261,7 @@ struct race {
     const struct op_set *sets;
     size_t count;
     qnet_conn *conn;
-    unsigned more; /* codes that are right because of the way it ends */
+    unsigned more; /* further codes that this way of ending allows */
     int handled;
     int gone;
     int over;
@@ -293,7 +293,7 @@ static void race_once(struct race *race, const struct op *op)
     CHECK(as_set(result) & may);
 }
 
-/* Calls until the handle is gone, though not for ever where the closing thread gets no turn. */
+/* Makes calls until the handle is gone, but only so many that the closing thread gets a turn. */
 static void race_until_gone(struct race *race, unsigned *state)
 {
     int calls;
@@ -306,7 +306,7 @@ static void race_until_gone(struct race *race, unsigned *state)
         raw_sleep_ms(1);
 }
 
-/* After that, once more. */
+/* Races in every round, and then makes one more call on the stale handle. */
 static void *racer(void *argument)
 {
     static int racers;
@@ -323,7 +323,7 @@ static void *racer(void *argument)
     return NULL;
 }
 
-/* Its close handler has run by the time that closing returns. */
+/* Ends one connection under the others' calls; its close handler has run when closing returns. */
 static void race_round(struct race *race, void (*end)(qnet_conn *, int *), unsigned *state)
 {
     struct counts counts = { 0, 0 };
@@ -414,7 +414,7 @@ static void *receiving_one(void *conn)
     return (void *)(intptr_t)make_recv(conn);
 }
 
-/* Who takes the frame before it leaves it behind, and the other has nothing else to wait for. */
+/* Of two receives one gets the frame, the other the broken length behind it, and neither hangs. */
 static void a_broken_length_against_receiving(void)
 {
     int i, fd;
@@ -456,7 +456,7 @@ static void close_against_shutdown(void)
     race_each(set);
 }
 
-/* All calls of all kinds by several threads; set_handler makes every receive a BUSY one. */
+/* Several threads make calls of all kinds; a receive is BUSY while one has set a handler. */
 static void race_everything(void (*end)(qnet_conn *, int *), int ending_too)
 {
     static const struct op_set sets[] = {
@@ -510,7 +510,7 @@ static void *late_setting(void *argument)
     return NULL;
 }
 
-/* A close handler set while the connection ends runs once, before or in that call or the close. */
+/* A close handler set while the connection ends has run once when the close has returned. */
 static void close_handler_set_while_ending(void)
 {
     struct footprint before = footprint_now();
@@ -563,7 +563,7 @@ static void *closing(void *argument)
     return NULL;
 }
 
-/* Of two closes one succeeds, when the close handler has run; the other finds no handle. */
+/* Of two closes one succeeds, after the close handler has run; the other finds no handle. */
 static void two_threads_close(void)
 {
     struct footprint before = footprint_now();
@@ -598,7 +598,7 @@ static void two_threads_close(void)
     footprint_again(before);
 }
 
-/* A connection whose handler closes a connection, itself or another, at its n-th frame. */
+/* A handler that closes `target`, its own connection or another, at frame number `at`. */
 struct handler_closer {
     struct counts counts;
     qnet_conn *target;
@@ -653,7 +653,7 @@ static void handler_and_thread_close(void)
     footprint_again(before);
 }
 
-/* Frames of one peer go on coming while handlers close each other's connection. */
+/* Two handlers, each with frames waiting, close each other's connection. */
 static void handlers_close_each_other(void)
 {
     struct footprint before = footprint_now();
@@ -684,7 +684,7 @@ static void handlers_close_each_other(void)
     footprint_again(before);
 }
 
-/* Draining takes its time: in most rounds there is none. */
+/* Turns lingering off in most rounds, because draining takes time. */
 static void linger_seldom(qnet_conn *conn, int round)
 {
     if (round % 50)
@@ -733,7 +733,7 @@ static void both_ends_close(void)
 
 /* ---- Many that open and close ---- */
 
-/* What the handlers used is freed as soon as closing has returned. */
+/* Frees what the handlers use as soon as closing has returned. */
 static void *opening_and_closing(void *argument)
 {
     unsigned state = *(unsigned *)argument;

@@ -1,6 +1,7 @@
 /*
- * waiting.c - who waits for an end: qnet_wait, calls that are blocked, which it
- * wakes, and closing, which waits for handlers or, if told so, does not.
+ * waiting.c - who waits for a connection's end: qnet_wait, blocked calls, which
+ * the end wakes, and closing, which waits for handlers unless QNET_OPT_WAIT is
+ * 0.
  */
 #include "watch.h"
 
@@ -28,7 +29,7 @@ static void wait_keeps_to_its_time(void)
     }
 }
 
-/* Of a handled connection it waits for the close handler as well. */
+/* Lets slow_close_handler return: on a handled connection, qnet_wait waits for it as well. */
 static int release_close_handler;
 
 static void slow_close_handler(void *user, int reason)
@@ -93,7 +94,7 @@ static void call_start(struct call *call, qnet_conn *conn, int (*make)(qnet_conn
     EVENTUALLY(get(&call->began));
 }
 
-/* That it has not returned, after a time in which it would have. */
+/* Checks that the call is still blocked after a time in which it would have returned. */
 static void call_waits(struct call *call)
 {
     raw_sleep_ms(50 * check_slow());
@@ -231,7 +232,7 @@ static const struct {
 };
 enum { WAITING_CALLS = sizeof waiting_calls / sizeof *waiting_calls };
 
-/* With `waits` 1 they return when the handler call is over, with 0 while it goes on. */
+/* With `waits` 1 the calls return once the handler call is over, with 0 while it goes on. */
 static void calls_against_a_handler_call(int waits)
 {
     struct watch watch;
@@ -289,7 +290,7 @@ static void calls_do_not_wait_if_told_so(void)
     footprint_again(before);
 }
 
-/* Shutdown does not wait for the handler; no call begins after it, though frames wait. */
+/* A shutdown does not wait for the handler; no handler call begins after it, though frames wait. */
 static void no_handler_call_after_shutdown(void)
 {
     struct watch watch;
@@ -317,7 +318,7 @@ static void no_handler_call_after_shutdown(void)
     }
 }
 
-/* A wait that is going on then comes to its end. */
+/* A qnet_wait that is blocked during a close that does not wait still comes to its end. */
 static void wait_outlasts_a_close_that_does_not(void)
 {
     struct watch watch;
@@ -340,7 +341,7 @@ static void wait_outlasts_a_close_that_does_not(void)
     }
 }
 
-/* While one close waits for the handler, the other one is told that it comes second. */
+/* While one close waits for the handler, the other fails at once with QNET_ERR_HANDLE. */
 static void second_close_is_told_at_once(void)
 {
     struct watch watch;

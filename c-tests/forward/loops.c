@@ -1,9 +1,9 @@
 /*
- * loops.c - what a loop, which all of a hub's ports share, never waits for: a
- * processor for somebody else, and a lock that a caller holds during a system
- * call; and what it makes of what others do meanwhile. A caller of this program
- * can be shut inside a system call: send(), with the connection's sending part
- * locked, setsockopt(), with its state locked, and epoll_ctl().
+ * loops.c - a loop, which all of a hub's ports share, never yields the
+ * processor, and never waits for a lock that a caller holds during a system
+ * call; and it copes with what others do meanwhile. A caller in this program
+ * can be held at a gate inside a system call: send(), with the connection's
+ * sending part locked, setsockopt(), with its state locked, and epoll_ctl().
  */
 #include <dlfcn.h>
 #include <sys/epoll.h>
@@ -15,7 +15,7 @@ enum { SAID = 100 };
 
 /* ---- Between the library and the C library ---- */
 
-/* Before the call, and behind it. */
+/* The gates before a system call and after it. */
 enum gate { ENTRY, EXIT, GATES };
 
 static int yields, threads_refused, gate_shut[GATES], gate_reached[GATES];
@@ -34,7 +34,7 @@ static void wait_at(enum gate gate)
         raw_sleep_ms(1);
 }
 
-/* Whether the calling thread is the one that is to wait, this once. */
+/* Whether the calling thread is to wait at the gate in this call; it does so only once. */
 static int is_gates_turn(void)
 {
     int is_turn = is_for_the_gate;
@@ -71,7 +71,7 @@ int pthread_create(pthread_t *restrict thread, const pthread_attr_t *restrict at
     return next(thread, attributes, body, argument);
 }
 
-/* The one whose turn it is waits before the frame goes into the socket. */
+/* A thread whose turn it is waits here, before its frame goes into the socket. */
 ssize_t send(int fd, const void *bytes, size_t len, int flags)
 {
     if (is_gates_turn())
@@ -158,7 +158,7 @@ static void *closing(void *argument)
     return NULL;
 }
 
-/* A thread that is about to wait for who is at the gate. */
+/* Starts a thread that is about to wait for the one at the gate. */
 static pthread_t start_waiting(void *(*body)(void *), qnet_conn *conn)
 {
     pthread_t thread;
@@ -207,7 +207,7 @@ static void a_held_port_holds_nobody_up(void)
     waiting[0] = start_waiting(asking_for_stats, held->conn);
     waiting[1] = start_waiting(setting, held->conn);
     others_go_on(&room, SAID);
-    /* What it says is forwarded, too. */
+    /* What the held port's device says is forwarded, too. */
     device_says(held, EVERYBODY, MAC_FRAME);
     device_hears(&room.devices[0], held, EVERYBODY);
     device_hears(&room.devices[1], held, EVERYBODY);
@@ -223,7 +223,7 @@ static void a_held_port_holds_nobody_up(void)
     room_close(&room);
 }
 
-/* What is left for it is bounded as its queue is. */
+/* The frames left for a held port are bounded as its queue is. */
 static void a_held_port_has_a_bounded_queue(void)
 {
     enum { ROOM_FOR = 20, WIRE = RAW_PREFIX + MAC_FRAME };
@@ -247,7 +247,10 @@ static void a_held_port_has_a_bounded_queue(void)
     room_close(&room);
 }
 
-/* What is too long for it is dropped at once, and what is too short is padded. */
+/*
+ * A frame that is too long for a held port is dropped at once, and one that is
+ * too short is padded.
+ */
 static void a_held_port_has_its_own_lengths(void)
 {
     struct room room;
@@ -307,7 +310,7 @@ static void a_held_side_stops_the_other(void)
     room_close(&room);
 }
 
-/* What was left for a port is written after it was detached, and counted once. */
+/* Frames left for a held port are written after it was detached, and counted once. */
 static void what_is_left_is_written_after_detaching(void)
 {
     struct room room;
@@ -332,7 +335,7 @@ static void what_is_left_is_written_after_detaching(void)
     room_close(&room);
 }
 
-/* The same where the connection is ended. */
+/* Frames left for a held port are written before its connection ends. */
 static void left_and_ended(void *(*ending)(void *))
 {
     struct room room;
@@ -369,7 +372,7 @@ static void what_is_left_is_written_before_a_close(void)
     left_and_ended(closing);
 }
 
-/* Where the peer has left, it is counted as lost, and once. */
+/* Frames left for a port whose peer has left are counted as dropped, and once. */
 static void what_is_left_for_nobody_is_counted(void)
 {
     struct room room;
@@ -394,7 +397,7 @@ static void what_is_left_for_nobody_is_counted(void)
     device_close(&room.devices[1]);
 }
 
-/* A port that goes down and comes up, with somebody at the gate, takes nobody with it. */
+/* A port that goes down and comes up while a sender is at the gate disturbs no other port. */
 static void a_held_port_is_dialled_again(void)
 {
     static const int64_t options[][2] = { { QNET_OPT_RECONNECT_MS, 10 } };
@@ -432,7 +435,7 @@ static void a_held_port_is_dialled_again(void)
     CHECK(close(listener) == 0);
 }
 
-/* ---- A link that changes while others are at it ---- */
+/* ---- A link that changes while others use it ---- */
 
 static void *unlinking_at_the_gate(void *conn)
 {
@@ -441,8 +444,10 @@ static void *unlinking_at_the_gate(void *conn)
     return NULL;
 }
 
-/* A loop that takes a socket out of its set while that is done for unlinking, too, and then puts it in
- * again: afterwards it is not in there. */
+/*
+ * A loop takes a socket out of its epoll set and puts it in again, while an
+ * unlink takes it out, too: afterwards it is not in the set.
+ */
 static void nothing_of_a_link_stays_in_the_set(void)
 {
     enum { MANY = 1000 };
@@ -460,7 +465,7 @@ static void nothing_of_a_link_stays_in_the_set(void)
     raw_take(other.fd, &received);
     shut_gate(ENTRY);
     shut_gate(EXIT);
-    /* Which takes the other side out first. */
+    /* This takes the other side out first. */
     start_thread(&thread, unlinking_at_the_gate, other.conn);
     EVENTUALLY(get(&gate_reached[ENTRY]));
     raw_start(&writer, raw_writing, one.fd, flow, MANY);
@@ -490,8 +495,11 @@ static void *setting_a_buffer_at_the_gate(void *conn)
     return NULL;
 }
 
-/* What a caller sends after the loop has found a link cut, and before that is the other side's end, is
- * written first; and then it ends all the same. */
+/*
+ * One side of a link has ended, and a caller sends on the other side before
+ * that ends as well: the frame is written first, and then the other side ends
+ * all the same.
+ */
 static void a_late_send_delays_an_end_and_no_more(void)
 {
     static uint8_t frame[60000], heard[60000];
@@ -550,7 +558,10 @@ static void full_ports_are_no_reason_to_yield(void)
         device_close(&full[i]);
 }
 
-/* Nor are threads that ask the hub again and again. */
+/*
+ * Threads that ask the hub again and again, as long as this is set, are no
+ * reason to yield either.
+ */
 static int is_asked;
 
 static void *asking(void *hub)
@@ -584,7 +595,7 @@ static void questions_are_no_reason_to_yield(void)
 
 /* ---- Trying again what the system refused ---- */
 
-/* A loop that waits for traffic, of which there is none, looks again by itself. */
+/* A loop that was refused a thread tries again by itself, although no traffic wakes it. */
 static void without_threads_closing_a_hub_only_takes_longer(void)
 {
     struct ending ending = { 0, 0, 0, 0 };
@@ -614,7 +625,7 @@ static void without_threads_closing_a_hub_only_takes_longer(void)
     }
 }
 
-/* A handler that takes itself away, links its connection, and ends its thread when told to. */
+/* A handler that removes itself, links its connection, and ends its thread when told to. */
 struct leaver {
     struct device one, other;
     int has_linked, may_leave;
@@ -635,7 +646,10 @@ static void links_and_leaves(void *user, const uint8_t *frame, size_t len)
     pthread_exit(NULL);
 }
 
-/* The close handler that was to run on that thread does so on another, though that is refused once. */
+/*
+ * If a handler ends its thread, the close handler that was to run there runs on
+ * another thread, even if the system refuses that once.
+ */
 static void a_close_handler_survives_its_thread(void)
 {
     struct ending ending = { 0, 0, 0, 0 };
@@ -671,7 +685,7 @@ static void *reads_later(void *job)
     return raw_reading(job);
 }
 
-/* Who closes writes by himself, to a peer that reads only then. */
+/* Without threads, the close itself writes what was taken, to a peer that reads only then. */
 static void without_threads_closing_writes_what_was_taken(void)
 {
     static const size_t size = 60000;

@@ -1,10 +1,11 @@
 /*
- * ports.c - links and hubs some of whose ports are of messages: a frame that is
- * too long for one, a slow one, and one whose peer is not there.
+ * ports.c - links and hubs with ports that carry messages: all kinds together,
+ * a frame that is too long for a port, a slow port, and one whose peer is not
+ * there.
  */
 #include "dgrams.h"
 
-/* A kind's connection cabled to a stream: every size both ways, and one's end is the other's. */
+/* A link to a stream: frames of every size go both ways, and the stream's end ends the other. */
 static void linked_to_a_stream(void)
 {
     struct flow sent = flow_of_kind(far_now), seen = sent, back = sent, back_seen = sent;
@@ -31,7 +32,7 @@ static void linked_to_a_stream(void)
     far_close(conn, &far);
 }
 
-/* Two of a kind. */
+/* A link of two connections of the same kind. */
 static void linked_to_its_like(void)
 {
     struct flow sent = flow_of_kind(far_now), seen = sent;
@@ -52,7 +53,7 @@ static void linked_to_its_like(void)
     far_close(b, &b_far);
 }
 
-/* A port of each kind on one hub, and a stream's: everybody hears everybody, of every size. */
+/* A hub with a port of each kind and a stream: everybody hears everybody, at every size. */
 static void all_kinds_on_a_hub(void)
 {
     static const size_t sizes[] = { 16, 60, 1514, 9000, UDP_V4_MAX };
@@ -91,7 +92,7 @@ static void all_kinds_on_a_hub(void)
             far_says(&fars[i], word);
             if (s > 0)
                 CHECK_INT(far_hears(&fars[word.to]).number, word.number);
-            else if (i + 1 < FAR_KINDS) /* nobody has heard of it yet */
+            else if (i + 1 < FAR_KINDS) /* flooded: its place is not known yet */
                 for (j = 0; j < FAR_KINDS; j++)
                     CHECK(j == i || far_hears(&fars[j]).number == word.number);
             else
@@ -108,7 +109,7 @@ static void all_kinds_on_a_hub(void)
     device_close(&device);
 }
 
-/* What is too long for a port is dropped and counted, and what comes next arrives. */
+/* A frame that is too long for a port is dropped and counted, and the next one arrives. */
 static void too_long_for_a_port(void)
 {
     struct device device;
@@ -178,8 +179,8 @@ static void slow_port_of_a_hub(void)
 }
 
 /*
- * Told never to lose frames by time, a port gets all, however full it is now
- * and then; and nobody is busy with waiting for it.
+ * A port with send timeout 0 loses no frame by waiting: it gets all of them,
+ * however full it is now and then, and nothing spins while it is full.
  */
 static void patient_port(struct flow flow, int sndbuf)
 {
@@ -207,7 +208,7 @@ static void patient_port(struct flow flow, int sndbuf)
     far_close(conn, &far);
 }
 
-/* The far socket's queue is full, and then the library's own buffer. */
+/* First the far socket's queue fills up, and then the own socket's send buffer. */
 static void patient_port_of_a_link(void)
 {
     static const size_t small[] = { 60, 14, 600, 1514 }, large[] = { 600, 60, 60000, 1514 };
@@ -218,7 +219,7 @@ static void patient_port_of_a_link(void)
     patient_port(flow, 100000);
 }
 
-/* A remote that is not there makes no hub busy, and is counted. */
+/* An absent remote does not make a hub spin, and its frames are counted as dropped. */
 static void absent_port_of_a_hub(void)
 {
     struct device a, b;

@@ -1,6 +1,6 @@
 /*
- * ring.c - links and hubs that would lead frames round inside the process are
- * refused, and change nothing; what only looks like a ring is not.
+ * ring.c - links and attachments that would close a ring inside the process are
+ * refused and change nothing; those that only look like a ring are not refused.
  */
 #include <pthread.h>
 
@@ -29,7 +29,7 @@ static void close_conn(qnet_conn *conn)
     CHECK_INT(qnet_close(conn), QNET_OK);
 }
 
-/* Connections in a row, each pair of which is one cable: 0 and 1, 2 and 3. */
+/* Makes a row of connections, of which 0 and 1, 2 and 3 and so on are connected in pairs. */
 static void make_pairs(qnet_conn **conns, int pairs)
 {
     int i;
@@ -61,7 +61,7 @@ static void check_said(int code)
     CHECK(strstr(qnet_last_error(), "go round") != NULL);
 }
 
-/* What one sends the other receives. */
+/* Checks that one connection receives what the other sends. */
 static void check_reaches(qnet_conn *from, qnet_conn *to)
 {
     unsigned char frame[FRAME], got[FRAME];
@@ -98,7 +98,7 @@ static void rings_of_pairs(void)
     }
 }
 
-/* With an end outside the process there is no ring. */
+/* A row of links that ends outside the process is not a ring. */
 static void rows_with_peers(void)
 {
     qnet_conn *pair[2], *first, *last;
@@ -134,7 +134,10 @@ static void a_hubs_own_port(void)
     CHECK_INT(qnet_hub_close(hub), QNET_OK);
 }
 
-/* From a hub to itself by a row of pairs, each of whose ends may be attached or linked last. */
+/*
+ * A row of pairs that leads from a hub to itself is a ring, whichever end is
+ * attached or linked last.
+ */
 static void rows_from_a_hub_to_itself(void)
 {
     qnet_hub *hub = new_hub();
@@ -186,7 +189,7 @@ static void hubs_joined_twice(void)
     CHECK_INT(qnet_hub_close(other), QNET_OK);
 }
 
-/* The hub's own end of a port, detached, leads to no hub any more. */
+/* The hub's own end of a port no longer leads to the hub once it is detached. */
 static void a_detached_end(void)
 {
     qnet_hub *hub = new_hub();
@@ -202,7 +205,7 @@ static void a_detached_end(void)
     CHECK_INT(qnet_hub_close(hub), QNET_OK);
 }
 
-/* A call of two that would close a ring together. */
+/* One of two calls that together would close a ring. */
 struct half {
     pthread_barrier_t *barrier;
     qnet_hub *hub; /* or NULL: a link */
@@ -220,7 +223,7 @@ static void *close_half(void *argument)
     return NULL;
 }
 
-/* One of the two succeeds. */
+/* Makes both calls at once: one of them succeeds and the other is refused. */
 static void check_halves(struct half *halves)
 {
     pthread_barrier_t barrier;

@@ -7,7 +7,7 @@
 #include "macs.h"
 #include "scratch.h"
 
-/* A hub, a listener that it serves, that one's address, and a device of the program's own. */
+/* A hub, a listener that it serves, the listener's address, and a device of the program's own. */
 struct service {
     qnet_hub *hub;
     qnet_listener *listener;

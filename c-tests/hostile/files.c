@@ -1,8 +1,9 @@
 /*
- * files.c - the files of Unix sockets, where others make and remove files as well: at every step that
- * the library makes, another's file takes the place of the one that it has just looked at, or somebody
- * else listens there. The functions of the C library that make those steps are defined here, where
- * libqnet.so finds them first.
+ * files.c - the files of Unix sockets, in directories where others make and
+ * remove files as well: after every step of the library, another user's file
+ * takes the place of the one that it has just looked at, or somebody else
+ * listens there. The functions of the C library that make those steps are
+ * defined here, where libqnet.so finds them first.
  */
 #include <dirent.h>
 #include <dlfcn.h>
@@ -17,7 +18,7 @@ enum { STRANGER = 65534, MOST_STEPS = 100 };
 
 /* ---- What happens after a step ---- */
 
-/* Called once, after so many more steps. */
+/* Called once, after `steps_left` more steps. */
 static void (*between)(void);
 static int steps_left;
 static int naps;
@@ -38,7 +39,7 @@ static void after_step(int n, void (*happens)(void))
     between = happens;
 }
 
-/* Whether there was no such step any more. */
+/* Whether there were too few steps for `between` to be called; it is not called any more then. */
 static int is_past_the_last(void)
 {
     int is_past = between != NULL;
@@ -56,7 +57,7 @@ static void *real(const char *name)
     return found;
 }
 
-/* A function with these parameters, after which something may happen. */
+/* Defines a function of the C library: it calls the real one, and then something may happen. */
 #define STEP(name, parameters, arguments)                                                      \
     int name parameters                                                                        \
     {                                                                                          \
@@ -105,7 +106,7 @@ static void make_directory(mode_t mode)
     snprintf(path, sizeof path, "%s/socket", directory);
 }
 
-/* How many files there are, and whether one of them is that inode. */
+/* How many files the directory has, and whether one of them is that inode. */
 static int count_files(ino_t inode, int *is_there)
 {
     DIR *open = opendir(directory);
@@ -149,7 +150,7 @@ static void remove_directory(void)
     CHECK(rmdir(directory) == 0);
 }
 
-/* Everybody may find out that it is dead. */
+/* Leaves a dead socket's file, with a mode that lets everybody find out that it is dead. */
 static void leave_dead_file(void)
 {
     mode_t mask = umask(0);
@@ -213,7 +214,10 @@ static int is_same(const struct stat *a, const struct stat *b)
     return a->st_ino == b->st_ino && a->st_mode == b->st_mode && a->st_uid == b->st_uid;
 }
 
-/* What was put there is there as it was, alone; so is what the symbolic link leads to. */
+/*
+ * Checks that the file that was put there is unchanged and alone, and that the
+ * symbolic link's target is unchanged, too.
+ */
 static void check_left_alone(void)
 {
     struct stat now = status_of(path), linked = status_of(precious);
@@ -252,7 +256,10 @@ static void opens_and_closes(void)
         CHECK_INT(qnet_close(conn), QNET_OK);
 }
 
-/* Has another's file come after each step, where at first there is nothing, or a dead socket's file. */
+/*
+ * Puts another's file at the path after each step, where at first there is
+ * nothing, or a dead socket's file.
+ */
 static void sweep(void (*uses)(void), void (*another)(void))
 {
     int is_dead, n, swapped = 0;
@@ -284,10 +291,10 @@ static void anothers_files_are_left_alone(void)
     snprintf(precious, sizeof precious, "%s", scratch_path("precious"));
     close(open(precious, O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
     precious_before = status_of(precious);
-    /* The modes of the library's own files have to be changed. */
+    /* With this mask, the library has to change the modes of its own files. */
     umask(0777);
     for (i = 0; i < 2; i++)
-        /* Of the same user a socket is not another's. */
+        /* Without root, the sockets would belong to the same user and not to another. */
         for (j = 0; j < (geteuid() == 0 ? 4 : 2); j++)
             sweep(uses[i], others[j]);
     remove_directory();
@@ -314,7 +321,7 @@ static void check_reachable(qnet_listener *listener)
     close(fd);
 }
 
-/* After each step of one who replaces a dead file another does so: one of them has it. */
+/* After each step of a call that replaces a dead file, another one does so: one of them gets it. */
 static void another_listens_meanwhile(void)
 {
     int n;
@@ -345,7 +352,7 @@ static void another_listens_meanwhile(void)
 
 enum { RIVALS = 3 };
 
-/* Listens once told to; tells what came of it, and whether it had been reached when told to end. */
+/* Listens once told to, and tells the result; when told to end, tells whether it was reached. */
 static void rival(int told, int tells)
 {
     qnet_listener *listener = NULL;
@@ -430,7 +437,7 @@ static void become(uid_t user)
     CHECK(seteuid(user) == 0);
 }
 
-/* A lock on a file or directory, as a stranger's. */
+/* Locks a file or directory as a stranger would. */
 static void strangers_lock(const char *at, int flags)
 {
     int fd;
@@ -451,7 +458,7 @@ static void replaces_dead_file(void)
     CHECK_INT(qnet_listener_close(listener), QNET_OK);
 }
 
-/* Whatever a stranger locks, nobody waits for it. */
+/* The library waits for no lock that a stranger holds. */
 static void strangers_locks(void)
 {
     char turn[200];
@@ -473,7 +480,7 @@ static void strangers_locks(void)
     remove_directory();
 }
 
-/* In a directory that others can write to, one's own dead file is replaced, and only that. */
+/* In a directory that others can write to, only the user's own dead file is replaced. */
 static void whose_dead_file_it_is(void)
 {
     static const struct {

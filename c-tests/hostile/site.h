@@ -1,8 +1,9 @@
 /*
- * site.h - where crowds of hostile peers come to: a listener that a hub serves,
- * or one whose connections the program pulls from or handles. Whatever they do,
- * two good peers go on through the same hub or listener and lose nothing; what
- * the process holds is bounded meanwhile, and is afterwards what it was before.
+ * site.h - a site that crowds of hostile peers connect to: a listener that a
+ * hub serves, or one whose connections the program pulls from or handles.
+ * Whatever they do, two good peers go on through the same hub or listener and
+ * lose nothing; what the process holds is bounded meanwhile, and is afterwards
+ * what it was before.
  */
 #ifndef SITE_H
 #define SITE_H
@@ -17,13 +18,13 @@ enum {
     PEERS_MOST = 5000, A_FEW = 32,
     LINGER_SHORT_MS = 50,
     QUEUE = 64 << 10, MACS_MOST = 64,   /* what a hub is allowed to hold */
-    /* How much memory the process may take for no reason of any peer's, in bytes. */
+    /* How many bytes the process may take that are not any peer's. */
     SLACK = 1 << 20,
-    /* What a peer may cost, and more where a handler's thread has a stack. */
+    /* How many bytes a peer may cost, and how many more its handler's thread. */
     PEER_COST = 16 << 10, HANDLER_COST = 64 << 10
 };
 
-/* ---- Where peers come to ---- */
+/* ---- The site ---- */
 
 enum { BY_HUB, BY_PULLS, BY_HANDLERS };
 
@@ -44,7 +45,7 @@ static struct {
     int is_over;
     int guests;            /* how many are connected, where there is no hub */
     int ends[16];          /* how many connections ended, by their reasons */
-    int runts;             /* how many the ended connections had received */
+    int runts;             /* how many runts the ended connections had received */
 } site;
 
 static inline void raise_by(int *number, int by)
@@ -65,7 +66,7 @@ static inline void guest_ended(void *conn, int reason)
     }
 }
 
-/* What comes is sent back. */
+/* A handler that sends each frame back. */
 static inline void give_back(void *conn, const uint8_t *frame, size_t len)
 {
     qnet_send(conn, frame, len); /* it fails where the peer has left */
@@ -108,7 +109,7 @@ static inline int guests_are_served(qnet_conn **guests, int count)
     return left;
 }
 
-/* A program that accepts, and handles or pulls. */
+/* The thread of a site without a hub: accepts, and sets handlers or pulls. */
 static inline void *keeping(void *unused)
 {
     static qnet_conn *guests[2 * PEERS_MOST]; /* those with handlers close themselves, and stay */
@@ -218,7 +219,7 @@ static inline int hear_from(int fd, int one, int other, struct word *word)
     return len >= 0;
 }
 
-/* The far peer answers what it is told, as a site without a hub does by itself. */
+/* The far peer answers each frame, as a site without a hub does by itself. */
 static inline void *far_talking(void *unused)
 {
     struct word word;
@@ -306,7 +307,7 @@ static struct {
 
 /* ---- What the process holds ---- */
 
-/* What it held before the storm. */
+/* What the process held before the storm. */
 static struct {
     struct footprint footprint;
     long resident;
@@ -320,8 +321,8 @@ static inline int footprint_is_within(struct footprint most)
 }
 
 /*
- * The process holds no more than it may while `peers` of the crowd are connected, `each`
- * bytes for one.
+ * Checks that the process holds no more than it may while `peers` of the crowd
+ * are connected, each of which may cost `each` further bytes.
  */
 static inline void check_held(int peers, long each)
 {
@@ -330,8 +331,8 @@ static inline void check_held(int peers, long each)
     struct footprint bound = held.footprint;
 
     /*
-     * The crowd's own, the library's, those that handlers wait on, and some that waits
-     * take just now.
+     * The crowd's own descriptors, the library's, those that handlers' threads
+     * wait on, and some that calls which wait have just now.
      */
     bound.descriptors += crowd.count + peers + threads + 4;
     bound.threads += threads + 1; /* and qnet-service */
@@ -362,7 +363,7 @@ static inline int storm_leaves_memory(void (*storm)(void), struct footprint calm
     return HAS_ROOM_FOR_ITSELF && resident_bytes() > before + SLACK;
 }
 
-/* Memory that grows with every storm is lost; what grows once may be kept for the next. */
+/* Memory that grows with every storm is leaked; what grows once may be kept for the next one. */
 static inline void storms(void (*storm)(void))
 {
     struct footprint before = footprint_now(), calm;
@@ -383,7 +384,7 @@ static inline void storms(void (*storm)(void))
 
 /* ---- A crowd ---- */
 
-/* Has the reasons counted for which the ports of a hub end. */
+/* Sets close handlers that count the reasons for which the ports of a hub end. */
 static inline void count_ends(void)
 {
     qnet_conn *ports[PEERS_MOST];

@@ -70,7 +70,7 @@ static void make_family(struct family *family)
     CHECK_INT(qnet_set_handler(family->handled, count_frame, &family->handled_count), QNET_OK);
 }
 
-/* The child has touched none of it, and it works and ends in order. */
+/* Checks that the child has touched none of the family's objects, which work and end in order. */
 static void check_family(struct family *family)
 {
     qnet_conn *conn;
@@ -93,7 +93,7 @@ static void check_family(struct family *family)
     CHECK(raw_ended(family->handled_fd));
 }
 
-/* None of the parent's handles is one in the child. */
+/* Checks that the parent's handles are not valid in the child. */
 static void check_orphan(const struct family *family)
 {
     unsigned char frame[FRAME];
@@ -221,7 +221,7 @@ struct forker {
     int done;
 };
 
-/* Forks; the child is the one thread that called this. */
+/* A handler that forks; its own thread is the only one in the child. */
 static void fork_here(void *user, const uint8_t *frame, size_t len)
 {
     struct forker *forker = user;
@@ -259,7 +259,7 @@ static void fork_in_handler(void)
 
 static int busy_stop;
 
-/* Keeps the library's locks and tables moving. */
+/* Uses the library all the time, so that forks find its locks and tables in use. */
 static void *keep_busy(void *unused)
 {
     unsigned char frame[FRAME];
@@ -323,7 +323,10 @@ static void fork_and_exec(void)
 static qnet_conn *last_conn;
 static int last_fd, last_report;
 
-/* A failure, which leaves a text of this thread; traffic; and a fresh connection of each kind. */
+/*
+ * Makes a failing call, which leaves this thread an error text, and uses old
+ * and new connections.
+ */
 static void call_at_the_end(void)
 {
     qnet_conn *conn;
@@ -337,7 +340,7 @@ static void call_at_the_end(void)
     CHECK(write(last_report, "", 1) == 1);
 }
 
-/* Leaves this thread a text of a failure, and a connection that it has used. */
+/* Leaves this thread an error text, and a connection that it has used. */
 static void call_before_the_end(void)
 {
     CHECK_INT(qnet_close(NULL), QNET_ERR_HANDLE);
@@ -389,7 +392,10 @@ static void end_handler_with_calls(void *begun, const uint8_t *frame, size_t len
     put(begun, 1);
 }
 
-/* The destructors of a thread of the program's, and of one of the library's, call the library. */
+/*
+ * Destructors of thread-specific data call the library, on a thread of the
+ * program and on one of the library.
+ */
 static void calls_from_thread_exit(void)
 {
     int ends[2], fd, begun = 0;

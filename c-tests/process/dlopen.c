@@ -20,7 +20,10 @@ static struct {
     const char *(*last_error)(void);
 } qnet;
 
-/* For check.h; the program is not linked with the library's, and must not stand in for it. */
+/*
+ * check.h calls this. The program is not linked with the library, and plugins
+ * must not find this function instead of the library's.
+ */
 __attribute__((visibility("hidden"))) const char *qnet_last_error(void)
 {
     return qnet.last_error ? qnet.last_error() : "not loaded";
@@ -80,7 +83,7 @@ static void send_frames(int fd, int count)
         raw_send(fd, frame, sizeof frame);
 }
 
-/* Nothing unmaps the library, not even before its first use. */
+/* dlclose() does not unmap the library, even if that was never used. */
 static void stays_mapped(void)
 {
     int (*close_it)(qnet_conn *);
@@ -93,7 +96,10 @@ static void stays_mapped(void)
     CHECK_INT(close_it(NULL), QNET_ERR_HANDLE);
 }
 
-/* A handler goes on with the library unloaded, and its connection is there when it is back. */
+/*
+ * A handler goes on after dlclose(), and its connection can be used when the
+ * library is loaded again.
+ */
 static void unload_with_live_connections(void)
 {
     unsigned char frame[FRAME];
@@ -205,7 +211,7 @@ static void stop(struct plugin *plugin)
     close(plugin->fd);
 }
 
-/* Both at once, and the second without the first; nothing is left of either. */
+/* Uses two copies at once, and then the second alone; nothing is left of either. */
 static void check_two_copies(const char *one, const char *other, int how)
 {
     struct footprint before = footprint_now();
@@ -231,7 +237,7 @@ static void shared_and_static_copy(void)
     check_two_copies(SHARED_PLUGIN, STATIC_PLUGIN, RTLD_LOCAL);
 }
 
-/* What one copy exports the other's users may be bound to. */
+/* With RTLD_GLOBAL, the users of one copy may be bound to the symbols of the other. */
 static void copies_whose_symbols_are_global(void)
 {
     struct plugin first = plug_in(STATIC_PLUGIN, RTLD_GLOBAL);
@@ -244,7 +250,10 @@ static void copies_whose_symbols_are_global(void)
     stop(&second);
 }
 
-/* A static copy's plugin is linked so that it stays; the shared one's goes, but not the library. */
+/*
+ * The plugin with the static copy is linked so that it stays loaded; the one
+ * with the shared copy is unloaded, but its library stays.
+ */
 static void unload_copies(void)
 {
     struct plugin with_static = plug_in(STATIC_PLUGIN, RTLD_LOCAL);
@@ -260,7 +269,7 @@ static void unload_copies(void)
     stop(&with_shared);
 }
 
-/* The process ends in the midst of traffic of both. */
+/* The process ends while both copies have traffic. */
 static void exit_with_both_copies(void)
 {
     struct plugin first = plug_in(STATIC_PLUGIN, RTLD_LOCAL);

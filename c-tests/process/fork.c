@@ -1,8 +1,8 @@
 /*
- * fork.c - children forked inside a callback, of every kind and on every kind
- * of thread: that end there, or that return from it. What the parent has goes
- * on as if nothing had been, however its other threads were waiting, and a
- * child that returns has a library of its own.
+ * fork.c - children that are forked inside a callback, of every kind and on
+ * every kind of thread, and that end there or return from it. The parent's
+ * connections go on as if nothing had happened, however its other threads were
+ * waiting, and a child that returns has a library of its own.
  */
 #include <semaphore.h>
 #include <sys/syscall.h>
@@ -12,18 +12,18 @@
 
 enum { SETTLED_MS = 50, HELD_MS = 400, BURNT_MS = 100 };
 
-/* A callback in which a child is forked, while another thread closes its connection. */
+/* A callback that forks, on a connection that another thread closes meanwhile. */
 struct scene {
     qnet_conn *conn;
     int fd;
     int child_returns;
-    int closes;              /* whether there is that other thread */
+    int closes;              /* whether another thread closes */
     sem_t begun;
     pthread_t closer;
     int held_ms;             /* how long the parent stays in the callback */
     long long burnt_ms;      /* the processor time of the other thread's close */
     int calls;
-    int listener;            /* what the others need */
+    int listener;            /* from here on: what only some kinds need */
     qnet_hub *hub;
     struct place place;
 };
@@ -51,13 +51,13 @@ static void *close_meanwhile(void *argument)
     return NULL;
 }
 
-/* Ends a child at once: what a sanitizer says of its parent's threads and memory is not its own. */
+/* Ends a child without a sanitizer's report, which would be of its parent's threads and memory. */
 static void end_child(void)
 {
     syscall(SYS_exit_group, 0);
 }
 
-/* What a child does first: a hang has an end, and no leaks are looked for where it returns. */
+/* Sets a limit to a child that hangs, and avoids the search for leaks in one that returns. */
 static void begin_child(void)
 {
     alarm((unsigned)(10 * check_slow()));
@@ -127,7 +127,10 @@ static void send_back(void *user, const uint8_t *frame, size_t len)
     CHECK_INT(qnet_send(*(qnet_conn **)user, frame, len), QNET_OK);
 }
 
-/* A child is back where the callback was called from: nothing of its parent's is there. */
+/*
+ * Ends a child that has returned from its callback, after checking that it has
+ * nothing of its parent's and that the library works there.
+ */
 static void if_child(struct scene *scene, int result, int had)
 {
     struct flow flow = flow_of_small_frames(), got = flow;
@@ -147,7 +150,7 @@ static void if_child(struct scene *scene, int result, int had)
     end_child();
 }
 
-/* ---- The kinds ---- */
+/* ---- The kinds of callback ---- */
 
 static void in_frame_handler(struct scene *scene)
 {
@@ -223,7 +226,7 @@ static void in_setting_a_late_one(struct scene *scene)
     CHECK_INT(result, QNET_OK);
 }
 
-/* A connection that is dialled again instead. */
+/* Replaces the scene's connection with one that is dialled again. */
 static void dial_again(struct scene *scene)
 {
     static const int64_t options[] = { QNET_OPT_RECONNECT_MS, 1 };
@@ -263,7 +266,7 @@ static const struct kind {
 enum { KINDS = sizeof kinds / sizeof *kinds };
 static const struct kind *kind;
 
-/* The callback is to be called, its child to end well, and the close to return. */
+/* Prepares a scene; `finish` checks that its callback was called and that the close returns. */
 static void begin(struct scene *scene, int child_returns)
 {
     memset(scene, 0, sizeof *scene);
@@ -302,7 +305,10 @@ static void children(void)
     }
 }
 
-/* A child that tells its parent's threads of something would tell them for ever. */
+/*
+ * A child shares descriptors with its parent: if it signalled one, the parent's
+ * waiting close would spin.
+ */
 static void a_waiting_close_rests(void)
 {
     struct scene scene;
@@ -326,7 +332,10 @@ struct relay {
     int calls;
 };
 
-/* The child sends something of its own, for long enough for what it has to be written. */
+/*
+ * Has a child send on a connection of its own, for long enough that frames
+ * which it wrongly kept from its parent would be written.
+ */
 static void send_and_stay(void)
 {
     struct flow flow = flow_of_small_frames(), got = flow;

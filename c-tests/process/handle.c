@@ -6,7 +6,7 @@
 
 #include "raw.h"
 
-/* What the functions get beside the handle: either all of it right, or nothing. */
+/* What the functions get beside the handle: either all arguments are right, or none is. */
 struct arguments {
     unsigned char *bytes;
     size_t len;
@@ -163,7 +163,10 @@ static void give_wrong_arguments(void)
     with.stats_size = 8;
 }
 
-/* Every function for handles of that kind refuses this one, whatever the other arguments. */
+/*
+ * Checks that every function for handles of that kind refuses this one,
+ * whatever else it is given.
+ */
 static void check_refused(int kind, void *handle)
 {
     size_t i;
@@ -218,7 +221,7 @@ static void invented(void)
     check_refused(LISTENER, &local);
 }
 
-/* What lies near a live handle, in each of its bits, is none. */
+/* A value that differs from a live handle in one bit is not a handle. */
 static void near_a_live_one(void)
 {
     int fd, bit;
@@ -234,7 +237,7 @@ static void near_a_live_one(void)
     CHECK_INT(qnet_listener_close(listener), QNET_OK);
 }
 
-/* Nor does a link take it for another connection, in either order. */
+/* qnet_link() refuses a value that differs from a live handle in one bit, in either place. */
 static void linked_to_one_near(void)
 {
     qnet_conn *conn, *other;
@@ -265,7 +268,7 @@ static void stale(void)
     check_refused(CONN, conn);
     check_refused(LISTENER, listener);
 
-    /* Nor do they come to life when there are others. */
+    /* Stale handles stay stale when new ones are made. */
     next = make_conn();
     next_listener = make_listener();
     check_refused(CONN, conn);
@@ -284,7 +287,7 @@ static void wrong_type(void)
     check_refused(CONN, listener);
     check_refused(LISTENER, conn);
 
-    /* Both are as they were. */
+    /* Both objects still work. */
     raw_fill(frame, sizeof frame, 3);
     CHECK_INT(qnet_send(conn, frame, sizeof frame), QNET_OK);
     CHECK_INT(raw_recv(fd, got, sizeof got), sizeof got);
@@ -294,7 +297,10 @@ static void wrong_type(void)
     CHECK_INT(qnet_listener_close(listener), QNET_OK);
 }
 
-/* An entry of qnet_poll that is no handle is ready; the receive on it then tells why. */
+/*
+ * qnet_poll() reports an entry that is not a live connection as ready:
+ * receiving from it says why.
+ */
 static void polled(void)
 {
     qnet_conn *conns[4] = { NULL, NULL, (qnet_conn *)12345, NULL };
@@ -385,7 +391,7 @@ static void *close_with_others(void *argument)
     return NULL;
 }
 
-/* Of two closes at once one succeeds and the other is told that the handle is none. */
+/* Of two closes at once one succeeds, and the other returns QNET_ERR_HANDLE. */
 static void check_two_closes(call_function *close, void *handle)
 {
     pthread_barrier_t barrier;

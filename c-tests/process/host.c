@@ -92,8 +92,8 @@ static void *do_nothing(void *argument)
 }
 
 /*
- * Lists them after a first thread has come and gone, for with that a sanitizer begins one
- * of its own.
+ * Lists the threads after a first one has come and gone, because a sanitizer
+ * starts a thread of its own with that.
  */
 static int list_threads_before(struct thread threads[THREADS])
 {
@@ -127,7 +127,7 @@ static int count_new_descriptors(const struct descriptors *before, FILE *out)
             continue;
         snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
         len = readlink(path, target, sizeof target);
-        /* A sanitizer keeps pipes to a program that reads symbols. */
+        /* A sanitizer keeps pipes to its symbolizer. */
         if (SANITIZED && len > 5 && memcmp(target, "pipe:", 5) == 0)
             continue;
         if (out)
@@ -270,7 +270,7 @@ static int is_standard_free(void)
     return 1;
 }
 
-/* Waits, as what a thread of the library has just opened may be on its way to a higher number. */
+/* Waits, because a library thread may be about to move a descriptor to a higher number. */
 static void check_standard_free(void)
 {
     EVENTUALLY(is_standard_free());
@@ -421,7 +421,10 @@ static int are_new_ones_named(const struct threads *known)
     return named >= 2;
 }
 
-/* All of the library's threads have such names and block signals, also those that run no handler. */
+/*
+ * All of the library's threads have names of the library and block signals,
+ * also those that run no handler.
+ */
 static void every_thread(void)
 {
     struct threads before;
@@ -447,7 +450,10 @@ static void every_thread(void)
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 
-/* A sanitizer has a pthread_create of its own; so only threads that go on are counted. */
+/*
+ * A sanitizer has a pthread_create of its own, so this counts only threads that
+ * are still running.
+ */
 static int threads_begun(void)
 {
     return count_threads();
@@ -502,7 +508,7 @@ static void no_needless_threads(void)
     }
     CHECK_INT(threads_begun(), before);
 
-    /* Nor does closing where nothing is unwritten and unread. */
+    /* Closing begins no thread either if nothing is unwritten or unread. */
     conns[2] = raw_pair(&fd);
     check_traffic(conns[2], fd);
     CHECK_INT(qnet_close(conns[2]), QNET_OK);

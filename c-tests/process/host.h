@@ -1,5 +1,5 @@
 /*
- * host.h - what tests of the process that the library is a guest in share: a
+ * host.h - what the tests of the library as a guest in a process share: a
  * handler that counts, every way to send, and a socket that is full.
  */
 #ifndef HOST_H

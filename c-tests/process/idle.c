@@ -1,15 +1,15 @@
 /*
- * idle.c - what a connection costs from which nothing comes any more: memory
- * that a burst needed goes back, however it was received.
+ * idle.c - what an idle connection costs: the memory that a burst of frames
+ * needed is given back, however the burst was received.
  */
 #include "footprint.h"
 
 enum { CONNS = 256, AT_ONCE = 32, FRAME_MOST = 60000 };
 
-/* What the library may hold for each, and for all together: memory that goes round. */
+/* Bytes that the library may keep for each connection, and for all of them to share. */
 enum { EACH = 16 << 10, SHARED = 1 << 20 };
 
-/* A burst that one receives, and that no small buffer holds. */
+/* A burst of frames that one connection receives, and that no small buffer holds. */
 struct burst {
     const char *name;
     int kind, frames;
@@ -55,7 +55,7 @@ static void burst_send(int fd)
             raw_write(fd, frame, burst_now->len);
 }
 
-/* ---- Ways of an event loop; each returns when it would wait ---- */
+/* ---- Ways to receive in an event loop; each returns when it would wait ---- */
 
 static int by_recv(qnet_conn *conn, int timeout_ms)
 {
@@ -111,7 +111,7 @@ static int recv_batch_until_again(qnet_conn *conn)
     return sum;
 }
 
-/* The last frames stay lent: that is what they cost, and no more. */
+/* The frames of the last batch stay lent, and only their own memory may be kept. */
 static int recv_batch_until_fewer(qnet_conn *conn)
 {
     qnet_frame frames[AT_ONCE];
@@ -175,7 +175,7 @@ int main(void)
         for (way = 0; way < WAYS; way++) {
             burst_now = &bursts[burst];
             way_now = ways[way].way;
-            /* What stays lent is more than what is measured here. */
+            /* The frames that stay lent take more memory than this test allows. */
             if (way_now == recv_batch_until_fewer && burst_now->len == FRAME_MOST)
                 continue;
             snprintf(with, sizeof with, "%s, %s", burst_now->name, ways[way].name);

@@ -9,13 +9,13 @@
 
 #include "traffic.h"
 
-/* Enough integer registers of zeroes for every function there is. */
+/* Every export can be called like this: none has more arguments, and all of them are zero. */
 typedef int int_function(long, long, long, long, long, long);
 typedef const char *text_function(long, long, long, long, long, long);
 
 static const char *const texts[] = { "qnet_version", "qnet_strerror", "qnet_last_error" };
 
-/* These have no failure to report: any number will do. */
+/* These functions report no failure: any number will do. */
 static const char *const numbers[] = { "qnet_abi_version", "qnet_last_errno" };
 
 static const char *function_name;

@@ -264,7 +264,7 @@ static void check_interrupted(const char *name, int (*call)(void))
     CHECK(raw_now_ms() - begin < patience_ms());
 }
 
-/* A plain Unix listener that has no room for anybody. */
+/* Opens a plain Unix listener whose backlog is full. */
 static void fill_backlog(const char *path)
 {
     struct sockaddr_un address;
@@ -298,7 +298,7 @@ static void check_signals(int flags, int timeout)
     for (i = 0; i < sizeof waits / sizeof *waits; i++)
         check_interrupted(waits[i].name, waits[i].call);
 
-    /* Nothing came to harm. */
+    /* The connection still works. */
     check_traffic(waiting.conn, fd);
     close(full_fd);
     CHECK_INT(qnet_close(waiting.conn), QNET_OK);
@@ -337,7 +337,7 @@ static void *poke_all_the_time(void *argument)
     return NULL;
 }
 
-/* A call that does not wait is not interrupted: also not while it looks at a descriptor that blocks. */
+/* A call that does not wait is not interrupted, even if it looks at a blocking descriptor. */
 static void signals_and_no_wait(void)
 {
     struct sigaction action;

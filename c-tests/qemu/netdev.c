@@ -24,7 +24,7 @@ static const char *port_of(qnet_listener *listener)
     return strrchr(address, ':') + 1;
 }
 
-/* What a version is told, which is as in printf(3) with a port. */
+/* Checks the arguments for a QEMU version: `format` is as in printf(3), and takes the port. */
 static void check_text(qnet_listener *listener, int version, const char *format, const char *port)
 {
     char text[TEXT], want[TEXT];
@@ -73,7 +73,7 @@ static void tcp_by_version(void)
     close_listener(listener);
 }
 
-/* A wildcard is no address to connect to. */
+/* A wildcard cannot be connected to: QEMU is told the loopback address instead. */
 static void tcp_on_every_interface(void)
 {
     qnet_listener *listener = listen_at("tcp4", ":0");
@@ -81,7 +81,7 @@ static void tcp_on_every_interface(void)
     check_text(listener, 701, "socket,id=n0,connect=127.0.0.1:%s", port_of(listener));
     check_text(listener, 702, INET, port_of(listener));
     close_listener(listener);
-    listener = listen_at("tcp", ":0"); /* v6 and v4, where there is v6 */
+    listener = listen_at("tcp", ":0"); /* both IPv6 and IPv4, if there is IPv6 */
     check_text(listener, 702, INET, port_of(listener));
     close_listener(listener);
 }
@@ -114,7 +114,7 @@ static void unix_paths(void)
     close_listener(listener);
 }
 
-/* QEMU's working directory may be another. */
+/* A relative path is made absolute, because QEMU's working directory may be another. */
 static void unix_relative_path(void)
 {
     char want[TEXT];
@@ -229,7 +229,7 @@ static void close_conn(qnet_conn *conn)
     CHECK_INT(qnet_close(conn), QNET_OK);
 }
 
-/* What is remote here is local there. */
+/* The connection's remote address is QEMU's local one, and the other way round. */
 static void udp(void)
 {
     static const char *const locals[] = { "127.0.0.1:0", ":0", "0.0.0.0:0", "localhost:0" };
@@ -256,7 +256,7 @@ static void udp_v6(void)
     close_conn(conn);
 }
 
-/* An adopted socket's addresses are as good. */
+/* The addresses of an adopted socket are used in the same way. */
 static void udp_adopted(void)
 {
     struct sockaddr_in address;
@@ -274,7 +274,7 @@ static void udp_adopted(void)
     close_conn(conn);
 }
 
-/* All members have the group's address; their own tells of the interface. */
+/* All members are told the group's address; their local one only names the interface. */
 static void multicast(void)
 {
     qnet_conn *conn = dgram_at("mcast", "127.0.0.1", "239.255.77.3:9999");
@@ -299,7 +299,7 @@ static void unixgram(void)
     close_conn(conn);
 }
 
-/* Where the remote is whoever sends: before anybody has, and afterwards. */
+/* The remote is whoever sends: before anybody has sent, and afterwards. */
 static void from_whoever_sends(void)
 {
     static const char *const locals[] = { "127.0.0.1:0", "0.0.0.0:0" };
@@ -367,7 +367,7 @@ static void unixgram_relative_paths(void)
     close_conn(conn);
 }
 
-/* A directory whose path has 136 bytes, which is the working directory then. */
+/* Makes a directory whose path has 136 bytes, and changes into it. */
 static const char *enter_deep_directory(void)
 {
     static char deep[137];
@@ -387,7 +387,7 @@ static void check_told(int code, const char *path)
     CHECK(strstr(qnet_last_error(), "107") != NULL);
 }
 
-/* However short the name that the socket has: QEMU is told it from the root on. */
+/* A socket's absolute path may be too long for QEMU, however short the name it was made with. */
 static void too_long_for_qemu(void)
 {
     char near[TEXT], far[TEXT], text[TEXT];
@@ -414,7 +414,7 @@ static void too_long_for_qemu(void)
     CHECK(rmdir(deep) == 0);
 }
 
-/* The longest path that there may be is one that QEMU takes. */
+/* QEMU takes the longest path that a socket may have. */
 static void longest_for_qemu(void)
 {
     char path[108], text[TEXT];
@@ -430,7 +430,7 @@ static void longest_for_qemu(void)
     close_listener(listener);
 }
 
-/* An adopted socket may have a name that no text can tell. */
+/* An adopted socket may have a name with a NUL inside, which no text can express. */
 static void name_with_a_nul(void)
 {
     struct sockaddr_un address;
@@ -447,7 +447,10 @@ static void name_with_a_nul(void)
     close_listener(listener);
 }
 
-/* The socket's own path begins where it was made, wherever the program goes. */
+/*
+ * A relative path stands for the directory in which the socket was made, even
+ * if the program has left that since.
+ */
 static void unixgram_elsewhere_since(void)
 {
     char want[TEXT];
@@ -485,7 +488,7 @@ static void without_a_netdev(void)
     close(pair[1]);
 }
 
-/* A stream over TCP has addresses, but no datagrams. */
+/* A TCP connection has addresses, but no datagrams that a netdev could exchange. */
 static void streams_have_no_dgram_netdev(void)
 {
     qnet_listener *listener = listen_at("tcp", "127.0.0.1:0");

@@ -1,6 +1,7 @@
 /*
  * qemu.c - against a real QEMU, which runs here without a machine: what goes
- * into one of its netdevs comes out of the other, which a hub joins to it.
+ * into one of its netdevs comes out of the other, as a hub inside QEMU joins
+ * the two.
  *
  * Skipped without QEMU, or failed if QNET_REQUIRE_QEMU=1.
  */
@@ -9,17 +10,17 @@
 /* ---- Its netdevs ---- */
 
 enum how { DIALLED, ACCEPTED, INHERITED, DATAGRAMS, GROUP, MESSAGES };
-enum part { WHOLE, PORT, NAME }; /* of an address, for QEMU */
+enum part { WHOLE, PORT, NAME }; /* which part of an address QEMU is told */
 enum { THIS = 0, BEFORE_STREAM = 701 };
 
 struct netdev_kind {
     const char *name;
-    const char *format; /* with QEMU's address and ours; NULL: what the library says, */
-    int version;        /* for this version; THIS: the one that runs */
+    const char *format; /* takes QEMU's address, then ours; NULL: the library's text */
+    int version;        /* for the library's text; THIS: the one that runs */
     enum how how;
     const char *network;
     enum part part;
-    int type; /* of a pair of sockets for messages */
+    int type; /* the socket type, for messages */
 };
 
 static const struct netdev_kind netdev_kinds[] = {
@@ -83,7 +84,7 @@ static int is_of_messages(const struct netdev_kind *kind)
 struct port {
     const struct netdev_kind *kind;
     char address[TEXT]; /* where this side is, or the group */
-    char remote[TEXT];  /* where QEMU is to be, if that is another place */
+    char remote[TEXT];  /* where QEMU is, if that is another address */
     qnet_listener *listener;
     qnet_conn *conn;
     int fd;
@@ -139,7 +140,7 @@ static void open_messages(struct port *port)
     port->fd = pair[1];
 }
 
-/* Before QEMU starts: makes what there is without it. */
+/* Opens what this side has before QEMU starts. */
 static void port_open(struct port *port)
 {
     const struct netdev_kind *kind = port->kind;
@@ -162,7 +163,7 @@ static void port_open(struct port *port)
     }
 }
 
-/* Has QEMU have the netdev of a port. */
+/* Adds the netdev of a port to QEMU's arguments. */
 static void port_netdev(const struct port *port, struct qemu *qemu)
 {
     const char *near, *far;
@@ -174,7 +175,7 @@ static void port_netdev(const struct port *port, struct qemu *qemu)
     qemu_netdev(qemu, netdev);
 }
 
-/* All that there is before QEMU starts. */
+/* Prepares a port of a kind, and QEMU's netdev for it, before QEMU starts. */
 static void port_prepare(struct port *port, const struct netdev_kind *kind, struct qemu *qemu)
 {
     int version = kind->version == THIS ? qemu_version : kind->version;
@@ -205,7 +206,7 @@ static void port_dial(struct port *port, struct qemu *qemu)
     CHECK_INT(result, QNET_OK);
 }
 
-/* Once QEMU was started. */
+/* Connects a port with its netdev, after QEMU was started. */
 static void port_join(struct port *port, struct qemu *qemu)
 {
     if (port->kind->how == DIALLED)
@@ -217,12 +218,15 @@ static void port_join(struct port *port, struct qemu *qemu)
     if (port->fd >= 0)
         close(port->fd);
     CHECK_INT(qnet_set(port->conn, QNET_OPT_MAX_FRAME, QNET_FRAME_MAX), QNET_OK);
-    /* Messages that wait for long would be lost; these are sent again. */
+    /*
+     * Messages that wait for long would be dropped; with timeout 0 they are
+     * refused and sent again.
+     */
     CHECK_INT(qnet_set(port->conn, QNET_OPT_SEND_TIMEOUT_MS,
                        is_of_messages(port->kind) ? 0 : patience_ms()), QNET_OK);
 }
 
-/* Sends the next frames, and again what the socket has no room for. */
+/* Sends the next frames, and tries again while the socket has no room. */
 static void send_surely(const struct port *port, struct flow *flow, int way, unsigned count)
 {
     long long until_ms = raw_now_ms() + patience_ms();
@@ -238,7 +242,7 @@ static void send_surely(const struct port *port, struct flow *flow, int way, uns
     }
 }
 
-/* A frame that tells itself from those that are still on their way, and from earlier ones. */
+/* A marker has a length of its own, and a number that tells it from earlier markers. */
 enum { MARKER = 777 };
 
 static void send_marker(qnet_conn *conn, unsigned number)
@@ -261,7 +265,7 @@ static int receive_marker(qnet_conn *conn, unsigned number)
     return len >= 0;
 }
 
-/* Sends one after another until it arrives, for a netdev that has no peer yet loses frames. */
+/* Sends markers until one arrives, because a netdev that has no peer yet drops frames. */
 static void pass_marker(struct qemu *qemu, qnet_conn *from, qnet_conn *to)
 {
     static unsigned number = 1000000;
@@ -274,13 +278,16 @@ static void pass_marker(struct qemu *qemu, qnet_conn *from, qnet_conn *to)
     } while (!receive_marker(to, number));
 }
 
-/* A QEMU with two netdevs of a kind; not of a group's, for it hears itself there, and goes round. */
+/*
+ * A QEMU with two netdevs of a kind. Only one of them is in a group, because
+ * QEMU hears itself there and frames would go round.
+ */
 struct bridge {
     struct qemu qemu;
     struct port port[2];
 };
 
-/* Which netdev of QEMU's a kind needs. */
+/* The type of netdev that a kind needs in QEMU. */
 static const char *type_of(const struct netdev_kind *kind)
 {
     static char type[16];
@@ -307,15 +314,16 @@ static int sockets_of(const struct qemu *qemu)
 }
 
 /*
- * Two netdevs that listen have each accepted. Before, though the system has connected us, a frame
- * that came out of the one for the other would end a QEMU of version 7.
+ * Waits until both listening netdevs have accepted. Before that, though the
+ * kernel has connected us, a frame forwarded from one to the other would end a
+ * QEMU of version 7.
  */
 static void await_both_accepted(const struct qemu *qemu)
 {
     EVENTUALLY(sockets_of(qemu) >= 4);
 }
 
-/* Ready to be used: QEMU has joined both. */
+/* Starts a QEMU and joins both netdevs; frames pass both ways when this returns. */
 static void bridge_start(struct bridge *bridge, const struct netdev_kind *kind)
 {
     int i;
@@ -350,7 +358,7 @@ static void receiving_stop(struct taker *taker)
 
 /* ---- The tests, each for every kind of netdev ---- */
 
-/* The lengths that matter, up to the longest that the kind has. */
+/* Frames of the lengths that matter, up to the longest that the kind carries. */
 static struct flow flow_of_kind(const struct netdev_kind *kind)
 {
     static size_t sizes[ALL_SIZES];
@@ -363,7 +371,7 @@ static struct flow flow_of_kind(const struct netdev_kind *kind)
     return flow;
 }
 
-/* Frames of every size by every way to send, out of the other netdev as they went in. */
+/* Frames of every size, sent in every way, come out of the other netdev as they went in. */
 static void exchange(struct bridge *bridge, int back, int receive_way)
 {
     const struct port *from = &bridge->port[back], *to = &bridge->port[1 - back];
@@ -396,7 +404,7 @@ static void frames_of_every_size(void)
     bridge_end(&bridge);
 }
 
-/* The next of the flow's frames; what QEMU has heard of itself in a group, and others, is skipped. */
+/* Receives the flow's next frame and skips others, such as QEMU's own that it hears in a group. */
 static void receive_among_echoes(qnet_conn *conn, struct flow *flow)
 {
     static uint8_t buffer[QNET_FRAME_MAX];
@@ -409,7 +417,7 @@ static void receive_among_echoes(qnet_conn *conn, struct flow *flow)
     flow_take(flow, buffer, (size_t)len);
 }
 
-/* Every size into a group and out of it, where QEMU and the library are members. */
+/* Frames of every size go into a group and come out of it; QEMU and the library are members. */
 static void frames_of_every_size_in_a_group(void)
 {
     enum { BACK = 70000 };
@@ -432,8 +440,9 @@ static void frames_of_every_size_in_a_group(void)
 }
 
 /*
- * Both directions at once, nothing lost and all in order. Never so many on
- * their way that a socket is full: after that, QEMU's hub lets frames overtake.
+ * Frames go both ways at once, and all arrive in order. There are never so many
+ * on their way that a socket is full: after that, QEMU's hub lets frames
+ * overtake each other.
  */
 static void many_frames_both_ways(void)
 {
@@ -461,8 +470,8 @@ static void many_frames_both_ways(void)
 }
 
 /*
- * QEMU's end is an end, for the pulled connection and for the handled one: in order, or by a reset
- * where it was killed before it had read everything.
+ * When QEMU ends, its connections end, whether pulled or handled: in order, or
+ * by a reset if QEMU was killed before it had read everything.
  */
 static void leaving_qemu_is_seen(void)
 {
@@ -490,7 +499,10 @@ static void leaving_qemu_is_seen(void)
     }
 }
 
-/* Connections that were there before it, and that it finds again when it was killed. */
+/*
+ * Connections that are dialled before QEMU runs come up when it starts, and
+ * again when it was killed and restarted.
+ */
 static void a_restarted_qemu_is_found(void)
 {
     const int64_t options[] = { QNET_OPT_RECONNECT_MS, 20 };
@@ -526,7 +538,7 @@ static void a_restarted_qemu_is_found(void)
         CHECK_INT(qnet_close(ports[i].conn), QNET_OK);
 }
 
-/* And a QEMU whose program was started again finds that. */
+/* A QEMU that connects does so again when a program has closed its side and listens anew. */
 static void a_restarted_program_is_found(void)
 {
     struct bridge bridge;
@@ -656,7 +668,7 @@ static int is_routers_answer(const uint8_t *frame, int len)
            memcmp(frame + 32, own_mac, 6) == 0 && memcmp(frame + 38, own_ip, 4) == 0;
 }
 
-/* Asks until it answers, as who boots would: a netdev that QEMU has not made yet loses frames. */
+/* Asks until the router answers, because a netdev that QEMU has not made yet drops frames. */
 static void find_router(qnet_conn *conn, struct qemu *qemu)
 {
     long long until_ms = raw_now_ms() + patience_ms();
@@ -692,7 +704,10 @@ static void router_answers(void)
 
 /* ---- QEMUs that come and go, and that talk through a hub ---- */
 
-/* Killed and started again at the same addresses, it is there again, and in between frames are lost. */
+/*
+ * A QEMU that is killed and started again at the same addresses is reached
+ * again; in between, frames are dropped.
+ */
 static void qemu_comes_back(void)
 {
     struct qemu qemu;
@@ -723,7 +738,7 @@ static void qemu_comes_back(void)
     CHECK_INT(qnet_close(port.conn), QNET_OK);
 }
 
-/* The kind by its name. */
+/* Finds a kind by its name. */
 static const struct netdev_kind *kind_of(const char *name)
 {
     int i;
@@ -735,7 +750,10 @@ static const struct netdev_kind *kind_of(const char *name)
     return NULL;
 }
 
-/* A QEMU with a router in it, and one through which somebody looks for it: a hub is between them. */
+/*
+ * One QEMU has a router in it, which this side finds through another QEMU and a
+ * hub between them.
+ */
 static void qemus_talk(const struct netdev_kind *near, const struct netdev_kind *far)
 {
     struct port asking, left, right;
@@ -776,7 +794,7 @@ static void qemus_talk_through_a_hub(void)
     qemus_talk(kind_of("dgram fd, seqpacket"), kind_of("dgram, multicast"));
 }
 
-/* One whose address this side learns from its first frame. */
+/* This side learns QEMU's address from QEMU's first frame. */
 static void qemu_names_itself(void)
 {
     static const int versions[] = { THIS, BEFORE_STREAM };

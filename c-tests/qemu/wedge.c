@@ -23,9 +23,10 @@ struct setting {
 };
 
 /*
- * A frame that goes into the socket whole or not at all does no harm where
- * QEMU has accepted the connection: that socket waits, so that a blocked write
- * fails when the peer leaves, and nothing of it is kept to be written later.
+ * A frame that goes into the socket whole or not at all does no harm where QEMU
+ * has accepted the connection: that socket is a blocking one, so that a blocked
+ * write fails when the peer leaves, and nothing of it is kept to be written
+ * later.
  */
 static const struct setting settings[] = {
     { "unix, 1514", "unix", "stream,server=on,addr.type=unix,addr.path=%s", 1514, 0 },
@@ -37,7 +38,7 @@ static const struct setting settings[] = {
 };
 enum { SETTINGS = sizeof settings / sizeof *settings };
 
-/* The other way round: QEMU connects, and soon again. */
+/* The other way round: QEMU connects, and soon does so again after an end. */
 #define CLIENT "stream,server=off,reconnect-ms=50,"
 static const struct setting clients[] = {
     { "unix, 1514", "unix", CLIENT "addr.type=unix,addr.path=%s", 1514, 1 },
@@ -47,7 +48,7 @@ static const struct setting clients[] = {
 };
 enum { CLIENTS = sizeof clients / sizeof *clients };
 
-/* The one that the running test is about. */
+/* The setting that the running test is about. */
 static const struct setting *setting_now;
 
 /* ---- A QEMU that always has something to write ---- */
@@ -56,7 +57,7 @@ struct rig {
     struct qemu qemu;
     char address[TEXT]; /* of the netdev under test */
     int fed;            /* what is written here, QEMU writes to that netdev's peer */
-    uint8_t *wire;      /* the frame that is, again and again */
+    uint8_t *wire;      /* the frame that is written there, again and again */
     size_t len;
     pthread_t feeder;
 };
@@ -71,7 +72,7 @@ static int is_tcp(void)
     return strcmp(setting_now->network, "tcp") == 0;
 }
 
-/* Until QEMU has gone. */
+/* Writes the frame again and again, until QEMU has gone. */
 static void *feeding(void *argument)
 {
     const struct rig *rig = argument;
@@ -88,7 +89,7 @@ static int connect_once(const struct rig *rig)
     return raw_unix_connect(rig->address);
 }
 
-/* A plain socket at the netdev, as soon as QEMU listens. */
+/* Connects a plain socket to the netdev, as soon as QEMU listens. */
 static int connect_plain(struct rig *rig)
 {
     long long until_ms = raw_now_ms() + patience_ms();
@@ -103,7 +104,10 @@ static int connect_plain(struct rig *rig)
     return fd;
 }
 
-/* A frame for a netdev before it listens would end QEMU: one that comes from there tells when. */
+/*
+ * A frame for a netdev that does not listen yet would end QEMU, so this waits
+ * until one has come through it.
+ */
 static void wait_until_it_listens(struct rig *rig)
 {
     uint8_t frame[60] = { 0 };
@@ -169,7 +173,7 @@ static void rig_end(struct rig *rig)
     free(rig->wire);
 }
 
-/* Until QEMU's write to this socket is blocked: no more comes to wait in it. */
+/* Waits until QEMU's write to this socket is blocked: no more bytes arrive in it. */
 static void wait_until_full(struct rig *rig, int fd)
 {
     long long since_ms = raw_now_ms();
@@ -187,7 +191,10 @@ static void wait_until_full(struct rig *rig, int fd)
 
 /* ---- With plain sockets ---- */
 
-/* The first time as a rule; were it never so, what follows would show nothing. */
+/*
+ * A plain close leaves the netdev deaf, as a rule at the first try. If it never
+ * did, the tests of the library's connections would show nothing.
+ */
 static void plain_close_leaves_it_deaf(void)
 {
     struct rig rig;
@@ -248,7 +255,7 @@ static qnet_conn *dial(const struct rig *rig)
     return conn;
 }
 
-/* What goes into QEMU comes out here, whole. */
+/* Checks that a frame that goes into QEMU comes out here whole. */
 static void check_hears(const struct rig *rig, qnet_conn *conn)
 {
     static uint8_t frame[QNET_FRAME_MAX];
@@ -275,7 +282,7 @@ static void leaves_no_netdev_deaf(void)
     rig_end(&rig);
 }
 
-/* A QEMU that a hub served, in the middle of what it writes, is heard by the next. */
+/* A QEMU that was writing when the hub that served it closed is heard by the next hub. */
 static void hub_teardown_leaves_no_client_deaf(void)
 {
     struct rig rig;

@@ -1,6 +1,6 @@
 /*
- * down.c - many connections that are down at once: one thread dials for all
- * of them, none holds up another, and what was begun ends with its connection.
+ * down.c - many connections that are down at once: one thread dials for all of
+ * them, none holds up another, and an attempt ends with its connection.
  */
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -14,7 +14,7 @@ enum { MANY = 250, SOON_MS = 10, NEVER_MS = 1000 * 1000 };
 
 static qnet_conn *dial(const char *network, const char *address, int64_t ms)
 {
-    /* An attempt of the library's own accord would end of itself, and too soon to tell. */
+    /* With the default timeout, attempts would end too soon for these tests. */
     const int64_t options[] = { QNET_OPT_RECONNECT_MS, ms, QNET_OPT_DIAL_TIMEOUT_MS, NEVER_MS };
     qnet_conn *conn;
 
@@ -30,7 +30,7 @@ static void close_all(qnet_conn **conns, int count)
         CHECK_INT(qnet_close(conns[i]), QNET_OK);
 }
 
-/* A port of this host that is refused until somebody listens there. */
+/* Finds a local TCP port that refuses connections until somebody listens there. */
 static int closed_port(char *address, size_t size)
 {
     int port, listener = raw_tcp_listen(&port);
@@ -52,7 +52,7 @@ static int try_port(int port)
     return fd;
 }
 
-/* A port that answers nothing: one listens there, but there is no room for anybody. */
+/* A TCP port that answers nothing, because its listener's backlog is full. */
 struct silence {
     int listener, fillers[3];
 };
@@ -82,7 +82,7 @@ static void end_silence(struct silence *silence)
     CHECK(close(silence->listener) == 0);
 }
 
-/* Many connections that nobody answers, each being dialled. */
+/* Many connections that are being dialled, none of which is answered. */
 struct crowd {
     qnet_conn *conns[MANY];
     struct silence silence;
@@ -101,11 +101,11 @@ static void crowd_open(struct crowd *crowd)
     fall_silent(&crowd->silence, port);
     for (i = 0; i < MANY; i++)
         CHECK_INT(qnet_set(crowd->conns[i], QNET_OPT_RECONNECT_MS, 1), QNET_OK);
-    /* Each has a socket that stands for its peer, and one that is being connected. */
+    /* Each connection has a stand-in socket, and one that is being connected. */
     EVENTUALLY(footprint_now().descriptors - crowd->before.descriptors >= 2 * MANY);
 }
 
-/* The silence is broken: everybody who waits is let in. */
+/* Ends the silence: makes room for every connection that waits, and accepts it. */
 static void crowd_accept(struct crowd *crowd, int fds[3 + MANY])
 {
     int i;
@@ -118,7 +118,7 @@ static void crowd_accept(struct crowd *crowd, int fds[3 + MANY])
     }
 }
 
-/* What is being dialled ends with its connection, though nothing is answered. */
+/* Closes the connections, whose attempts end with them, though nobody answers. */
 static void crowd_close(struct crowd *crowd)
 {
     close_all(crowd->conns, MANY);
@@ -129,7 +129,7 @@ static void crowd_close(struct crowd *crowd)
 
 /* ---- One thread for all ---- */
 
-/* However long one looks. */
+/* Checks for a while that one dialling thread is the library's only thread. */
 static void one_thread_dials(void)
 {
     int i;
@@ -185,7 +185,7 @@ static void answered_by_nobody(void)
     crowd_close(&crowd);
 }
 
-/* Another comes up meanwhile, which its peer finds at work. */
+/* While many attempts go unanswered, another connection comes up again and again, and works. */
 static void none_holds_up_another(void)
 {
     static struct crowd crowd;
@@ -212,7 +212,7 @@ static void none_holds_up_another(void)
     crowd_close(&crowd);
 }
 
-/* They come up when they are answered, and are then nobody's to dial. */
+/* The connections come up when they are answered, and then the dialling thread ends. */
 static void all_come_up(void)
 {
     static struct crowd crowd;
@@ -236,7 +236,10 @@ static long long processor_ms(void)
     return (long long)time.tv_sec * 1000 + time.tv_nsec / 1000000;
 }
 
-/* Nothing is done while nothing happens, however few descriptors the process may have by now. */
+/*
+ * Waiting for answers takes no processor time, even if the limit of descriptors
+ * is lowered meanwhile.
+ */
 static void waiting_takes_no_time(void)
 {
     static struct crowd crowd;
@@ -256,7 +259,7 @@ static void waiting_takes_no_time(void)
     crowd_close(&crowd);
 }
 
-/* A child has the sockets too: what its parent has given up tells that of nothing any more. */
+/* A forked child keeps the sockets open: attempts that the parent has given up must not wake it. */
 static void forked_while_dialling(void)
 {
     static struct crowd crowd;
@@ -278,7 +281,7 @@ static void forked_while_dialling(void)
             pause();
     }
     close_all(crowd.conns, MANY);
-    crowd_accept(&crowd, fds); /* the child's sockets are connected */
+    crowd_accept(&crowd, fds); /* the sockets that only the child has are connected */
     busy = processor_ms();
     raw_sleep_ms(1000);
     CHECK(processor_ms() - busy < 300);
@@ -290,9 +293,9 @@ static void forked_while_dialling(void)
     footprint_again(crowd.before);
 }
 
-/* ---- Who is told of it ---- */
+/* ---- Calling state handlers ---- */
 
-/* Peers at one path, and the connections that they are the peers of. */
+/* Connections to one path, and the sockets of their peers. */
 struct ward {
     qnet_conn *conns[MANY];
     int fds[MANY], count;
@@ -327,14 +330,14 @@ static void ward_open(struct ward *ward, int count, int64_t ms)
     CHECK(close(listener) == 0 && unlink(ward->path) == 0);
 }
 
-/* Its peer leaves, which its caller notices. */
+/* The peer of connection `i` leaves, which a receive on the connection notices. */
 static void ward_down(struct ward *ward, int i)
 {
     CHECK(close(ward->fds[i]) == 0);
     CHECK_INT(recv_now(ward->conns[i]), QNET_ERR_AGAIN);
 }
 
-/* Where there is nothing to tell, a state handler has no thread. */
+/* A state handler has no thread while there is nothing to tell it. */
 static void told_without_threads_that_stay(void)
 {
     struct footprint before = footprint_now();
@@ -356,7 +359,7 @@ static void told_without_threads_that_stay(void)
     footprint_again(before);
 }
 
-/* One that does not return holds up its own connection alone. */
+/* A state handler that does not return holds up its own connection alone. */
 static void a_blocked_handler_holds_up_nobody(void)
 {
     struct footprint before = footprint_now();
@@ -383,7 +386,7 @@ static void a_blocked_handler_holds_up_nobody(void)
     footprint_again(before);
 }
 
-/* Where the system refuses a thread for it, it is told later, and dialled then. */
+/* If no thread can be started for a state handler, it is called later, and dialling begins then. */
 static void told_when_there_is_a_thread(void)
 {
     static struct watch watch;

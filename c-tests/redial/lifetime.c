@@ -1,6 +1,7 @@
 /*
- * lifetime.c - how a connection that outlives its peers begins, before it has
- * one, and how it ends for good; and what waits for it meanwhile.
+ * lifetime.c - how a connection that outlives its peers begins, perhaps before
+ * it has one, how it ends for good, and what calls that wait on it do
+ * meanwhile.
  */
 #include "redialling.h"
 
@@ -46,7 +47,7 @@ static void starts_before_its_peer(void)
     scene_close(&scene);
 }
 
-/* The peer listens, but its program hangs: there is no room for anybody. */
+/* Makes the peer listen with a full backlog, as if its program hung. */
 static void fill_backlog(struct peer *peer, int fillers[4])
 {
     int i;
@@ -86,7 +87,7 @@ static void starts_before_anybody_answers(void)
     }
 }
 
-/* What no waiting helps against is a failure still. */
+/* Dialling still fails for reasons that waiting cannot mend. */
 static void failures_at_the_beginning(void)
 {
     const int64_t options[] = { QNET_OPT_RECONNECT_MS, SOON_MS };
@@ -98,7 +99,7 @@ static void failures_at_the_beginning(void)
     CHECK_INT(qnet_dial_with("tcp", "nowhere", options, 1, &conn), QNET_ERR_INVALID);
     CHECK_INT(qnet_dial_with("tcq", "127.0.0.1:1", options, 1, &conn), QNET_ERR_INVALID);
     CHECK_INT(qnet_dial_with("unix", "/dev/null/socket", options, 1, &conn), QNET_ERR_OS);
-    /* With a timeout, for who looks names up may be far away, or slow. */
+    /* A timeout is given because the name server may be far away or slow. */
     CHECK_INT(qnet_dial_with("tcp", "nobody.invalid:1", timely, 2, &conn), QNET_OK);
     CHECK_INT(qnet_peer_addr(conn, NULL, 0), 0);
     CHECK_INT(qnet_close(conn), QNET_OK);
@@ -116,7 +117,7 @@ static void failures_at_the_beginning(void)
     footprint_again(before);
 }
 
-/* Without a descriptor to be had it is tried again, as without a peer. */
+/* When no descriptor is available the connection is dialled again later, as without a peer. */
 static void no_descriptor_for_now(void)
 {
     struct rlimit limit, none;
@@ -141,7 +142,7 @@ static void no_descriptor_for_now(void)
     scene_close(&scene);
 }
 
-/* ---- For good ---- */
+/* ---- Ending for good ---- */
 
 static void quickly(int (*call)(qnet_conn *), qnet_conn *conn)
 {
@@ -181,7 +182,7 @@ static void closed_while_down(void)
     }
 }
 
-/* Its attempt goes on for a while, and comes to nothing. */
+/* The connection is closed during an attempt that nobody answers. */
 static void closed_while_dialling(void)
 {
     const int64_t options[] = { QNET_OPT_RECONNECT_MS, 1, QNET_OPT_DIAL_TIMEOUT_MS, 500 };
@@ -206,7 +207,7 @@ static void closed_while_dialling(void)
     footprint_again(before);
 }
 
-/* One of two who close at once. */
+/* One of two threads that close the same connection at once. */
 struct closer {
     pthread_t thread;
     qnet_conn *conn;
@@ -221,7 +222,7 @@ static void *closing_either(void *argument)
     return NULL;
 }
 
-/* While it is just coming up, or down. */
+/* The connection is closed while it is just coming up or going down. */
 static void closed_at_any_time(void)
 {
     struct footprint before = footprint_now();
@@ -256,7 +257,10 @@ static void closed_at_any_time(void)
     footprint_again(before);
 }
 
-/* Set to 0 while it is down, it ends with the reason for which it went down. */
+/*
+ * If QNET_OPT_RECONNECT_MS is set to 0 while the connection is down, it ends
+ * with the reason for which it went down.
+ */
 static void switched_off_while_down(void)
 {
     int i, way;
@@ -287,7 +291,11 @@ static void switched_off_while_down(void)
         }
 }
 
-/* Set to 0 while it is up, the next end is one; set while it is open, the next is none. */
+/*
+ * If QNET_OPT_RECONNECT_MS is set to 0 while the connection is up, it ends when
+ * its peer leaves; a connection that was dialled without the option outlives
+ * its peer once it is set.
+ */
 static void switched_while_up(void)
 {
     struct scene scene;
@@ -316,7 +324,7 @@ static void switched_while_up(void)
     scene_close(&scene);
 }
 
-/* The time is read anew when it is set. */
+/* A new QNET_OPT_RECONNECT_MS takes effect at once, even while the connection is down. */
 static void another_time_while_down(void)
 {
     struct scene scene;
@@ -332,7 +340,7 @@ static void another_time_while_down(void)
     scene_close(&scene);
 }
 
-/* Without a thread there is no dialling again: it ends as it would have. */
+/* If no thread can be started to dial again, the connection ends when its peer leaves. */
 static void ends_without_a_thread(void)
 {
     struct rlimit before;
@@ -395,7 +403,7 @@ static void values(void)
     CHECK_INT(qnet_set(scene.conn, QNET_OPT_DIAL_TIMEOUT_MS, 1), QNET_ERR_UNSUPPORTED);
     CHECK_INT(qnet_get(scene.conn, QNET_OPT_RECONNECT_MS, &value), QNET_OK);
     CHECK_INT(value, SOON_MS);
-    /* Buffers are asked for again at each peer. */
+    /* Buffer sizes are set again on the socket of each new peer. */
     CHECK_INT(qnet_set(scene.conn, QNET_OPT_RCVBUF, 40000), QNET_OK);
     scene_down(&scene);
     CHECK_INT(qnet_get(scene.conn, QNET_OPT_RCVBUF, &value), QNET_OK);
@@ -432,7 +440,7 @@ static void *waiting(void *argument)
     return NULL;
 }
 
-/* While it is down nothing is ready and nothing has ended; who waits, waits on. */
+/* A connection that is down is neither ready nor ended, and calls that wait on it go on waiting. */
 static void waits_go_on(void)
 {
     struct flow in = flow_of_small_frames(), got = in;
@@ -469,7 +477,7 @@ static void waits_go_on(void)
     join_thread(waiter);
 }
 
-/* A poll that finds the end takes it down, and is not woken by it. */
+/* A poll that finds the peer gone takes the connection down, and does not report it as ready. */
 static void poll_is_enough(void)
 {
     struct flow in = flow_of_small_frames(), got = in;
@@ -494,9 +502,9 @@ static void poll_is_enough(void)
     scene_close(&scene);
 }
 
-/* ---- Often, and many ---- */
+/* ---- Ending before it was up ---- */
 
-/* One that never came up has ended as the system's refusal. */
+/* A connection that never came up ends with QNET_ERR_OS when it is no longer dialled. */
 static void ended_before_it_was_up(void)
 {
     static const int64_t options[] = { QNET_OPT_RECONNECT_MS, 60000 };

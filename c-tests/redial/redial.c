@@ -1,22 +1,21 @@
 /*
  * redial.c - connections that outlive their peers: however the peer leaves and
- * however frames are received, the same handle goes on with the next one, also
- * as a port; and what is sent meanwhile.
+ * however frames are received, the same handle goes on with the next peer, also
+ * as a port of a hub or a link; and what becomes of frames that are sent
+ * meanwhile.
  */
 #include "macs.h"
 #include "redialling.h"
 
-/* ---- A peer that comes and goes ---- */
+/* ---- Helpers ---- */
 
-/* Its connection ends by a reset; it listens on. */
+/* The peer resets its connection and goes on listening. */
 static void peer_resets(struct peer *peer)
 {
     raw_reset_at_close(peer->fd);
     CHECK(close(peer->fd) == 0);
     peer->fd = -1;
 }
-
-/* ---- Who is told of it ---- */
 
 /* A frame handler that does not return while its gate is shut. */
 struct gate {
@@ -34,9 +33,7 @@ static void stand_at_the_gate(void *user, const uint8_t *frame, size_t len)
         raw_sleep_ms(1);
 }
 
-/* ---- Both ---- */
-
-/* Every frame that was taken ends in one of both counts. */
+/* Checks that every frame that was taken is counted as sent or as dropped. */
 static void check_sent(qnet_conn *conn, unsigned sent)
 {
     qnet_stats stats;
@@ -48,7 +45,7 @@ static void check_sent(qnet_conn *conn, unsigned sent)
 
 /* ---- However frames are received ---- */
 
-/* Nothing but the state handler is told, and frames of every peer come, in order. */
+/* Only the state handler is called, and the frames of every peer arrive in order. */
 static void lives_of(int way)
 {
     struct flow in = flow_of_all_sizes(), got = in, out = in, seen;
@@ -92,7 +89,7 @@ static void every_way_to_receive(void)
         lives_of(way);
 }
 
-/* Where nobody receives, a send that meets the end has somebody look. */
+/* Where nobody receives, a send that fails makes the library notice that the peer is gone. */
 static void unread(void)
 {
     struct flow out = flow_of_small_frames(), seen;
@@ -119,7 +116,10 @@ static void unread(void)
 
 /* ---- However the peer leaves ---- */
 
-/* Frames from before it went come first, and nothing of a part; the stream begins afresh. */
+/*
+ * Whole frames from before the peer went are received first, and no part of
+ * one; the next peer's stream begins afresh.
+ */
 static void leaves_by(const struct departure *departure, int way)
 {
     struct flow in = flow_of_small_frames(), got = in;
@@ -155,7 +155,7 @@ static void every_way_to_leave(void)
             leaves_by(&departures[i], way);
 }
 
-/* A reset is no end either, whether reading or writing meets it. */
+/* A reset does not end the connection either, whether a read or a write finds it. */
 static void resets(void)
 {
     struct flow out = flow_of_small_frames(), seen;
@@ -177,7 +177,10 @@ static void resets(void)
     }
     seen = out;
     CHECK_INT(flow_send(&out, scene.conn, 1, FRAMES_EACH), FRAMES_EACH);
-    /* The last frame that was sent to bring it down may have come when it was up again. */
+    /*
+     * The last frame sent to bring the connection down may have been written
+     * when it was up again.
+     */
     len = raw_recv(scene.peer.fd, first, sizeof first);
     CHECK(len > 0);
     if (frame_number(first, (size_t)len) < seen.next)
@@ -188,7 +191,10 @@ static void resets(void)
     scene_close(&scene);
 }
 
-/* What was received is the caller's though sends have met the end, and loans outlive it. */
+/*
+ * Received frames can still be taken after sends have found the peer gone, and
+ * lent ones outlive it.
+ */
 static void frames_wait_for_who_pulls(void)
 {
     struct flow in = flow_of_small_frames(), got = in, out = in;
@@ -222,7 +228,7 @@ static void frames_wait_for_who_pulls(void)
     scene_close(&scene);
 }
 
-/* A handler that was taken away still has the frames; when it returns, it goes down. */
+/* While a handler that was removed is still in a call, the connection does not go down. */
 static void a_handler_was_taken_away(void)
 {
     struct flow in = flow_of_small_frames(), out = in;
@@ -279,7 +285,10 @@ static void sends_while_down_are_counted(void)
     scene_close(&scene);
 }
 
-/* Sends without a pause, until told to stop; what was taken is in the flow. */
+/*
+ * A thread that sends without a pause until told to stop; `flow` counts the
+ * frames that were taken.
+ */
 struct sender {
     pthread_t thread;
     qnet_conn *conn;
@@ -296,7 +305,7 @@ static void *sending(void *argument)
     return NULL;
 }
 
-/* Senders that are in the middle of it all the time; the last peer gets whole frames. */
+/* Peers come and go while several threads send all the time; the last peer gets whole frames. */
 static void senders_outlive_peers(int64_t option, int64_t value)
 {
     enum { SENDERS = 3 };
@@ -326,7 +335,7 @@ static void senders_outlive_peers(int64_t option, int64_t value)
     before = stats_of(scene.conn).tx_frames;
     peer_goes_deaf(&scene.peer);
     CHECK_INT(qnet_set(scene.conn, QNET_OPT_RECONNECT_MS, NEVER_MS), QNET_OK);
-    goes(&scene.peer); /* those who wait must be woken */
+    goes(&scene.peer); /* senders that are blocked must be woken */
     for (i = 0; i < SENDERS; i++) {
         join_thread(senders[i].thread);
         sent += senders[i].flow.next;
@@ -362,7 +371,7 @@ static void senders_at_work_in_parts(void)
     senders_outlive_peers(QNET_OPT_SNDBUF, 1);
 }
 
-/* A send that waits for a peer who does not read succeeds when that one leaves. */
+/* A send that waits for a peer that does not read succeeds when that peer leaves. */
 static void a_stuck_send_goes_on(void)
 {
     struct sender sender;
@@ -385,7 +394,7 @@ static void a_stuck_send_goes_on(void)
     scene_close(&scene);
 }
 
-/* Answers each frame; what it sends is corked. */
+/* A handler that answers each frame; what it sends inside its call is corked. */
 struct echo {
     qnet_conn *conn;
     int taken;
@@ -422,7 +431,7 @@ static void corked_sends_are_counted(void)
 
 /* ---- Plugged in ---- */
 
-/* A hub with two devices and a connection that is dialled again, which is the third. */
+/* A hub has two devices and, as its third port, a connection that is dialled again. */
 static void a_hub_port_survives(void)
 {
     struct device *device;
@@ -466,7 +475,7 @@ static void a_hub_port_survives(void)
     scene_close(&scene);
 }
 
-/* Attached, detached and linked while it is down. */
+/* A connection is attached to a hub, detached and linked while it is down. */
 static void plugged_in_while_down(void)
 {
     struct flow flow = flow_of_small_frames(), got = flow;
@@ -497,7 +506,10 @@ static void plugged_in_while_down(void)
     scene_close(&scene);
 }
 
-/* The cable stays; what the other side sends meanwhile is lost, and it is read on. */
+/*
+ * The link stays while a side of it is down; the other side is still read, and
+ * its frames are dropped.
+ */
 static void a_link_survives(void)
 {
     struct flow there = flow_of_small_frames(), back = there, seen;
@@ -530,7 +542,10 @@ static void a_link_survives(void)
     scene_close(&scene);
 }
 
-/* The other side of a link is not read while the peer does not read; when that leaves it is. */
+/*
+ * A link does not read one side while the other's peer does not read, and goes
+ * on when that leaves.
+ */
 static void a_full_link_goes_on(void)
 {
     struct raw_job writer;
@@ -552,7 +567,10 @@ static void a_full_link_goes_on(void)
     scene_close(&scene);
 }
 
-/* A write of the link's has met the peer's leaving, and nobody has read that when the cable is out. */
+/*
+ * The link is taken away after a write has found the peer gone and before any
+ * read has: the connection goes down all the same.
+ */
 static void unlinked_when_a_write_has_met_the_end(void)
 {
     static const size_t size = 60000;
@@ -569,7 +587,7 @@ static void unlinked_when_a_write_has_met_the_end(void)
         raw_send_flow(scene.peer.fd, &back, 1, 0);
         EVENTUALLY(stats_of(scene.conn).rx_frames == back.next);
     } while (stats_of(other).tx_frames == back.next);
-    /* The other side is full, so that this one is not read. */
+    /* The other side is full, so that the link does not read this one. */
     peer_leaves(&scene.peer);
     raw_send_flow(fd, &there, 1, 0);
     EVENTUALLY(stats_of(scene.conn).tx_dropped == 1);
@@ -621,7 +639,10 @@ static void a_descriptor_that_follows(void)
     footprint_again(before);
 }
 
-/* First asked for while it is down, and then switched off: told of the end all the same. */
+/*
+ * A descriptor that was first asked for while the connection was down becomes
+ * readable at its end.
+ */
 static void a_descriptor_while_down(void)
 {
     struct scene scene;
@@ -644,7 +665,7 @@ static void a_descriptor_while_down(void)
     scene_close(&scene);
 }
 
-/* The socket itself was given out, and stays the descriptor. */
+/* Once qnet_fd has given out the socket itself, dialling again can no longer be turned on. */
 static void too_late_for_a_descriptor(void)
 {
     struct peer peer;

@@ -1,17 +1,18 @@
 /*
- * state.c - who is told that a connection is down and up again, and what it may
- * do then; and connections that go down often, and many at once.
+ * state.c - the state handler, which is told that a connection is down or up
+ * again: what it may do, and who waits for it; and connections that go down
+ * often, and many at once.
  */
 #include "redialling.h"
 
 /* ---- The state handler ---- */
 
-/* One that does something, once, when it is told that the connection is down, or up. */
+/* A state handler that makes one call, once, when the connection goes down or comes up. */
 struct act {
     qnet_conn *conn;
     int (*call)(struct act *act);
     int when, result, done, shut, ends;
-    int told; /* how many calls have begun */
+    int told; /* how many calls of the handler have begun */
 };
 
 static void act_told(void *user, int up)
@@ -92,7 +93,7 @@ static void stage_open(struct stage *stage, int way, int when, int (*call)(struc
         CHECK_INT(qnet_hub_attach(stage->hub, conn), QNET_OK);
 }
 
-/* The peer leaves, and listens on. */
+/* The peer leaves and goes on listening. */
 static void stage_blink(struct stage *stage)
 {
     goes(&stage->scene.peer);
@@ -141,7 +142,7 @@ static void shuts_down_inside_it(void)
     acts_that_end_it(act_shut_down, 0);
 }
 
-/* It goes on without that handler, or with it, and takes another. */
+/* The connection goes on after the act, with its handler or without, and takes another handler. */
 static void acts_that_leave_it(int (*call)(struct act *act), int result)
 {
     int unsets = call == act_exit || call == act_unset, way, when;
@@ -186,7 +187,10 @@ static void calls_inside_it(void)
     acts_that_leave_it(act_send_and_wait, QNET_OK);
 }
 
-/* Shut down or closed by another thread, its own ends while it runs. */
+/*
+ * Waits while another thread shuts down or closes the connection, then ends the
+ * handler's thread.
+ */
 static int act_exit_at_the_gate(struct act *act)
 {
     count_up(&act->done);
@@ -240,7 +244,7 @@ static void close_waits_for_it(void)
         }
 }
 
-/* With QNET_OPT_WAIT 0 it does not, and the close handler still comes, once and last. */
+/* With QNET_OPT_WAIT 0 a close does not wait, and the close handler still runs, once and last. */
 static void close_need_not_wait_for_it(void)
 {
     int way, when;
@@ -296,7 +300,7 @@ static void setting_waits_for_it(void)
     scene_close(&scene);
 }
 
-/* It goes down again before it was told that it is up: all is told, one by one. */
+/* A slow state handler is told of every change, one after the other. */
 static void a_slow_one_is_told_everything(void)
 {
     struct scene scene;
@@ -324,7 +328,7 @@ static void a_slow_one_is_told_everything(void)
     scene_close(&scene);
 }
 
-/* Up is told behind a closed gate, and meanwhile the peer leaves again. */
+/* The peer leaves again while the state handler is still in its call about being up. */
 static void down_again_while_told(void)
 {
     struct scene scene;
@@ -369,7 +373,7 @@ static void a_hundred_restarts_leave_nothing(void)
             open = footprint_now();
     }
     CHECK_INT(stats_of(scene.conn).reconnects, rounds(HUNDRED));
-    /* Who waits has made an event or two. */
+    /* Calls that waited may have made an event descriptor or two. */
     EVENTUALLY(footprint_now().descriptors <= open.descriptors + 2);
     scene_close(&scene);
     footprint_again(before);
@@ -423,7 +427,7 @@ static void many_at_once(void)
     footprint_again(before);
 }
 
-/* Every call at once, on one connection whose peer blinks, then a close. */
+/* Threads that make every call on one connection whose peer comes and goes, until it is closed. */
 struct storm {
     qnet_conn *conn;
     struct carrier carriers[2];
@@ -499,14 +503,17 @@ static void a_storm(void)
     footprint_again(before);
 }
 
-/* A child has the memory of its parent's threads, but not the threads. */
+/*
+ * Skips a test that forks under valgrind: in the child, the memory of the
+ * parent's threads would count as leaked.
+ */
 static void not_where_leaks_are_counted(void)
 {
     if (is_under_valgrind())
         check_skip("the child's report would tell of its parent's threads");
 }
 
-/* A child that is forked meanwhile has nothing of it. */
+/* A child that is forked while the connection is down has neither the connection nor its calls. */
 static void forked_meanwhile(void)
 {
     struct scene scene;

@@ -1,8 +1,8 @@
-//! Networks and addresses of every kind. Nothing is dialled or looked up: what is malformed is given to
-//! the C functions, which refuse it; of the rest, what stays on this host.
+//! Networks and addresses of every kind. Nothing is dialled or looked up: the C functions are given what
+//! is malformed, which they refuse, and those well-formed addresses that stay on this host.
 //!
-//! An input is lines: the network; an address; and the remote's address, where it is for datagrams. Those
-//! are opened without a remote as well.
+//! An input is three lines: the network, an address, and the remote's address for datagrams, which are
+//! opened without a remote as well.
 
 #![no_main]
 
@@ -38,14 +38,14 @@ fuzz_target!(|data: &[u8]| {
     check_datagrams(&network, &address, &remote);
 });
 
-/// As far as a C string reaches.
+/// The bytes up to the first NUL, as in a C string.
 fn c_string(bytes: &[u8]) -> CString {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     CString::new(&bytes[..end]).expect("no NUL")
 }
 
-/// A host that is digits prints, with its port, to what is parsed to the same again; the standard
-/// library's parser agrees.
+/// Checks that a numeric host prints, with its port, as a text that is parsed to the same again, and
+/// that the standard library's parser agrees.
 fn check_host(family: Family, host: &Host, port: u16, text: &CStr) {
     for at in host.digits(family, port, EVERY_INTERFACE) {
         assert!(at.port() == port && family.admits(&at));
@@ -59,22 +59,22 @@ fn check_host(family: Family, host: &Host, port: u16, text: &CStr) {
     }
 }
 
-/// The system takes a name, and it prints as it was written.
+/// Checks that the system takes a name, and that it prints as it was written.
 fn check_name(name: &UnixName, text: &CStr) {
     assert!(name.to_socket_address().is_ok());
     assert_eq!(Address::Unix(name.clone()).to_bytes(), text.to_bytes());
 }
 
-/// Whether listening there, or sending to it, leaves nothing for others to see.
+/// Whether others see nothing of listening at a host or of sending to it.
 fn is_here(family: Family, host: &Host) -> bool {
     let all = host.digits(family, 0, THIS_HOST);
     !all.is_empty() && all.iter().all(|at| at.ip().is_loopback()) && *host != Host::Empty
 }
 
-/// The C functions refuse it.
+/// Checks that the C functions refuse an address.
 fn refuse(network: &CStr, address: &CStr) {
     let (mut conn, mut listener) = (ptr::null_mut(), ptr::null_mut());
-    // SAFETY: the strings end with NUL, and there is room for handles.
+    // SAFETY: the strings end with NUL, and the handles may be written to.
     unsafe {
         let code = listener::qnet_listen(network.as_ptr(), address.as_ptr(), &mut listener);
         assert_eq!(code, INVALID);
@@ -86,23 +86,23 @@ fn refuse(network: &CStr, address: &CStr) {
     }
 }
 
-/// Listens, and tells where.
+/// Listens at an address, and checks the address that the listener tells.
 fn listen(network: &CStr, address: &CStr) {
     let mut made = ptr::null_mut();
     // SAFETY: the strings end with NUL, and there is room for a handle.
     let code = unsafe { listener::qnet_listen(network.as_ptr(), address.as_ptr(), &mut made) };
     if code != OK {
-        assert_ne!(code, INVALID); // in use, or no such address here
+        assert_ne!(code, INVALID); // the address is in use, or not this host's
         return;
     }
     // SAFETY: there is as much room as is told.
     let told = text(|buf, cap| unsafe { listener::qnet_listener_addr(made, buf, cap) });
     check_told(network, address, &told);
-    // SAFETY: handles are judged by the library.
+    // SAFETY: the library checks handles itself.
     assert_eq!(unsafe { listener::qnet_listener_close(made) }, OK);
 }
 
-/// What a socket tells of its address is what was written, but for a port that the system chose.
+/// Checks that a socket tells the address that was written, except for a port that the system chose.
 fn check_told(network: &CStr, address: &CStr, told: &[u8]) {
     match network.to_bytes() {
         b"unix" | b"unixpacket" | b"unixgram" => assert_eq!(told, address.to_bytes()),
@@ -114,7 +114,7 @@ fn check_told(network: &CStr, address: &CStr, told: &[u8]) {
     }
 }
 
-/// The loopback's addresses have none, whatever is written.
+/// A host without its scope: addresses of the loopback have none, whatever was written.
 fn without_scope(host: Host) -> Option<IpAddr> {
     match host {
         Host::Digits(ip, _) => Some(ip),
@@ -128,7 +128,7 @@ fn check_datagrams(network: &CStr, local: &CStr, remote: &CStr) {
         b"udp4" => Family::V4,
         b"udp6" => Family::V6,
         b"unixgram" => return check_unixgram(local, remote),
-        // A group that can be joined would be.
+        // A group is left out, because the library would join it.
         b"mcast" => match parse_inet(Family::V4, remote.to_bytes()) {
             Ok((Host::Digits(IpAddr::V4(ip), _), 1..)) if ip.is_multicast() => return,
             _ => return check_refused(network, local, remote),
@@ -154,7 +154,7 @@ fn check_datagrams(network: &CStr, local: &CStr, remote: &CStr) {
     }
 }
 
-/// Refused with the remote, and without one.
+/// Checks that a datagram connection is refused with the remote and without one.
 fn check_refused(network: &CStr, local: &CStr, remote: &CStr) {
     assert_eq!(open(network, local, Some(remote)), INVALID);
     assert_eq!(open(network, local, None), INVALID);
@@ -180,7 +180,7 @@ fn check_unixgram(local: &CStr, remote: &CStr) {
     }
 }
 
-/// Opens a datagram connection, which tells the addresses that were written. Returns how it went.
+/// Opens a datagram connection, and checks the addresses that it tells. Returns the code.
 fn open(network: &CStr, local: &CStr, remote: Option<&CStr>) -> c_int {
     let mut made = ptr::null_mut();
     let [network_at, local_at] = [network, local].map(CStr::as_ptr);
@@ -203,7 +203,7 @@ fn open(network: &CStr, local: &CStr, remote: Option<&CStr>) -> c_int {
     code
 }
 
-/// A text that a function gives as snprintf(3) does.
+/// The text that a function writes as snprintf(3) does.
 fn text(give: impl Fn(*mut c_char, usize) -> c_int) -> Vec<u8> {
     let len = usize::try_from(give(ptr::null_mut(), 0)).expect("a length");
     let mut text = vec![0; len + 1];

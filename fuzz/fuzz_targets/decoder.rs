@@ -1,7 +1,7 @@
-//! The stream decoder: bytes come to a connection in pieces, are received in every way, and give what
-//! the reference decoder says.
+//! The stream decoder: bytes are sent to a connection in pieces and received in every way, and must give
+//! the frames that the reference decoder finds.
 //!
-//! The first byte says how it ends. Then come operations: see [`plan`].
+//! The first byte of an input says how its end is received. Operations follow: see [`plan`].
 
 #![no_main]
 
@@ -35,12 +35,12 @@ enum Way {
     BatchHandler,
 }
 
-/// Those that get everything in the end.
+/// The ways that can receive every frame.
 const WAYS: [Way; 5] =
     [Way::Recv(FRAME_MAX), Way::Batch(64), Way::Packed(LARGEST), Way::Handler, Way::BatchHandler];
 
 enum Step {
-    /// Send the stream up to here.
+    /// Send the stream up to this offset.
     Send(usize),
     Receive(Way),
     Poll,
@@ -61,11 +61,11 @@ fuzz_target!(|data: &[u8]| {
     shut(&peer);
     run.receive_end(WAYS[last % WAYS.len()]);
     drop(peer);
-    // SAFETY: handles are judged by the library.
+    // SAFETY: the library checks handles itself.
     assert_eq!(unsafe { end::qnet_close(conn) }, OK);
 });
 
-/// The stream that an input stands for, and what is to be done with it.
+/// The stream that an input stands for, and the steps in which it is sent and received.
 fn plan(input: &mut Input) -> (Vec<u8>, Vec<Step>) {
     let (mut stream, mut steps) = (Vec::new(), Vec::new());
     while let Some((operation, n)) = input.operation()
@@ -98,17 +98,17 @@ fn plan(input: &mut Input) -> (Vec<u8>, Vec<Step>) {
     (stream, steps)
 }
 
-/// A connection, and what is to come out of it.
+/// A connection, and what is to be received from it.
 struct Run<'a> {
     conn: *mut qnet_conn,
     peer: &'a OwnedFd,
-    /// What handlers give to: it outlives the connection.
+    /// Where handlers put frames: it outlives the connection.
     sink: &'a Sink,
     stream: &'a [u8],
-    /// What is to be delivered: frames, and how far each reaches in the stream.
+    /// The frames to be delivered, each with the offset of its end in the stream.
     frames: Vec<(usize, &'a [u8])>,
     runts: usize,
-    /// How it ends, and how far the stream has to be sent for that to show.
+    /// The reason of the end, and the offset up to which the stream has to be sent for it to show.
     end: c_int,
     end_at: usize,
     sent: usize,
@@ -177,7 +177,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// A call gave this instead of a frame.
+    /// Checks the code that a call returned instead of a frame.
     fn no_frame(&mut self, code: c_int) {
         assert_eq!(self.available(), 0, "{code}, though a frame is there");
         assert_eq!(code, if self.is_over() { self.end } else { AGAIN });
@@ -225,7 +225,7 @@ impl<'a> Run<'a> {
 
     fn recv_batch(&mut self, count: usize) {
         let available = self.available();
-        // For one more than can come.
+        // There is room for one more frame than can come.
         let mut lent = vec![EMPTY; count.min(available + 1)];
         // SAFETY: an iovec is laid out as a qnet_frame.
         let got =
@@ -236,15 +236,15 @@ impl<'a> Run<'a> {
         let got = usize::try_from(got).expect("frames are there");
         let most = available.min(count);
         assert!((1..=most).contains(&got), "{got} of {most}");
-        // Else who waits for the descriptor now waits for nothing.
+        // Frames that are left must keep the descriptor readable, for those who wait for it.
         assert!(got == most || is_readable(self.conn), "{got} of {most}");
         if count.is_multiple_of(2) {
-            // It ends no loan.
+            // Polling ends no loan.
             self.taken += got;
             self.poll();
             self.taken -= got;
         }
-        // SAFETY: lent until the next receive.
+        // SAFETY: the frames are lent until the next receive.
         self.take(lent[..got].iter().map(|frame| unsafe { bytes_of(frame) }));
     }
 
@@ -265,7 +265,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Receives everything that is there with a handler, and takes that away again.
+    /// Receives everything that is there with a handler, and then removes the handler.
     fn handle(&mut self, in_batches: bool) {
         if self.is_reported {
             return;
@@ -282,7 +282,7 @@ impl<'a> Run<'a> {
         let frames = self.sink.wait_for(self.available());
         self.take(frames.iter().map(Vec::as_slice));
         let code = match self.is_over() {
-            // SAFETY: there is no handler.
+            // SAFETY: no handler is set, and `user` is not used.
             false => unsafe { receive::qnet_set_handler(self.conn, None, ptr::null_mut()) },
             true => wait(self.conn),
         };
@@ -298,16 +298,16 @@ impl<'a> Run<'a> {
         assert_eq!((count, ready), (has_something.into(), has_something.into()));
     }
 
-    /// The end is known, and told, before all of the stream is received only where it is broken.
+    /// Checks the reason for the end, which is known early only if the stream is broken.
     fn reason(&mut self) {
-        // SAFETY: handles are judged by the library.
+        // SAFETY: the library checks handles itself.
         match unsafe { end::qnet_close_reason(self.conn) } {
             OK => assert!(!self.is_reported, "the end is forgotten"),
             code => self.no_frame(code),
         }
     }
 
-    /// The peer has left: receives the rest, and the end.
+    /// Receives the rest and the end, after the peer has left.
     fn receive_end(&mut self, way: Way) {
         self.is_left = true;
         while !self.is_reported {
@@ -325,21 +325,21 @@ impl<'a> Run<'a> {
 const EMPTY: iovec = iovec { iov_base: ptr::null_mut(), iov_len: 0 };
 
 /// # Safety
-/// The bytes are there while they are used.
+/// The frame's bytes must be valid while they are used.
 unsafe fn bytes_of(frame: &iovec) -> &[u8] {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that.
     unsafe { slice::from_raw_parts(frame.iov_base.cast(), frame.iov_len) }
 }
 
 fn is_readable(conn: *mut qnet_conn) -> bool {
-    // SAFETY: handles are judged by the library; there is one descriptor.
+    // SAFETY: the library checks handles itself, and there is one descriptor.
     unsafe {
         let mut fd = libc::pollfd { fd: receive::qnet_fd(conn), events: libc::POLLIN, revents: 0 };
         libc::poll(&mut fd, 1, 0) == 1
     }
 }
 
-/// Where handlers put what they are called with.
+/// The frames that handlers were called with.
 #[derive(Default)]
 struct Sink {
     frames: Mutex<Vec<Vec<u8>>>,
@@ -348,7 +348,7 @@ struct Sink {
 
 impl Sink {
     fn add(&self, frames: &[iovec]) {
-        // SAFETY: they live for the call of the handler.
+        // SAFETY: the frames are valid during the handler's call.
         let frames = frames.iter().map(|frame| unsafe { bytes_of(frame) }.to_vec());
         self.frames.lock().expect("no panic").extend(frames);
         self.more.notify_one();
@@ -362,7 +362,7 @@ impl Sink {
 }
 
 /// # Safety
-/// As the library promises.
+/// The arguments are what the library gives a frame handler.
 unsafe extern "C-unwind" fn take_one(user: *mut c_void, frame: *const u8, len: usize) {
     let frame = iovec { iov_base: frame.cast_mut().cast(), iov_len: len };
     // SAFETY: `user` is the sink.
@@ -370,7 +370,7 @@ unsafe extern "C-unwind" fn take_one(user: *mut c_void, frame: *const u8, len: u
 }
 
 /// # Safety
-/// As the library promises; `F` is its frame.
+/// The arguments are what the library gives a batch handler; `F` is its type of frame.
 unsafe extern "C-unwind" fn take_batch<F>(user: *mut c_void, frames: *const F, count: usize) {
     // SAFETY: `user` is the sink, and a frame is laid out as an iovec.
     unsafe { (*user.cast::<Sink>()).add(slice::from_raw_parts(frames.cast(), count)) };

@@ -1,6 +1,6 @@
 //! A hub: frames from hostile peers go where a learning switch sends them, and nowhere else.
 //!
-//! An input is operations on a few ports: see [`Bench::operate`].
+//! An input is a list of operations on a few ports: see [`Bench::operate`].
 
 #![no_main]
 
@@ -26,7 +26,7 @@ const MAC_AGE_S: c_int = 20;
 const MAC_MAX: c_int = 21;
 const MAC_MAX_DEFAULT: usize = 8192;
 
-/// What is sent at a time fits into every socket's buffer: this many frames, or bytes.
+/// The most frames and bytes that are sent at a time, which fit into every socket's buffer.
 const FRAMES: usize = 48;
 const BYTES: usize = 80 << 10;
 
@@ -58,45 +58,45 @@ fuzz_target!(|data: &[u8]| {
     bench.close();
 });
 
-/// A hub, what is plugged into it, and what a switch knows.
+/// A hub, its ports, and a model of what a switch knows.
 struct Bench {
     hub: *mut qnet_hub,
     ports: [Option<Port>; PORTS],
     model: Model,
-    /// Tells frames apart.
+    /// Differs in each frame, to tell frames apart.
     tag: usize,
 }
 
 struct Port {
-    /// What is attached: the hub's own where it is a device's.
+    /// The connection that is attached. If the port is a device's, this is the hub's own end.
     conn: *mut qnet_conn,
     end: End,
     is_attached: bool,
-    /// What is to be sent, and what was sent and is not used up.
+    /// The bytes to be sent, and those that were sent and that the hub has not used yet.
     outbox: Vec<u8>,
     sent: Vec<u8>,
-    /// How many frames were used up, runts included.
+    /// How many frames the hub has used, runts included.
     used: usize,
 }
 
-/// What is at the other end.
+/// What is at the other end of a port.
 enum End {
     Peer(OwnedFd),
     /// A connection of qnet_hub_port().
     Device(*mut qnet_conn),
 }
 
-/// A learning switch.
+/// The model of a learning switch.
 #[derive(Default)]
 struct Model {
     stations: HashMap<Mac, usize>,
     max: usize,
-    /// Whether it may have forgotten any of them.
+    /// Whether the hub may have forgotten a station.
     is_forgetful: bool,
     counts: Counts,
 }
 
-/// The same as of qnet_hub_get_stats().
+/// The counts of qnet_hub_get_stats().
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Counts {
     forwarded: u64,
@@ -104,7 +104,7 @@ struct Counts {
     dropped: u64,
 }
 
-/// What each port is to receive: frames, and whether they have to come.
+/// The frames that each port may receive, and whether each of them has to come.
 type Due<'a> = [Vec<(&'a [u8], bool)>; PORTS];
 
 impl Model {
@@ -147,7 +147,7 @@ fn is_group(mac: Mac) -> bool {
     mac[0] & 1 != 0
 }
 
-/// Stations, groups, and everybody.
+/// A station's, a group's or the broadcast address for a byte.
 fn mac_of(byte: u8) -> Mac {
     match byte {
         0xff => [0xff; 6],
@@ -159,13 +159,13 @@ fn mac_of(byte: u8) -> Mac {
 impl Bench {
     fn new() -> Bench {
         let mut hub = ptr::null_mut();
-        // SAFETY: it may be written to.
+        // SAFETY: `hub` may be written to.
         assert_eq!(unsafe { hub::qnet_hub_new(&mut hub) }, OK);
         let model = Model { max: MAC_MAX_DEFAULT, ..Model::default() };
         Bench { hub, ports: Default::default(), model, tag: 0 }
     }
 
-    /// Does what the input says next.
+    /// Does the next operation of the input.
     fn operate(&mut self, input: &mut Input) -> Option<()> {
         let (operation, n) = input.operation()?;
         let (at, n) = (n % PORTS, n / PORTS);
@@ -194,7 +194,7 @@ impl Bench {
     fn device(&mut self) -> Port {
         let mut made = ptr::null_mut();
         let mut attached = [ptr::null_mut(); PORTS];
-        // SAFETY: all may be written to.
+        // SAFETY: all places may be written to.
         unsafe {
             assert_eq!(hub::qnet_hub_port(self.hub, &mut made), OK);
             assert!(hub::qnet_hub_ports(self.hub, attached.as_mut_ptr(), PORTS) > 0);
@@ -215,13 +215,13 @@ impl Bench {
             End::Device(_) => {}
             End::Peer(_) if port.is_attached => {
                 port.is_attached = false;
-                // SAFETY: handles are judged by the library.
+                // SAFETY: the library checks handles itself.
                 assert_eq!(unsafe { hub::qnet_hub_detach(self.hub, port.conn) }, OK);
                 self.model.forget(at);
             }
             End::Peer(_) => {
                 port.is_attached = true;
-                // SAFETY: as above.
+                // SAFETY: the library checks handles itself.
                 assert_eq!(unsafe { hub::qnet_hub_attach(self.hub, port.conn) }, OK);
                 self.settle(at);
             }
@@ -233,10 +233,10 @@ impl Bench {
             0 => (MAC_AGE_S, 1 + usize::from(value)),
             _ => (MAC_MAX, 1 + usize::from(value % 32)),
         };
-        // SAFETY: handles are judged by the library.
+        // SAFETY: the library checks handles itself.
         assert_eq!(unsafe { hub::qnet_hub_set(self.hub, option, value as i64) }, OK);
         match option {
-            // Nothing takes a minute here.
+            // Nothing in this program takes a minute, so longer ages forget nothing.
             MAC_AGE_S => self.model.is_forgetful |= value < 60,
             _ => {
                 self.model.max = value;
@@ -245,7 +245,7 @@ impl Bench {
         }
     }
 
-    /// Sends what there is to send, or the first bytes of it.
+    /// Sends a port's outbox, or the first `most` bytes of it.
     fn send(&mut self, at: usize, most: usize) {
         let port = self.ports[at].as_mut().expect("a port");
         port.send(most);
@@ -254,7 +254,7 @@ impl Bench {
         }
     }
 
-    /// Waits until the hub has taken what was sent at a port, and sees who gets what.
+    /// Waits until the hub has used what was sent at a port, and checks what every other port receives.
     fn settle(&mut self, at: usize) {
         let others: Vec<usize> = (0..PORTS)
             .filter(|other| *other != at)
@@ -283,14 +283,14 @@ impl Bench {
         }
     }
 
-    /// Receives at a port that is not attached.
+    /// Receives a frame from a port's connection, if that is not attached.
     fn pull(&mut self, at: usize) {
         let port = self.ports[at].as_mut().expect("a port");
         if port.is_attached {
             return;
         }
         let mut room = vec![0; FRAME_MAX];
-        // SAFETY: there is room.
+        // SAFETY: `room` is valid for its length.
         let got = unsafe { receive::qnet_recv(port.conn, room.as_mut_ptr().cast(), room.len(), 0) };
         let stream = std::mem::take(&mut port.sent);
         let decoded = decode(&stream);
@@ -310,10 +310,10 @@ impl Bench {
         }
     }
 
-    /// What is at the other end leaves.
+    /// Has the other end of a port leave.
     fn leave(&mut self, at: usize) {
         let Port { conn, end, is_attached, sent, .. } = self.ports[at].take().expect("a port");
-        // SAFETY: handles are judged by the library.
+        // SAFETY: the library checks handles itself.
         unsafe {
             match end {
                 End::Peer(peer) => {
@@ -326,7 +326,7 @@ impl Bench {
                 }
                 End::Device(device) => {
                     assert_eq!(end::qnet_close(device), OK);
-                    // The library gives it back.
+                    // The hub closes its own end soon after.
                     while wait(conn) != HANDLE {
                         thread::yield_now();
                     }
@@ -339,7 +339,7 @@ impl Bench {
     fn check_counts(&self) {
         let mut told = [0u64; 5];
         let size = size_of_val(&told);
-        // SAFETY: the struct is these five.
+        // SAFETY: the struct consists of these five counts.
         let known = unsafe { hub::qnet_hub_get_stats(self.hub, told.as_mut_ptr().cast(), size) };
         assert_eq!(known as usize, size);
         let [ports, macs, forwarded, flooded, dropped] = told;
@@ -352,14 +352,14 @@ impl Bench {
         }
     }
 
-    /// Closes the hub before what is attached, or after.
+    /// Closes the hub, before its ports or after them.
     fn close(mut self) {
         if self.tag % 2 == 1 {
             let open: Vec<_> = (0..PORTS).filter(|at| self.ports[*at].is_some()).collect();
             open.into_iter().for_each(|at| self.leave(at));
             self.check_counts();
         }
-        // SAFETY: handles are judged by the library.
+        // SAFETY: the library checks handles itself.
         unsafe {
             assert_eq!(hub::qnet_hub_close(self.hub), OK);
             assert_eq!(hub::qnet_hub_close(self.hub), HANDLE);
@@ -390,8 +390,7 @@ impl Port {
         Port { conn, end, is_attached: false, outbox, sent, used: 0 }
     }
 
-    /// Puts frames of one source and length in the outbox, to one destination or, one after another, to
-    /// several.
+    /// Puts frames of one source and length in the outbox, to one destination or to several in turn.
     fn push_frames(&mut self, input: &mut Input, step: usize, tag: &mut usize) {
         let [source, destination, kind] = [(); 3].map(|()| input.byte().unwrap_or(0));
         for i in 0..=kind >> 4 {
@@ -414,7 +413,7 @@ impl Port {
             End::Device(device) => {
                 for frame in decode(&self.outbox).frames {
                     let fits = (FRAME_MIN..=LONGEST).contains(&frame.len());
-                    // SAFETY: the bytes are there.
+                    // SAFETY: `frame` is valid for its length.
                     let code =
                         unsafe { send::qnet_send(*device, frame.as_ptr().cast(), frame.len()) };
                     assert_eq!(code, if fits { OK } else { FRAME_SIZE });
@@ -426,7 +425,7 @@ impl Port {
             }
             End::Peer(peer) => {
                 let bytes = &self.outbox[..most.min(self.outbox.len())];
-                // Until it is attached, nobody reads.
+                // Nobody reads until the port is attached.
                 if self.is_attached || self.sent.len() < 1024 {
                     send_all(peer, bytes);
                     self.sent.extend_from_slice(bytes);
@@ -436,7 +435,7 @@ impl Port {
         }
     }
 
-    /// Waits until the hub has sent on all that came from here.
+    /// Waits until the hub has forwarded all frames that came from here.
     fn wait_until_used(&self) {
         loop {
             let Received { frames, runts, .. } = received(self.conn);
@@ -448,12 +447,12 @@ impl Port {
         }
     }
 
-    /// Checks that what has come to the other end is what was due, in order.
+    /// Checks that the other end has received the frames that were due, in order.
     fn check(&self, due: &[(&[u8], bool)]) {
         let bytes = self.receive();
         let come = decode(&bytes);
         assert!(come.rest.is_empty(), "a part of a frame");
-        // How many of those that have come may be accounted for.
+        // The possible numbers of received frames that the due ones so far account for.
         let mut counts = BTreeSet::from([0]);
         for (frame, must) in due {
             let is_it = |count: &&usize| come.frames.get(**count) == Some(frame);
@@ -473,7 +472,7 @@ impl Port {
                 let (mut all, mut room) = (Vec::new(), vec![0; 4 + FRAME_MAX]);
                 loop {
                     let at = room.as_mut_ptr().cast();
-                    // SAFETY: there is room.
+                    // SAFETY: `room` is valid for its length.
                     let got = unsafe { receive::qnet_recv_packed(*device, at, room.len(), 0) };
                     match usize::try_from(got) {
                         Ok(got) => all.extend_from_slice(&room[..got]),

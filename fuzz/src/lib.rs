@@ -1,7 +1,7 @@
-//! What the targets share: inputs, which are programs to follow; peers; and the reference that the
-//! library is held against.
+//! What the targets share: inputs, which they read as programs; peers; and the reference decoder that
+//! the library is compared with.
 
-// Handles are tokens, which the library judges.
+// Handles are tokens, not pointers: the library checks them.
 #![allow(clippy::not_unsafe_ptr_arg_deref)]
 
 use std::ffi::c_int;
@@ -28,7 +28,7 @@ pub const FRAME_MAX: usize = 69_632;
 pub struct Decoded<'a> {
     /// Whole frames, runts included.
     pub frames: Vec<&'a [u8]>,
-    /// What is behind them: a part of one, or a length that no frame has.
+    /// The bytes after the frames: a part of a frame, or a length that no frame has.
     pub rest: &'a [u8],
     pub is_broken: bool,
 }
@@ -50,13 +50,13 @@ pub fn decode(mut rest: &[u8]) -> Decoded<'_> {
 }
 
 impl Decoded<'_> {
-    /// How a connection ends whose stream ends here.
+    /// The reason for which a connection ends whose stream ends here.
     pub fn end(&self) -> c_int {
         if self.rest.is_empty() { CLOSED } else { PROTOCOL }
     }
 }
 
-/// What is left of an input: operations of a byte, with their operands behind them.
+/// The rest of an input: operations of one byte each, followed by their operands.
 pub struct Input<'a>(pub &'a [u8]);
 
 impl<'a> Input<'a> {
@@ -76,7 +76,7 @@ impl<'a> Input<'a> {
         self.bytes(2).iter().fold(0, |number, byte| number << 8 | usize::from(*byte))
     }
 
-    /// As many bytes, or what there is.
+    /// The next `count` bytes, or as many as there are.
     pub fn bytes(&mut self, count: usize) -> &'a [u8] {
         let (bytes, rest) = self.0.split_at(count.min(self.0.len()));
         self.0 = rest;
@@ -97,17 +97,17 @@ pub fn push_frame(stream: &mut Vec<u8>, header: &[u8], len: usize, tag: usize) {
 /// A connection, and the descriptor at its other end.
 pub fn pair() -> (*mut qnet_conn, OwnedFd) {
     let (mut made, mut fd) = (ptr::null_mut(), -1);
-    // SAFETY: both may be written to.
+    // SAFETY: both places may be written to.
     let code = unsafe { conn::qnet_socketpair_fd(&mut made, &mut fd) };
     assert_eq!(code, OK, "no socket pair");
-    // SAFETY: the library has given it away.
+    // SAFETY: the library has given the descriptor away.
     (made, unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Waits for a connection's end. libFuzzer's alarm signal may come meanwhile.
+/// Waits for a connection's end, again if libFuzzer's alarm signal interrupts that.
 pub fn wait(conn: *mut qnet_conn) -> c_int {
     loop {
-        // SAFETY: handles are judged by the library.
+        // SAFETY: the library checks handles itself.
         let code = unsafe { end::qnet_wait(conn, -1) };
         if code != INTERRUPTED {
             return code;
@@ -115,10 +115,10 @@ pub fn wait(conn: *mut qnet_conn) -> c_int {
     }
 }
 
-/// Writes what the socket takes. Returns how much: 0 when it is full, `None` when nobody reads.
+/// Writes as much as the socket takes, and returns that: 0 when it is full, `None` when nobody reads.
 pub fn send(fd: &OwnedFd, bytes: &[u8]) -> Option<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: the bytes are there.
+    // SAFETY: `bytes` is valid for its length.
     let sent = unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
     match (usize::try_from(sent), Error::last_os_error().raw_os_error()) {
         (Ok(sent), _) => Some(sent),
@@ -128,7 +128,7 @@ pub fn send(fd: &OwnedFd, bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// Writes all, while somebody reads.
+/// Writes all bytes, unless nobody reads any more.
 pub fn send_all(fd: &OwnedFd, mut bytes: &[u8]) {
     while let Some(sent) = send(fd, bytes)
         && sent < bytes.len()
@@ -138,19 +138,19 @@ pub fn send_all(fd: &OwnedFd, mut bytes: &[u8]) {
     }
 }
 
-/// Sends no more.
+/// Ends what is sent on a socket.
 pub fn shut(fd: &OwnedFd) {
-    // SAFETY: it touches no memory.
+    // SAFETY: the call touches no memory.
     unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) };
 }
 
-/// Everything that there is to read.
+/// Reads everything that is there, without waiting.
 pub fn receive_all(fd: &OwnedFd) -> Vec<u8> {
     let mut all = Vec::new();
     loop {
         let mut room = [0u8; 16 << 10];
         let at = room.as_mut_ptr().cast();
-        // SAFETY: there is room.
+        // SAFETY: `room` is valid for its length.
         let got = unsafe { libc::recv(fd.as_raw_fd(), at, room.len(), libc::MSG_DONTWAIT) };
         match usize::try_from(got) {
             Ok(1..) => all.extend_from_slice(&room[..got as usize]),
@@ -159,7 +159,7 @@ pub fn receive_all(fd: &OwnedFd) -> Vec<u8> {
     }
 }
 
-/// What is counted of a connection's receiving.
+/// The counts of what a connection has received.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Received {
     pub frames: usize,
@@ -169,7 +169,7 @@ pub struct Received {
 
 pub fn received(conn: *mut qnet_conn) -> Received {
     let mut counts = [0u64; 3];
-    // SAFETY: the struct begins with these three, and is filled as far as there is room.
+    // SAFETY: the struct begins with these three counts, and is filled as far as there is room.
     let known =
         unsafe { info::qnet_get_stats(conn, counts.as_mut_ptr().cast(), size_of_val(&counts)) };
     assert!(known > 0, "no counts: {known}");

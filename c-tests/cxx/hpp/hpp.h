@@ -15,7 +15,7 @@ inline bool is_live(qnet_conn *handle)
     return qnet_close_reason(handle) != QNET_ERR_HANDLE;
 }
 
-/* Waits until something is so. */
+/* Waits until `is` returns true. */
 template <class Is> void await(Is is)
 {
     while (!is())

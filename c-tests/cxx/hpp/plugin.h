@@ -13,10 +13,10 @@ extern "C" {
 [[gnu::visibility("default")]] void plugin_dial(std::error_code &ec);
 [[gnu::visibility("default")]] void plugin_dial_throwing();
 
-/* Whether it takes a code for QNET_ERR_REFUSED. */
+/* Whether the plugin takes a code for QNET_ERR_REFUSED. */
 [[gnu::visibility("default")]] bool plugin_knows(const std::error_code &ec);
 
-/* Has what comes from a connection counted. */
+/* Sets functions that count a connection's frames and its end. */
 [[gnu::visibility("default")]] void plugin_count(qnet::conn &conn, std::atomic<int> &frames,
                                                  int &ends);
 }

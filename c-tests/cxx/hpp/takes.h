@@ -1,8 +1,9 @@
 /*
- * takes.h - what can be sent, and received into: that the rest does not compile is the test.
+ * takes.h - what can be sent, and what can be received into: the test is that all else does not
+ * compile.
  *
- * An array of frames is none of bytes: its own bytes, with addresses among them, are nobody's
- * frame.
+ * An array of frames must not be taken for an array of bytes: its own bytes, with addresses among
+ * them, are no frame.
  */
 #ifndef TAKES_H
 #define TAKES_H
@@ -50,7 +51,7 @@ struct recv_packed {
 
 template <class Call, class... Args> constexpr bool can = std::is_invocable_v<Call, Args...>;
 
-/* Whether nothing that takes bytes takes what a pointer points to. */
+/* Whether no function that takes bytes takes a pointer of this type. */
 template <class Pointer>
 constexpr bool is_none_of_bytes =
     !can<send, Pointer, size> && !can<send, Pointer, size, code> && !can<packed, Pointer, size> &&
@@ -68,7 +69,7 @@ static_assert(!can<send, std::vector<iovec>> && !can<send, std::vector<qnet_fram
 /* A literal would be sent with its NUL. */
 static_assert(!can<send, const char (&)[61]>);
 
-/* What is const is not received into. */
+/* Nothing const can be received into. */
 #ifdef __cpp_exceptions
 static_assert(can<recv, std::uint8_t *, size> && can<recv, void *, size, int> &&
               can<recv, std::vector<std::uint8_t> &> && can<recv, std::uint8_t (&)[9]>);
@@ -79,7 +80,7 @@ static_assert(!can<recv, bytes, size, int, code> && !can<recv, const void *, siz
               !can<recv, const std::vector<std::uint8_t> &, int, code> &&
               !can<recv, std::string_view, int, code>);
 
-/* A capacity is no time. */
+/* A capacity is not taken for a timeout. */
 static_assert(!can<recv, std::uint8_t *, size, code> &&
               !can<recv, std::uint8_t (&)[9], size, code>);
 

@@ -13,7 +13,7 @@ static void send_back(void *user, const uint8_t *frame, size_t len)
     qnet_send(device, frame, len);
 }
 
-/* The other end of its cable is the caller's. */
+/* Starts the device; the other end of its cable is the caller's. */
 int plugin_start(int *fd)
 {
     int code = qnet_socketpair_fd(&device, fd);
