@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 
 #include "listening.h"
+#include "places.h"
 
 static const char *address_of(qnet_listener *listener)
 {
@@ -48,21 +49,6 @@ static int connect_to(const char *host, int port)
     return -1;
 }
 
-static int have_ipv6(void)
-{
-    struct sockaddr_in6 address;
-    int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    int bound;
-
-    memset(&address, 0, sizeof address);
-    address.sin6_family = AF_INET6;
-    address.sin6_addr = in6addr_loopback;
-    bound = fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0;
-    if (fd >= 0)
-        close(fd);
-    return bound;
-}
-
 /* ---- listening and accepting ---- */
 
 /* Every way to listen over TCP, the listener's address, and the hosts that can connect to it. */
@@ -87,7 +73,7 @@ static void tcp_networks(void)
         qnet_listener *listener;
         const char *text;
 
-        if (table[i].ipv6 && !have_ipv6())
+        if (table[i].ipv6 && !ipv6_here())
             continue;
         listener = listen_on(table[i].network, table[i].address);
         text = address_of(listener);

@@ -8,12 +8,12 @@ use crate::error::Result;
 use crate::runtime::event_loop::{Loop, Turns};
 use crate::runtime::handle::{Ref, Token};
 use crate::runtime::service::{self, Wait};
-use crate::sys::fork::{PerProcess, Stamp};
+use crate::sys::fork::PerProcess;
 use crate::sys::thread;
 
 pub struct Background {
     /// The connection's own thread, which calls its handlers.
-    pub handle: fn(Ref<Conn>, Stamp),
+    pub handle: fn(Ref<Conn>),
     /// A turn of the service thread.
     pub serve: fn(Token) -> Option<Wait>,
     /// The turns of the thread that dials.
@@ -45,9 +45,8 @@ pub fn try_watch(conn: Ref<Conn>) -> Option<bool> {
 
 /// Starts the connection's own thread.
 pub fn start_thread(conn: Ref<Conn>) -> Result<()> {
-    let process = Stamp::now();
     let handle = get().handle;
-    thread::spawn(c"qnet-handler", move || handle(conn, process))
+    thread::spawn(c"qnet-handler", move || handle(conn))
 }
 
 static DIALLER: PerProcess<Dialler> = PerProcess::new();

@@ -8,7 +8,6 @@ use crate::conn::{Conn, State, background, end, handler, release};
 use crate::error::{Error, Result};
 use crate::runtime::callback::{self, Doing, IntHandler};
 use crate::runtime::handle::{Ref, Token};
-use crate::sys::fork::Stamp;
 use crate::sys::thread;
 
 /// Sets what is called when the connection has gone down or come up, or nothing. Where this thread may
@@ -31,8 +30,7 @@ pub fn tell(carrier: &mut Carrier, conn: Ref<Conn>, up: bool) -> bool {
     if carrier.handler.is_none() {
         return true;
     }
-    let process = Stamp::now();
-    let is_started = thread::spawn(c"qnet-state", move || run(conn, up, process)).is_ok();
+    let is_started = thread::spawn(c"qnet-state", move || run(conn, up)).is_ok();
     if is_started {
         carrier.teller = Teller::Starting;
     }
@@ -99,7 +97,7 @@ fn leaves_close_handler(conn: Ref<Conn>, state: &State) -> bool {
 }
 
 /// The thread. Nothing with a destructor lives here across the callback, which may unwind past.
-fn run(conn: Ref<Conn>, up: bool, process: Stamp) {
+fn run(conn: Ref<Conn>, up: bool) {
     let Some(Some(handler)) = end::guarded(conn, "calls the state handler", || begin_telling(conn))
     else {
         return;
@@ -111,6 +109,6 @@ fn run(conn: Ref<Conn>, up: bool, process: Stamp) {
         return;
     }
     if end::guarded(conn, "calls the state handler", || told(conn)) == Some(true) {
-        handler::run(conn, process);
+        handler::run(conn);
     }
 }

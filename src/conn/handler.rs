@@ -54,13 +54,14 @@ pub fn set_handler(conn: Ref<Conn>, handler: Option<Handler>) -> Result<()> {
 }
 
 /// The thread. Nothing with a destructor lives here across a callback, which may unwind past.
-pub fn run(conn: Ref<Conn>, process: Stamp) {
+pub fn run(conn: Ref<Conn>) {
     while let Some(action) = guarded(conn, || next_action(conn)).flatten() {
         match action {
             Action::Deliver { handler, bytes, len } => {
                 // SAFETY: while `delivering` is set, which only this thread takes back, nobody
                 // moves, writes or frees these bytes of the connection's buffer.
                 let bytes = unsafe { std::slice::from_raw_parts(bytes, len) };
+                let process = Stamp::now();
                 let is_same = callback::run(conn.token, Doing::Frames, died, || {
                     cork::with(|cork| {
                         cork.begin(process, send::uncork);

@@ -89,12 +89,10 @@ fn watch_held(conn: Ref<Conn>, mut tx: TxGuard<'_>) {
 /// Waits, as a send would, until everything that was taken is written.
 pub fn flush(conn: Ref<Conn>) -> Result<()> {
     with_room(conn, |mut tx| {
-        let is_all = tx.write_backlog();
-        match tx.end_reason() {
-            Some(end) => Err(end.clone()),
-            None if is_all => Ok(Tried::Done(())),
-            None => Ok(Tried::Pending(tx)),
-        }
+        Ok(match tx.make_way()? {
+            true => Tried::Done(()),
+            false => Tried::Pending(tx),
+        })
     })
 }
 

@@ -129,21 +129,24 @@ impl Rx {
                 }
                 return Some(got);
             }
-            Ok(Read::Empty) => {}
-            Ok(Read::End) => self.found = Some(Found::End),
-            Err(error) => self.found = Some(Found::Failed(error)),
+            other => self.note_end(other),
         }
         None
+    }
+
+    /// Notes the end, where that is what came of a read.
+    fn note_end(&mut self, read: Result<Read>) {
+        match read {
+            Ok(Read::End) => self.found = Some(Found::End),
+            Err(error) => self.found = Some(Found::Failed(error)),
+            Ok(_) => {}
+        }
     }
 
     /// Looks, without taking anything, whether the stream has ended.
     pub fn peek_end(&mut self, socket: &Socket) {
         if self.found.is_none() {
-            match socket.peek() {
-                Ok(Read::End) => self.found = Some(Found::End),
-                Ok(_) => {}
-                Err(error) => self.found = Some(Found::Failed(error)),
-            }
+            self.note_end(socket.peek());
         }
     }
 
