@@ -133,7 +133,7 @@ WORKS = [
     *both("lone frame through an idle hub", THROUGH,
           [(PASSED, 1.2)], [(PASSED,)], latency=True),
     *both("4 threads sending", FOUR,
-          [(LOCK, 1.3), (PKTKIT_4, AHEAD)], [(LOCK,), (PKTKIT_4, AHEAD)],
+          [(LOCK, 1.2), (PKTKIT_4, AHEAD)], [(LOCK,), (PKTKIT_4, AHEAD)],
           plot={64: "4 threads, 64 B"}),
     *both("4 threads sending, TX_USECS 50", FOUR_HELD,
           [(LOCK, 8), (PKTKIT_4, AHEAD)], [(LOCK,), (PKTKIT_4, AHEAD)]),
