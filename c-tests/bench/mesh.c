@@ -1,8 +1,9 @@
 /*
- * mesh.c - many devices on one hub, each of which sends every frame to a random one of
- * the others. The hub is in another process, and is dialled once for each device. In
- * every wave each device sends a batch; the next wave begins when all frames have come,
- * or no more come.
+ * mesh.c - many devices on one hub, which is in another process and is dialled once for
+ * each device. Either each of them sends every frame to a random one of the others: in
+ * every wave each device sends a batch, and the next wave begins when all frames have
+ * come, or no more come. Or each has a partner, sends it a frame and waits for the echo,
+ * and then sends the next.
  */
 #include <poll.h>
 #include <stdlib.h>
@@ -56,11 +57,17 @@ static uint64_t take(struct mesh *mesh)
     return got;
 }
 
-static void open_ports(struct mesh *mesh, const struct work *work)
+/* Attaches the devices, each of which has a batch of frames to send. */
+static void open_ports(struct mesh *mesh, const struct work *work, size_t batch)
 {
     unsigned i;
     size_t j;
 
+    memset(mesh, 0, sizeof *mesh);
+    mesh->random = 1;
+    mesh->ports = work->ports;
+    mesh->batch = batch;
+    work_check(mesh->ports >= 2 && mesh->ports <= MOST_PORTS, "ports");
     for (i = 0; i < mesh->ports; i++) {
         mesh->polled[i].fd = work_dial(work->network, work->address);
         mesh->polled[i].events = POLLIN;
@@ -92,12 +99,7 @@ static void run_mesh(const struct work *work)
     uint64_t sent = 0, got = 0, end = 0, wave, n;
     unsigned i;
 
-    memset(&mesh, 0, sizeof mesh);
-    mesh.random = 1;
-    mesh.ports = work->ports;
-    mesh.batch = BATCH_BYTES / (work->size + WORK_PREFIX) + 1;
-    work_check(mesh.ports >= 2 && mesh.ports <= MOST_PORTS, "ports");
-    open_ports(&mesh, work);
+    open_ports(&mesh, work, BATCH_BYTES / (work->size + WORK_PREFIX) + 1);
     work_say("begin", end = work_now());
     while (sent < work->frames) {
         for (i = 0; i < mesh.ports; i++)
@@ -115,7 +117,50 @@ static void run_mesh(const struct work *work)
     work_say("sent", sent);
 }
 
+/*
+ * Sends a frame of every device, then receives all. The one that was sent last is waited
+ * for first, so that this process sleeps once. If it took them in order, it would wake for
+ * each frame or for few, as the scheduler likes, and that would be measured instead.
+ */
+static void exchange(struct mesh *mesh, size_t len)
+{
+    unsigned half = mesh->ports / 2, i;
+
+    for (i = 0; i < mesh->ports; i++)
+        work_write(mesh->polled[i].fd, mesh->packed[i], len);
+    for (i = mesh->ports; i-- > 0;) {
+        unsigned to = (i + half) % mesh->ports;
+
+        work_check(work_read(mesh->polled[to].fd, mesh->bytes[to], len, len) > 0, "read");
+    }
+}
+
+/*
+ * Counts round trips. A device's own frame and its echo of the partner's are the same
+ * bytes, so both ways of a round trip are one exchange each.
+ */
+static void run_echo(const struct work *work)
+{
+    size_t len = work->size + WORK_PREFIX;
+    struct mesh mesh;
+    uint64_t got;
+    unsigned i;
+
+    open_ports(&mesh, work, 1);
+    for (i = 0; i < mesh.ports; i++)
+        work_device(mesh.packed[i] + WORK_PREFIX, (i + mesh.ports / 2) % mesh.ports);
+    work_say("begin", work_now());
+    for (got = 0; got < work->frames; got += mesh.ports) {
+        exchange(&mesh, len);
+        exchange(&mesh, len);
+    }
+    work_say("end", work_now());
+    work_say("frames", got);
+    work_say("sent", got);
+}
+
 const struct work_role work_roles[] = {
     {"mesh", run_mesh},
+    {"echo", run_echo},
     {NULL, NULL},
 };

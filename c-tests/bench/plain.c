@@ -1,15 +1,18 @@
 /*
  * plain.c - the obvious C program: one write for each frame, under a mutex if threads
  * share the socket, and one read each for header and body. Where a message is a frame,
- * one call for each message.
+ * one call for each message. A switch, which has many peers, waits for all with epoll.
  */
 #include <errno.h>
 #include <pthread.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "work.h"
 
-enum { LONGEST = 69632 };
+enum { LONGEST = 69632, MOST_PEERS = 64, EVENTS = 64, DEVICES = 256 };
 
 /* The socket, what is written to it, and how. */
 struct socket {
@@ -96,6 +99,113 @@ static void run_relay(const struct work *work)
         work_write(to, frame, len);
 }
 
+/* ---- A switch: one thread, which waits for all peers at once ---- */
+
+struct peer {
+    int fd;
+    size_t held;          /* bytes of a frame that has come in part, */
+    unsigned char *bytes; /* and room for them and what follows */
+};
+
+struct hub {
+    int epoll;
+    int listener;
+    struct peer peers[MOST_PEERS];
+    unsigned count; /* how many peers have come, */
+    unsigned gone;  /* and how many of those have gone */
+    struct peer *places[DEVICES]; /* where a device is, by the last byte of its address */
+};
+
+/* Waits for what `user` is told of: a peer, or NULL for the listener. */
+static void watch(const struct hub *hub, int fd, struct peer *user)
+{
+    struct epoll_event event;
+
+    memset(&event, 0, sizeof event);
+    event.events = EPOLLIN;
+    event.data.ptr = user;
+    work_check(epoll_ctl(hub->epoll, EPOLL_CTL_ADD, fd, &event) == 0, "epoll_ctl");
+}
+
+static void add_peer(struct hub *hub)
+{
+    struct peer *peer = &hub->peers[hub->count];
+
+    work_check(hub->count++ < MOST_PEERS, "peers");
+    peer->fd = accept(hub->listener, NULL, NULL);
+    work_check(peer->fd >= 0, "accept");
+    peer->bytes = work_memory(WORK_READ);
+    watch(hub, peer->fd, peer);
+}
+
+/* Writes frames to one peer, or to all others if `to` is NULL. Waits for room: nothing is lost. */
+static void pass(struct hub *hub, const struct peer *from, const struct peer *to,
+                 const unsigned char *frames, size_t len)
+{
+    unsigned i;
+
+    if (to)
+        work_write(to->fd, frames, len);
+    for (i = 0; !to && i < hub->count; i++) {
+        if (&hub->peers[i] != from)
+            work_write(hub->peers[i].fd, frames, len);
+    }
+}
+
+/* Reads what is there, and writes each run of frames that go the same way at once. */
+static void forward(struct hub *hub, struct peer *from)
+{
+    unsigned char *at = from->bytes, *run = at, *end;
+    struct peer *to = NULL, *next;
+    ssize_t n = read(from->fd, at + from->held, WORK_READ - from->held);
+
+    if (n <= 0) {
+        close(from->fd);
+        hub->gone++;
+        return;
+    }
+    end = at + from->held + n;
+    while (end - at >= WORK_PREFIX && (size_t)(end - at) >= WORK_PREFIX + work_length(at)) {
+        const unsigned char *destination = at + WORK_PREFIX, *source = destination + 6;
+
+        hub->places[source[5]] = from;
+        next = destination[0] & 1 ? NULL : hub->places[destination[5]];
+        if (next != to) {
+            pass(hub, from, to, run, (size_t)(at - run));
+            run = at;
+            to = next;
+        }
+        at += WORK_PREFIX + work_length(at);
+    }
+    pass(hub, from, to, run, (size_t)(at - run));
+    from->held = (size_t)(end - at);
+    memmove(from->bytes, at, from->held);
+}
+
+/* Serves until the last peer has gone. */
+static void run_switch(const struct work *work)
+{
+    struct epoll_event events[EVENTS];
+    struct hub hub;
+    int count, i;
+
+    memset(&hub, 0, sizeof hub);
+    hub.epoll = epoll_create1(EPOLL_CLOEXEC);
+    work_check(hub.epoll >= 0, "epoll");
+    hub.listener = work_listen(work, MOST_PEERS);
+    watch(&hub, hub.listener, NULL);
+    while (hub.count == 0 || hub.gone < hub.count) {
+        count = epoll_wait(hub.epoll, events, EVENTS, -1);
+        work_check(count >= 0, "epoll_wait");
+        for (i = 0; i < count; i++) {
+            if (events[i].data.ptr)
+                forward(&hub, events[i].data.ptr);
+            else
+                add_peer(&hub);
+        }
+    }
+}
+
 /* ---- Round trips: a blocking write and a blocking read ---- */
 
 static void run_ping(const struct work *work)
@@ -175,6 +285,7 @@ const struct work_role work_roles[] = {
     {"lock", run_lock},
     {"receive", run_receive},
     {"relay", run_relay},
+    {"switch", run_switch},
     {"ping", run_ping},
     {"pong", run_pong},
     {NULL, NULL},

@@ -62,6 +62,9 @@ KNOWN = ("tuned send", "tuned receive-known")
 PKTKIT_HUB = Contender("pktkit", "pktkit", *KNOWN, "pktkit hub")
 MESH = "mesh mesh ports=64"
 PKTKIT_MESH = Contender("pktkit", "pktkit", MESH, "", "pktkit serve")
+ECHO = "mesh echo ports=64"
+PLAIN_ECHO = Contender("C, one epoll loop", "plain C", ECHO, "", "plain switch")
+PKTKIT_ECHO = Contender("pktkit", "pktkit", ECHO, "", "pktkit serve")
 PASSED = Contender("tuned C", "tuned C", "qnet lone", "qnet delay", "tuned relay")
 
 TUNED_MESSAGES = Contender("C, sendmmsg and recvmmsg", "tuned C",
@@ -89,6 +92,7 @@ SWITCH = Contender("libqnet", "libqnet", *KNOWN, "qnet hub")
 CROWDED = Contender("libqnet", "libqnet", *KNOWN, "qnet hub ports=1000")
 TWO_PORTS = Contender("hub with 2 ports", "libqnet", *KNOWN, "qnet hub")
 MIXED = Contender("libqnet", "libqnet", MESH, "", "qnet serve")
+ECHOED = Contender("libqnet", "libqnet", ECHO, "", "qnet serve")
 THROUGH = Contender("libqnet", "libqnet", "qnet lone", "qnet delay", "qnet hub")
 LONE_AT_ONCE = Contender("libqnet without", "libqnet", "qnet lone", "qnet delay")
 
@@ -130,6 +134,9 @@ WORKS = [
           plot={64: "hub, 64 B", 1514: "hub, 1514 B"}),
     *both("hub, 1000 ports, traffic between 2", CROWDED, [(TWO_PORTS, 0.90)], [(TWO_PORTS, 0.90)]),
     *both("hub, 64 ports, frames mixed", MIXED, [(PKTKIT_MESH, 10)], [(PKTKIT_MESH,)]),
+    *both("hub, 64 ports, one frame each, echoed", ECHOED,
+          [(PLAIN_ECHO, 0.90), (PKTKIT_ECHO, AHEAD)],
+          [(PLAIN_ECHO, 0.90), (PKTKIT_ECHO, AHEAD)]),
     *both("lone frame through an idle hub", THROUGH,
           [(PASSED, 1.2)], [(PASSED,)], latency=True),
     *both("4 threads sending", FOUR,

@@ -255,15 +255,22 @@ int work_dial(const char *network, const char *address)
     return fd;
 }
 
-int work_accept(const struct work *work)
+int work_listen(const struct work *work, int backlog)
 {
     union address at;
     socklen_t len;
-    int listener = socket_for(work->network, work->address, &at, &len), fd, one = 1;
+    int listener = socket_for(work->network, work->address, &at, &len);
 
     work_check(bind(listener, &at.any, len) == 0, "bind");
-    work_check(listen(listener, 1) == 0, "listen");
+    work_check(listen(listener, backlog) == 0, "listen");
     work_ready();
+    return listener;
+}
+
+int work_accept(const struct work *work)
+{
+    int listener = work_listen(work, 1), fd, one = 1;
+
     fd = accept(listener, NULL, NULL);
     work_check(fd >= 0, "accept");
     if (!is_unix(work->network))

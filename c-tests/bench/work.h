@@ -159,6 +159,7 @@ void work_wait_running(const char *interface);
 
 /* Plain sockets. */
 int work_dial(const char *network, const char *address);
+int work_listen(const struct work *work, int backlog);
 int work_accept(const struct work *work);
 void work_enlarge(int fd);
 void work_write(int fd, const void *bytes, size_t len);
