@@ -5,8 +5,10 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -237,6 +239,18 @@ static void run_pong(const struct work *work)
         work_write(fd, frame, len);
 }
 
+/* ---- Nothing but work for a processor ---- */
+
+static void run_burn(const struct work *work)
+{
+    (void)work;
+    /* Nothing would end it if the runner were killed. */
+    work_check(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0, "prctl");
+    work_ready();
+    for (;;)
+        continue;
+}
+
 /* ---- Messages ---- */
 
 /* If the system has no room at the moment, the frame is lost. */
@@ -288,5 +302,6 @@ const struct work_role work_roles[] = {
     {"switch", run_switch},
     {"ping", run_ping},
     {"pong", run_pong},
+    {"burn", run_burn},
     {NULL, NULL},
 };

@@ -25,13 +25,11 @@ class Sample:
     frames: int  # how many arrived
     seconds: float
     cpu: float  # seconds of processor time, of the processes that are measured
-    latency: float | None  # seconds, the median of single frames
-    fields: dict  # what they printed besides
+    fields: dict  # what they printed
 
-    @property
-    def per_frame(self):
-        """What ratios are calculated from: the seconds for each frame, or the latency."""
-        return self.seconds / self.frames if self.latency is None else self.latency
+    def per_frame(self, latency):
+        """What ratios are calculated from: the seconds for each frame, or the named latency."""
+        return self.fields[latency] / 1e9 if latency else self.seconds / self.frames
 
 
 class Process:
@@ -150,14 +148,15 @@ class Bench:
     def __init__(self, programs):
         self.programs = Path(programs)
         self.taps = None
-        # The last processor sees the fewest interrupts.
-        self.processor = max(os.sched_getaffinity(0))
+        # The last one sees the fewest interrupts, and what is pinned runs there.
+        self.processors = sorted(os.sched_getaffinity(0))
 
     def lacks(self, contender, network="unix"):
         """Why this contender cannot be measured here, or None."""
         if network == "tap" and (why := self.open_taps().why) is not None:
             return f"no TAPs: {why}"
-        for role in (contender.sender, contender.receiver, contender.relay):
+        roles = (contender.sender, contender.receiver, contender.relay, *contender.beside)
+        for role in roles:
             program = role.split(" ")[0] if role else "tuned"
             if program == "qemu" and not shutil.which(QEMU):
                 return f"{QEMU} is missing"
@@ -185,7 +184,7 @@ class Bench:
         try:
             with tempfile.TemporaryDirectory(prefix="bench-") as directory:
                 return self.run(contender, network, directory, size, frames,
-                                self.processor if pinned else None, started)
+                                self.processors[-1] if pinned else None, started)
         finally:
             signal.alarm(0)
             for process in started:
@@ -199,11 +198,11 @@ class Bench:
                 return f"{directory}/{name}"
             return f"127.0.0.1:{free_port(network)}"
 
-        def start(role, at, *more):
+        def start(role, at, *more, on=processor):
             program, name, *settings = role.split(" ")
             arguments = [self.programs / program, name, network, at, size, frames]
             enter = self.open_taps().enter if network == "tap" else []
-            started.append(Process([*enter, *arguments, *settings, *more], processor))
+            started.append(Process([*enter, *arguments, *settings, *more], on))
             return started[-1]
 
         end = entry = address("end")
@@ -226,6 +225,11 @@ class Bench:
                 relay = start(contender.relay, entry, f"to={end}")
                 relay.wait_ready()
             measured = [relay]
+        # Each stays on a processor of its own: by moving it the scheduler would disturb the others.
+        beside = [start(role, entry, on=own)
+                  for own, role in zip(self.processors, contender.beside)]
+        for process in beside:
+            process.wait_ready()
         for process in measured:
             process.begin_cpu()
         sender = start(contender.sender, entry, *([f"to={end}"] if has_messages else []))
@@ -237,6 +241,8 @@ class Bench:
         fields = sender.finish()
         if receiver:
             fields |= receiver.finish()
+        for process in beside:
+            process.finish(signals=True)
         if relay:
             fields |= relay.finish(signals=contender.relay == "qemu hub")
         cpu = sum(process.cpu for process in measured)
@@ -246,9 +252,8 @@ class Bench:
         missing = {"begin", "end", "frames"} - fields.keys()
         if missing or fields["frames"] == 0:
             raise Failed(f"nothing measured: {fields}")
-        latency = fields.get("median")
         return Sample(asked, fields["frames"], max(fields["end"] - fields["begin"], 1) / 1e9, cpu,
-                      latency and latency / 1e9, fields)
+                      fields)
 
     def memory(self, *arguments):
         process = Process([self.programs / "memory", *arguments])

@@ -4,7 +4,8 @@ A contender is a name, a kind (a bar of the plot), and its processes: a program 
 settings. A work is measured at one frame size; each of its references makes a row.
 """
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 
 AHEAD = 1.0  # the limit where libqnet only has to be ahead
 
@@ -16,6 +17,7 @@ class Contender:
     sender: str
     receiver: str
     relay: str = ""  # if there is one, only its processor time is measured
+    beside: tuple[str, ...] = ()  # what else runs meanwhile
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,9 @@ class Work:
     ours: Contender
     references: list[Reference]
     network: str = "unix"
-    latency: bool = False
-    pinned: bool = False  # all processes on one processor
+    latency: str = ""  # which time of single frames is compared, if one is: "median" or "p99"
+    pinned: bool = False  # all processes on one processor, but those that run beside
+    seconds: float = 0.3  # what a run should take
     plot: str = ""  # its label in the plot, or "" if it is not shown
 
 
@@ -94,6 +97,9 @@ TWO_PORTS = Contender("hub with 2 ports", "libqnet", *KNOWN, "qnet hub")
 MIXED = Contender("libqnet", "libqnet", MESH, "", "qnet serve")
 ECHOED = Contender("libqnet", "libqnet", ECHO, "", "qnet serve")
 THROUGH = Contender("libqnet", "libqnet", "qnet lone", "qnet delay", "qnet hub")
+BURNERS = ("plain burn",) * len(os.sched_getaffinity(0))
+BUSY = replace(THROUGH, beside=BURNERS)
+PASSED_BUSY = replace(PASSED, beside=BURNERS)
 LONE_AT_ONCE = Contender("libqnet without", "libqnet", "qnet lone", "qnet delay")
 
 
@@ -138,7 +144,12 @@ WORKS = [
           [(PLAIN_ECHO, 0.90), (PKTKIT_ECHO, AHEAD)],
           [(PLAIN_ECHO, 0.90), (PKTKIT_ECHO, AHEAD)]),
     *both("lone frame through an idle hub", THROUGH,
-          [(PASSED, 1.2)], [(PASSED,)], latency=True),
+          [(PASSED, 1.2)], [(PASSED,)], latency="median"),
+    # A second's frames, of which one in a hundred is more than a few.
+    Work("lone frame, hub, processors busy", 64, BUSY,
+         [Reference(PASSED_BUSY, 1.2)], latency="median", pinned=True, seconds=1),
+    Work("lone frame's p99, hub, processors busy", 64, BUSY,
+         [Reference(PASSED_BUSY, 1.2)], latency="p99", pinned=True, seconds=1),
     *both("4 threads sending", FOUR,
           [(LOCK, 1.2), (PKTKIT_4, AHEAD)], [(LOCK,), (PKTKIT_4, AHEAD)],
           plot={64: "4 threads, 64 B"}),
@@ -157,13 +168,13 @@ WORKS = [
           [(READ_WRITE, 0.90)], [(READ_WRITE, 0.90)], network="tap"),
     *both("ping-pong", PINGS,
           [(PING, 1.10), (PKTKIT_PING, AHEAD)], [(PING,), (PKTKIT_PING, AHEAD)],
-          latency=True, pinned=True),
+          latency="median", pinned=True),
     *both("ping-pong, a handler answers", ANSWERS,
           [(PING, 1.10), (PKTKIT_PING, AHEAD)], [(PING,), (PKTKIT_PING, AHEAD)],
-          latency=True, pinned=True),
+          latency="median", pinned=True),
     *both("lone send's delay, TX_USECS 50", LONE,
           [(LONE_AT_ONCE, 1.5), (PKTKIT_LONE, AHEAD)],
-          [(LONE_AT_ONCE,), (PKTKIT_LONE, AHEAD)], latency=True),
+          [(LONE_AT_ONCE,), (PKTKIT_LONE, AHEAD)], latency="median"),
 ]
 
 # The user memory of a connection, and the most bytes that it may take.

@@ -19,7 +19,6 @@ from statistics import median
 from processes import QEMU, Bench, Failed
 from rows import ALLOCATION_SIZES, ALLOCATIONS, MEMORY, WORKS
 
-SECONDS = 0.3  # what a run should take
 COUNTED = (100_000, 400_000)  # frames over which allocations are counted
 SLACK = 4  # how many more allocations the longer run may have
 
@@ -56,7 +55,7 @@ def calibrate(bench, contender, work):
     frames = 500
     while True:
         sample = bench.measure(contender, work.network, work.size, frames, work.pinned)
-        factor = min(SECONDS / sample.seconds, 50)
+        factor = min(work.seconds / sample.seconds, 50)
         if factor < 3:
             return max(int(frames * factor), 100)
         frames = int(frames * factor)
@@ -75,16 +74,16 @@ def measure_rounds(bench, work, contenders, rounds):
     return samples
 
 
-def summary(samples, size):
+def summary(samples, work):
     """The figures of one contender, from its samples."""
     asked = sum(sample.asked for sample in samples)
-    per_frame = median(sample.per_frame for sample in samples)
+    per_frame = median(sample.per_frame(work.latency) for sample in samples)
     rate = median(sample.frames / sample.seconds for sample in samples)
     return {
         "frames_per_s": rate,
-        "bytes_per_s": rate * size,
+        "bytes_per_s": rate * work.size,
         "cpu_s_per_million": median(sample.cpu / sample.frames for sample in samples) * 1e6,
-        "latency_us": per_frame * 1e6 if samples[0].latency is not None else None,
+        "latency_us": per_frame * 1e6 if work.latency else None,
         "lost": 1 - sum(sample.frames for sample in samples) / asked,
         "notes": sorted({name for sample in samples for name in sample.fields
                          if name.startswith("missing_")}),
@@ -101,14 +100,14 @@ def judge(ratio, limit, latency):
 
 def make_row(work, reference, ours, theirs):
     """Makes a row from two lists of samples, which are paired by round."""
-    pairs = [(a.per_frame, b.per_frame) for a, b in zip(ours, theirs)]
+    pairs = [(a.per_frame(work.latency), b.per_frame(work.latency)) for a, b in zip(ours, theirs)]
     ratios = [a / b if work.latency else b / a for a, b in pairs]
     ratio = median(ratios)
     return {
         "work": work.name, "size": work.size, "network": work.network,
         "plot": work.plot, "latency": work.latency,
         "reference": reference.contender.name, "kind": reference.contender.kind,
-        "libqnet": summary(ours, work.size), "other": summary(theirs, work.size),
+        "libqnet": summary(ours, work), "other": summary(theirs, work),
         "ratio": ratio, "ratios": ratios, "limit": reference.limit,
         "verdict": judge(ratio, reference.limit, work.latency),
     }

@@ -139,6 +139,7 @@ int work_times_add(struct work_times *times, uint64_t ns)
     work_say("frames", times->count);
     qsort(times->ns, times->count, sizeof *times->ns, compare);
     work_say("median", times->ns[times->count / 2]);
+    work_say("p99", times->ns[times->count * 99 / 100]);
     return 1;
 }
 

@@ -12,7 +12,7 @@
  *
  * A side that listens prints "ready" when it does. What it has measured it
  * prints as name=value: `begin` and `end` in ns of CLOCK_MONOTONIC, which all
- * processes share, `frames`, `median` in ns, and more.
+ * processes share, `frames`, `median` and `p99` in ns, and more.
  */
 #ifndef WORK_H
 #define WORK_H
@@ -67,7 +67,8 @@ void work_stay(void);
  * they began. */
 void work_send(const struct work *work, void (*send)(void *user, uint64_t frames), void *user);
 
-/* Keeps the times of single frames, and prints their median with the last one. */
+/* Keeps the times of single frames, and prints with the last one their median and what 99 of 100 of
+ * them keep within. */
 struct work_times {
     uint64_t *ns;
     uint64_t count;
