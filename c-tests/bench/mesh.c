@@ -3,17 +3,26 @@
  * each device. Either each of them sends every frame to a random one of the others: in
  * every wave each device sends a batch, and the next wave begins when all frames have
  * come, or no more come. Or each has a partner, sends it a frame and waits for the echo,
- * and then sends the next.
+ * and then sends the next. Or nobody receives, so that the hub has to drop frames.
  */
+#include <linux/sockios.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "work.h"
 
-enum { MOST_PORTS = 256, BATCH_BYTES = 64 << 10, SILENCE_MS = 200 };
+enum {
+    MOST_PORTS = 64,
+    FIRST_DEVICE = 3, /* 1 and 2 are other processes' */
+    BATCH_BYTES = 64 << 10,
+    SILENCE_MS = 200,
+    FULL_BYTES = 4 << 20, /* more than is queued for a port on its way and in the hub */
+    TRICKLE_US = 1300     /* no multiple of the pause of those who send lone frames meanwhile */
+};
 
 struct mesh {
     unsigned ports;
@@ -24,6 +33,12 @@ struct mesh {
     unsigned char *packed[MOST_PORTS];
     uint32_t random;
 };
+
+/* Writes the hardware address of the device at a port. */
+static void address(unsigned char *mac, unsigned port)
+{
+    work_device(mac, FIRST_DEVICE + port);
+}
 
 static unsigned next_random(struct mesh *mesh)
 {
@@ -75,8 +90,8 @@ static void open_ports(struct mesh *mesh, const struct work *work, size_t batch)
         mesh->bytes[i] = work_memory(WORK_READ);
         mesh->packed[i] = work_packed(work->size, mesh->batch);
         for (j = 0; j < mesh->batch; j++)
-            work_device(mesh->packed[i] + j * (work->size + WORK_PREFIX) + WORK_PREFIX + 6, i);
-        work_announce(mesh->polled[i].fd, i);
+            address(mesh->packed[i] + j * (work->size + WORK_PREFIX) + WORK_PREFIX + 6, i);
+        work_announce(mesh->polled[i].fd, FIRST_DEVICE + i);
     }
     while (take(mesh) > 0)
         continue;
@@ -89,7 +104,7 @@ static void send_batch(struct mesh *mesh, unsigned from, size_t size, size_t cou
     size_t i;
 
     for (i = 0; i < count; i++, at += size + WORK_PREFIX)
-        work_device(at, (from + 1 + next_random(mesh) % (mesh->ports - 1)) % mesh->ports);
+        address(at, (from + 1 + next_random(mesh) % (mesh->ports - 1)) % mesh->ports);
     work_write(mesh->polled[from].fd, mesh->packed[from], count * (size + WORK_PREFIX));
 }
 
@@ -148,7 +163,7 @@ static void run_echo(const struct work *work)
 
     open_ports(&mesh, work, 1);
     for (i = 0; i < mesh.ports; i++)
-        work_device(mesh.packed[i] + WORK_PREFIX, (i + mesh.ports / 2) % mesh.ports);
+        address(mesh.packed[i] + WORK_PREFIX, (i + mesh.ports / 2) % mesh.ports);
     work_say("begin", work_now());
     for (got = 0; got < work->frames; got += mesh.ports) {
         exchange(&mesh, len);
@@ -159,8 +174,58 @@ static void run_echo(const struct work *work)
     work_say("sent", got);
 }
 
+/* ---- Devices that read nothing ---- */
+
+/* Sends until the hub has no room left for any of them. */
+static void fill(struct mesh *mesh, const struct work *work)
+{
+    unsigned waves, i;
+
+    open_ports(mesh, work, BATCH_BYTES / (work->size + WORK_PREFIX) + 1);
+    for (waves = 0; waves < FULL_BYTES / BATCH_BYTES; waves++) {
+        for (i = 0; i < mesh->ports; i++)
+            send_batch(mesh, i, work->size, mesh->batch);
+    }
+}
+
+/* Goes on sending as fast as it can. */
+static void run_flood(const struct work *work)
+{
+    struct mesh mesh;
+    unsigned i;
+
+    fill(&mesh, work);
+    work_ready();
+    for (i = 0;; i = (i + 1) % mesh.ports)
+        send_batch(&mesh, i, work->size, mesh.batch);
+}
+
+/* Goes on sending a frame of each device now and then, once the hub has read all before. */
+static void run_trickle(const struct work *work)
+{
+    struct mesh mesh;
+    unsigned i;
+    int unread;
+
+    fill(&mesh, work);
+    for (i = 0; i < mesh.ports; i++) {
+        do {
+            work_sleep_us(TRICKLE_US);
+            work_check(ioctl(mesh.polled[i].fd, SIOCOUTQ, &unread) == 0, "unread");
+        } while (unread > 0);
+    }
+    work_ready();
+    for (;;) {
+        work_sleep_us(TRICKLE_US);
+        for (i = 0; i < mesh.ports; i++)
+            send_batch(&mesh, i, work->size, 1);
+    }
+}
+
 const struct work_role work_roles[] = {
     {"mesh", run_mesh},
     {"echo", run_echo},
+    {"flood", run_flood},
+    {"trickle", run_trickle},
     {NULL, NULL},
 };

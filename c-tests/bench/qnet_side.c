@@ -458,6 +458,26 @@ static void run_serve(const struct work *work)
     close_hub(hub);
 }
 
+/*
+ * A hub as it is by default: it drops what its full ports have no room for. Who listens
+ * at the one side is attached, and whoever dials the other.
+ */
+static void run_crowd(const struct work *work)
+{
+    qnet_listener *listener;
+    qnet_conn *to = dial(work, work->to);
+    qnet_hub *hub;
+
+    check(qnet_hub_new(&hub), "hub");
+    check(qnet_hub_attach(hub, to), "attach");
+    check(qnet_listen(work->network, work->address, &listener), "listen");
+    check(qnet_hub_serve(hub, listener), "serve");
+    work_ready();
+    work_stay();
+    close_hub(hub);
+    check(qnet_close(to), "close");
+}
+
 /* ---- Round trips ---- */
 
 static void run_ping(const struct work *work)
@@ -532,14 +552,16 @@ static void on_stamped(void *user, const uint8_t *frame, size_t len)
     struct delays *delays = user;
 
     (void)len;
+    /* A hub's other devices announce themselves. */
+    if (frame[0] & 1)
+        return;
     if (work_times_add(&delays->times, work_age(frame)))
         sem_post(&delays->done);
 }
 
-static void run_delay(const struct work *work)
+static void take_delays(const struct work *work, qnet_conn *conn)
 {
     struct delays delays;
-    qnet_conn *conn = accept_one(work);
 
     work_times_begin(&delays.times, work->frames);
     sem_init(&delays.done, 0, 0);
@@ -547,6 +569,23 @@ static void run_delay(const struct work *work)
     while (sem_wait(&delays.done) != 0)
         continue;
     check(qnet_close(conn), "close");
+}
+
+static void run_delay(const struct work *work)
+{
+    take_delays(work, accept_one(work));
+}
+
+/* The same as the device that the frames are for, which a hub knows by a broadcast. */
+static void run_delay_known(const struct work *work)
+{
+    unsigned char *frame = work_packed(work->size, 1) + WORK_PREFIX;
+    qnet_conn *conn = accept_one(work);
+
+    memset(frame, 0xff, 6);
+    work_device(frame + 6, 2);
+    check(qnet_send(conn, frame, work->size), "send");
+    take_delays(work, conn);
 }
 
 const struct work_role work_roles[] = {
@@ -563,10 +602,12 @@ const struct work_role work_roles[] = {
     {"link", run_link},
     {"hub", run_hub},
     {"serve", run_serve},
+    {"crowd", run_crowd},
     {"ping", run_ping},
     {"pong", run_pong},
     {"pong-handler", run_pong_handler},
     {"lone", run_lone},
     {"delay", run_delay},
+    {"delay-known", run_delay_known},
     {NULL, NULL},
 };

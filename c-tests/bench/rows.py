@@ -97,6 +97,10 @@ TWO_PORTS = Contender("hub with 2 ports", "libqnet", *KNOWN, "qnet hub")
 MIXED = Contender("libqnet", "libqnet", MESH, "", "qnet serve")
 ECHOED = Contender("libqnet", "libqnet", ECHO, "", "qnet serve")
 THROUGH = Contender("libqnet", "libqnet", "qnet lone", "qnet delay", "qnet hub")
+QUIET = Contender("libqnet without the 64", "libqnet",
+                  "qnet lone", "qnet delay-known", "qnet crowd")
+FULL = replace(QUIET, name="libqnet", beside=("mesh trickle ports=64",))
+FLOODED = replace(QUIET, name="libqnet", beside=("mesh flood ports=64",))
 BURNERS = ("plain burn",) * len(os.sched_getaffinity(0))
 BUSY = replace(THROUGH, beside=BURNERS)
 PASSED_BUSY = replace(PASSED, beside=BURNERS)
@@ -150,6 +154,12 @@ WORKS = [
          [Reference(PASSED_BUSY, 1.2)], latency="median", pinned=True, seconds=1),
     Work("lone frame's p99, hub, processors busy", 64, BUSY,
          [Reference(PASSED_BUSY, 1.2)], latency="p99", pinned=True, seconds=1),
+    Work("lone frame, hub with 64 full ports", 64, FULL,
+         [Reference(QUIET, 1.3)], latency="median", pinned=True),
+    # Nothing is asked here: the hub has no time left, and its turn for a single one of the 64 takes
+    # longer than the whole delay without them.
+    Work("lone frame, hub with 64 ports flooding", 64, FLOODED,
+         [Reference(QUIET)], latency="median"),
     *both("4 threads sending", FOUR,
           [(LOCK, 1.2), (PKTKIT_4, AHEAD)], [(LOCK,), (PKTKIT_4, AHEAD)],
           plot={64: "4 threads, 64 B"}),
