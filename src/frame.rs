@@ -137,33 +137,6 @@ pub fn prefix(len: usize) -> [u8; PREFIX] {
     (len as u32).to_be_bytes()
 }
 
-/// Copies a prefix and a frame to `room`, which must have the length of both.
-#[inline]
-pub fn copy_to(room: &mut [u8], prefix: [u8; PREFIX], frame: &[u8]) {
-    let (front, room) = room.split_at_mut(PREFIX);
-    front.copy_from_slice(&prefix);
-    copy(room, frame);
-}
-
-/// Copies a slice. For a short frame, calling memcpy would cost more than the copying itself.
-#[inline]
-fn copy(to: &mut [u8], from: &[u8]) {
-    match from.len() {
-        16..=32 => copy_ends::<16>(to, from),
-        33..=64 => copy_ends::<32>(to, from),
-        65..=128 => copy_ends::<64>(to, from),
-        _ => to.copy_from_slice(from),
-    }
-}
-
-/// Copies a slice of `N` to 2 `N` bytes: first its first `N` bytes, then its last `N`, which may
-/// overlap.
-#[inline]
-fn copy_ends<const N: usize>(to: &mut [u8], from: &[u8]) {
-    *to.first_chunk_mut::<N>().expect("N bytes") = *from.first_chunk().expect("N bytes");
-    *to.last_chunk_mut::<N>().expect("N bytes") = *from.last_chunk().expect("N bytes");
-}
-
 /// Follows a stream whose bytes are discarded, in order to know whether it is between two frames.
 #[derive(Debug, Default)]
 pub struct Skimmer {
@@ -223,16 +196,6 @@ mod tests {
             assert_eq!(front(&bytes[..cut]), Front::Part(missing));
         }
         assert_eq!(front(&bytes), Front::Whole(&[7; 20]));
-    }
-
-    #[test]
-    fn copies_of_every_short_length() {
-        let bytes: Vec<u8> = (0..=140).map(|i| i as u8).collect();
-        for len in 0..bytes.len() {
-            let mut room = vec![0; PREFIX + len];
-            copy_to(&mut room, prefix(len), &bytes[..len]);
-            assert_eq!(front(&room), Front::Whole(&bytes[..len]));
-        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
@@ -18,22 +18,21 @@ use crate::net::socket_file::SocketFile;
 use crate::options::{self, Holder, Options};
 use crate::runtime::event_loop::{ADDED, Interest, Loop, LoopUser, NOTHING, READABLE};
 use crate::runtime::handle::{NONE, Object, Ref, Table, Token};
-use crate::runtime::lock::lock;
+use crate::runtime::lock::{Guard, Guarded, Lock, lock};
 use crate::runtime::wait::{self, Tried};
 use crate::runtime::wake::{Last, Wake};
 use crate::sys::clock::Deadline;
-use crate::sys::fork::PerProcess;
 
-static LISTENERS: PerProcess<Table<Listener>> = PerProcess::new();
+static LISTENERS: Table<Listener> = Table::new();
 
 /// This process's listeners.
 pub fn table() -> &'static Table<Listener> {
-    LISTENERS.get()
+    &LISTENERS
 }
 
 #[derive(Default)]
 pub struct Listener {
-    state: Mutex<State>,
+    state: Lock<State>,
 }
 
 #[derive(Default)]
@@ -73,12 +72,14 @@ enum Visitor {
     Nobody,
 }
 
+impl Guarded for State {}
+
 impl Object for Listener {
     const KIND: u64 = 2;
     type State = State;
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+    fn lock(&self) -> Guard<'_, State> {
+        self.state.lock()
     }
 
     fn is_of(state: &State, token: Token) -> bool {
@@ -106,7 +107,7 @@ fn open_in(
     let (wake, last) = (Wake::default(), Last::default());
     let open = Open { socket, wake, file, living: Arc::default(), last };
     let open = Some(Arc::new(open));
-    *lock(&listener.slot.state) = State { token: listener.token, open, ..State::default() };
+    *listener.slot.state.lock() = State { token: listener.token, open, ..State::default() };
     listener
 }
 

@@ -1,10 +1,12 @@
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
+use std::slice;
 
-use crate::capi::args::{out, slice};
+use crate::capi::args::{self, out};
 use crate::capi::boundary::{OK, call, on_conn, on_conn_to_its_end, run_close_call};
 use crate::capi::handles::{qnet_conn, token_of};
-use crate::conn::{self, close_handler, handler, info, poll, receive};
+use crate::conn::receive::{self, Pulled};
+use crate::conn::{self, close_handler, handler, info, poll};
 use crate::error::{Error, Result};
 use crate::frame;
 use crate::runtime::callback::{Callback, Handler, IntHandler, qnet_frame};
@@ -148,6 +150,56 @@ pub unsafe extern "C-unwind" fn qnet_recv(
     cap: usize,
     timeout_ms: c_int,
 ) -> c_int {
+    if timeout_ms >= -1
+        && !buf.is_null()
+        && let Some(pulled) = Pulled::find(token_of(conn))
+    {
+        // SAFETY: not null, and C promises room for `cap` bytes.
+        let room_of = |len| (len <= cap).then(|| unsafe { slice::from_raw_parts_mut(buf.cast(), len) });
+        // SAFETY: C's promise.
+        return pulled.recv_short(token_of(conn), room_of, |pulled| unsafe {
+            recv_long(conn, buf, cap, timeout_ms, pulled)
+        });
+    }
+    // SAFETY: C's promise.
+    unsafe { recv_one(conn, buf, cap, timeout_ms) }
+}
+
+/// Not in line, so that a short frame costs no call.
+///
+/// # Safety
+/// As for [`qnet_recv`], and `buf` is not NULL.
+#[cold]
+#[inline(never)]
+unsafe fn recv_long(
+    conn: *mut qnet_conn,
+    buf: *mut c_void,
+    cap: usize,
+    timeout_ms: c_int,
+    pulled: Pulled,
+) -> c_int {
+    // SAFETY: the caller's promise, for both uses.
+    unsafe {
+        let room = slice::from_raw_parts_mut(buf.cast(), cap.min(frame::MAX));
+        match pulled.recv_long(room) {
+            Some(len) => len as c_int,
+            None => recv_one(conn, buf, cap, timeout_ms),
+        }
+    }
+}
+
+/// Every other receive of one frame. Not in line, so that the fast path does not prepare for it.
+///
+/// # Safety
+/// As for [`qnet_recv`].
+#[cold]
+#[inline(never)]
+unsafe fn recv_one(
+    conn: *mut qnet_conn,
+    buf: *mut c_void,
+    cap: usize,
+    timeout_ms: c_int,
+) -> c_int {
     on_conn_to_its_end(conn, "receive", |conn| {
         // SAFETY: C promises room for `cap` bytes.
         let buf = unsafe { room(buf, cap.min(frame::MAX)) }?;
@@ -252,7 +304,7 @@ pub unsafe extern "C-unwind" fn qnet_poll(
             // SAFETY: C promises `count` handles, and room for as many bytes.
             let (conns, ready) = unsafe {
                 ready.write_bytes(0, count);
-                (slice(conns, count, "conns")?, std::slice::from_raw_parts_mut(ready, count))
+                (args::slice(conns, count, "conns")?, slice::from_raw_parts_mut(ready, count))
             };
             let table = &conn::table();
             let conns: Vec<_> = conns.iter().map(|conn| table.get(token_of(*conn))).collect();
@@ -291,5 +343,5 @@ unsafe fn room<'a>(at: *mut c_void, cap: usize) -> Result<&'a mut [MaybeUninit<u
         return Ok(&mut []);
     }
     // SAFETY: not null, and the caller's promise.
-    Ok(unsafe { std::slice::from_raw_parts_mut(out(at, "buf")?.cast(), cap) })
+    Ok(unsafe { slice::from_raw_parts_mut(out(at, "buf")?.cast(), cap) })
 }

@@ -1,6 +1,5 @@
 //! Handlers: the connection's own thread, which reads and calls them.
 
-use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 
 use crate::conn::life::Call;
@@ -10,6 +9,7 @@ use crate::frame::{self, Front, PREFIX, Run, Walk};
 use crate::runtime::callback::{self, Doing, Handler, IntHandler, qnet_frame};
 use crate::runtime::cork::{self, Cork};
 use crate::runtime::handle::{Ref, Token};
+use crate::runtime::lock::Guard;
 use crate::sys::clock::Deadline;
 use crate::sys::fork::Stamp;
 
@@ -243,7 +243,7 @@ fn closed(conn: Ref<Conn>) {
     release::give_back_if_over(conn);
 }
 
-fn leave(conn: Ref<Conn>, mut state: MutexGuard<'_, State>) {
+fn leave(conn: Ref<Conn>, mut state: Guard<'_, State>) {
     state.thread = false;
     conn.slot.changed(&state);
     conn.slot.free_if_unused(state);

@@ -31,7 +31,7 @@ pub mod service;
 pub mod wait;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use smallvec::SmallVec;
 
@@ -44,20 +44,19 @@ use crate::net::socket::Socket;
 use crate::options::Options;
 use crate::runtime::callback::{self, IntHandler};
 use crate::runtime::handle::{Object, Ref, Table, Token};
-use crate::runtime::lock::Fair;
+use crate::runtime::lock::{Guard, Guarded, Lock, NO_KEY};
 use crate::runtime::wake::{Departure, Wake};
 use crate::rx::Rx;
 use crate::rx::counts::RxCounts;
 use crate::switch::port::Port;
-use crate::sys::fork::PerProcess;
 use crate::tx::sender::Sender;
 
-static CONNS: PerProcess<Table<Conn>> = PerProcess::new();
+static CONNS: Table<Conn> = Table::new();
 
 /// This process's connections.
 #[inline]
 pub fn table() -> &'static Table<Conn> {
-    CONNS.get()
+    &CONNS
 }
 
 /// Why an attached or linked connection cannot be received from.
@@ -65,7 +64,7 @@ pub const PLUGGED: Error = Error::Busy("the connection is attached or linked");
 
 #[derive(Default)]
 pub struct Conn {
-    state: Fair<State>,
+    state: Lock<State>,
     pub sender: Sender,
     /// The port that the connection is plugged in at, for the loop, which does not wait for the state.
     /// It changes under the state's lock.
@@ -123,12 +122,20 @@ impl Object for Conn {
     const KIND: u64 = 1;
     type State = State;
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> Guard<'_, State> {
         self.state.lock()
     }
 
     fn is_of(state: &State, token: Token) -> bool {
         state.is_of(token)
+    }
+}
+
+impl Guarded for State {
+    fn key(&self) -> u64 {
+        let is_pulled = self.handler.is_none() && self.port.is_none() && !self.delivering;
+        let is_open = self.life.has_handle() && !self.life.has_ended();
+        if is_open && is_pulled && !self.rx.lends() { self.token } else { NO_KEY }
     }
 }
 
@@ -151,7 +158,7 @@ impl State {
     }
 
     /// Waits, without the lock, for a change of the connection, whatever signals come.
-    pub fn wait_change(state: MutexGuard<'_, State>) {
+    pub fn wait_change(state: Guard<'_, State>) {
         let socket = state.socket().clone();
         // Read under the lock, so that no change is missed.
         let epoch = socket.wake.epoch();
@@ -183,19 +190,26 @@ impl State {
 impl Conn {
     /// The state, whichever connection the slot stands for: for the connection's own thread, while the
     /// slot cannot be used again, and for whoever compares the token.
-    pub fn state_of_own(&self) -> MutexGuard<'_, State> {
+    pub fn state_of_own(&self) -> Guard<'_, State> {
         self.state.lock()
     }
 
+    /// The state of the connection with that token, if nobody holds it and nothing special is the case:
+    /// the connection lives, its frames are pulled, and its handler, port and loans are none.
+    #[inline]
+    pub fn pulled(&self, token: Token) -> Option<Guard<'_, State>> {
+        self.state.open(token)
+    }
+
     /// The state if nobody holds it, whichever connection the slot stands for.
-    pub fn try_state(&self) -> Option<MutexGuard<'_, State>> {
+    pub fn try_state(&self) -> Option<Guard<'_, State>> {
         self.state.try_lock()
     }
 
     /// Waits while the handle is live and `is_so`, if this thread may wait for handlers.
     pub fn wait_for_handlers(
         &'static self,
-        mut state: MutexGuard<'static, State>,
+        mut state: Guard<'static, State>,
         is_so: impl Fn(&State) -> bool,
     ) {
         let token = state.token;
@@ -226,7 +240,7 @@ impl Conn {
     }
 
     /// Makes the slot free for another connection, once the handle is gone and the thread too.
-    pub fn free_if_unused(&self, mut state: MutexGuard<'_, State>) {
+    pub fn free_if_unused(&self, mut state: Guard<'_, State>) {
         let token = state.token;
         if state.life.is_gone() && !state.thread && !state.is_telling() {
             *state = State::default();

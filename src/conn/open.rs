@@ -1,7 +1,7 @@
 //! Making a connection.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::conn::background::{self, Background, dialler};
@@ -15,6 +15,7 @@ use crate::net::socket::Socket;
 use crate::net::{dial, open};
 use crate::options::Options;
 use crate::runtime::handle::{Ref, Token};
+use crate::runtime::lock::Guard;
 use crate::sys::descriptor::{random, set_close_on_exec};
 use crate::tx::Tx;
 
@@ -33,7 +34,7 @@ pub fn open(socket: Socket, options: Options, living: Option<Living>) -> Result<
 
 /// Makes a connection in a slot that was taken for it. Nobody reaches it before the state that is
 /// returned is unlocked.
-fn open_in(conn: Ref<Conn>, socket: Arc<Socket>, options: Options) -> MutexGuard<'static, State> {
+fn open_in(conn: Ref<Conn>, socket: Arc<Socket>, options: Options) -> Guard<'static, State> {
     set_background();
     let mut state = conn.slot.state_of_own();
     let mut tx = conn.slot.sender.lock();

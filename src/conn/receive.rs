@@ -1,23 +1,25 @@
 //! Receiving from a connection, for callers that pull.
 
 use std::mem::MaybeUninit;
-use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::event::PollFlags;
 
-use crate::conn::{Conn, PLUGGED, State, end};
+use crate::conn::{self, Conn, PLUGGED, State, end};
 use crate::error::{Error, Result};
+use crate::frame::PREFIX;
 use crate::net::socket::Socket;
 use crate::runtime::callback;
-use crate::runtime::handle::Ref;
+use crate::runtime::handle::{Ref, Token};
+use crate::runtime::lock::Guard;
 use crate::runtime::wait::{self, Tried};
 use crate::runtime::wake::{PollFds, Woken};
 use crate::rx::buffer::Sizes;
 use crate::rx::counts::RxCounts;
 use crate::rx::{Reading, Rx};
 use crate::sys::clock::Deadline;
+use crate::sys::memory::copy_short;
 
 /// How long a connection that is quiet keeps a large buffer for a thread that waits.
 const QUIET: Duration = Duration::from_millis(100);
@@ -76,6 +78,50 @@ pub fn is_ready(conn: Ref<Conn>, state: &mut State) -> bool {
             state.rx.settle(Sizes::of(&socket));
             return false;
         }
+    }
+}
+
+/// A connection whose frames are pulled, and which was found as the fast path of [`recv`] needs it.
+pub struct Pulled {
+    conn: &'static Conn,
+    state: Guard<'static, State>,
+}
+
+impl Pulled {
+    #[inline(always)]
+    pub fn find(token: Token) -> Option<Pulled> {
+        let conn = conn::table().slot(token)?;
+        Some(Pulled { conn, state: conn.pulled(token)? })
+    }
+
+    /// Fast path of [`recv`], for a short frame that has been read already: it is copied to the room of its
+    /// length that `room_of` gives. Returns its length, or what `otherwise` returns.
+    #[inline(always)]
+    pub fn recv_short<'b>(
+        mut self,
+        token: Token,
+        room_of: impl FnOnce(usize) -> Option<&'b mut [MaybeUninit<u8>]>,
+        otherwise: impl FnOnce(Pulled) -> i32,
+    ) -> i32 {
+        let copy = |frame: &[u8]| copy_short(room_of(frame.len())?, frame).then_some(frame.len());
+        match self.state.rx.front_at_hand().and_then(copy) {
+            Some(len) => {
+                self.state.rx.use_up(PREFIX + len);
+                self.conn.rx_counts.frame(len);
+                Guard::close(self.state, token, len as i32)
+            }
+            None => otherwise(self),
+        }
+    }
+
+    /// The same for a frame that is not short.
+    pub fn recv_long(mut self, buf: &mut [MaybeUninit<u8>]) -> Option<usize> {
+        let frame = self.state.rx.front_at_hand()?;
+        let len = frame.len();
+        buf.get_mut(..len)?.write_copy_of_slice(frame);
+        self.state.rx.use_up(PREFIX + len);
+        self.conn.rx_counts.frame(len);
+        Some(len)
     }
 }
 
@@ -182,7 +228,7 @@ fn pull<R>(
 /// given back meanwhile, if nothing comes.
 pub fn wait_readable(
     conn: Ref<Conn>,
-    mut state: MutexGuard<'_, State>,
+    mut state: Guard<'_, State>,
     socket: &Socket,
     epoch: u32,
     deadline: Deadline,

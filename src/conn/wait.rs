@@ -53,6 +53,10 @@ fn events_until_over(
     if is_handled || state.life.has_ended() {
         return Ok(Some(PollFlags::empty()));
     }
+    if !state.delivering {
+        // This finds a length that no frame has, where the fast path of receiving has not looked.
+        state.rx.has_frame(&conn.slot.rx_counts);
+    }
     if state.rx.has_found_end() || socket.peer_has_left() {
         if !state.redials() {
             receive::look_for_end(conn, state);

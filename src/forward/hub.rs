@@ -1,6 +1,6 @@
 //! Hubs: learning switches, the connections attached to them, and the listeners that they serve.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::conn::{self, Conn, close, end, open, plug, release};
@@ -10,24 +10,23 @@ use crate::forward::thread::choose_loop;
 use crate::listener::{self, Listener};
 use crate::options::{self, Holder, Options};
 use crate::runtime::handle::{self, Object, Ref, Token};
-use crate::runtime::lock::lock;
+use crate::runtime::lock::{Guard, Guarded, Lock};
 use crate::switch::table::Table;
 use crate::switch::{Kind, Switch};
-use crate::sys::fork::PerProcess;
 
 /// How many connections that are gone a hub may remember, at least.
 const FEW: usize = 16;
 
-static HUBS: PerProcess<handle::Table<Hub>> = PerProcess::new();
+static HUBS: handle::Table<Hub> = handle::Table::new();
 
 /// This process's hubs.
 pub fn table() -> &'static handle::Table<Hub> {
-    HUBS.get()
+    &HUBS
 }
 
 #[derive(Default)]
 pub struct Hub {
-    state: Mutex<State>,
+    state: Lock<State>,
 }
 
 #[derive(Default)]
@@ -44,12 +43,14 @@ pub struct State {
     most: usize,
 }
 
+impl Guarded for State {}
+
 impl Object for Hub {
     const KIND: u64 = 3;
     type State = State;
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+    fn lock(&self) -> Guard<'_, State> {
+        self.state.lock()
     }
 
     fn is_of(state: &State, token: Token) -> bool {
@@ -87,7 +88,7 @@ pub fn new() -> Result<Ref<Hub>> {
     let table = Table::new(options.mac_max(), options.mac_age());
     let kind = Kind::Hub { table, queue: options.queue_bytes(), is_closed: false };
     let switch = Some(Switch::new(kind, choose_loop()));
-    *lock(&hub.slot.state) = State { token: hub.token, switch, options, ..State::default() };
+    *hub.slot.state.lock() = State { token: hub.token, switch, options, ..State::default() };
     Ok(hub)
 }
 

@@ -2,18 +2,18 @@
 
 use std::cmp::Ordering;
 use std::ptr;
-use std::sync::MutexGuard;
 
 use crate::conn::{self, Conn, State, plug};
 use crate::error::{Error, Result};
 use crate::forward::ring;
 use crate::forward::thread::choose_loop;
 use crate::runtime::handle::Ref;
+use crate::runtime::lock::Guard;
 use crate::switch::{Kind, Switch};
 
 /// The states of two connections, locked in the order of their slots. Nothing but links locks two. The order
 /// of tokens would not do: one may be invented, and then higher than the live one of its slot.
-type Both = (MutexGuard<'static, State>, MutexGuard<'static, State>);
+type Both = (Guard<'static, State>, Guard<'static, State>);
 
 fn lock_both(a: Ref<Conn>, b: Ref<Conn>) -> Result<Both> {
     match ptr::from_ref(a.slot).cmp(&ptr::from_ref(b.slot)) {

@@ -4,13 +4,14 @@
 //! arithmetic and reads nothing that changes; the token is compared under the object's own lock,
 //! which the call takes anyway.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::runtime::lock::lock;
+use crate::runtime::lock::{Guard, Guarded, NO_KEY, lock};
+use crate::sys::fork::{PerProcess, Wiped};
 
 /// A handle's number. From the lowest bit on: a one, 2 bits of kind, 18 bits of index, and 26 bits
 /// of generation, which begins at 1. So a token is odd, above 2^21 and below 2^47.
@@ -22,13 +23,17 @@ pub const NONE: Token = 0;
 const KIND_SHIFT: u32 = 1;
 const INDEX_SHIFT: u32 = 3;
 const GENERATION_SHIFT: u32 = 21;
-const INDEX_MASK: u64 = (1 << (GENERATION_SHIFT - INDEX_SHIFT)) - 1;
-const KIND_MASK: u64 = 0b11;
+const MARK_MASK: u64 = (1 << INDEX_SHIFT) - 1;
 const ONE_GENERATION: u64 = 1 << GENERATION_SHIFT;
 const END: Token = 1 << 47;
 
+/// How many slots a table has room for. The last is never used: its tokens would be words of locks.
+const SLOTS: usize = 1 << (GENERATION_SHIFT - INDEX_SHIFT);
+
+const _: () = assert!(NO_KEY == (SLOTS as u64 - 1) << INDEX_SHIFT);
+
+/// How many slots are made at a time.
 const CHUNK: usize = 128;
-const CHUNKS: usize = (INDEX_MASK as usize + 1) / CHUNK;
 
 /// The index with which a new table begins. A forked child inherits it, so its tokens never equal
 /// those that it has from its parent. Relaxed: only the number matters, and a fork copies it.
@@ -40,10 +45,10 @@ pub trait Object: Default + Sync + 'static {
     const KIND: u64;
 
     /// What the object's lock guards.
-    type State;
+    type State: Guarded + 'static;
 
     /// Locks the object, whichever one the slot stands for at the moment.
-    fn lock(&self) -> MutexGuard<'_, Self::State>;
+    fn lock(&self) -> Guard<'_, Self::State>;
 
     /// Whether the slot stands for the object of `token`, and its handle is live.
     fn is_of(state: &Self::State, token: Token) -> bool;
@@ -67,7 +72,7 @@ impl<T> Copy for Ref<T> {}
 impl<T: Object> Ref<T> {
     /// The object's state, locked, if the handle is live.
     #[inline]
-    pub fn state(self) -> Result<MutexGuard<'static, T::State>> {
+    pub fn state(self) -> Result<Guard<'static, T::State>> {
         let state = self.slot.lock();
         if T::is_of(&state, self.token) { Ok(state) } else { Err(Error::Handle) }
     }
@@ -78,43 +83,52 @@ impl<T: Object> Ref<T> {
     }
 }
 
-/// All slots for objects of one type.
-pub struct Table<T> {
-    chunks: Box<[OnceLock<Box<[T]>>]>,
-    free: Mutex<Free>,
+/// All slots for objects of one type. A process has none of those of the process it was forked from.
+pub struct Table<T: 'static> {
+    slots: Wiped<T, SLOTS>,
+    free: PerProcess<Mutex<Free<T>>>,
 }
 
-struct Free {
+struct Free<T: 'static> {
     /// Tokens for slots that were given back, each with the slot's next generation.
     tokens: Vec<Token>,
     /// The lowest index that was never used.
     next: u32,
+    /// All slots that were made: a leak checker finds them here in a forked child, too.
+    chunks: Vec<&'static [T]>,
 }
 
-impl<T: Object> Default for Table<T> {
-    fn default() -> Self {
-        let free = Free { tokens: Vec::new(), next: FIRST.load(Ordering::Relaxed) };
-        Table { chunks: (0..CHUNKS).map(|_| OnceLock::new()).collect(), free: Mutex::new(free) }
+impl<T> Default for Free<T> {
+    fn default() -> Free<T> {
+        Free { tokens: Vec::new(), next: FIRST.load(Ordering::Relaxed), chunks: Vec::new() }
     }
 }
 
 impl<T: Object> Table<T> {
+    /// The lowest bits of every token of this table: the one, and the kind.
+    const MARK: Token = T::KIND << KIND_SHIFT | 1;
+
+    #[expect(clippy::new_without_default, reason = "a table is a static")]
+    pub const fn new() -> Table<T> {
+        Table { slots: Wiped::new(), free: PerProcess::new() }
+    }
+
+    /// The slot of that index, whatever else the token is.
+    #[inline]
+    pub fn slot(&'static self, token: Token) -> Option<&'static T> {
+        self.slots.get((token >> INDEX_SHIFT) as usize % SLOTS)
+    }
+
     /// The slot of a token, if the token can be one of this table.
     #[inline]
     pub fn get(&'static self, token: Token) -> Result<Ref<T>> {
-        if token & 1 == 0 || token >> KIND_SHIFT & KIND_MASK != T::KIND || token >= END {
-            return Err(Error::Handle);
-        }
-        let index = (token >> INDEX_SHIFT & INDEX_MASK) as usize;
-        match self.chunks[index / CHUNK].get() {
-            Some(chunk) => Ok(Ref { slot: &chunk[index % CHUNK], token }),
-            None => Err(Error::Handle),
-        }
+        let slot = self.slot(token).filter(|_| token & MARK_MASK == Self::MARK && token < END);
+        slot.map(|slot| Ref { slot, token }).ok_or(Error::Handle)
     }
 
     /// A free slot, in which the caller makes a new object.
     pub fn take(&'static self) -> Result<Ref<T>> {
-        let mut free = lock(&self.free);
+        let mut free = lock(self.free.get());
         let token = free.tokens.pop().map_or_else(|| self.extend(&mut free), Ok)?;
         drop(free);
         self.get(token)
@@ -126,22 +140,31 @@ impl<T: Object> Table<T> {
         make(object).inspect_err(|_| self.give_back(object.token))
     }
 
-    fn extend(&self, free: &mut Free) -> Result<Token> {
+    fn extend(&'static self, free: &mut Free<T>) -> Result<Token> {
         let index = free.next as usize;
-        // There are as many objects as tokens, which is reported like a full descriptor table.
-        let chunk = self.chunks.get(index / CHUNK).ok_or(Error::Os(Errno::MFILE))?;
-        chunk.get_or_init(|| (0..CHUNK).map(|_| T::default()).collect());
+        if index >= SLOTS - 1 {
+            // There are as many objects as tokens, which is reported like a full descriptor table.
+            return Err(Error::Os(Errno::MFILE));
+        }
+        if self.slots.get(index).is_none() {
+            self.slots.wipe_on_fork();
+            let chunk: Box<[T]> = std::iter::repeat_with(T::default).take(CHUNK).collect();
+            let chunk: &'static [T] = Box::leak(chunk);
+            let first = index / CHUNK * CHUNK;
+            chunk.iter().enumerate().for_each(|(i, slot)| self.slots.set(first + i, slot));
+            free.chunks.push(chunk);
+        }
         free.next += 1;
         FIRST.fetch_max(free.next, Ordering::Relaxed);
-        Ok(ONE_GENERATION | (index as u64) << INDEX_SHIFT | T::KIND << KIND_SHIFT | 1)
+        Ok(ONE_GENERATION | (index as u64) << INDEX_SHIFT | Self::MARK)
     }
 
     /// Gives back the slot of `token`, under which no object may be live any more. A slot that has
     /// used up its generations is never used again.
-    pub fn give_back(&self, token: Token) {
+    pub fn give_back(&'static self, token: Token) {
         let next = token + ONE_GENERATION;
         if next < END {
-            lock(&self.free).tokens.push(next);
+            lock(self.free.get()).tokens.push(next);
         }
     }
 }
@@ -149,17 +172,20 @@ impl<T: Object> Table<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::lock::Lock;
 
     /// A slot that knows only the token of its object.
     #[derive(Default)]
-    struct Thing(Mutex<Token>);
+    struct Thing(Lock<Token>);
+
+    impl Guarded for Token {}
 
     impl Object for Thing {
         const KIND: u64 = 3;
         type State = Token;
 
-        fn lock(&self) -> MutexGuard<'_, Token> {
-            lock(&self.0)
+        fn lock(&self) -> Guard<'_, Token> {
+            self.0.lock()
         }
 
         fn is_of(state: &Token, token: Token) -> bool {
@@ -169,7 +195,8 @@ mod tests {
 
     #[test]
     fn tokens() {
-        let table: &'static Table<Thing> = Box::leak(Box::default());
+        static TABLE: Table<Thing> = Table::new();
+        let table = &TABLE;
         let first = table.take().unwrap();
         let second = table.take().unwrap();
         assert_ne!(first.token, second.token);
@@ -189,7 +216,8 @@ mod tests {
 
     #[test]
     fn a_slot_whose_generations_are_used_up_is_retired() {
-        let table: &'static Table<Thing> = Box::leak(Box::default());
+        static TABLE: Table<Thing> = Table::new();
+        let table = &TABLE;
         let token = table.take().unwrap().token;
         table.give_back(END - ONE_GENERATION + (token & (ONE_GENERATION - 1)));
         assert!(table.take().unwrap().token < 2 * ONE_GENERATION);

@@ -6,6 +6,7 @@ pub mod callback;
 pub mod cork;
 pub mod event_loop;
 pub mod handle;
+#[allow(unsafe_code)]
 pub mod lock;
 pub mod poller;
 pub mod pool;

@@ -181,6 +181,7 @@ impl Rx {
     }
 
     /// Uses up the first `n` bytes of what is unread.
+    #[inline]
     pub fn use_up(&mut self, n: usize) {
         self.buffer.start += n;
     }
@@ -213,6 +214,11 @@ impl Rx {
     pub fn start_over(&mut self) {
         self.buffer.start = self.buffer.end;
         self.found = None;
+    }
+
+    /// Whether frames are lent to a caller.
+    pub fn lends(&self) -> bool {
+        !matches!(self.loan, Loan::None)
     }
 
     /// Ends what is lent to callers.

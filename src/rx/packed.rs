@@ -31,6 +31,17 @@ impl Rx {
         Ok(Some(len))
     }
 
+    /// Fast path of [`Rx::front`], for a frame that is no runt. It cannot panic.
+    #[inline(always)]
+    pub fn front_at_hand(&self) -> Option<&[u8]> {
+        let Buffer { memory, start, end, .. } = &self.buffer;
+        let (prefix, rest) = memory.get(*start..*end)?.split_first_chunk()?;
+        // All of the buffer is no longer than the longest frame and its prefix, or a length above that is
+        // found by the general path.
+        let len = u32::from_be_bytes(*prefix) as usize;
+        rest.get(..len).filter(|frame| frame.len() >= frame::MIN)
+    }
+
     /// Lends up to `count` frames, reading on if fewer are here. Where there are fewer even so, and
     /// `settles` is set, they are moved to little memory first. Returns how many were lent, or `None`
     /// for none.

@@ -12,14 +12,14 @@ pub mod port;
 pub mod sorter;
 pub mod table;
 
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 
 use slab::Slab;
 
 use crate::error::{Error, Result};
 use crate::runtime::event_loop::{Interest, Loop, READABLE, WRITABLE};
 use crate::runtime::handle::Token;
-use crate::runtime::lock::Fair;
+use crate::runtime::lock::{Guard, Guarded, Lock};
 use crate::rx::Rx;
 use crate::switch::outlet::Outlet;
 use crate::switch::sorter::List;
@@ -27,7 +27,7 @@ use crate::switch::table::Table;
 
 pub struct Switch {
     pub runner: &'static Loop,
-    inside: Fair<Inside>,
+    inside: Lock<Inside>,
 }
 
 /// What the loop works with, and others when they plug a connection in or out, or ask for counts.
@@ -65,10 +65,10 @@ impl Switch {
     pub fn new(kind: Kind, runner: &'static Loop) -> Arc<Switch> {
         let counts = Counts::default();
         let inside = Inside { runner, ports: Slab::new(), kind, counts };
-        Arc::new(Switch { runner, inside: Fair::new(inside) })
+        Arc::new(Switch { runner, inside: Lock::new(inside) })
     }
 
-    pub fn lock(&self) -> MutexGuard<'_, Inside> {
+    pub fn lock(&self) -> Guard<'_, Inside> {
         self.inside.lock()
     }
 
@@ -76,6 +76,8 @@ impl Switch {
         self.lock().is_link()
     }
 }
+
+impl Guarded for Inside {}
 
 impl Inside {
     pub fn add(&mut self, outlet: Outlet) -> Result<usize> {

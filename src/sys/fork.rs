@@ -1,71 +1,58 @@
 //! Global state that a forked child does not share: it has none of its parent's objects, and starts
 //! afresh.
 //!
-//! Every global is reached through one page of pointers, which the kernel zeroes in a forked child
+//! Every global is reached through pointers in pages that the kernel zeroes in a forked child
 //! (MADV_WIPEONFORK, Linux 4.14). So the child loses all of them at once, without a fork
 //! handler (pthread_atfork).
 
-use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+use rustix::mm::{Advice, madvise};
 
-/// How many pointers the page holds.
+/// Pointers that a forked child finds null. They begin and end with a page, since whole pages are
+/// wiped; a loader may not align anything to more than one.
+#[cfg_attr(target_arch = "x86_64", repr(C, align(4096)))]
+#[cfg_attr(not(target_arch = "x86_64"), repr(C, align(65536)))]
+pub struct Wiped<T: 'static, const N: usize>([AtomicPtr<T>; N]);
+
+impl<T: Sync, const N: usize> Wiped<T, N> {
+    pub const fn new() -> Wiped<T, N> {
+        Wiped([const { AtomicPtr::new(ptr::null_mut()) }; N])
+    }
+
+    /// What the pointer with this number leads to. Acquire: who sees the pointer also sees that.
+    #[inline]
+    pub fn get(&'static self, number: usize) -> Option<&'static T> {
+        // SAFETY: null, or what `set` was given, which lives for ever.
+        unsafe { self.0[number % N].load(Ordering::Acquire).as_ref() }
+    }
+
+    pub fn set(&'static self, number: usize, to: &'static T) {
+        self.0[number % N].store(ptr::from_ref(to).cast_mut(), Ordering::Release);
+    }
+
+    /// Has children find them null that are forked from now on.
+    pub fn wipe_on_fork(&'static self) {
+        let at = (&raw const self.0).cast_mut().cast();
+        // SAFETY: the pages are this static's alone, and null pointers are as good as any. Before Linux
+        // 4.14 this fails, and a forked child must not use the library.
+        let _ = unsafe { madvise(at, size_of_val(self), Advice::LinuxWipeOnFork) };
+    }
+}
+
+/// How many pointers the page of all [`PerProcess`] holds.
 const PLACES: usize = 512;
 
 /// A place that stays null: that of every [`PerProcess`] that has not been given its own.
 const NOWHERE: usize = 0;
 
 /// A pointer is null until this process has built the value that belongs there.
-type Page = [AtomicPtr<c_void>; PLACES];
-
-static PAGE: AtomicPtr<Page> = AtomicPtr::new(ptr::null_mut());
+static PAGE: Wiped<c_void, PLACES> = Wiped::new();
 
 /// The next place that nobody has been given. Relaxed: only the number matters.
 static NEXT: AtomicUsize = AtomicUsize::new(NOWHERE + 1);
-
-/// The page, if it is mapped. Acquire: who sees the pointer also sees the zeroed page.
-#[inline]
-fn mapped() -> Option<&'static Page> {
-    // SAFETY: null, or a page that is mapped for good; zeroed, it holds null pointers.
-    unsafe { PAGE.load(Ordering::Acquire).as_ref() }
-}
-
-/// Maps the page unless it is mapped. If two threads do so at once, one leaves its own page unused.
-#[cold]
-fn map() -> &'static Page {
-    if let Some(page) = mapped() {
-        return page;
-    }
-    let size = rustix::param::page_size().max(size_of::<Page>());
-    // SAFETY: the memory is a new private mapping at an address that the kernel chooses, or was
-    // allocated; it is zeroed, has the page's size and is never freed.
-    unsafe {
-        let access = ProtFlags::READ | ProtFlags::WRITE;
-        let page = mmap_anonymous(ptr::null_mut(), size, access, MapFlags::PRIVATE)
-            .unwrap_or_else(|_| page_of_heap(size));
-        // Before Linux 4.14 this fails, and a forked child must not use the library.
-        let _ = madvise(page, size, Advice::LinuxWipeOnFork);
-        let page = page.cast();
-        match PAGE.compare_exchange(ptr::null_mut(), page, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => &*page,
-            Err(other) => &*other,
-        }
-    }
-}
-
-/// A page from the allocator, which may still have one where the kernel refuses another mapping.
-fn page_of_heap(size: usize) -> *mut c_void {
-    let layout = Layout::from_size_align(size, size).expect("a page's size is a power of two");
-    // SAFETY: the size is not zero.
-    let page = unsafe { alloc_zeroed(layout) };
-    if page.is_null() {
-        handle_alloc_error(layout);
-    }
-    page.cast()
-}
 
 static PROCESS: PerProcess<()> = PerProcess::new();
 
@@ -84,7 +71,7 @@ impl Stamp {
     /// Whether this process made it, and not one that it was forked from.
     #[inline]
     pub fn is_current(self) -> bool {
-        mapped().and_then(|page| PROCESS.built(page)).is_some_and(|own| ptr::eq(own, self.0))
+        PROCESS.built().is_some_and(|own| ptr::eq(own, self.0))
     }
 }
 
@@ -117,14 +104,14 @@ impl<T: Default + Sync> PerProcess<T> {
 
     #[inline]
     fn entry(&self) -> &'static Entry<T> {
-        mapped().and_then(|page| self.built(page)).unwrap_or_else(|| self.build())
+        self.built().unwrap_or_else(|| self.build())
     }
 
     /// This process's value, if it has been built. Acquire: who sees the pointer also sees the
     /// value.
     #[inline]
-    fn built(&self, page: &Page) -> Option<&'static Entry<T>> {
-        let place = &page[self.place.load(Ordering::Relaxed) % PLACES];
+    fn built(&self) -> Option<&'static Entry<T>> {
+        let place = &PAGE.0[self.place.load(Ordering::Relaxed) % PLACES];
         // SAFETY: the pointer is null, or that of an Entry of this type, since only `build` stores
         // to this place; an Entry is never freed.
         unsafe { place.load(Ordering::Acquire).cast::<Entry<T>>().as_ref() }
@@ -133,7 +120,8 @@ impl<T: Default + Sync> PerProcess<T> {
     /// Builds this process's value. If two threads do so at once, one drops its own.
     #[cold]
     fn build(&self) -> &'static Entry<T> {
-        let place = &map()[self.take_place()];
+        PAGE.wipe_on_fork();
+        let place = &PAGE.0[self.take_place()];
         // SAFETY: the pointer is null, or that of an Entry, which is never freed.
         let parent = unsafe { self.last.load(Ordering::Acquire).as_ref() };
         let own = Box::into_raw(Box::new(Entry { value: T::default(), _parent: parent }));

@@ -54,6 +54,39 @@ impl DerefMut for Memory {
     }
 }
 
+/// Copies bytes to the front of `room`, if they are as few as a short frame has: then calling memcpy
+/// would cost more than the copying itself. Returns whether they are, and `room` has room for them.
+#[inline(always)]
+pub fn copy_short(room: &mut [MaybeUninit<u8>], bytes: &[u8]) -> bool {
+    let Some(room) = room.get_mut(..bytes.len()) else {
+        return false;
+    };
+    match bytes.len() {
+        33..=64 => copy_ends::<32>(room, bytes),
+        65..=128 => copy_ends::<64>(room, bytes),
+        16..=32 => copy_ends::<16>(room, bytes),
+        8..=15 => copy_ends::<8>(room, bytes),
+        _ => None,
+    }
+    .is_some()
+}
+
+/// Copies `N` to 2 `N` bytes: the first `N`, then the last `N`, which may overlap.
+#[inline(always)]
+fn copy_ends<const N: usize>(room: &mut [MaybeUninit<u8>], bytes: &[u8]) -> Option<()> {
+    room.first_chunk_mut::<N>()?.write_copy_of_slice(bytes.first_chunk::<N>()?);
+    room.last_chunk_mut::<N>()?.write_copy_of_slice(bytes.last_chunk::<N>()?);
+    Some(())
+}
+
+/// Copies bytes to `room`, which has exactly their length.
+#[inline]
+pub fn copy(room: &mut [u8], bytes: &[u8]) {
+    if !copy_short(as_room(room), bytes) {
+        room.copy_from_slice(bytes);
+    }
+}
+
 /// Copies `parts` one after another to the front of `room`, which must be large enough.
 #[inline]
 pub fn join<'a>(room: &'a mut [MaybeUninit<u8>], parts: [&[u8]; 3]) -> &'a [u8] {
@@ -67,7 +100,26 @@ pub fn join<'a>(room: &'a mut [MaybeUninit<u8>], parts: [&[u8]; 3]) -> &'a [u8] 
 }
 
 /// Initialized bytes as a buffer to read into. Whoever gets it must write only initialized bytes.
+#[inline]
 pub fn as_room(bytes: &mut [u8]) -> &mut [MaybeUninit<u8>] {
     // SAFETY: the layout is the same, and reading into a buffer writes only initialized bytes.
     unsafe { &mut *(std::ptr::from_mut(bytes) as *mut [MaybeUninit<u8>]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_of_every_short_length() {
+        let bytes: Vec<u8> = (0..=140).collect();
+        for len in 0..bytes.len() {
+            let mut room = vec![0; len];
+            copy(&mut room, &bytes[..len]);
+            assert_eq!(room, bytes[..len]);
+            let mut larger = vec![0; len + 1];
+            assert_eq!(copy_short(as_room(&mut larger), &bytes[..len]), (8..=128).contains(&len));
+            assert!(!copy_short(as_room(&mut room[..len / 2]), &bytes[..len.max(1)]));
+        }
+    }
 }

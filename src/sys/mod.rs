@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod descriptor;
 pub mod fork;
+pub mod futex;
 pub mod memory;
 pub mod mmsg;
 pub mod name;

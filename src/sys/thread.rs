@@ -1,6 +1,5 @@
 //! The library's own threads.
 
-use std::cell::Cell;
 use std::ffi::{CStr, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -64,31 +63,27 @@ unsafe extern "C" {
     fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
 }
 
-thread_local! {
-    /// Whether the library started this thread.
-    static IS_OURS: Cell<bool> = const { Cell::new(false) };
-}
-
 /// While this exists, `pthread_cancel` does not end the thread: its unwinding would meet a panic
 /// boundary, and abort. The library's own threads cannot be cancelled at all.
-pub struct Uncancelled(Option<c_int>);
+pub struct Uncancelled {
+    before: c_int,
+}
 
 impl Uncancelled {
     #[inline]
     pub fn new() -> Uncancelled {
-        Uncancelled((!IS_OURS.get()).then(|| set_cancel_state(1)))
+        Uncancelled { before: set_cancel_state(1) }
     }
 }
 
 impl Drop for Uncancelled {
     #[inline]
     fn drop(&mut self) {
-        if let Some(old) = self.0 {
-            set_cancel_state(old);
-        }
+        set_cancel_state(self.before);
     }
 }
 
+#[inline]
 fn set_cancel_state(state: c_int) -> c_int {
     let mut old = 0;
     // SAFETY: `old` can be written to, and an invalid state is refused.
@@ -102,7 +97,6 @@ extern "C-unwind" fn entry<F: FnOnce()>(start: *mut c_void) -> *mut c_void {
     // SAFETY: the name ends with NUL. If the call fails, the thread keeps its old name.
     unsafe { libc::pthread_setname_np(libc::pthread_self(), name.as_ptr()) };
     set_cancel_state(1);
-    IS_OURS.set(true);
     body();
     ptr::null_mut()
 }

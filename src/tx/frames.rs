@@ -1,6 +1,7 @@
 //! Frames that a caller gives to send, which of them fit, and how one goes onto the wire.
 
 use crate::frame::{self, PREFIX, Walk};
+use crate::sys::memory;
 
 /// Which frames a connection sends, and how.
 #[derive(Default, Clone, Copy)]
@@ -42,8 +43,10 @@ impl Wire<'_> {
     /// Copies it to `room`, which has exactly its length.
     #[inline]
     pub fn copy_to(&self, room: &mut [u8]) {
-        let (front, padding) = room.split_at_mut(PREFIX + self.frame.len());
-        frame::copy_to(front, frame::prefix(self.padded_len), self.frame);
+        let (front, room) = room.split_at_mut(PREFIX);
+        let (middle, padding) = room.split_at_mut(self.frame.len());
+        front.copy_from_slice(&frame::prefix(self.padded_len));
+        memory::copy(middle, self.frame);
         if !padding.is_empty() {
             padding.fill(0);
         }
