@@ -1,12 +1,15 @@
 use std::ffi::{c_int, c_void};
+use std::slice;
 
-use crate::capi::args::slice;
-use crate::capi::boundary::{OK, on_conn};
+use crate::capi::args;
+use crate::capi::boundary::{OK, guard, on_conn};
 use crate::capi::handles::{qnet_conn, token_of};
 use crate::conn::send;
-use crate::frame::{self, Walk};
+use crate::frame::{self, PREFIX, Walk};
 use crate::runtime::callback::qnet_frame;
-use crate::tx::frames::{Bad, Packed, Scattered};
+use crate::runtime::lock::Guard;
+use crate::tx::Tx;
+use crate::tx::frames::{Bad, Packed, Scattered, once};
 
 /// Sends one frame, as a whole or not at all.
 ///
@@ -35,23 +38,53 @@ pub unsafe extern "C-unwind" fn qnet_send(
     frame: *const c_void,
     len: usize,
 ) -> c_int {
-    // SAFETY: C promises `len` bytes that live for the call.
-    let frame = unsafe { bytes(frame.cast(), len) };
-    // What neither panics nor makes a system call needs no guard.
-    if let Ok(frame) = frame
-        && send::join(token_of(conn), frame)
+    let (at, token) = (frame.cast::<u8>(), token_of(conn));
+    if !at.is_null()
+        && let Some(mut tx) = send::open(token)
     {
-        return OK;
+        // What neither panics nor makes a system call needs no guard.
+        // SAFETY: not null, and C promises bytes that live for the call; no longer than a frame.
+        if tx.is_joined(len) && tx.join_short(unsafe { slice::from_raw_parts(at, len) }) {
+            return Guard::close(tx, token, OK);
+        }
+        // SAFETY: C's promise.
+        return unsafe { send_alone(conn, at, len, tx) };
     }
-    send_one(conn, frame)
+    // SAFETY: C's promise.
+    unsafe { send_one(conn, at, len) }
 }
 
-/// Not in line, so that the short way does not prepare for it.
+/// Fast path for a frame that is written at once. Not in line, so that one that joins others costs no call.
+///
+/// # Safety
+/// As for [`qnet_send`].
+#[cold]
 #[inline(never)]
-fn send_one(conn: *mut qnet_conn, frame: Result<&[u8], Bad>) -> c_int {
-    on_conn(conn, "send", |conn| {
-        send::send_all(conn, Scattered([frame].iter().copied())).map(|_| OK)
-    })
+unsafe fn send_alone(
+    conn: *mut qnet_conn,
+    at: *const u8,
+    len: usize,
+    mut tx: Guard<'_, Tx>,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    let frame = unsafe { bytes(at, len) };
+    let put = guard(|error| Some(Err(error)), || tx.put_alone(frame.ok()?));
+    match put {
+        Some(Ok(written)) if written == PREFIX + len => OK,
+        put => on_conn(conn, "send", |conn| send::go_on(conn, frame, tx, put).map(|()| OK)),
+    }
+}
+
+/// Every other send of one frame. Not in line, as above.
+///
+/// # Safety
+/// As for [`qnet_send`].
+#[cold]
+#[inline(never)]
+unsafe fn send_one(conn: *mut qnet_conn, frame: *const u8, len: usize) -> c_int {
+    // SAFETY: the caller's promise.
+    let frame = unsafe { bytes(frame, len) };
+    on_conn(conn, "send", |conn| send::send_all(conn, once(frame)).map(|_| OK))
 }
 
 /// Sends frames in order, many in one system call.
@@ -72,7 +105,7 @@ pub unsafe extern "C-unwind" fn qnet_send_batch(
 ) -> c_int {
     on_conn(conn, "send a batch", |conn| {
         // SAFETY: C promises `count` frames, of `len` bytes each, that live for the call.
-        let frames = unsafe { slice(frames, count.min(c_int::MAX as usize), "frames") }?;
+        let frames = unsafe { args::slice(frames, count.min(c_int::MAX as usize), "frames") }?;
         let frames = frames.iter().map(|frame| unsafe { bytes(frame.data, frame.len) });
         send::send_all(conn, Scattered(frames)).map(|taken| taken as c_int)
     })
@@ -98,7 +131,7 @@ pub unsafe extern "C-unwind" fn qnet_send_packed(
 ) -> c_int {
     on_conn(conn, "send packed frames", |conn| {
         // SAFETY: C promises `len` bytes that live for the call.
-        let bytes = unsafe { slice(buf.cast::<u8>(), len, "buf") }?;
+        let bytes = unsafe { args::slice(buf.cast::<u8>(), len, "buf") }?;
         send::send_all(conn, Packed(Walk::over(bytes))).map(|taken| taken as c_int)
     })
 }
@@ -131,5 +164,5 @@ unsafe fn bytes<'a>(at: *const u8, len: usize) -> Result<&'a [u8], Bad> {
         return Err(Bad::Length(len));
     }
     // SAFETY: not null, no longer than a frame, and the caller's promise.
-    Ok(unsafe { std::slice::from_raw_parts(at, len) })
+    Ok(unsafe { slice::from_raw_parts(at, len) })
 }

@@ -40,7 +40,6 @@ fn open_in(conn: Ref<Conn>, socket: Arc<Socket>, options: Options) -> Guard<'sta
     let mut tx = conn.slot.sender.lock();
     conn.slot.rx_counts.clear();
     *tx = Tx::new(conn.token, socket.clone(), &options, look_after_loss);
-    conn.slot.sender.hint(&options);
     state.token = conn.token;
     state.life.begin();
     state.socket = Some(socket);

@@ -3,45 +3,50 @@
 
 use crate::conn::{self, Conn, background};
 use crate::error::Result;
-use crate::runtime::cork::{self, Cork};
 use crate::runtime::handle::{Ref, Token};
+use crate::runtime::lock::Guard;
 use crate::runtime::service::Source;
 use crate::runtime::wait::{self, Tried};
-use crate::tx::frames::Frames;
+use crate::tx::Tx;
+use crate::tx::frames::{Bad, Frames, Scattered, once};
 use crate::tx::sender::TxGuard;
 
-/// Fast path: the frame joins a batch that is already held, and nothing else is touched. Returns whether it
-/// did.
-#[inline]
-pub fn join(token: Token, frame: &[u8]) -> bool {
-    match cork::with(|cork| cork.lists(token)) {
-        true => conn::table().get(token).is_ok_and(|conn| join_in(conn, frame, true)),
-        false => coalesce(token, frame),
+/// The sending part of a connection, locked for the fast paths of sending.
+#[inline(always)]
+pub fn open(token: Token) -> Option<Guard<'static, Tx>> {
+    conn::table().slot(token)?.sender.open(token)
+}
+
+/// Goes on as [`send_all`] does, where [`Tx::put_alone`] has not written the whole frame.
+pub fn go_on(
+    conn: Ref<Conn>,
+    frame: Result<&[u8], Bad>,
+    tx: Guard<'_, Tx>,
+    put: Option<Result<usize>>,
+) -> Result<()> {
+    let emptied = tx.emptied();
+    drop(tx);
+    match put {
+        Some(Err(error)) => Err(error),
+        Some(Ok(1..)) => send_rest(conn, Scattered(std::iter::empty()), 1, Some(emptied)).map(|_| ()),
+        Some(Ok(0)) | None => send_all(conn, once(frame)).map(|_| ()),
     }
-}
-
-#[inline(never)]
-fn coalesce(token: Token, frame: &[u8]) -> bool {
-    let Ok(conn) = conn::table().get(token) else {
-        return false;
-    };
-    // A frame that may be corked has to be listed first, which is not for the fast path.
-    conn.slot.sender.coalesces() && !cork::with(Cork::is_open) && join_in(conn, frame, false)
-}
-
-/// Joins the batch of a connection whose handle is live.
-#[inline]
-fn join_in(conn: Ref<Conn>, frame: &[u8], is_corked: bool) -> bool {
-    let mut tx = conn.slot.sender.lock();
-    tx.token == conn.token && tx.join(frame, is_corked)
 }
 
 /// Sends frames in order, each waiting as a single one would. Returns how many were taken, or an error if
 /// not even the first was.
-pub fn send_all<'a>(conn: Ref<Conn>, mut frames: impl Frames<'a>) -> Result<usize> {
-    let mut taken = 0;
-    // What `emptied` was when the socket took only a part of these frames, until the rest is written.
-    let mut own = None;
+pub fn send_all<'a>(conn: Ref<Conn>, frames: impl Frames<'a>) -> Result<usize> {
+    send_rest(conn, frames, 0, None)
+}
+
+/// Goes on sending, when some were taken. Where the socket took only a part of them, `own` is what `emptied`
+/// was, until the rest is written.
+fn send_rest<'a>(
+    conn: Ref<Conn>,
+    mut frames: impl Frames<'a>,
+    mut taken: usize,
+    mut own: Option<u64>,
+) -> Result<usize> {
     loop {
         let put = with_room(conn, |mut tx| {
             if tx.is_stuck() {

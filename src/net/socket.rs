@@ -25,6 +25,9 @@ use crate::runtime::wake::{Departure, Last, Wake};
 use crate::sys::descriptor::is_ready;
 use crate::sys::sockopt::unsent;
 
+/// How every write is made: it does not wait, and raises no SIGPIPE.
+const AT_ONCE: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
+
 /// More bytes than a Unix socket usually holds for its reader.
 const UNIX_HELD: u64 = 64 << 20;
 
@@ -210,12 +213,21 @@ impl Socket {
         if let Some(messages) = self.messages() {
             return write::write(messages, self.fd(), pieces, gives_up);
         }
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        let written = match pieces {
-            [piece] => rustix::net::send(&self.fd, piece, flags),
-            _ => rustix::net::sendmsg(&self.fd, pieces, &mut SendAncillaryBuffer::default(), flags),
-        };
-        match written {
+        Socket::written(match pieces {
+            [piece] => self.send(piece),
+            _ => rustix::net::sendmsg(&self.fd, pieces, &mut SendAncillaryBuffer::default(), AT_ONCE),
+        })
+    }
+
+    /// Writes what a stream takes of `bytes`.
+    #[inline]
+    pub fn send(&self, bytes: &[u8]) -> rustix::io::Result<usize> {
+        rustix::net::send(&self.fd, bytes, AT_ONCE)
+    }
+
+    /// What came of writing to a stream.
+    pub fn written(sent: rustix::io::Result<usize>) -> rustix::io::Result<Written> {
+        match sent {
             Ok(bytes) => Ok(Written { bytes, calls: 1, ..Written::default() }),
             Err(Errno::AGAIN | Errno::INTR) => Ok(Written::default()),
             Err(errno) => Err(errno),

@@ -61,6 +61,12 @@ impl Cork {
         self.is_open.set(more);
     }
 
+    /// Whether the thread runs a handler that has more frames to come.
+    #[inline]
+    pub fn may_be_open(&self) -> bool {
+        self.is_open.get()
+    }
+
     /// Whether sends of this thread may be held back.
     #[inline]
     pub fn is_open(&self) -> bool {

@@ -35,7 +35,8 @@ impl Rx {
     #[inline(always)]
     pub fn front_at_hand(&self) -> Option<&[u8]> {
         let Buffer { memory, start, end, .. } = &self.buffer;
-        let (prefix, rest) = memory.get(*start..*end)?.split_first_chunk()?;
+        let unread = memory.get(*start..*end)?;
+        let (prefix, rest) = unread.split_first_chunk()?;
         // All of the buffer is no longer than the longest frame and its prefix, or a length above that is
         // found by the general path.
         let len = u32::from_be_bytes(*prefix) as usize;

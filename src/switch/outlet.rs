@@ -1,11 +1,12 @@
 //! A port from inside the switch: what it sends by and is read with, and what the loop watches for there.
 
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::net::socket::Socket;
 use crate::runtime::event_loop::{ADDED, Interest, Loop, NOTHING, WRITABLE};
 use crate::runtime::handle::Token;
+use crate::runtime::lock::Guard;
 use crate::rx::Rx;
 use crate::switch::sorter::{List, Piece, pass_pieces};
 use crate::tx::Tx;
@@ -111,7 +112,7 @@ impl Outlet {
 
     /// Locks the sending part, if nobody else holds it. What was left for it has been sent then. If
     /// somebody does, the port gets a turn when that is free.
-    pub fn lock_tx(&mut self) -> Option<MutexGuard<'static, Tx>> {
+    pub fn lock_tx(&mut self) -> Option<Guard<'static, Tx>> {
         let tx = self.sender.try_lock();
         self.or_want(tx)
     }
@@ -119,8 +120,8 @@ impl Outlet {
     /// The same, behind a first try.
     fn or_want(
         &mut self,
-        tried: Option<MutexGuard<'static, Tx>>,
-    ) -> Option<MutexGuard<'static, Tx>> {
+        tried: Option<Guard<'static, Tx>>,
+    ) -> Option<Guard<'static, Tx>> {
         let sender = self.sender;
         let mut tx = tried.or_else(|| {
             sender.inbox.want();
@@ -134,7 +135,7 @@ impl Outlet {
     }
 
     /// Lets the sending part go, and has the loop watch for room if the port is waiting for that.
-    pub fn let_go(&mut self, runner: &Loop, tx: MutexGuard<'static, Tx>, is_waiting: bool) {
+    pub fn let_go(&mut self, runner: &Loop, tx: Guard<'static, Tx>, is_waiting: bool) {
         self.sender.inbox.tell_unwritten(tx.queued());
         self.is_short = tx.is_short();
         if is_waiting && tx.waits_for_time() {

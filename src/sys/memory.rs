@@ -87,16 +87,22 @@ pub fn copy(room: &mut [u8], bytes: &[u8]) {
     }
 }
 
-/// Copies `parts` one after another to the front of `room`, which must be large enough.
+/// Copies `parts` one after another to the front of `room`, if they have room. Returns them there.
 #[inline]
-pub fn join<'a>(room: &'a mut [MaybeUninit<u8>], parts: [&[u8]; 3]) -> &'a [u8] {
+pub fn join<'a, const N: usize>(
+    room: &'a mut [MaybeUninit<u8>],
+    parts: [&[u8]; N],
+) -> Option<&'a [u8]> {
     let mut len = 0;
     for part in parts {
-        room[len..len + part.len()].write_copy_of_slice(part);
+        let place = room.get_mut(len..)?.get_mut(..part.len())?;
+        if !copy_short(place, part) {
+            place.write_copy_of_slice(part);
+        }
         len += part.len();
     }
     // SAFETY: these bytes have just been written.
-    unsafe { room[..len].assume_init_ref() }
+    Some(unsafe { room.get(..len)?.assume_init_ref() })
 }
 
 /// Initialized bytes as a buffer to read into. Whoever gets it must write only initialized bytes.

@@ -3,25 +3,9 @@
 use std::io::IoSlice;
 
 use crate::error::Result;
-use crate::runtime::pool::BUFFER;
 use crate::tx::Tx;
-use crate::tx::chunk::Chunk;
-use crate::tx::frames::Wire;
 
 impl Tx {
-    /// Appends a frame to the queue.
-    #[inline]
-    pub fn push(&mut self, wire: &Wire<'_>) {
-        match self.queue.back_mut() {
-            Some(chunk) if chunk.len + wire.len() <= BUFFER => chunk.push(wire),
-            _ => {
-                let mut chunk = Chunk::new();
-                chunk.push(wire);
-                self.queue.push_back(chunk);
-            }
-        }
-    }
-
     pub fn has_backlog(&self) -> bool {
         !self.queue.is_empty()
     }
@@ -34,7 +18,7 @@ impl Tx {
 
     /// How many bytes the queue has.
     pub fn queued(&self) -> usize {
-        self.queue.iter().map(|chunk| chunk.len - chunk.progress.written).sum()
+        self.queue.unwritten()
     }
 
     /// How many times the whole queue was written.
@@ -65,42 +49,28 @@ impl Tx {
 
     fn try_backlog(&mut self) -> Result<bool> {
         // What the socket does not take is not held back any more.
-        self.hold.due = None;
-        while let Some(mut chunk) = self.queue.pop_front() {
-            let is_all = self.write_chunk(&mut chunk);
-            if !matches!(is_all, Ok(true)) {
-                self.queue.push_front(chunk);
-                return is_all;
+        self.hold.end();
+        while !self.queue.is_empty() {
+            let front = self.queue.front();
+            let (len, written) = (front.len(), self.write(&[IoSlice::new(front)]));
+            let n = match self.wrote(written, len) {
+                // It is tried again, as where the socket is full.
+                Err(_) if self.is_short => 0,
+                written => written?,
+            };
+            let (frames, bytes) = self.queue.advance(n);
+            self.count(frames, bytes);
+            if n < len {
+                return Ok(false);
             }
-            chunk.give_back();
         }
         self.emptied += 1;
         Ok(true)
     }
 
-    /// Writes the rest of a chunk. Returns whether the socket has taken all of it.
-    fn write_chunk(&mut self, chunk: &mut Chunk) -> Result<bool> {
-        let Chunk { buffer, len, frames, progress } = chunk;
-        let bytes = &buffer[..*len];
-        let unwritten = &bytes[progress.written..];
-        let written = self.write(&[IoSlice::new(unwritten)]);
-        let n = match self.wrote(written, unwritten.len()) {
-            // It is tried again, as where the socket is full.
-            Err(_) if self.is_short => 0,
-            written => written?,
-        };
-        let (whole, before) = (progress.whole, progress.frames);
-        progress.advance(bytes, *frames, n);
-        self.count(progress.frames - before, progress.whole - whole);
-        Ok(n == unwritten.len())
-    }
-
     /// Gives up what is not written, and counts it as dropped.
     pub fn drop_backlog(&mut self) {
-        for chunk in std::mem::take(&mut self.queue) {
-            self.counts.dropped += (chunk.frames - chunk.progress.frames) as u64;
-            chunk.give_back();
-        }
-        self.hold.due = None;
+        self.counts.dropped += self.queue.clear() as u64;
+        self.hold.end();
     }
 }

@@ -14,15 +14,15 @@ pub struct Fit {
 
 impl Fit {
     #[inline]
-    pub fn takes(self, frame: &[u8]) -> bool {
-        (frame::MIN..=self.max).contains(&frame.len())
+    pub fn takes(self, len: usize) -> bool {
+        (frame::MIN..=self.max).contains(&len)
     }
 
     /// A frame as it goes onto the wire, if it fits.
     #[inline]
     pub fn wire(self, frame: &[u8]) -> Option<Wire<'_>> {
         let padded_len = frame.len().max(self.padded);
-        self.takes(frame).then_some(Wire { frame, padded_len })
+        self.takes(frame.len()).then_some(Wire { frame, padded_len })
     }
 }
 
@@ -74,6 +74,11 @@ pub trait Frames<'a>: Iterator<Item = Result<&'a [u8], Bad>> + Clone {
 /// Frames that lie anywhere in memory.
 #[derive(Clone)]
 pub struct Scattered<I>(pub I);
+
+/// One frame.
+pub fn once<'a>(frame: Result<&'a [u8], Bad>) -> impl Frames<'a> {
+    Scattered([frame].into_iter())
+}
 
 impl<'a, I: Iterator<Item = Result<&'a [u8], Bad>>> Iterator for Scattered<I> {
     type Item = I::Item;

@@ -1,47 +1,51 @@
 //! Holding frames back for a time, for others to join them: corking, while a handler has more frames to
 //! come, and coalescing (`QNET_OPT_TX_USECS`).
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::PollFlags;
 
 use crate::runtime::cork::{self, Cork};
 use crate::sys::clock::Deadline;
+use crate::sys::thread;
 use crate::tx::{Tx, UNIX_GATHERS};
 
 /// The most bytes that are held back.
 const MOST: usize = UNIX_GATHERS;
 
 /// How long a handler's sends are held back at most: a little less than the millisecond promised,
-/// because the service thread has to wake up.
-const CORK_TIME: Duration = Duration::from_micros(900);
+/// because the service thread has to wake up. In nanoseconds.
+const CORK_TIME: u64 = 900_000;
 
 impl Tx {
-    /// Adds a frame to those that are held back, if that takes no more than a copy. Returns whether it
-    /// did.
-    #[inline]
-    pub fn join(&mut self, frame: &[u8], is_corked: bool) -> bool {
-        let time = if is_corked { CORK_TIME } else { self.hold.time };
-        let may_join = self.hold.is_joined(time) && (self.may_cork || !is_corked);
-        if !may_join || self.end.is_some() {
-            return false;
-        }
-        let Some(wire) = self.fit.wire(frame).filter(|wire| self.has_room_to_hold(wire.len()))
-        else {
-            return false;
-        };
-        // There is a chunk, since something is held back.
-        self.queue.back_mut().map(|chunk| chunk.push(&wire)).is_some()
+    /// Whether a frame of that length of this thread may join what is held back by [`Tx::join_short`].
+    ///
+    /// The thread's list of what it has corked is not looked at. If the thread was the last to cork this
+    /// connection, it is on the list; a frame that is coalesced need not be.
+    #[inline(always)]
+    pub fn is_joined(&self, len: usize) -> bool {
+        let is_corked = || self.hold.corker == thread::current();
+        let is_held = self.hold.is_joined(self.hold.time)
+            || is_corked() && self.hold.is_joined(CORK_TIME);
+        is_held && self.fit.takes(len)
     }
 
-    /// How long a frame of that length on the wire may be held back, if it may.
-    pub fn hold_time(&mut self, wire_len: usize) -> Option<Duration> {
+    /// Fast path of `put`, for a short frame that joins what is held back: it is copied, and nothing else is
+    /// to be done. Returns whether it was. It cannot panic.
+    #[inline(always)]
+    pub fn join_short(&mut self, frame: &[u8]) -> bool {
+        self.queue.push_short(frame, MOST)
+    }
+
+    /// How long a frame of that length on the wire may be held back, if it may; and the thread that corks
+    /// it, or 0.
+    pub fn hold_time(&mut self, wire_len: usize) -> Option<(u64, usize)> {
         if wire_len > MOST {
             None
         } else if self.is_corked() {
-            Some(CORK_TIME)
+            Some((CORK_TIME, thread::current()))
         } else {
-            self.follows_another().then_some(self.hold.time)
+            self.follows_another().then_some((self.hold.time, 0))
         }
     }
 
@@ -58,7 +62,7 @@ impl Tx {
     /// Whether sends are coalesced, and this one is one of many: others are held back, or one came less
     /// than the time ago.
     fn follows_another(&mut self) -> bool {
-        if self.hold.time.is_zero() {
+        if self.hold.time == 0 {
             return false;
         }
         if self.hold.due.is_some() {
@@ -66,13 +70,13 @@ impl Tx {
         }
         let now = Instant::now();
         let before = self.hold.last.replace(now);
-        before.is_some_and(|last| now - last < self.hold.time)
+        before.is_some_and(|last| (now - last).as_nanos() < self.hold.time.into())
     }
 
     /// Whether that many bytes may join what is held back, which is all that the queue has.
     #[inline]
     pub fn has_room_to_hold(&self, wire_len: usize) -> bool {
-        self.queue.back().is_none_or(|chunk| chunk.len + wire_len <= MOST)
+        self.queue.has_room(wire_len, MOST)
     }
 
     /// Whether the service thread must be told to look at this connection, because something was held

@@ -8,17 +8,16 @@
 //! forwarded to a full socket: whatever was taken and is not written is in one place.
 
 mod backlog;
-mod chunk;
 pub mod frames;
 mod hold;
 pub mod inbox;
 mod join;
 mod pass;
+mod queue;
 pub mod sender;
 mod take;
 mod write;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,9 +28,10 @@ use crate::net::socket::Socket;
 use crate::options::{self, Options};
 use crate::runtime::event_loop::Loop;
 use crate::runtime::handle::Token;
+use crate::runtime::lock::{Guarded, NO_KEY};
 use crate::runtime::pool::BUFFER;
 use crate::sys::clock::Deadline;
-use crate::tx::chunk::Chunk;
+use crate::tx::queue::Queue;
 use crate::tx::frames::Fit;
 use crate::tx::hold::Hold;
 
@@ -56,8 +56,8 @@ pub struct Tx {
     redials: bool,
     /// Why whatever is written is lost, until the connection is up again: the peer has left.
     peer_loss: Option<Error>,
-    /// What was taken and is not written. No chunk is empty.
-    queue: VecDeque<Chunk>,
+    /// What was taken and is not written.
+    queue: Queue,
     /// Until when the queue is held back. A queue that is not is one that the socket had no room for.
     hold: Hold,
     /// Since when a socket of datagrams has had no room.
@@ -86,6 +86,13 @@ pub struct Counts {
     pub writes: u64,
 }
 
+impl Guarded for Tx {
+    fn key(&self) -> u64 {
+        let is_whole = self.end.is_none() && self.peer_loss.is_none() && self.socket.is_some();
+        if is_whole && self.runner.is_none() && self.fit.padded == 0 { self.token } else { NO_KEY }
+    }
+}
+
 impl Tx {
     pub fn new(token: Token, socket: Arc<Socket>, options: &Options, on_loss: fn(Token)) -> Tx {
         let mut tx = Tx { token, on_loss: Some(on_loss), ..Tx::default() };
@@ -99,7 +106,10 @@ impl Tx {
         self.fit.max = options.max_frame().min(self.socket().max_frame());
         self.fit.padded = if options.pad() { frame::PADDED } else { 0 };
         self.may_cork = options.cork();
-        self.hold.time = options.tx_time();
+        if !self.may_cork {
+            self.hold.corker = 0;
+        }
+        self.hold.time = options.tx_time().as_nanos() as u64;
         self.redials = options.reconnects().is_some();
         if !self.redials {
             self.end = self.end.take().or_else(|| self.peer_loss.clone());

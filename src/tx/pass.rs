@@ -4,7 +4,7 @@ use std::io::IoSlice;
 
 use crate::frame::Walk;
 use crate::tx::Tx;
-use crate::tx::chunk::Progress;
+use crate::tx::queue::Progress;
 use crate::tx::frames::Wire;
 
 impl Tx {
@@ -88,10 +88,10 @@ impl Tx {
             }
             queued += wire.len();
             count += 1;
-            self.push(&wire);
-        }
-        if cut > 0 {
-            self.queue[0].progress.written = cut;
+            match count {
+                1 if cut > 0 => self.queue.push_cut(&wire, cut),
+                _ => self.queue.push(&wire),
+            }
         }
         count
     }

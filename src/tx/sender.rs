@@ -2,24 +2,21 @@
 //! which does not wait for the lock.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{Ordering, fence};
 
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::runtime::event_loop::Loop;
 use crate::runtime::handle::Token;
-use crate::runtime::lock::{lock, try_lock};
+use crate::runtime::lock::{Guard, Lock};
 use crate::tx::Tx;
 use crate::tx::inbox::Inbox;
 
 #[derive(Default)]
 pub struct Sender {
-    tx: Mutex<Tx>,
+    tx: Lock<Tx>,
     /// Frames that a loop has left while somebody else held the lock.
     pub inbox: Inbox,
-    /// Whether sends may be coalesced. Relaxed: it is a hint, and the lock's holder decides.
-    coalesces: AtomicBool,
 }
 
 impl Sender {
@@ -27,7 +24,7 @@ impl Sender {
     /// the connection, so that it cannot change.
     pub fn lock(&self) -> TxGuard<'_> {
         let after = After { inbox: &self.inbox, port: None, is_due: false };
-        TxGuard { tx: lock(&self.tx), after }
+        TxGuard { tx: self.tx.lock(), after }
     }
 
     /// Locks the sending part, if it belongs to that connection.
@@ -37,8 +34,15 @@ impl Sender {
     }
 
     /// Locks the sending part for a loop, if nobody holds the lock.
-    pub fn try_lock(&self) -> Option<MutexGuard<'_, Tx>> {
-        try_lock(&self.tx)
+    pub fn try_lock(&self) -> Option<Guard<'_, Tx>> {
+        self.tx.try_lock()
+    }
+
+    /// Locks the sending part for a fast path, if nobody holds the lock, it belongs to that connection, and
+    /// nothing special is the case: sending has not ended, no loop sends, and frames are not padded.
+    #[inline(always)]
+    pub fn open(&self, token: Token) -> Option<Guard<'_, Tx>> {
+        self.tx.open(token)
     }
 
     /// Applies options to the sends that follow.
@@ -46,25 +50,13 @@ impl Sender {
         let mut tx = self.lock();
         tx.configure(options);
         self.inbox.set_fit(tx.fit);
-        drop(tx);
-        self.hint(options);
-    }
-
-    /// Keeps the hint in step with the options that the sending part was given.
-    pub fn hint(&self, options: &Options) {
-        self.coalesces.store(!options.tx_time().is_zero(), Ordering::Relaxed);
-    }
-
-    /// Whether sends may be coalesced, as the options last said.
-    pub fn coalesces(&self) -> bool {
-        self.coalesces.load(Ordering::Relaxed)
     }
 }
 
 /// The sending part, locked by anybody but a loop. When it is let go, a loop that wanted something
 /// meanwhile gets it.
 pub struct TxGuard<'a> {
-    tx: MutexGuard<'a, Tx>,
+    tx: Guard<'a, Tx>,
     /// This is dropped after `tx`, when the lock is free.
     after: After<'a>,
 }

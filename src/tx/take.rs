@@ -4,8 +4,10 @@ use std::io::IoSlice;
 use std::mem::MaybeUninit;
 
 use crate::error::{Error, Result};
-use crate::frame;
+use crate::frame::{self, PREFIX};
 use crate::net::io::Written;
+use crate::net::socket::Socket;
+use crate::runtime::cork::{self, Cork};
 use crate::runtime::pool::{self, BUFFER};
 use crate::sys::memory;
 use crate::tx::Tx;
@@ -13,6 +15,9 @@ use crate::tx::frames::{Bad, Frames, Wire};
 
 /// Up to this length a frame is copied behind its prefix, because one piece costs less to write than two.
 const COPIED: usize = 2 << 10;
+
+/// What frames are padded with.
+static PADDING: [u8; frame::PADDED] = [0; frame::PADDED];
 
 impl Tx {
     /// Takes as many of `frames` as it can at once, and moves past them. Returns how many it took. The
@@ -25,16 +30,63 @@ impl Tx {
         let first = self.wire(first)?;
         // Many frames of one call are written together anyway.
         let is_alone = ahead.next().is_none();
-        if is_alone && let Some(time) = self.hold_time(first.len()) {
+        if is_alone && let Some((time, corker)) = self.hold_time(first.len()) {
             if !self.has_room_to_hold(first.len()) && !self.make_way()? {
                 return Ok(0);
             }
-            self.hold.begin(time);
-            self.push(&first);
+            self.hold.begin(time, corker);
+            self.queue.push(&first);
             frames.next();
             return Ok(1);
         }
         if self.make_way()? { self.put_now(frames, &first, is_alone) } else { Ok(0) }
+    }
+
+    /// Fast path of `put`, for one frame that is written at once: nothing is unwritten, nothing is held back
+    /// for later frames, and the socket is a stream. Returns how many bytes the socket has taken, or `None`
+    /// where the general path has to be taken.
+    #[inline]
+    pub fn put_alone(&mut self, frame: &[u8]) -> Option<Result<usize>> {
+        let is_plain = self.queue.is_empty() && self.hold.time == 0 && self.fit.takes(frame.len());
+        let socket = self.socket.as_deref().filter(|_| is_plain && frame.len() <= COPIED)?;
+        if cork::with(Cork::may_be_open) || socket.has_messages() {
+            return None;
+        }
+        let prefix = frame::prefix(frame.len());
+        let mut room = [const { MaybeUninit::uninit() }; PREFIX + COPIED];
+        let bytes = memory::join(&mut room, [&prefix, frame])?;
+        let sent = socket.send(bytes);
+        if sent == Ok(bytes.len()) {
+            self.is_short = false;
+            self.counts.writes += 1;
+            self.counts.frames += 1;
+            self.counts.bytes += frame.len() as u64;
+            return Some(sent.map_err(Error::Os));
+        }
+        let wire = self.fit.wire(frame)?;
+        Some(self.wrote_one(&wire, Socket::written(sent)))
+    }
+
+    /// Writes one frame. Returns how many bytes the socket has taken; the rest of a frame that was cut is
+    /// queued.
+    fn put_one(&mut self, wire: &Wire<'_>) -> Result<usize> {
+        let written = self.write_one(wire);
+        self.wrote_one(wire, written)
+    }
+
+    /// Notes what came of writing one frame, as `put_one` does.
+    fn wrote_one(
+        &mut self,
+        wire: &Wire<'_>,
+        written: rustix::io::Result<Written>,
+    ) -> Result<usize> {
+        let written = self.wrote(written, wire.len())?;
+        if written == wire.len() {
+            self.count(1, written);
+        } else if written > 0 {
+            self.queue.push_cut(wire, written);
+        }
+        Ok(written)
     }
 
     /// Writes frames of which `first` is the first, and perhaps the last.
@@ -52,9 +104,11 @@ impl Tx {
             }
         }
         if is_last || first.len() > self.gathers {
-            let written = self.write_one(first);
-            let written = self.wrote(written, first.len())?;
-            return Ok(self.take(frames, written));
+            let is_taken = self.put_one(first)? > 0;
+            if is_taken {
+                frames.next();
+            }
+            return Ok(is_taken.into());
         }
         let many = self.gather(frames);
         let written = self.wrote(many.written, many.len)?;
@@ -69,17 +123,19 @@ impl Tx {
     /// The frames up to the first that does not fit.
     fn fitting<'a, F: Frames<'a>>(&self, frames: &F) -> impl Iterator<Item = &'a [u8]> + Clone {
         let fit = self.fit;
-        frames.clone().map_while(move |frame| frame.ok().filter(|frame| fit.takes(frame)))
+        frames.clone().map_while(move |frame| frame.ok().filter(|frame| fit.takes(frame.len())))
     }
 
     /// Writes a frame behind its prefix.
+    #[inline]
     fn write_one(&self, wire: &Wire<'_>) -> rustix::io::Result<Written> {
         let prefix = frame::prefix(wire.padded_len);
         if wire.len() <= COPIED {
-            let mut room = [const { MaybeUninit::uninit() }; COPIED];
-            let padding = &[0; frame::PADDED][..wire.padded_len - wire.frame.len()];
-            let bytes = memory::join(&mut room, [&prefix, wire.frame, padding]);
-            return self.write(&[IoSlice::new(bytes)]);
+            let mut room = [const { MaybeUninit::uninit() }; PREFIX + COPIED];
+            let padding = &PADDING[..wire.padded_len - wire.frame.len()];
+            if let Some(bytes) = memory::join(&mut room, [&prefix, wire.frame, padding]) {
+                return self.write(&[IoSlice::new(bytes)]);
+            }
         }
         self.write(&[IoSlice::new(&prefix), IoSlice::new(wire.frame)])
     }
@@ -134,8 +190,7 @@ impl Tx {
             let wire = wire.expect("as many frames as were written");
             taken += 1;
             if written < wire.len() {
-                self.push(&wire);
-                self.queue[0].progress.written = written;
+                self.queue.push_cut(&wire, written);
                 break;
             }
             written -= wire.len();
