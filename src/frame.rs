@@ -68,6 +68,28 @@ impl<'a> Walk<'a> {
         Walk { rest: bytes, prefix: prefix(0), len: 0 }
     }
 
+    /// Up to `most` frames that have the length of the next one and lie one behind another. Frames mostly
+    /// have the length of the one before.
+    #[inline]
+    pub fn next_alike(&mut self, most: usize) -> Option<Alike<'a>> {
+        let (prefix, _) = self.rest.split_first_chunk::<PREFIX>()?;
+        let len = u32::from_be_bytes(*prefix) as usize;
+        if len > MAX {
+            return None;
+        }
+        let step = PREFIX + len;
+        let within = &self.rest[..self.rest.len().min(most.saturating_mul(step))];
+        let mut rest = within;
+        while let Some((frame, behind)) = rest.split_at_checked(step)
+            && frame.first_chunk() == Some(prefix)
+        {
+            rest = behind;
+        }
+        let (bytes, rest) = self.rest.split_at(within.len() - rest.len());
+        self.rest = rest;
+        (!bytes.is_empty()).then_some(Alike { bytes, len, count: bytes.len() / step })
+    }
+
     /// What follows the frames that were returned so far.
     #[inline]
     pub fn rest(&self) -> &'a [u8] {
@@ -94,6 +116,36 @@ impl<'a> Iterator for Walk<'a> {
     }
 }
 
+/// Frames of one length that lie one behind another.
+pub struct Alike<'a> {
+    /// The frames with their prefixes.
+    pub bytes: &'a [u8],
+    /// The length of each, without the prefix.
+    pub len: usize,
+    pub count: usize,
+}
+
+impl<'a> Alike<'a> {
+    /// All but the last frame, and that.
+    #[inline]
+    pub fn split_last(self) -> (Alike<'a>, Alike<'a>) {
+        let Alike { bytes, len, count } = self;
+        let (others, last) = bytes.split_at(bytes.len() - (PREFIX + len));
+        (Alike { bytes: others, len, count: count - 1 }, Alike { bytes: last, len, count: 1 })
+    }
+
+    #[inline]
+    pub fn frames(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let (mut bytes, len) = (self.bytes, self.len);
+        std::iter::from_fn(move || {
+            let (_, behind) = bytes.split_first_chunk::<PREFIX>()?;
+            let (frame, rest) = behind.split_at_checked(len)?;
+            bytes = rest;
+            Some(frame)
+        })
+    }
+}
+
 /// Whole frames that a buffer begins with.
 #[derive(Default)]
 pub struct Run {
@@ -109,21 +161,21 @@ pub struct Run {
 
 impl Run {
     /// Goes over the whole frames that `bytes` begin with, until `count` of them are no runts.
-    /// Calls `each` with these and their numbers.
+    /// Calls `each` with these, many at a time, and the number of the first.
     #[inline]
-    pub fn over(bytes: &[u8], count: usize, mut each: impl FnMut(usize, &[u8])) -> Run {
+    pub fn over(bytes: &[u8], count: usize, mut each: impl FnMut(usize, &Alike<'_>)) -> Run {
         let mut run = Run::default();
         let mut walk = Walk::over(bytes);
         while run.frames < count
-            && let Some(frame) = walk.next()
+            && let Some(alike) = walk.next_alike(count - run.frames)
         {
-            if frame.len() < MIN {
-                run.runts += 1;
+            if alike.len < MIN {
+                run.runts += alike.count;
                 continue;
             }
-            each(run.frames, frame);
-            run.frames += 1;
-            run.bytes += frame.len();
+            each(run.frames, &alike);
+            run.frames += alike.count;
+            run.bytes += alike.count * alike.len;
         }
         run.end = bytes.len() - walk.rest().len();
         run

@@ -140,15 +140,19 @@ static void run_recv_batch(unsigned rounds)
 /* ---- Handlers ---- */
 
 static qnet_conn *onward;
-static unsigned handled;
+static unsigned awaited = ROUND; /* before the round is over */
+
+static void end_round(void)
+{
+    awaited = ROUND;
+    sem_post(&done);
+}
 
 static void count_handled(unsigned count)
 {
-    handled += count;
-    if (handled == ROUND) {
-        handled = 0;
-        sem_post(&done);
-    }
+    awaited -= count;
+    if (awaited == 0)
+        end_round();
 }
 
 static void on_frame(void *user, const uint8_t *frame, size_t len)

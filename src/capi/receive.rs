@@ -8,7 +8,7 @@ use crate::capi::handles::{qnet_conn, token_of};
 use crate::conn::receive::{self, Pulled};
 use crate::conn::{self, close_handler, handler, info, poll};
 use crate::error::{Error, Result};
-use crate::frame;
+use crate::frame::{self, Alike};
 use crate::runtime::callback::{Callback, Handler, IntHandler, qnet_frame};
 
 /// Called with one frame. The handler may call any function of the library, also for its own
@@ -236,10 +236,11 @@ pub unsafe extern "C-unwind" fn qnet_recv_batch(
         if count == 0 {
             return Err(Error::invalid("a count of 0"));
         }
-        let lend = |i, frame: &[u8]| {
-            let lent = qnet_frame { data: frame.as_ptr(), len: frame.len() };
-            // SAFETY: C promises room for `count` frames, and i is less.
-            unsafe { frames.add(i).write(lent) };
+        let lend = |first, alike: &Alike<'_>| {
+            for (lent, i) in qnet_frame::all(alike).zip(first..) {
+                // SAFETY: C promises room for `count` frames, and i is less.
+                unsafe { frames.add(i).write(lent) };
+            }
         };
         receive::recv_batch(conn, count.min(c_int::MAX as usize), timeout_ms, lend)
             .map(|n| n as c_int)

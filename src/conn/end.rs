@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use rustix::event::PollFlags;
 
 use crate::conn::finish::{Finish, SENDING};
-use crate::conn::{Conn, State, background, down, plug};
+use crate::conn::{Conn, State, background, down, may_deliver, plug};
 use crate::error::Error;
 use crate::runtime::handle::Ref;
 use crate::sys::clock::Deadline;
@@ -19,7 +19,7 @@ pub fn end(conn: Ref<Conn>, state: &mut State, reason: Error) {
     // Before the sending part ends, which takes over what the loop has left for it.
     plug::unplug(conn, state);
     conn.slot.sender.lock().end(reason);
-    conn.slot.interrupt.store(true, Ordering::Release);
+    may_deliver(conn.token).store(false, Ordering::Release);
     conn.slot.changed(state);
 }
 

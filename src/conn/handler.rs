@@ -1,12 +1,16 @@
 //! Handlers: the connection's own thread, which reads and calls them.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::conn::life::Call;
-use crate::conn::{Conn, PLUGGED, State, background, end, receive, release, send};
+use crate::conn::{
+    Conn, PLUGGED, State, background, end, may_deliver, receive, release, send, wipe_on_fork,
+};
 use crate::error::Result;
-use crate::frame::{self, Front, PREFIX, Run, Walk};
-use crate::runtime::callback::{self, Doing, Handler, IntHandler, qnet_frame};
+use crate::frame::{self, Alike, Front, PREFIX, Run, Walk};
+use crate::runtime::callback::{
+    self, BatchFn, Callback, Doing, FrameFn, Handler, IntHandler, qnet_frame,
+};
 use crate::runtime::cork::{self, Cork};
 use crate::runtime::handle::{Ref, Token};
 use crate::runtime::lock::Guard;
@@ -15,6 +19,9 @@ use crate::sys::fork::Stamp;
 
 /// The most frames that a batch handler is called with.
 const BATCH: usize = 256;
+
+/// How many frames of one length are looked at ahead of the handler: as many as stay in the cache.
+const ALIKE: usize = 128;
 
 /// What a connection's thread does next. Plain data, since a callback that ends the thread unwinds
 /// past it.
@@ -41,7 +48,7 @@ pub fn set_handler(conn: Ref<Conn>, handler: Option<Handler>) -> Result<()> {
     state.handler = handler;
     state.is_handler_new = true;
     state.rx.end_loans();
-    conn.slot.interrupt.store(true, Ordering::Release);
+    may_deliver(conn.token).store(false, Ordering::Release);
     conn.slot.changed(&state);
     // Until its thread is gone, too, where the handler was taken away; but not for a close handler,
     // which that thread goes on with where the connection ends.
@@ -55,6 +62,8 @@ pub fn set_handler(conn: Ref<Conn>, handler: Option<Handler>) -> Result<()> {
 
 /// The thread. Nothing with a destructor lives here across a callback, which may unwind past.
 pub fn run(conn: Ref<Conn>) {
+    wipe_on_fork();
+    let mut batch = [qnet_frame { data: std::ptr::null(), len: 0 }; BATCH];
     while let Some(action) = guarded(conn, || next_action(conn)).flatten() {
         match action {
             Action::Deliver { handler, bytes, len } => {
@@ -65,7 +74,12 @@ pub fn run(conn: Ref<Conn>) {
                 let is_same = callback::run(conn.token, Doing::Frames, died, || {
                     cork::with(|cork| {
                         cork.begin(process, send::uncork);
-                        deliver(conn.slot, process, cork, handler, bytes);
+                        match handler {
+                            Handler::One(one) => deliver_each(conn, cork, one, bytes),
+                            Handler::Batch(many) => {
+                                deliver_batches(conn, cork, many, bytes, &mut batch);
+                            }
+                        }
                     });
                 });
                 let finish = || {
@@ -133,46 +147,66 @@ fn guarded<R>(conn: Ref<Conn>, part: impl FnOnce() -> R) -> Option<R> {
     done
 }
 
-/// Hands over the frames of `bytes`, until one is not whole or somebody interrupts.
-fn deliver(conn: &Conn, process: Stamp, cork: &Cork, handler: Handler, bytes: &[u8]) {
-    let goes_on = || !conn.interrupt.load(Ordering::Acquire) && process.is_current();
+/// Hands over the frames of `bytes`, one a call, until one is not whole or the thread may not go on.
+fn deliver_each(conn: Ref<Conn>, cork: &Cork, handler: Callback<FrameFn>, bytes: &[u8]) {
+    let (conn, goes_on) = (conn.slot, may_deliver(conn.token));
+    let mut walk = Walk::over(bytes);
+    while let Some(alike) = walk.next_alike(ALIKE) {
+        if alike.len < frame::MIN {
+            conn.delivered.add(alike.bytes.len() as u64);
+            conn.rx_counts.runts.add(alike.count as u64);
+            continue;
+        }
+        // Whether another call follows decides what a call's sends may do.
+        let (others, last) = alike.split_last();
+        cork.open(true);
+        hand_over(conn, goes_on, handler, others);
+        cork.open(matches!(frame::front(walk.rest()), Front::Whole(_)));
+        hand_over(conn, goes_on, handler, last);
+        if !goes_on.load(Ordering::Acquire) {
+            return;
+        }
+    }
+}
+
+/// Hands over frames of one length, as long as the thread may go on. Not in line, so that all that the loop
+/// needs is in registers.
+#[inline(never)]
+fn hand_over(conn: &Conn, goes_on: &AtomicBool, handler: Callback<FrameFn>, alike: Alike<'_>) {
+    for frame in qnet_frame::all(&alike) {
+        if !goes_on.load(Ordering::Acquire) {
+            return;
+        }
+        conn.delivered.add((PREFIX + alike.len) as u64);
+        conn.rx_counts.frame(alike.len);
+        // SAFETY: it is one of `alike`, which lives longer.
+        unsafe { handler.call(frame) };
+    }
+}
+
+/// Hands over the frames of `bytes` in the same way, many a call.
+#[inline(never)]
+fn deliver_batches(
+    conn: Ref<Conn>,
+    cork: &Cork,
+    handler: Callback<BatchFn>,
+    bytes: &[u8],
+    batch: &mut [qnet_frame; BATCH],
+) {
+    let (conn, goes_on) = (conn.slot, may_deliver(conn.token));
     let mut at = 0;
-    match handler {
-        Handler::One(handler) => {
-            let mut walk = Walk::over(bytes);
-            let mut next = walk.next();
-            while let Some(frame) = next
-                && goes_on()
-            {
-                at += PREFIX + frame.len();
-                // Walked one ahead: whether another call follows decides what this call's sends may do.
-                next = walk.next();
-                conn.delivered.store(at, Ordering::Relaxed);
-                if frame.len() < frame::MIN {
-                    conn.rx_counts.runts.add(1);
-                    continue;
-                }
-                conn.rx_counts.frame(frame.len());
-                cork.open(next.is_some());
-                handler.call(frame);
-            }
+    while goes_on.load(Ordering::Acquire) {
+        let run = Run::over(&bytes[at..], BATCH, |n, alike| {
+            batch[n..].iter_mut().zip(qnet_frame::all(alike)).for_each(|(to, frame)| *to = frame);
+        });
+        at += run.end;
+        conn.delivered.add(run.end as u64);
+        conn.rx_counts.run(&run);
+        if run.frames == 0 {
+            break;
         }
-        Handler::Batch(handler) => {
-            let mut frames = [qnet_frame { data: std::ptr::null(), len: 0 }; BATCH];
-            while goes_on() {
-                let run = Run::over(&bytes[at..], BATCH, |n, frame| {
-                    frames[n] = qnet_frame { data: frame.as_ptr(), len: frame.len() };
-                });
-                at += run.end;
-                conn.delivered.store(at, Ordering::Relaxed);
-                conn.rx_counts.run(&run);
-                if run.frames == 0 {
-                    break;
-                }
-                cork.open(matches!(frame::front(&bytes[at..]), Front::Whole(_)));
-                handler.call(&frames[..run.frames]);
-            }
-        }
+        cork.open(matches!(frame::front(&bytes[at..]), Front::Whole(_)));
+        handler.call(&batch[..run.frames]);
     }
 }
 
@@ -183,7 +217,7 @@ fn deliver(conn: &Conn, process: Stamp, cork: &Cork, handler: Handler, bytes: &[
 fn next_action(conn: Ref<Conn>) -> Option<Action> {
     loop {
         let mut state = conn.slot.state_of_own();
-        conn.slot.interrupt.store(false, Ordering::Relaxed);
+        may_deliver(conn.token).store(true, Ordering::Relaxed);
         if let Some(end) = state.life.end_reason()
             && state.life.awaits_call()
         {
@@ -222,7 +256,7 @@ fn begin_delivery(conn: Ref<Conn>, state: &mut State, handler: Handler) -> Actio
     state.delivering = true;
     state.is_handler_new = false;
     state.deliveries += 1;
-    conn.slot.delivered.store(0, Ordering::Relaxed);
+    conn.slot.delivered.clear();
     let bytes = state.rx.unread();
     Action::Deliver { handler, bytes: bytes.as_ptr(), len: bytes.len() }
 }
@@ -230,7 +264,7 @@ fn begin_delivery(conn: Ref<Conn>, state: &mut State, handler: Handler) -> Actio
 fn delivered(conn: Ref<Conn>) {
     let mut state = conn.slot.state_of_own();
     conn.slot.end_delivery(&mut state);
-    if conn.slot.interrupt.load(Ordering::Relaxed) {
+    if !may_deliver(conn.token).load(Ordering::Relaxed) {
         conn.slot.changed(&state);
     }
 }

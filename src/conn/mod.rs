@@ -30,7 +30,7 @@ pub mod send;
 pub mod service;
 pub mod wait;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use smallvec::SmallVec;
@@ -43,12 +43,13 @@ use crate::error::Error;
 use crate::net::socket::Socket;
 use crate::options::Options;
 use crate::runtime::callback::{self, IntHandler};
-use crate::runtime::handle::{Object, Ref, Table, Token};
+use crate::runtime::handle::{Object, Ref, SLOTS, Table, Token, index_of};
 use crate::runtime::lock::{Guard, Guarded, Lock, NO_KEY};
 use crate::runtime::wake::{Departure, Wake};
 use crate::rx::Rx;
-use crate::rx::counts::RxCounts;
+use crate::rx::counts::{Counter, RxCounts};
 use crate::switch::port::Port;
+use crate::sys::fork::Wiped;
 use crate::tx::sender::Sender;
 
 static CONNS: Table<Conn> = Table::new();
@@ -57,6 +58,21 @@ static CONNS: Table<Conn> = Table::new();
 #[inline]
 pub fn table() -> &'static Table<Conn> {
     &CONNS
+}
+
+/// Whether the delivering thread of a connection may go on to its next frame. Whoever changes what that
+/// thread has to look at takes this back; it is read under the state's lock then. A child that is forked
+/// inside the handler finds it taken back, and hands over no more frames.
+static MAY_DELIVER: Wiped<[AtomicBool; SLOTS]> = Wiped::flags();
+
+/// Prepares that, for a delivering thread.
+pub fn wipe_on_fork() {
+    MAY_DELIVER.wipe_on_fork();
+}
+
+#[inline]
+pub fn may_deliver(token: Token) -> &'static AtomicBool {
+    MAY_DELIVER.flag(index_of(token))
 }
 
 /// Why an attached or linked connection cannot be received from.
@@ -70,13 +86,10 @@ pub struct Conn {
     /// It changes under the state's lock.
     pub place: Mutex<Option<Arc<Port>>>,
     pub rx_counts: RxCounts,
-    /// Tells the delivering thread to look at the state again before its next frame. What it stands for
-    /// is read under the state's lock.
-    pub interrupt: AtomicBool,
     /// How many bytes of the delivery under way have been handed over. The delivering thread alone
     /// writes it; other threads read it once that thread has told, under the state's lock, that it is
     /// done.
-    pub delivered: AtomicUsize,
+    pub delivered: Counter,
 }
 
 /// What decides what happens to a connection.
@@ -232,7 +245,7 @@ impl Conn {
     /// Takes back what was lent to a delivery, which is over.
     pub fn end_delivery(&self, state: &mut State) {
         state.delivering = false;
-        state.rx.end_delivery(self.delivered.load(Ordering::Relaxed));
+        state.rx.end_delivery(self.delivered.get() as usize);
         if let Some(port) = &state.port {
             port.begin_reading(std::mem::take(&mut state.rx));
             port.switch.runner.look(state.token);

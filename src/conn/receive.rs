@@ -1,14 +1,13 @@
 //! Receiving from a connection, for callers that pull.
 
 use std::mem::MaybeUninit;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::event::PollFlags;
 
 use crate::conn::{self, Conn, PLUGGED, State, end};
 use crate::error::{Error, Result};
-use crate::frame::PREFIX;
+use crate::frame::{Alike, PREFIX};
 use crate::net::socket::Socket;
 use crate::runtime::callback;
 use crate::runtime::handle::{Ref, Token};
@@ -136,7 +135,7 @@ pub fn recv_batch(
     conn: Ref<Conn>,
     count: usize,
     timeout_ms: i32,
-    mut lend: impl FnMut(usize, &[u8]),
+    mut lend: impl FnMut(usize, &Alike<'_>),
 ) -> Result<usize> {
     // A caller that does not wait may not come back soon.
     let settles = timeout_ms == 0;
@@ -190,7 +189,7 @@ fn has_turn(conn: Ref<Conn>, state: &mut State) -> bool {
     }
     if state.delivering {
         let sizes = Sizes::of(state.socket());
-        state.rx.set_aside(conn.slot.delivered.load(Ordering::Relaxed), sizes);
+        state.rx.set_aside(conn.slot.delivered.get() as usize, sizes);
     }
     true
 }

@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
 
+use crate::frame::{Alike, PREFIX};
 use crate::runtime::cork;
 use crate::runtime::handle::Token;
 use crate::sys::fork::Stamp;
@@ -23,6 +24,15 @@ pub struct qnet_frame {
     pub data: *const u8,
     /// The length of the frame in bytes.
     pub len: usize,
+}
+
+impl qnet_frame {
+    /// Where each of some frames lies.
+    #[inline]
+    pub fn all(alike: &Alike<'_>) -> impl Iterator<Item = qnet_frame> + use<> {
+        let (first, len) = (alike.bytes.as_ptr().wrapping_add(PREFIX), alike.len);
+        (0..alike.count).map(move |i| qnet_frame { data: first.wrapping_add(i * (PREFIX + len)), len })
+    }
 }
 
 pub type FrameFn = unsafe extern "C-unwind" fn(*mut c_void, *const u8, usize);
@@ -54,10 +64,12 @@ impl<F> Callback<F> {
 }
 
 impl Callback<FrameFn> {
+    /// # Safety
+    /// The frame's bytes must live during the call.
     #[inline]
-    pub fn call(&self, frame: &[u8]) {
-        // SAFETY: the caller of `new` has promised it; the frame lives during the call.
-        unsafe { (self.function)(self.user.0, frame.as_ptr(), frame.len()) };
+    pub unsafe fn call(&self, frame: qnet_frame) {
+        // SAFETY: the caller of `new` has promised it, and the caller of this one.
+        unsafe { (self.function)(self.user.0, frame.data, frame.len) };
     }
 }
 

@@ -5,7 +5,7 @@
 //! which the call takes anyway.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use rustix::io::Errno;
 
@@ -28,7 +28,7 @@ const ONE_GENERATION: u64 = 1 << GENERATION_SHIFT;
 const END: Token = 1 << 47;
 
 /// How many slots a table has room for. The last is never used: its tokens would be words of locks.
-const SLOTS: usize = 1 << (GENERATION_SHIFT - INDEX_SHIFT);
+pub const SLOTS: usize = 1 << (GENERATION_SHIFT - INDEX_SHIFT);
 
 const _: () = assert!(NO_KEY == (SLOTS as u64 - 1) << INDEX_SHIFT);
 
@@ -38,6 +38,12 @@ const CHUNK: usize = 128;
 /// The index with which a new table begins. A forked child inherits it, so its tokens never equal
 /// those that it has from its parent. Relaxed: only the number matters, and a fork copies it.
 static FIRST: AtomicU32 = AtomicU32::new(0);
+
+/// The number of the slot that a token stands for.
+#[inline]
+pub fn index_of(token: Token) -> usize {
+    (token >> INDEX_SHIFT) as usize % SLOTS
+}
 
 /// What a table can hold.
 pub trait Object: Default + Sync + 'static {
@@ -85,7 +91,7 @@ impl<T: Object> Ref<T> {
 
 /// All slots for objects of one type. A process has none of those of the process it was forked from.
 pub struct Table<T: 'static> {
-    slots: Wiped<T, SLOTS>,
+    slots: Wiped<[AtomicPtr<T>; SLOTS]>,
     free: PerProcess<Mutex<Free<T>>>,
 }
 
@@ -110,13 +116,13 @@ impl<T: Object> Table<T> {
 
     #[expect(clippy::new_without_default, reason = "a table is a static")]
     pub const fn new() -> Table<T> {
-        Table { slots: Wiped::new(), free: PerProcess::new() }
+        Table { slots: Wiped::pointers(), free: PerProcess::new() }
     }
 
     /// The slot of that index, whatever else the token is.
     #[inline]
     pub fn slot(&'static self, token: Token) -> Option<&'static T> {
-        self.slots.get((token >> INDEX_SHIFT) as usize % SLOTS)
+        self.slots.get(index_of(token))
     }
 
     /// The slot of a token, if the token can be one of this table.

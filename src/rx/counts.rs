@@ -25,6 +25,10 @@ impl Counter {
         self.0.store(self.get() + n, Ordering::Relaxed);
     }
 
+    pub fn clear(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -34,7 +38,7 @@ impl RxCounts {
     /// Sets all counters to 0, for another connection.
     pub fn clear(&self) {
         for counter in [&self.frames, &self.bytes, &self.runts, &self.reads, &self.foreign] {
-            counter.0.store(0, Ordering::Relaxed);
+            counter.clear();
         }
     }
 

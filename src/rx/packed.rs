@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use crate::error::{Error, Result};
-use crate::frame::{self, Front, PREFIX, Run};
+use crate::frame::{self, Alike, Front, PREFIX, Run};
 use crate::net::socket::Socket;
 use crate::rx::buffer::{Buffer, LARGE, Sizes};
 use crate::rx::counts::RxCounts;
@@ -35,7 +35,7 @@ impl Rx {
     #[inline(always)]
     pub fn front_at_hand(&self) -> Option<&[u8]> {
         let Buffer { memory, start, end, .. } = &self.buffer;
-        let unread = memory.get(*start..*end)?;
+        let unread = memory.get(..*end)?.get(*start..)?;
         let (prefix, rest) = unread.split_first_chunk()?;
         // All of the buffer is no longer than the longest frame and its prefix, or a length above that is
         // found by the general path.
@@ -51,7 +51,7 @@ impl Rx {
         socket: &Socket,
         count: usize,
         settles: bool,
-        lend: &mut impl FnMut(usize, &[u8]),
+        lend: &mut impl FnMut(usize, &Alike<'_>),
         counts: &RxCounts,
     ) -> Option<usize> {
         // Without a whole frame there is nothing to lend yet, or never will be.

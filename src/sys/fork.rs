@@ -7,18 +7,41 @@
 
 use std::ffi::c_void;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 use rustix::mm::{Advice, madvise};
 
-/// Pointers that a forked child finds null. They begin and end with a page, since whole pages are
+/// A static that a forked child finds zeroed. It begins and ends with a page, since whole pages are
 /// wiped; a loader may not align anything to more than one.
 #[cfg_attr(target_arch = "x86_64", repr(C, align(4096)))]
 #[cfg_attr(not(target_arch = "x86_64"), repr(C, align(65536)))]
-pub struct Wiped<T: 'static, const N: usize>([AtomicPtr<T>; N]);
+pub struct Wiped<T>(T);
 
-impl<T: Sync, const N: usize> Wiped<T, N> {
-    pub const fn new() -> Wiped<T, N> {
+impl<T> Wiped<T> {
+    /// Has it zeroed in children that are forked from now on.
+    pub fn wipe_on_fork(&'static self) {
+        let at = (&raw const *self).cast_mut().cast();
+        // SAFETY: the pages are this static's alone, and every kind that can be made may be zero. Before
+        // Linux 4.14 this fails, and a forked child must not use the library.
+        let _ = unsafe { madvise(at, size_of_val(self), Advice::LinuxWipeOnFork) };
+    }
+}
+
+/// Flags.
+impl<const N: usize> Wiped<[AtomicBool; N]> {
+    pub const fn flags() -> Self {
+        Wiped([const { AtomicBool::new(false) }; N])
+    }
+
+    #[inline]
+    pub fn flag(&'static self, number: usize) -> &'static AtomicBool {
+        &self.0[number % N]
+    }
+}
+
+/// Pointers to what lives for ever.
+impl<T: Sync, const N: usize> Wiped<[AtomicPtr<T>; N]> {
+    pub const fn pointers() -> Self {
         Wiped([const { AtomicPtr::new(ptr::null_mut()) }; N])
     }
 
@@ -32,14 +55,6 @@ impl<T: Sync, const N: usize> Wiped<T, N> {
     pub fn set(&'static self, number: usize, to: &'static T) {
         self.0[number % N].store(ptr::from_ref(to).cast_mut(), Ordering::Release);
     }
-
-    /// Has children find them null that are forked from now on.
-    pub fn wipe_on_fork(&'static self) {
-        let at = (&raw const self.0).cast_mut().cast();
-        // SAFETY: the pages are this static's alone, and null pointers are as good as any. Before Linux
-        // 4.14 this fails, and a forked child must not use the library.
-        let _ = unsafe { madvise(at, size_of_val(self), Advice::LinuxWipeOnFork) };
-    }
 }
 
 /// How many pointers the page of all [`PerProcess`] holds.
@@ -49,7 +64,7 @@ const PLACES: usize = 512;
 const NOWHERE: usize = 0;
 
 /// A pointer is null until this process has built the value that belongs there.
-static PAGE: Wiped<c_void, PLACES> = Wiped::new();
+static PAGE: Wiped<[AtomicPtr<c_void>; PLACES]> = Wiped::pointers();
 
 /// The next place that nobody has been given. Relaxed: only the number matters.
 static NEXT: AtomicUsize = AtomicUsize::new(NOWHERE + 1);

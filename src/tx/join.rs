@@ -24,10 +24,9 @@ impl Tx {
     /// connection, it is on the list; a frame that is coalesced need not be.
     #[inline(always)]
     pub fn is_joined(&self, len: usize) -> bool {
+        // What a thread has corked is due soon enough for anything else that it corks.
         let is_corked = || self.hold.corker == thread::current();
-        let is_held = self.hold.is_joined(self.hold.time)
-            || is_corked() && self.hold.is_joined(CORK_TIME);
-        is_held && self.fit.takes(len)
+        (self.hold.is_joined(self.hold.time) || is_corked()) && self.fit.takes(len)
     }
 
     /// Fast path of `put`, for a short frame that joins what is held back: it is copied, and nothing else is
