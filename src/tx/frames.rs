@@ -43,9 +43,9 @@ impl Wire<'_> {
     /// Copies it to `room`, which has exactly its length.
     #[inline]
     pub fn copy_to(&self, room: &mut [u8]) {
-        let (front, room) = room.split_at_mut(PREFIX);
+        let (front, room) = room.split_first_chunk_mut().expect("room for a prefix");
         let (middle, padding) = room.split_at_mut(self.frame.len());
-        front.copy_from_slice(&frame::prefix(self.padded_len));
+        *front = frame::prefix(self.padded_len);
         memory::copy(middle, self.frame);
         if !padding.is_empty() {
             padding.fill(0);

@@ -11,7 +11,7 @@ use crate::runtime::cork::{self, Cork};
 use crate::runtime::pool::{self, BUFFER};
 use crate::sys::memory;
 use crate::tx::Tx;
-use crate::tx::frames::{Bad, Frames, Wire};
+use crate::tx::frames::{Bad, Fit, Frames, Wire};
 
 /// Up to this length a frame is copied behind its prefix, because one piece costs less to write than two.
 const COPIED: usize = 2 << 10;
@@ -145,40 +145,22 @@ impl Tx {
     fn gather<'a, F: Frames<'a>>(&self, frames: &F) -> Gathered<F> {
         let mut behind = frames.clone();
         if let Some(bytes) = frames.packed().filter(|_| self.fit.padded == 0) {
-            let (count, len) = self.go_over(&mut behind, |_, _| {});
+            let (count, len) = go_over(&mut behind, self.fit, self.gathers, |_, _| {});
             let written = self.write(&[IoSlice::new(&bytes[..len])]);
             return Gathered { written, len, count, behind };
         }
         let mut buffer = pool::take(BUFFER);
         let room: &mut [u8] = &mut buffer;
-        let (count, len) = self.go_over(&mut behind, |at, wire| {
-            wire.copy_to(&mut room[at..at + wire.len()]);
-        });
+        let (count, len) = if self.fit.padded == 0 {
+            copy_over(&mut behind, self.fit, &mut room[..self.gathers])
+        } else {
+            go_over(&mut behind, self.fit, self.gathers, |at, wire| {
+                wire.copy_to(&mut room[at..at + wire.len()]);
+            })
+        };
         let written = self.write(&[IoSlice::new(&room[..len])]);
         pool::give_back(buffer);
         Gathered { written, len, count, behind }
-    }
-
-    /// Moves past as many frames as one write is good for, and gives `each` the place in that write where
-    /// a frame begins. Returns how many frames they are, and how many bytes.
-    #[inline]
-    fn go_over<'a, F: Frames<'a>>(
-        &self,
-        frames: &mut F,
-        mut each: impl FnMut(usize, &Wire<'a>),
-    ) -> (usize, usize) {
-        let (mut count, mut len) = (0, 0);
-        let mut ahead = frames.clone();
-        while let Some(Ok(frame)) = ahead.next()
-            && let Some(wire) = self.fit.wire(frame)
-            && len + wire.len() <= self.gathers
-        {
-            each(len, &wire);
-            *frames = ahead.clone();
-            count += 1;
-            len += wire.len();
-        }
-        (count, len)
     }
 
     /// Moves past the frames of which the socket has taken `written` bytes, and queues the rest of one
@@ -216,6 +198,54 @@ impl Tx {
             }
         }
     }
+}
+
+/// Moves past the frames that fit, as many as have `most` bytes, and gives `each` the place in these where a
+/// frame begins. Returns how many frames they are, and how many bytes.
+fn go_over<'a, F: Frames<'a>>(
+    frames: &mut F,
+    fit: Fit,
+    most: usize,
+    mut each: impl FnMut(usize, &Wire<'a>),
+) -> (usize, usize) {
+    let (mut count, mut len) = (0, 0);
+    let mut ahead = frames.clone();
+    let mut behind = frames.clone();
+    while let Some(Ok(frame)) = ahead.next()
+        && let Some(wire) = fit.wire(frame)
+        && len + wire.len() <= most
+    {
+        each(len, &wire);
+        behind = ahead.clone();
+        count += 1;
+        len += wire.len();
+    }
+    *frames = behind;
+    (count, len)
+}
+
+/// Fast path of [`go_over`] for frames that are copied to `room`, as many as it has room for, and not padded.
+/// Not in line, so that all that the loop needs is in registers.
+#[inline(never)]
+fn copy_over<'a, F: Frames<'a>>(frames: &mut F, fit: Fit, room: &mut [u8]) -> (usize, usize) {
+    let (mut count, most) = (0, room.len());
+    let mut left = most;
+    let (mut ahead, mut behind) = (frames.clone(), frames.clone());
+    let mut rest = room;
+    while let Some(Ok(frame)) = ahead.next()
+        && fit.takes(frame.len())
+        && let Some((prefix, room)) = std::mem::take(&mut rest).split_first_chunk_mut()
+        && let Some((room, further)) = room.split_at_mut_checked(frame.len())
+    {
+        *prefix = frame::prefix(frame.len());
+        memory::copy(room, frame);
+        left = further.len();
+        rest = further;
+        behind = ahead.clone();
+        count += 1;
+    }
+    *frames = behind;
+    (count, most - left)
 }
 
 /// What one write of many frames did.
