@@ -155,7 +155,8 @@ pub unsafe extern "C-unwind" fn qnet_recv(
         && let Some(pulled) = Pulled::find(token_of(conn))
     {
         // SAFETY: not null, and C promises room for `cap` bytes.
-        let room_of = |len| (len <= cap).then(|| unsafe { slice::from_raw_parts_mut(buf.cast(), len) });
+        let room_of =
+            |len| (len <= cap).then(|| unsafe { slice::from_raw_parts_mut(buf.cast(), len) });
         // SAFETY: C's promise.
         return pulled.recv_short(token_of(conn), room_of, |pulled| unsafe {
             recv_long(conn, buf, cap, timeout_ms, pulled)
@@ -194,12 +195,7 @@ unsafe fn recv_long(
 /// As for [`qnet_recv`].
 #[cold]
 #[inline(never)]
-unsafe fn recv_one(
-    conn: *mut qnet_conn,
-    buf: *mut c_void,
-    cap: usize,
-    timeout_ms: c_int,
-) -> c_int {
+unsafe fn recv_one(conn: *mut qnet_conn, buf: *mut c_void, cap: usize, timeout_ms: c_int) -> c_int {
     on_conn_to_its_end(conn, "receive", |conn| {
         // SAFETY: C promises room for `cap` bytes.
         let buf = unsafe { room(buf, cap.min(frame::MAX)) }?;

@@ -28,7 +28,9 @@ pub fn go_on(
     drop(tx);
     match put {
         Some(Err(error)) => Err(error),
-        Some(Ok(1..)) => send_rest(conn, Scattered(std::iter::empty()), 1, Some(emptied)).map(|_| ()),
+        Some(Ok(1..)) => {
+            send_rest(conn, Scattered(std::iter::empty()), 1, Some(emptied)).map(|_| ())
+        }
         Some(Ok(0)) | None => send_all(conn, once(frame)).map(|_| ()),
     }
 }

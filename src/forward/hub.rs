@@ -180,7 +180,7 @@ pub fn stats(hub: Ref<Hub>) -> Result<qnet_hub_stats> {
     };
     Ok(qnet_hub_stats {
         ports: ports as u64,
-        macs: table.len(Instant::now()) as u64,
+        macs: table.len(table.time(Instant::now())) as u64,
         forwarded: counts.forwarded,
         flooded: counts.flooded,
         dropped: counts.dropped,

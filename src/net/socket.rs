@@ -215,7 +215,9 @@ impl Socket {
         }
         Socket::written(match pieces {
             [piece] => self.send(piece),
-            _ => rustix::net::sendmsg(&self.fd, pieces, &mut SendAncillaryBuffer::default(), AT_ONCE),
+            _ => {
+                rustix::net::sendmsg(&self.fd, pieces, &mut SendAncillaryBuffer::default(), AT_ONCE)
+            }
         })
     }
 

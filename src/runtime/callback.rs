@@ -31,7 +31,8 @@ impl qnet_frame {
     #[inline]
     pub fn all(alike: &Alike<'_>) -> impl Iterator<Item = qnet_frame> + use<> {
         let (first, len) = (alike.bytes.as_ptr().wrapping_add(PREFIX), alike.len);
-        (0..alike.count).map(move |i| qnet_frame { data: first.wrapping_add(i * (PREFIX + len)), len })
+        (0..alike.count)
+            .map(move |i| qnet_frame { data: first.wrapping_add(i * (PREFIX + len)), len })
     }
 }
 

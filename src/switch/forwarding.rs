@@ -2,30 +2,18 @@
 
 use std::time::Instant;
 
-use crate::frame::{self, PREFIX, Run, Walk};
+use crate::frame::{self, Alike, Run, Walk};
 use crate::rx::counts::RxCounts;
+use crate::switch::recent::{Addresses, Recent, Way};
 use crate::switch::sorter::{List, Piece, Sorter};
-use crate::switch::table::Mac;
 use crate::switch::{Inside, Kind};
 
-/// A frame's destination and source address, which decide where it goes.
-type Addresses = [u8; 12];
-
-fn destination_of(&[a, b, c, d, e, f, ..]: &Addresses) -> Mac {
-    [a, b, c, d, e, f]
-}
-
-fn source_of(&[.., a, b, c, d, e, f]: &Addresses) -> Mac {
-    [a, b, c, d, e, f]
-}
-
-/// Where a frame goes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// To the port that it came from: it is dropped.
-    Back,
-    To(usize),
-    Others,
+/// Where frames come in, and where the last of them went.
+struct Course {
+    from: usize,
+    now: u64,
+    addresses: Addresses,
+    way: Way,
 }
 
 impl Inside {
@@ -39,59 +27,89 @@ impl Inside {
         sorter: &mut Sorter,
         now: Instant,
     ) -> usize {
-        let learns = !self.is_link();
-        let mut total = Run::default();
-        let mut way = Way::Others;
-        let mut addresses = None;
-        let mut piece = Piece::at(0);
-        for frame in Walk::over(bytes) {
-            let start = total.end;
-            total.end += PREFIX + frame.len();
-            let Some(header) = frame.first_chunk().filter(|_| frame.len() >= frame::MIN) else {
-                total.runts += 1;
-                self.dispatch(from, way, piece, bytes, sorter);
-                piece = Piece::at(total.end);
+        let now =
+            if let Kind::Hub { table, .. } = &self.kind { Some(table.time(now)) } else { None };
+        let mut course = Course {
+            from,
+            now: now.unwrap_or(0),
+            addresses: Addresses::OF_GROUPS,
+            way: Way::Others,
+        };
+        sorter.recent.clear();
+        let (mut total, mut piece) = (Run::default(), Piece::at(0));
+        let mut walk = Walk::over(bytes);
+        while let Some(alike) = walk.next_alike(usize::MAX) {
+            if alike.len < frame::MIN {
+                self.dispatch(from, course.way, piece, bytes, sorter);
+                piece = Piece::at(bytes.len() - walk.rest().len());
+                total.runts += alike.count;
                 continue;
-            };
-            if learns && addresses != Some(*header) {
-                let next = self.way_of(from, header, addresses.as_ref(), now);
-                addresses = Some(*header);
-                if next != way {
-                    self.dispatch(from, way, piece, bytes, sorter);
-                    (way, piece) = (next, Piece::at(start));
-                }
             }
-            total.frames += 1;
-            total.bytes += frame.len();
-            piece.add(frame.len());
+            total.frames += alike.count;
+            total.bytes += alike.count * alike.len;
+            if now.is_some() {
+                piece = self.sort(&alike, &mut course, piece, bytes, sorter);
+            } else {
+                piece.add(alike.len, alike.count);
+            }
         }
-        self.dispatch(from, way, piece, bytes, sorter);
+        self.dispatch(from, course.way, piece, bytes, sorter);
         self.send_sorted(bytes, sorter);
+        total.end = bytes.len() - walk.rest().len();
         counts.run(&total);
         total.end
     }
 
-    /// Learns where the source of a frame is, and finds where the frame goes. Those `before` are the
-    /// addresses of the frame ahead of it.
-    fn way_of(
+    /// Finds where each of some frames goes, and dispatches those that do not go the same way as the last.
+    /// Takes what goes with the frames before these, and returns what may go with those behind.
+    fn sort(
         &mut self,
-        from: usize,
-        addresses: &Addresses,
-        before: Option<&Addresses>,
-        now: Instant,
-    ) -> Way {
+        alike: &Alike<'_>,
+        course: &mut Course,
+        mut piece: Piece,
+        bytes: &[u8],
+        sorter: &mut Sorter,
+    ) -> Piece {
+        let mut count = 0;
+        for frame in alike.frames() {
+            if let Some(addresses) = Addresses::of(frame)
+                && addresses != course.addresses
+            {
+                let way = match sorter.recent.find(addresses) {
+                    Some(way) => way,
+                    None => self.way_of(course, addresses, &mut sorter.recent),
+                };
+                course.addresses = addresses;
+                if way != course.way {
+                    piece.add(alike.len, count);
+                    count = 0;
+                    let end = piece.end;
+                    self.dispatch(course.from, course.way, piece, bytes, sorter);
+                    (course.way, piece) = (way, Piece::at(end));
+                }
+            }
+            count += 1;
+        }
+        piece.add(alike.len, count);
+        piece
+    }
+
+    /// Learns where the source of a frame is, and finds where the frame goes. That is kept for the frames
+    /// that follow.
+    fn way_of(&mut self, course: &Course, addresses: Addresses, recent: &mut Recent) -> Way {
         let Kind::Hub { table, .. } = &mut self.kind else {
             return Way::Others;
         };
-        let source = source_of(addresses);
-        if before.map(source_of) != Some(source) {
-            table.learn(source, from, now);
+        if table.learn(addresses.source(), course.from, course.now) {
+            recent.clear();
         }
-        match table.find(&destination_of(addresses), now) {
-            Some(port) if port == from => Way::Back,
+        let way = match table.find(addresses.destination(), course.now) {
+            Some(port) if port == course.from => Way::Back,
             Some(port) => Way::To(port),
             None => Way::Others,
-        }
+        };
+        recent.keep(addresses, way);
+        way
     }
 
     /// Puts frames for one port on its list. Frames for many are sent at once, behind all that was sorted
@@ -124,7 +142,7 @@ impl Inside {
     /// Sends every port the frames on its list.
     fn send_sorted(&mut self, bytes: &[u8], sorter: &mut Sorter) {
         let limit = self.limit();
-        let Sorter { pieces, ports, room } = sorter;
+        let Sorter { pieces, ports, room, .. } = sorter;
         for id in ports.drain(..) {
             let outlet = &mut self.ports[id];
             let list = std::mem::replace(&mut outlet.pieces, List::EMPTY).over(pieces);

@@ -9,6 +9,7 @@
 mod forwarding;
 pub mod outlet;
 pub mod port;
+mod recent;
 pub mod sorter;
 pub mod table;
 

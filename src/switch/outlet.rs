@@ -118,10 +118,7 @@ impl Outlet {
     }
 
     /// The same, behind a first try.
-    fn or_want(
-        &mut self,
-        tried: Option<Guard<'static, Tx>>,
-    ) -> Option<Guard<'static, Tx>> {
+    fn or_want(&mut self, tried: Option<Guard<'static, Tx>>) -> Option<Guard<'static, Tx>> {
         let sender = self.sender;
         let mut tx = tried.or_else(|| {
             sender.inbox.want();

@@ -1,6 +1,7 @@
 //! The frames that came in during a turn, sorted by port, and how a port sends its own.
 
 use crate::frame::PREFIX;
+use crate::switch::recent::Recent;
 use crate::sys::memory::Memory;
 use crate::tx::Tx;
 
@@ -30,10 +31,12 @@ impl Piece {
     }
 
     #[inline]
-    pub fn add(&mut self, frame_len: usize) {
-        self.end += PREFIX + frame_len;
-        self.frames += 1;
-        self.longest = self.longest.max(frame_len);
+    pub fn add(&mut self, frame_len: usize, count: usize) {
+        if count > 0 {
+            self.end += count * (PREFIX + frame_len);
+            self.frames += count;
+            self.longest = self.longest.max(frame_len);
+        }
     }
 }
 
@@ -44,11 +47,14 @@ pub struct Sorter {
     pub ports: Vec<usize>,
     /// Short pieces are copied together in here.
     pub room: Memory,
+    /// Where frames with the same addresses went.
+    pub recent: Recent,
 }
 
 impl Default for Sorter {
     fn default() -> Sorter {
-        Sorter { pieces: Vec::new(), ports: Vec::new(), room: Memory::of(TOGETHER) }
+        let (pieces, ports) = (Vec::new(), Vec::new());
+        Sorter { pieces, ports, room: Memory::of(TOGETHER), recent: Recent::default() }
     }
 }
 

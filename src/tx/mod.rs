@@ -31,9 +31,9 @@ use crate::runtime::handle::Token;
 use crate::runtime::lock::{Guarded, NO_KEY};
 use crate::runtime::pool::BUFFER;
 use crate::sys::clock::Deadline;
-use crate::tx::queue::Queue;
 use crate::tx::frames::Fit;
 use crate::tx::hold::Hold;
+use crate::tx::queue::Queue;
 
 /// The most bytes that one write to a Unix socket gathers. This was found by measuring: the kernel
 /// allocates one buffer of 32 KiB and the rest of a page for them. Smaller writes were slower, and so

@@ -4,8 +4,8 @@ use std::io::IoSlice;
 
 use crate::frame::Walk;
 use crate::tx::Tx;
-use crate::tx::queue::Progress;
 use crate::tx::frames::Wire;
+use crate::tx::queue::Progress;
 
 impl Tx {
     /// Whether frames up to that length go out as they came in.
