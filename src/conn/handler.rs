@@ -215,6 +215,7 @@ fn deliver_batches(
 /// Waits until there is something to call. Returns `None` where there is nothing more to do: the thread
 /// has left the connection then.
 fn next_action(conn: Ref<Conn>) -> Option<Action> {
+    let mut has_asked = false;
     loop {
         let mut state = conn.slot.state_of_own();
         may_deliver(conn.token).store(true, Ordering::Relaxed);
@@ -245,7 +246,9 @@ fn next_action(conn: Ref<Conn>) -> Option<Action> {
             end::meet_end(conn, &mut state, end);
             continue;
         }
-        if !state.rx.fill(&socket, &conn.slot.rx_counts) {
+        let is_in_vain = !has_asked && state.rx.is_drained();
+        has_asked = is_in_vain || !state.rx.fill(&socket, &conn.slot.rx_counts);
+        if has_asked {
             // An error only makes the thread look again.
             let _ = receive::wait_readable(conn, state, &socket, epoch, Deadline::Never);
         }

@@ -19,18 +19,21 @@ struct Poller<'a> {
     is_known: bool,
     /// The sockets to wait on.
     sockets: Vec<Arc<Socket>>,
+    /// Whether something may have come, so that a read may not be in vain.
+    must_read: bool,
 }
 
 impl<'a> Poller<'a> {
     fn of(conns: &'a [Result<Ref<Conn>>]) -> Poller<'a> {
         let (wake, sockets) = (Arc::default(), Vec::with_capacity(conns.len()));
-        Poller { conns, wake, is_known: false, sockets }
+        Poller { conns, wake, is_known: false, sockets, must_read: false }
     }
 
     /// Looks at every connection. From the first look on each knows it, so that it misses no change.
     fn look(&mut self, ready: &mut [u8]) -> usize {
+        self.sockets.clear();
         let is_new = !std::mem::replace(&mut self.is_known, true);
-        scan(self.conns, ready, |conn, state| {
+        scan(self.conns, ready, self.must_read, |conn, state| {
             if is_new {
                 state.pollers.push(self.wake.clone());
             }
@@ -47,6 +50,7 @@ impl<'a> Poller<'a> {
         let woken = self.wake.wait_fds(epoch, fds.collect(), deadline);
         // Held until the next look, a socket that is replaced would not be closed.
         self.sockets.clear();
+        self.must_read = true;
         woken.map(|_| ())
     }
 }
@@ -65,14 +69,23 @@ impl Drop for Poller<'_> {
 /// have. Returns how many are ready, 0 when the time has passed.
 pub fn poll(conns: &[Result<Ref<Conn>>], ready: &mut [u8], timeout_ms: i32) -> Result<usize> {
     let deadline = Deadline::from_timeout(timeout_ms)?;
-    let found = scan(conns, ready, |_, _| {});
-    if found > 0 || deadline == Deadline::Now {
-        return Ok(found);
+    // Who may wait reads only where something may have come; but if anything is ready, everything is to be
+    // told that is.
+    let waits = deadline != Deadline::Now;
+    if !waits || scan(conns, ready, false, |_, _| {}) > 0 {
+        let found = scan(conns, ready, true, |_, _| {});
+        if found > 0 || !waits {
+            return Ok(found);
+        }
     }
     let mut poller = Poller::of(conns);
     loop {
         let epoch = poller.wake.epoch();
-        let found = poller.look(ready);
+        let mut found = poller.look(ready);
+        if (found > 0 || deadline.passed()) && !poller.must_read {
+            poller.must_read = true;
+            found = poller.look(ready);
+        }
         if found > 0 || deadline.passed() {
             return Ok(found);
         }
@@ -80,10 +93,12 @@ pub fn poll(conns: &[Result<Ref<Conn>>], ready: &mut [u8], timeout_ms: i32) -> R
     }
 }
 
-/// Looks which connections are ready, and hands the others to `wait_for`. Returns how many are ready.
+/// Looks which connections are ready, and hands the others to `wait_for`. Returns how many are ready. Where a
+/// read would be in vain, it is made only if the caller `must_read`.
 fn scan(
     conns: &[Result<Ref<Conn>>],
     ready: &mut [u8],
+    must_read: bool,
     mut wait_for: impl FnMut(Ref<Conn>, &mut State),
 ) -> usize {
     let mut is_ready = |conn: &Result<Ref<Conn>>| {
@@ -93,7 +108,7 @@ fn scan(
         let Ok(mut state) = conn.state() else {
             return true;
         };
-        let is_ready = receive::is_ready(*conn, &mut state);
+        let is_ready = receive::is_ready(*conn, &mut state, must_read);
         if !is_ready {
             wait_for(*conn, &mut state);
         }

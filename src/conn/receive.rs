@@ -1,5 +1,6 @@
 //! Receiving from a connection, for callers that pull.
 
+use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
@@ -52,8 +53,9 @@ impl State {
     }
 }
 
-/// Whether a receive would give anything but AGAIN. Reads to know.
-pub fn is_ready(conn: Ref<Conn>, state: &mut State) -> bool {
+/// Whether a receive would give anything but AGAIN. Reads to know; where a read would be in vain, only if the
+/// caller `must_read`.
+pub fn is_ready(conn: Ref<Conn>, state: &mut State, must_read: bool) -> bool {
     if state.refuses_receive().is_some() {
         return true;
     }
@@ -73,7 +75,8 @@ pub fn is_ready(conn: Ref<Conn>, state: &mut State) -> bool {
             // Only a receive reports the end.
             return !state.redials() || end::meet_end(conn, state, end).is_some();
         }
-        if !reading.goes_on(&socket, &state.rx) || !state.rx.fill(&socket, counts) {
+        let is_in_vain = !must_read && state.rx.is_drained();
+        if is_in_vain || !reading.goes_on(&socket, &state.rx) || !state.rx.fill(&socket, counts) {
             state.rx.settle(Sizes::of(&socket));
             return false;
         }
@@ -156,6 +159,9 @@ fn receive<R>(
     mut take: impl FnMut(&mut Rx, &Socket, &RxCounts) -> Result<Option<R>>,
 ) -> Result<R> {
     let deadline = Deadline::from_timeout(timeout_ms)?;
+    // A call that does not wait reads until nothing is left.
+    let reads_always = deadline == Deadline::Now;
+    let must_read = Cell::new(reads_always);
     let attempt = || {
         let mut state = conn.state()?;
         if let Some(refusal) = state.refuses_receive() {
@@ -163,9 +169,10 @@ fn receive<R>(
         }
         let socket = state.socket().clone();
         let epoch = socket.wake.epoch();
+        let must_read = must_read.replace(reads_always);
         if has_turn(conn, &mut state) {
             state.rx.end_loans();
-            if let Some(taken) = pull(conn, &mut state, &socket, &mut take)? {
+            if let Some(taken) = pull(conn, &mut state, &socket, must_read, &mut take)? {
                 return Ok(Tried::Done(taken));
             }
             if deadline.passed() {
@@ -177,7 +184,10 @@ fn receive<R>(
     wait::until(
         attempt,
         |_| deadline,
-        |(state, socket, epoch), until| wait_readable(conn, state, &socket, epoch, until),
+        |(state, socket, epoch), until| {
+            must_read.set(true);
+            wait_readable(conn, state, &socket, epoch, until)
+        },
     )
 }
 
@@ -199,25 +209,28 @@ pub fn is_behind_handler(conn: Ref<Conn>, state: &State) -> bool {
     state.delivering && !callback::delivers(conn.token)
 }
 
-/// Reads until `take` has what it wants, or nothing more is there now.
+/// Reads until `take` has what it wants, or nothing more is there now. Where a read would be in vain, it is
+/// made only if the caller `must_read`.
 fn pull<R>(
     conn: Ref<Conn>,
     state: &mut State,
     socket: &Socket,
+    must_read: bool,
     take: &mut impl FnMut(&mut Rx, &Socket, &RxCounts) -> Result<Option<R>>,
 ) -> Result<Option<R>> {
     let counts = &conn.slot.rx_counts;
     let reads = counts.reads.get();
     let mut reading = Reading::default();
     loop {
-        if let Some(taken) = take(&mut state.rx, socket, counts)? {
+        let is_in_vain = !must_read && state.rx.is_drained() && !state.rx.has_frame(counts);
+        if !is_in_vain && let Some(taken) = take(&mut state.rx, socket, counts)? {
             state.share_since(conn.slot, reads);
             return Ok(Some(taken));
         }
         if let Some(end) = state.rx.end() {
             return end::meet_end(conn, state, end).map_or(Ok(None), Err);
         }
-        if !reading.goes_on(socket, &state.rx) || !state.rx.fill(socket, counts) {
+        if is_in_vain || !reading.goes_on(socket, &state.rx) || !state.rx.fill(socket, counts) {
             return Ok(None);
         }
     }

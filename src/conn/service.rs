@@ -73,6 +73,6 @@ fn look_for_loss(conn: Ref<Conn>, state: &mut State) -> Option<Deadline> {
     if state.delivering {
         return Some(Deadline::after(AGAIN));
     }
-    receive::is_ready(conn, state);
+    receive::is_ready(conn, state, true);
     None
 }

@@ -63,7 +63,7 @@ fn events_until_over(
             return Ok(None);
         }
         // This takes it down, unless frames wait: then receiving them does.
-        receive::is_ready(conn, state);
+        receive::is_ready(conn, state, true);
         return Ok(Some(PollFlags::empty()));
     }
     Ok(Some(if socket.ends() { PollFlags::RDHUP } else { PollFlags::empty() }))

@@ -114,7 +114,6 @@ impl<T: Object> Table<T> {
     /// The lowest bits of every token of this table: the one, and the kind.
     const MARK: Token = T::KIND << KIND_SHIFT | 1;
 
-    #[expect(clippy::new_without_default, reason = "a table is a static")]
     pub const fn new() -> Table<T> {
         Table { slots: Wiped::pointers(), free: PerProcess::new() }
     }

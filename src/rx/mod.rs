@@ -27,6 +27,9 @@ pub struct Rx {
     /// reading goes on in another. Boxed, since that is rare.
     in_hand: Option<Box<Buffer>>,
     found: Option<Found>,
+    /// Whether the last read left nothing in the socket, and little was there. Who may wait then asks the
+    /// socket before reading again.
+    is_drained: bool,
     /// When a read last gave more than a trickle: the peer may have been waiting for room.
     busy: Option<Instant>,
     /// How much was ever read, frames that still wait included, in bytes as sockets count what they
@@ -124,14 +127,24 @@ impl Rx {
                 counts.reads.add(got.calls);
                 counts.foreign.add(got.foreign);
                 self.total += got.taken;
+                // What streams in goes on, as a rule, while the frames before it are used.
+                self.is_drained = !got.is_full && got.bytes <= SMALL;
                 if got.bytes > SMALL {
                     self.busy = Some(Instant::now());
                 }
                 return Some(got);
             }
-            other => self.note_end(other),
+            other => {
+                self.is_drained = matches!(other, Ok(Read::Empty));
+                self.note_end(other);
+            }
         }
         None
+    }
+
+    /// Whether the next read will probably be in vain until the socket tells of more.
+    pub fn is_drained(&self) -> bool {
+        self.is_drained
     }
 
     /// Notes the end, where that is what came of a read.
@@ -214,6 +227,7 @@ impl Rx {
     pub fn start_over(&mut self) {
         self.buffer.start = self.buffer.end;
         self.found = None;
+        self.is_drained = false;
     }
 
     /// Whether frames are lent to a caller.
