@@ -29,8 +29,9 @@
 //! threads run (`conn::background`), and what attaches a listener's connections to a hub
 //! (`listener`).
 //!
-//! `unsafe` is allowed only in `capi`, `sys`, `runtime::callback` (calling C), `conn::handler`
-//! (frames that a handler has been given) and `rx::packed` (a caller's uninitialized buffer).
+//! `unsafe` is allowed only in `capi`, `sys`, `runtime::callback` (calling C), `runtime::lock` (what a
+//! lock guards), `conn::handler` (frames that a handler has been given) and `rx::packed` (a caller's
+//! uninitialized buffer).
 
 #![deny(unsafe_code)]
 

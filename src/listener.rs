@@ -23,10 +23,13 @@ use crate::runtime::wait::{self, Tried};
 use crate::runtime::wake::{Last, Wake};
 use crate::sys::clock::Deadline;
 
-static LISTENERS: Table<Listener> = Table::new();
+/// How many listeners a process may have.
+const MOST: usize = 1 << 16;
+
+static LISTENERS: Table<Listener, MOST> = Table::new();
 
 /// This process's listeners.
-pub fn table() -> &'static Table<Listener> {
+pub fn table() -> &'static Table<Listener, MOST> {
     &LISTENERS
 }
 

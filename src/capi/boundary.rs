@@ -73,10 +73,10 @@ pub unsafe fn give_new<H>(
 }
 
 /// A [`call`] on an object, whose handle is judged before other arguments.
-fn on<T: Object>(
+fn on<T: Object, const N: usize>(
     attempt: &str,
     token: Token,
-    table: &'static Table<T>,
+    table: &'static Table<T, N>,
     describe: impl FnOnce(Ref<T>) -> String,
     body: impl FnOnce(Ref<T>) -> Result<c_int>,
 ) -> c_int {

@@ -17,10 +17,13 @@ use crate::switch::{Kind, Switch};
 /// How many connections that are gone a hub may remember, at least.
 const FEW: usize = 16;
 
-static HUBS: handle::Table<Hub> = handle::Table::new();
+/// How many hubs a process may have.
+const MOST: usize = 1 << 16;
+
+static HUBS: handle::Table<Hub, MOST> = handle::Table::new();
 
 /// This process's hubs.
-pub fn table() -> &'static handle::Table<Hub> {
+pub fn table() -> &'static handle::Table<Hub, MOST> {
     &HUBS
 }
 

@@ -27,7 +27,8 @@ const MARK_MASK: u64 = (1 << INDEX_SHIFT) - 1;
 const ONE_GENERATION: u64 = 1 << GENERATION_SHIFT;
 const END: Token = 1 << 47;
 
-/// How many slots a table has room for. The last is never used: its tokens would be words of locks.
+/// How many slots tokens can tell apart. The last of a table is never used: there the tokens that are words
+/// of locks would lead to.
 pub const SLOTS: usize = 1 << (GENERATION_SHIFT - INDEX_SHIFT);
 
 const _: () = assert!(NO_KEY == (SLOTS as u64 - 1) << INDEX_SHIFT);
@@ -89,9 +90,10 @@ impl<T: Object> Ref<T> {
     }
 }
 
-/// All slots for objects of one type. A process has none of those of the process it was forked from.
-pub struct Table<T: 'static> {
-    slots: Wiped<[AtomicPtr<T>; SLOTS]>,
+/// All slots for objects of one type, up to `N`, which divides [`SLOTS`]. A process has none of those of the
+/// process it was forked from.
+pub struct Table<T: 'static, const N: usize = SLOTS> {
+    slots: Wiped<[AtomicPtr<T>; N]>,
     free: PerProcess<Mutex<Free<T>>>,
 }
 
@@ -110,11 +112,11 @@ impl<T> Default for Free<T> {
     }
 }
 
-impl<T: Object> Table<T> {
+impl<T: Object, const N: usize> Table<T, N> {
     /// The lowest bits of every token of this table: the one, and the kind.
     const MARK: Token = T::KIND << KIND_SHIFT | 1;
 
-    pub const fn new() -> Table<T> {
+    pub const fn new() -> Table<T, N> {
         Table { slots: Wiped::pointers(), free: PerProcess::new() }
     }
 
@@ -147,8 +149,8 @@ impl<T: Object> Table<T> {
 
     fn extend(&'static self, free: &mut Free<T>) -> Result<Token> {
         let index = free.next as usize;
-        if index >= SLOTS - 1 {
-            // There are as many objects as tokens, which is reported like a full descriptor table.
+        if index >= N - 1 {
+            // There are as many objects as slots, which is reported like a full descriptor table.
             return Err(Error::Os(Errno::MFILE));
         }
         if self.slots.get(index).is_none() {
