@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
-use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
 
 use crate::error::{Error, Result};
 use crate::runtime::handle::{NONE, Token};
@@ -23,6 +24,12 @@ use crate::sys::thread;
 
 /// How many events one wait returns at most.
 const EVENTS: usize = 64;
+
+/// How long turns go on before the loop looks for tokens that were not ready when the round began. Where
+/// many are flooded, one that is not would wait for all of their turns.
+const LONG: Duration = Duration::from_micros(100);
+
+const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// How long to wait before trying again what the system has refused, mostly for want of
 /// descriptors, memory or threads.
@@ -169,6 +176,7 @@ impl Loop {
     fn run(&'static self, poller: &Poller) {
         let mut turn = (self.begin)();
         let (mut events, mut looks) = (Vec::with_capacity(EVENTS), Vec::new());
+        let mut late = Vec::with_capacity(4 * EVENTS);
         let mut idle_since = None;
         while let Some(until) = self.next_wait(&mut idle_since) {
             events.clear();
@@ -176,17 +184,32 @@ impl Loop {
             // An error means that a signal stopped the process meanwhile, or that memory is short.
             let _ = epoll::wait(&poller.epoll, spare_capacity(&mut events), time.as_ref());
             let now = Instant::now();
-            for event in &events {
-                match event.data.u64() {
-                    NONE => _ = poller.event.lower(),
-                    token => turn(self, token, event.flags, now),
+            let mut looked = now;
+            for (i, event) in events.iter().enumerate() {
+                if i > 0 && looked.elapsed() > LONG {
+                    looked = Instant::now();
+                    late.clear();
+                    let _ = epoll::wait(&poller.epoll, spare_capacity(&mut late), Some(&AT_ONCE));
+                    let is_late = |late: &&Event| !events.iter().any(|event| is_same(event, late));
+                    late.iter()
+                        .filter(is_late)
+                        .for_each(|event| self.take_turn(poller, event, looked, &mut turn));
                 }
+                self.take_turn(poller, event, now, &mut turn);
             }
             // Only after the event has been lowered, so that no look is missed.
             self.swap_due(now, &mut looks);
             for token in looks.drain(..) {
                 turn(self, token, READABLE | WRITABLE, now);
             }
+        }
+    }
+
+    /// Gives the token of an event its turn.
+    fn take_turn(&'static self, poller: &Poller, event: &Event, now: Instant, turn: &mut Turns) {
+        match event.data.u64() {
+            NONE => _ = poller.event.lower(),
+            token => turn(self, token, event.flags, now),
         }
     }
 
@@ -227,6 +250,11 @@ impl Shared {
         self.poller = Arc::downgrade(&poller);
         Ok(poller)
     }
+}
+
+/// Whether two events are of the same token.
+fn is_same(one: &Event, other: &Event) -> bool {
+    one.data.u64() == other.data.u64()
 }
 
 /// Wakes the thread after releasing the lock.
