@@ -29,12 +29,12 @@ impl<'a> Poller<'a> {
         Poller { conns, wake, is_known: false, sockets, must_read: false }
     }
 
-    /// Looks at every connection. From the first look on each knows it, so that it misses no change.
+    /// Looks at every connection. From then on each that is not ready knows it, so that it misses no change.
     fn look(&mut self, ready: &mut [u8]) -> usize {
         self.sockets.clear();
-        let is_new = !std::mem::replace(&mut self.is_known, true);
+        self.is_known = true;
         scan(self.conns, ready, self.must_read, |conn, state| {
-            if is_new {
+            if !state.pollers.iter().any(|wake| Arc::ptr_eq(wake, &self.wake)) {
                 state.pollers.push(self.wake.clone());
             }
             // While a handler that was taken away still runs, only its return matters.

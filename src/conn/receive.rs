@@ -170,16 +170,19 @@ fn receive<R>(
         let socket = state.socket().clone();
         let epoch = socket.wake.epoch();
         let must_read = must_read.replace(reads_always);
+        let mut is_asked = true;
         if has_turn(conn, &mut state) {
             state.rx.end_loans();
             if let Some(taken) = pull(conn, &mut state, &socket, must_read, &mut take)? {
                 return Ok(Tried::Done(taken));
             }
+            is_asked = must_read || !state.rx.is_drained();
             if deadline.passed() {
                 state.rx.settle(Sizes::of(&socket));
             }
         }
-        Ok(Tried::Pending((state, socket, epoch)))
+        let pending = (state, socket, epoch);
+        Ok(if is_asked { Tried::Pending(pending) } else { Tried::Unasked(pending) })
     };
     wait::until(
         attempt,

@@ -116,7 +116,7 @@ fn with_room<R>(
         let epoch = tx.socket().wake.epoch();
         Ok(match attempt(tx)? {
             Tried::Done(result) => Tried::Done(result),
-            Tried::Pending(tx) => Tried::Pending((tx, epoch)),
+            Tried::Pending(tx) | Tried::Unasked(tx) => Tried::Pending((tx, epoch)),
         })
     };
     let done = wait::until(

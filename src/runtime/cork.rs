@@ -7,6 +7,7 @@
 //! for too long.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::runtime::handle::{NONE, Token};
 use crate::runtime::wake;
@@ -29,7 +30,13 @@ pub struct Cork {
     /// another thread may have written since.
     conns: [Cell<Token>; MOST],
     count: Cell<usize>,
+    /// Whether the thread is among [`HANDLING`].
+    is_counted: Cell<bool>,
 }
+
+/// How many threads run handlers. Relaxed: a thread asks whether it is one of them itself, and in a forked
+/// child the number may be too large.
+static HANDLING: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     static CORK: Cork = const {
@@ -38,8 +45,21 @@ thread_local! {
             begun: Cell::new(None),
             conns: [const { Cell::new(NONE) }; MOST],
             count: Cell::new(0),
+            is_counted: Cell::new(false),
         }
     };
+}
+
+/// Whether any thread runs a handler, which is cheaper to find out than whether this one does.
+#[inline(always)]
+pub fn is_anywhere() -> bool {
+    HANDLING.load(Ordering::Relaxed) > 0
+}
+
+/// Whether this thread runs a handler that has more frames to come.
+#[inline]
+pub fn may_be_open() -> bool {
+    is_anywhere() && with(|cork| cork.is_open.get())
 }
 
 /// Calls `f` with this thread's cork.
@@ -52,6 +72,9 @@ impl Cork {
     /// Prepares for calls of a frame handler.
     pub fn begin(&self, process: Stamp, uncork: Uncork) {
         self.begun.set(Some((process, uncork)));
+        if !self.is_counted.replace(true) {
+            HANDLING.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Allows sends to be held back, or not, depending on whether the handler has `more` frames to
@@ -59,12 +82,6 @@ impl Cork {
     #[inline]
     pub fn open(&self, more: bool) {
         self.is_open.set(more);
-    }
-
-    /// Whether the thread runs a handler that has more frames to come.
-    #[inline]
-    pub fn may_be_open(&self) -> bool {
-        self.is_open.get()
     }
 
     /// Whether sends of this thread may be held back.
@@ -123,6 +140,11 @@ pub fn release() {
 
 /// Ends holding back, and writes what is held: the handler has no more frames, or the thread ends.
 pub fn close() {
-    with(|cork| cork.open(false));
+    with(|cork| {
+        cork.open(false);
+        if cork.is_counted.replace(false) {
+            HANDLING.fetch_sub(1, Ordering::Relaxed);
+        }
+    });
     release();
 }

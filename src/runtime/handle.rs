@@ -36,10 +36,6 @@ const _: () = assert!(NO_KEY == (SLOTS as u64 - 1) << INDEX_SHIFT);
 /// How many slots are made at a time.
 const CHUNK: usize = 128;
 
-/// The index with which a new table begins. A forked child inherits it, so its tokens never equal
-/// those that it has from its parent. Relaxed: only the number matters, and a fork copies it.
-static FIRST: AtomicU32 = AtomicU32::new(0);
-
 /// The number of the slot that a token stands for.
 #[inline]
 pub fn index_of(token: Token) -> usize {
@@ -95,20 +91,22 @@ impl<T: Object> Ref<T> {
 pub struct Table<T: 'static, const N: usize = SLOTS> {
     slots: Wiped<[AtomicPtr<T>; N]>,
     free: PerProcess<Mutex<Free<T>>>,
+    /// The lowest index that was never used. A forked child goes on where its parent was, so its tokens
+    /// never equal those that it has from there. It changes under the lock of what is free. Relaxed: only
+    /// the number matters.
+    next: AtomicU32,
 }
 
 struct Free<T: 'static> {
     /// Tokens for slots that were given back, each with the slot's next generation.
     tokens: Vec<Token>,
-    /// The lowest index that was never used.
-    next: u32,
     /// All slots that were made: a leak checker finds them here in a forked child, too.
     chunks: Vec<&'static [T]>,
 }
 
 impl<T> Default for Free<T> {
     fn default() -> Free<T> {
-        Free { tokens: Vec::new(), next: FIRST.load(Ordering::Relaxed), chunks: Vec::new() }
+        Free { tokens: Vec::new(), chunks: Vec::new() }
     }
 }
 
@@ -117,7 +115,7 @@ impl<T: Object, const N: usize> Table<T, N> {
     const MARK: Token = T::KIND << KIND_SHIFT | 1;
 
     pub const fn new() -> Table<T, N> {
-        Table { slots: Wiped::pointers(), free: PerProcess::new() }
+        Table { slots: Wiped::pointers(), free: PerProcess::new(), next: AtomicU32::new(0) }
     }
 
     /// The slot of that index, whatever else the token is.
@@ -148,7 +146,7 @@ impl<T: Object, const N: usize> Table<T, N> {
     }
 
     fn extend(&'static self, free: &mut Free<T>) -> Result<Token> {
-        let index = free.next as usize;
+        let index = self.next.load(Ordering::Relaxed) as usize;
         if index >= N - 1 {
             // There are as many objects as slots, which is reported like a full descriptor table.
             return Err(Error::Os(Errno::MFILE));
@@ -158,11 +156,11 @@ impl<T: Object, const N: usize> Table<T, N> {
             let chunk: Box<[T]> = std::iter::repeat_with(T::default).take(CHUNK).collect();
             let chunk: &'static [T] = Box::leak(chunk);
             let first = index / CHUNK * CHUNK;
-            chunk.iter().enumerate().for_each(|(i, slot)| self.slots.set(first + i, slot));
+            let indices = first..(first + CHUNK).min(N - 1);
+            indices.zip(chunk).for_each(|(index, slot)| self.slots.set(index, slot));
             free.chunks.push(chunk);
         }
-        free.next += 1;
-        FIRST.fetch_max(free.next, Ordering::Relaxed);
+        self.next.store(index as u32 + 1, Ordering::Relaxed);
         Ok(ONE_GENERATION | (index as u64) << INDEX_SHIFT | Self::MARK)
     }
 

@@ -10,6 +10,8 @@ pub enum Tried<R, P> {
     /// Nothing yet, and what to wait for. That was noted before the attempt, so that no change is
     /// missed.
     Pending(P),
+    /// The same, and nothing has been asked yet: however late it is, that is waited for once.
+    Unasked(P),
 }
 
 /// Makes attempts until one is done or fails, or until the deadline has passed, which `limit`
@@ -24,14 +26,15 @@ pub fn until<R, P, W>(
     let mut deadline = None;
     // One place for the attempt, so that it is compiled in line.
     loop {
-        let pending = match attempt() {
+        let (pending, is_asked) = match attempt() {
             Ok(Tried::Done(result)) => return Ok(result),
-            Ok(Tried::Pending(pending)) => pending,
+            Ok(Tried::Pending(pending)) => (pending, true),
+            Ok(Tried::Unasked(pending)) => (pending, false),
             Err(Error::Handle) if deadline.is_some() => return Err(Error::Closed),
             Err(error) => return Err(error),
         };
         let deadline = *deadline.get_or_insert_with(|| limit(&pending));
-        if deadline.passed() {
+        if is_asked && deadline.passed() {
             return Err(deadline.error());
         }
         wait(pending, deadline)?;

@@ -7,7 +7,7 @@
 
 use std::cell::Cell;
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -27,6 +27,14 @@ const BLIND: Duration = Duration::from_millis(10);
 /// How long a close waits at most until other threads have let go of what it closes. That takes
 /// microseconds, unless the host has stopped one of them, or has jumped out of a wait (`longjmp`).
 const LEAVING: Duration = Duration::from_secs(10);
+
+/// Whether the system has ever refused to poll. Relaxed: it is a hint.
+static IS_BLIND: AtomicBool = AtomicBool::new(false);
+
+/// Whether a wait may last longer than what is waited for.
+pub fn is_blind() -> bool {
+    IS_BLIND.load(Ordering::Relaxed)
+}
 
 thread_local! {
     /// What this thread calls before it waits.
@@ -204,7 +212,10 @@ fn poll_until(fds: &mut [PollFd<'_>], deadline: Deadline) -> Result<Woken> {
         Err(Errno::INTR) => Err(Error::Interrupted),
         // Memory is short, or there are more descriptors than RLIMIT_NOFILE, which may have been
         // lowered.
-        Err(_) => poll_blindly(&mut [], deadline),
+        Err(_) => {
+            IS_BLIND.store(true, Ordering::Relaxed);
+            poll_blindly(&mut [], deadline)
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::frame::{self, Front, PREFIX};
 use crate::net::io::{Got, Read};
 use crate::net::socket::Socket;
+use crate::runtime::wake;
 use crate::rx::buffer::{Buffer, RESTING, SMALL, Sizes};
 use crate::rx::counts::RxCounts;
 use crate::sys::memory::as_room;
@@ -144,7 +145,7 @@ impl Rx {
 
     /// Whether the next read will probably be in vain until the socket tells of more.
     pub fn is_drained(&self) -> bool {
-        self.is_drained
+        self.is_drained && !wake::is_blind()
     }
 
     /// Notes the end, where that is what came of a read.

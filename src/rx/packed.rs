@@ -37,8 +37,7 @@ impl Rx {
         let Buffer { memory, start, end, .. } = &self.buffer;
         let unread = memory.get(..*end)?.get(*start..)?;
         let (prefix, rest) = unread.split_first_chunk()?;
-        // All of the buffer is no longer than the longest frame and its prefix, or a length above that is
-        // found by the general path.
+        // It may be longer than any frame: the caller has no room for that.
         let len = u32::from_be_bytes(*prefix) as usize;
         rest.get(..len).filter(|frame| frame.len() >= frame::MIN)
     }

@@ -1,5 +1,6 @@
 //! A small cache in front of the learning table: the ways of the frames that came in lately, by their
-//! addresses. It is valid during one turn of one port, and only until the table changes.
+//! addresses. It is valid during one turn of one port, and only until the table changes. To the table all
+//! frames of a pair that it has the way of are one.
 
 use crate::switch::table::Mac;
 

@@ -20,13 +20,13 @@ const CORK_TIME: u64 = 900_000;
 impl Tx {
     /// Whether a frame of that length of this thread may join what is held back by [`Tx::join_short`].
     ///
-    /// The thread's list of what it has corked is not looked at. If the thread was the last to cork this
-    /// connection, it is on the list; a frame that is coalesced need not be.
+    /// The thread's list of what it has corked is not looked at: if the thread was the last to cork this
+    /// connection, that is on the list. What a thread has corked is due soon enough for all that it corks.
     #[inline(always)]
     pub fn is_joined(&self, len: usize) -> bool {
-        // What a thread has corked is due soon enough for anything else that it corks.
+        let is_coalesced = self.hold.is_joined(self.hold.time) && !cork::is_anywhere();
         let is_corked = || self.hold.corker == thread::current();
-        (self.hold.is_joined(self.hold.time) || is_corked()) && self.fit.takes(len)
+        (is_coalesced || is_corked()) && self.fit.takes(len)
     }
 
     /// Fast path of `put`, for a short frame that joins what is held back: it is copied, and nothing else is

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::frame::{self, PREFIX};
 use crate::net::io::Written;
 use crate::net::socket::Socket;
-use crate::runtime::cork::{self, Cork};
+use crate::runtime::cork;
 use crate::runtime::pool::{self, BUFFER};
 use crate::sys::memory;
 use crate::tx::Tx;
@@ -43,13 +43,17 @@ impl Tx {
     }
 
     /// Fast path of `put`, for one frame that is written at once: nothing is unwritten, nothing is held back
-    /// for later frames, and the socket is a stream. Returns how many bytes the socket has taken, or `None`
-    /// where the general path has to be taken.
+    /// for later frames, and the socket is a stream. Or it is short and coalesced, while other threads run
+    /// handlers. Returns how many bytes were taken, or `None` where the general path has to be taken.
     #[inline]
     pub fn put_alone(&mut self, frame: &[u8]) -> Option<Result<usize>> {
+        let is_coalesced = self.hold.is_joined(self.hold.time) && !cork::may_be_open();
+        if is_coalesced && self.fit.takes(frame.len()) && self.join_short(frame) {
+            return Some(Ok(PREFIX + frame.len()));
+        }
         let is_plain = self.queue.is_empty() && self.hold.time == 0 && self.fit.takes(frame.len());
         let socket = self.socket.as_deref().filter(|_| is_plain && frame.len() <= COPIED)?;
-        if cork::with(Cork::may_be_open) || socket.has_messages() {
+        if cork::may_be_open() || socket.has_messages() {
             return None;
         }
         let prefix = frame::prefix(frame.len());
