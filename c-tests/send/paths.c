@@ -257,6 +257,57 @@ static void the_same_frames_in_a_handler(void)
     }
 }
 
+/* A target whose sends are to be written at once from now on, though its handler has more frames to come. */
+struct uncorked {
+    qnet_conn *target;
+    int fd, calls;
+    size_t owed;
+};
+
+static void uncork_in_the_middle(void *user, const uint8_t *frame, size_t len)
+{
+    struct uncorked *uncorked = user;
+
+    (void)frame;
+    if (uncorked->calls == 10)
+        CHECK_INT(qnet_set(uncorked->target, QNET_OPT_CORK, 0), QNET_OK);
+    if (uncorked->calls == 20)
+        CHECK_INT(qnet_set(uncorked->target, QNET_OPT_TX_USECS, 1000000), QNET_OK);
+    if (uncorked->calls == 30)
+        CHECK_INT(qnet_set(uncorked->target, QNET_OPT_TX_USECS, 0), QNET_OK);
+    CHECK_INT(qnet_send(uncorked->target, content, len), QNET_OK);
+    uncorked->owed += RAW_PREFIX + len;
+    if ((uncorked->calls >= 10 && uncorked->calls < 20) || uncorked->calls >= 30)
+        CHECK_INT(bytes_waiting(uncorked->fd), uncorked->owed);
+    count_up(&uncorked->calls);
+}
+
+/* With the option off, a send is in the socket when it returns, behind what was held back. */
+static void a_handler_turns_corking_off(void)
+{
+    static const size_t sizes[] = { 64, 128, 129 };
+    size_t i;
+
+    fill_content();
+    for (i = 0; i < 3; i++) {
+        struct flow flow = flow_of_one_size(&sizes[i]);
+        struct uncorked uncorked = { NULL, -1, 0, 0 };
+        qnet_conn *source;
+        int fd;
+
+        uncorked.target = raw_pair(&uncorked.fd);
+        source = raw_pair(&fd);
+        raw_send_flow(fd, &flow, CALLS, 0);
+        CHECK_INT(qnet_set_handler(source, uncork_in_the_middle, &uncorked), QNET_OK);
+        EVENTUALLY(get(&uncorked.calls) == CALLS);
+        CHECK_INT(qnet_close(source), QNET_OK);
+        CHECK_INT(stats_of(uncorked.target).tx_frames, CALLS);
+        CHECK_INT(qnet_close(uncorked.target), QNET_OK);
+        close(fd);
+        close(uncorked.fd);
+    }
+}
+
 /* ---- Messages ---- */
 
 /* A connection whose messages are frames takes one short path, and not the other. */
@@ -503,6 +554,58 @@ static void after_a_peer_has_left(void)
         }
 }
 
+static qnet_conn *open_reconnecting(int *fd)
+{
+    qnet_conn *conn;
+
+    link_now = &link_kinds[8];
+    CHECK(link_now->open == open_dialled && link_now->abstract);
+    conn = link_open(fd);
+    CHECK_INT(qnet_set(conn, QNET_OPT_RECONNECT_MS, 1000000), QNET_OK);
+    return conn;
+}
+
+/* Where the peer may come back, sends succeed without it, and each is counted as dropped. */
+static void after_a_peer_that_may_return_has_left(void)
+{
+    static const size_t lens[] = { 64, 1000, 5000, 13, 100, 65536, 2048, 64 };
+    size_t first, i;
+    int k;
+
+    fill_content();
+    for (first = 0; first < 8; first++) {
+        qnet_frame frames[2] = { { content, 64 }, { content + 5, 70 } };
+        unsigned dropped = 2;
+        struct twins twins;
+
+        twins_open(&twins, open_reconnecting);
+        twins.told_by_address = 1;
+        CHECK_INT(twins_send(&twins, content, 100), QNET_OK);
+        twins_owe(&twins, content, 100);
+        for (k = 0; k < TWINS; k++) {
+            twin_hears(&twins.of[k], twins.of[k].owed);
+            leave(twins.of[k].fd);
+        }
+        for (i = 0; i < 8; i++) {
+            size_t len = lens[(first + i) % 8];
+            int code = code_of(&twins, content, len);
+
+            CHECK_INT(twins_send(&twins, content, len), code);
+            dropped += code == QNET_OK;
+        }
+        CHECK_INT(twins_send(&twins, NULL, 64), QNET_ERR_INVALID);
+        CHECK_INT(twins_send_batch(&twins, frames, 2), 2);
+        for (k = 0; k < TWINS; k++) {
+            CHECK_INT(stats_of(twins.of[k].conn).tx_frames, 1);
+            CHECK_INT(stats_of(twins.of[k].conn).tx_dropped, dropped);
+            CHECK_INT(stats_of(twins.of[k].conn).tx_writes, 1);
+            CHECK_INT(qnet_close_reason(twins.of[k].conn), QNET_OK);
+            CHECK_INT(qnet_close(twins.of[k].conn), QNET_OK);
+            free(twins.of[k].wire);
+        }
+    }
+}
+
 /* What joins frames that are held back, while the peer leaves, is counted too. */
 static void a_peer_leaves_while_frames_are_held(void)
 {
@@ -719,10 +822,12 @@ int main(void)
     RUN(the_same_frames_held_back);
     RUN(the_same_frames_over_tcp);
     RUN(the_same_frames_in_a_handler);
+    RUN(a_handler_turns_corking_off);
     RUN(messages_are_whole_frames);
     RUN(a_full_socket_refuses_the_same_frames);
     RUN(a_peer_stops_in_the_middle);
     RUN(after_a_peer_has_left);
+    RUN(after_a_peer_that_may_return_has_left);
     RUN(a_peer_leaves_while_frames_are_held);
     RUN(threads_send_in_order);
     RUN(threads_send_while_options_change);
