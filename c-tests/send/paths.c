@@ -554,6 +554,41 @@ static void after_a_peer_has_left(void)
         }
 }
 
+/* Once the connection has ended, by the program or for what the peer wrote, nothing is sent. */
+static void after_the_end(void)
+{
+    size_t i, way;
+    int k;
+
+    fill_content();
+    for (way = 0; way < 2; way++) {
+        int code = way == 0 ? QNET_ERR_CLOSED : QNET_ERR_PROTOCOL;
+        struct twins twins;
+
+        twins_open(&twins, raw_pair);
+        CHECK_INT(twins_send(&twins, content, 64), QNET_OK);
+        twins_owe(&twins, content, 64);
+        for (k = 0; k < TWINS; k++) {
+            twin_hears(&twins.of[k], twins.of[k].owed);
+            raw_write(twins.of[k].fd, "\xff\xff\xff\xff", 4);
+            if (way == 0)
+                CHECK_INT(qnet_shutdown(twins.of[k].conn), QNET_OK);
+            else
+                CHECK_INT(qnet_recv(twins.of[k].conn, NULL, 0, -1), code);
+        }
+        for (i = 0; i < sizeof edges / sizeof *edges; i++)
+            CHECK_INT(twins_send(&twins, content, edges[i]), code);
+        CHECK(twins_send(&twins, NULL, 64) < 0);
+        for (k = 0; k < TWINS; k++) {
+            CHECK_INT(stats_of(twins.of[k].conn).tx_frames, 1);
+            CHECK_INT(stats_of(twins.of[k].conn).tx_dropped, 0);
+            CHECK_INT(qnet_close(twins.of[k].conn), QNET_OK);
+            CHECK(raw_ended(twins.of[k].fd));
+            free(twins.of[k].wire);
+        }
+    }
+}
+
 static qnet_conn *open_reconnecting(int *fd)
 {
     qnet_conn *conn;
@@ -827,6 +862,7 @@ int main(void)
     RUN(a_full_socket_refuses_the_same_frames);
     RUN(a_peer_stops_in_the_middle);
     RUN(after_a_peer_has_left);
+    RUN(after_the_end);
     RUN(after_a_peer_that_may_return_has_left);
     RUN(a_peer_leaves_while_frames_are_held);
     RUN(threads_send_in_order);
