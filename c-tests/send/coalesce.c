@@ -450,6 +450,23 @@ static void handler_that_blocks(void)
     }
 }
 
+/* What a handler sends is written when it returns, also where its connection holds frames for a second. */
+static void handler_sends_what_is_coalesced(void)
+{
+    struct scene *scene = scene_make();
+    struct flow flow = flow_of_one_size(&short_frame), sent = flow;
+    qnet_stats stats;
+
+    CHECK_INT(qnet_set(scene->target, QNET_OPT_TX_USECS, 1000000), QNET_OK);
+    CHECK_INT(flow_send(&sent, scene->target, 0, 3), 3);
+    raw_send_flow(scene->source_fd, &flow, 8, 0);
+    CHECK_INT(qnet_set_handler(scene->source, on_frame, scene), QNET_OK);
+    EVENTUALLY(__atomic_load_n(&scene->calls, __ATOMIC_SEQ_CST) == 8);
+    CHECK_INT(qnet_set_handler(scene->source, NULL, NULL), QNET_OK);
+    CHECK_INT(qnet_get_stats(scene->target, &stats, sizeof stats), sizeof stats);
+    CHECK_INT(stats.tx_frames, 3 + 8);
+}
+
 /* While frames are held again and again, the library's thread wakes up about once in a millisecond. */
 static void steady_relay(void)
 {
@@ -545,6 +562,7 @@ int main(void)
     RUN(cork_switched_while_coalescing);
     RUN(handler_that_blocks);
     RUN(steady_relay);
+    RUN(handler_sends_what_is_coalesced);
     RUN(coalescing_peer_leaves);
     RUN(stuck_above_the_limit);
     RUN(stuck_above_the_limit_from_the_first);

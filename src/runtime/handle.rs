@@ -220,6 +220,17 @@ mod tests {
     }
 
     #[test]
+    fn a_table_is_full_before_its_last_slot() {
+        const N: usize = 2 * CHUNK;
+        static TABLE: Table<Thing, N> = Table::new();
+        for _ in 1..N {
+            TABLE.take().unwrap();
+        }
+        assert!(TABLE.take().is_err());
+        assert!(TABLE.slot(NO_KEY).is_none());
+    }
+
+    #[test]
     fn a_slot_whose_generations_are_used_up_is_retired() {
         static TABLE: Table<Thing> = Table::new();
         let table = &TABLE;

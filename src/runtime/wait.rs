@@ -40,3 +40,30 @@ pub fn until<R, P, W>(
         wait(pending, deadline)?;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn who_is_late_asks_once() {
+        let asked = Cell::new(0);
+        let attempt = || {
+            Ok(match asked.get() {
+                0 => Tried::Unasked(()),
+                1 => Tried::Done("there"),
+                _ => Tried::Pending(()),
+            })
+        };
+        let ask = |(), _| {
+            asked.set(asked.get() + 1);
+            Ok(())
+        };
+        assert_eq!(until(attempt, |_| Deadline::Now, ask), Ok("there"));
+        asked.set(2);
+        assert_eq!(until(attempt, |_| Deadline::Now, ask), Err(Error::Again));
+        assert_eq!(asked.get(), 2);
+    }
+}
