@@ -35,6 +35,7 @@ build() {
 
 # Runs ping against responder, the examples in a directory.
 runs() {    # directory [ping]
+    : >"$work/said" # not what an earlier one has said
     "$1/responder" unix "$work/r.sock" 10.0.0.1 >"$work/said" &
     started=$!
     until grep '^listening' "$work/said"; do
