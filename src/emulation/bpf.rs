@@ -112,6 +112,7 @@ impl Program {
                 k: number(u32::MAX.into())? as u32,
             });
         }
+        words.end_items();
         check(&program).map_err(|why| word.error(&why))?;
         Ok(Program(program))
     }

@@ -24,10 +24,6 @@ impl<'a> Word<'a> {
         text
     }
 
-    pub fn is(&self, name: &str) -> bool {
-        self.bytes.eq_ignore_ascii_case(name.as_bytes())
-    }
-
     /// Whether it is to be a number: no word that the language knows begins with anything but a letter.
     fn is_argument(&self) -> bool {
         !self.bytes[0].is_ascii_alphabetic()
@@ -67,6 +63,12 @@ impl<'a> Words<'a> {
     /// The next word, where commas stand between words too.
     pub fn item(&mut self) -> Option<Word<'a>> {
         self.word(|byte| byte.is_ascii_whitespace() || *byte == b',')
+    }
+
+    /// Skips what stands between items, so that a list may end in a comma.
+    pub fn end_items(&mut self) {
+        let next = self.clone().item().map_or(self.text.len(), |item| item.at - 1);
+        self.at = next;
     }
 
     pub fn go_behind(&mut self, word: &Word<'_>) {

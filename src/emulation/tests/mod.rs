@@ -1,6 +1,10 @@
 //! Tests of a whole direction, and what they share.
 
+mod ecn;
 mod model;
+mod packets;
+mod parsing;
+mod programs;
 mod vectors;
 
 use std::sync::Arc;
