@@ -1,10 +1,15 @@
 //! Tests of a whole direction, and what they share.
 
+mod changes;
+mod counting;
 mod ecn;
+mod memory;
 mod model;
 mod packets;
 mod parsing;
 mod programs;
+mod statistics;
+mod traces;
 mod vectors;
 
 use std::sync::Arc;
