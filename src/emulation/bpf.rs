@@ -156,24 +156,22 @@ fn check_scratch(program: &[Instruction]) -> Result<(), String> {
         here &= written[at];
         let Instruction { code, jump_true, jump_false, k } = *instruction;
         let mut reach = |distance: usize| written[at + 1 + distance] &= here;
-        match (code & 7, code) {
-            (ST | STX, _) => here |= 1 << k,
-            (_, code) if code == LD | MEM || code == LDX | MEM => {
-                if here & 1 << k == 0 {
-                    return Err(format!("instruction {at}: it loads what was not stored"));
-                }
-            }
-            (JMP, code) if code == JMP | JA => {
-                reach(k as usize);
-                here = u16::MAX;
-            }
-            (JMP, _) => {
+        let loads = code == LD | MEM || code == LDX | MEM;
+        if loads && here & (1 << k) == 0 {
+            return Err(format!("instruction {at}: it loads what was not stored"));
+        }
+        match code & 7 {
+            ST | STX => here |= 1 << k,
+            JMP if code == JMP | JA => reach(k as usize),
+            JMP => {
                 reach(jump_true.into());
                 reach(jump_false.into());
-                here = u16::MAX;
             }
-            (RET, _) => here = u16::MAX,
             _ => {}
+        }
+        if matches!(code & 7, JMP | RET) {
+            // What follows is reached by jumps alone.
+            here = u16::MAX;
         }
     }
     Ok(())

@@ -40,7 +40,7 @@ impl Distribution {
         let step = (random >> 52) as usize;
         let part = i64::from((random >> 20) as u32);
         let (from, to) = (self.at(step), self.at(step + 1));
-        from + ((to - from) * part >> 32)
+        from + (((to - from) * part) >> 32)
     }
 
     /// The least value.

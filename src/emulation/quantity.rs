@@ -171,7 +171,7 @@ pub fn rate(word: &Word<'_>) -> Result<u64> {
         None => return Err(word.error(NO_RATE)),
     };
     let scaled = number.saturating_mul(scale);
-    if scaled < ONE || scaled > FASTEST * ONE {
+    if !(ONE..=FASTEST * ONE).contains(&scaled) {
         return Err(word.error("a rate is from 1bit to 1tbit"));
     }
     Ok((scaled / ONE) as u64)

@@ -145,9 +145,10 @@ impl Store {
             self.chunks.pop_front();
             self.first += 1;
         }
-        // As much as is in use is kept for later, so that a steady flow takes no memory from the system.
+        // About as much as is in use is kept for later, so that a steady flow takes no memory from the
+        // system.
         self.spare.push(memory);
-        self.spare.truncate(self.chunks.len());
+        self.spare.truncate(1 + self.held as usize / CHUNK);
     }
 
     /// Lets go of everything.

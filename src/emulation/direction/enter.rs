@@ -190,7 +190,7 @@ impl Direction {
         }
         self.tally.corrupted += 1;
         let bits = 8 * frame.len().saturating_sub(ADDRESSES) as u128;
-        Some((u128::from(self.streams.of(Purpose::Bit).draw()) * bits >> 64) as usize)
+        Some(((u128::from(self.streams.of(Purpose::Bit).draw()) * bits) >> 64) as usize)
     }
 
     /// Whether there is no room for a frame. It is counted then.
@@ -321,5 +321,5 @@ impl Direction {
 
 /// A delay with its random part, never less than 0.
 fn spread(time: u64, jitter: u64, quantile: i64) -> u64 {
-    time.saturating_add_signed(jitter as i64 * quantile >> ONE_BITS)
+    time.saturating_add_signed((jitter as i64 * quantile) >> ONE_BITS)
 }

@@ -5,8 +5,8 @@
 //! came in.
 
 mod change;
-mod enter;
-mod leave;
+pub mod enter;
+pub mod leave;
 
 use crate::emulation::flight::{Flight, Moment};
 use crate::emulation::loss::Loser;
@@ -15,9 +15,6 @@ use crate::emulation::random::{Side, Streams};
 use crate::emulation::spec::Spec;
 use crate::emulation::store::Store;
 use crate::frame::PREFIX;
-
-pub use enter::Verdict;
-pub use leave::Leaving;
 
 pub struct Direction {
     side: Side,

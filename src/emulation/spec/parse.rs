@@ -18,7 +18,7 @@ const A_DISTRIBUTION: &str = "expected uniform, normal, pareto or paretonormal";
 /// need others is judged at the end, since they stand in any order.
 #[derive(Default)]
 struct Text<'a> {
-    delay: Said<'a, (u64, Option<(u64, Option<Percent>)>)>,
+    delay: Said<'a, TimeAndJitter>,
     distribution: Said<'a, Distribution>,
     loss: Said<'a, Loss>,
     ecn: Said<'a, ()>,
@@ -35,6 +35,9 @@ struct Text<'a> {
 }
 
 type Said<'a, T> = Option<(Word<'a>, T)>;
+
+/// A delay's time, and its JITTER with the CORRELATION of that.
+type TimeAndJitter = (u64, Option<(u64, Option<Percent>)>);
 
 impl Spec {
     /// Reads a text. One without words asks for nothing.
@@ -137,8 +140,6 @@ fn needs<T>(said: &Said<'_, T>, has_it: bool, what: &str) -> Result<()> {
         _ => Ok(()),
     }
 }
-
-type TimeAndJitter = (u64, Option<(u64, Option<Percent>)>);
 
 fn delay(word: &Word<'_>, words: &mut Words<'_>) -> Result<TimeAndJitter> {
     let time = quantity::time(&words.after(word, "a time")?)?;

@@ -1,6 +1,7 @@
 //! Counts, limits, and what is discarded.
 
-use crate::emulation::direction::{Counts, Verdict};
+use crate::emulation::direction::Counts;
+use crate::emulation::direction::enter::Verdict;
 use crate::emulation::flight::Moment;
 use crate::emulation::tests::{FOR_EVER, Lab, MS, frame, until};
 use crate::frame::{PREFIX, Walk, prefix};
@@ -164,7 +165,7 @@ fn frames_that_lie_together_leave_together() {
     assert!(numbers.into_iter().eq(0..1000));
     // Apart, those of one time do.
     for number in 0..1000_u32 {
-        lab.enter_early((FOR_EVER + u64::from(number / 10)).into(), &frame(number, 60));
+        lab.enter_early(FOR_EVER + u64::from(number / 10), &frame(number, 60));
     }
     let mut calls = 0;
     lab.direction.leave(until(2 * FOR_EVER), false, |leaving| {

@@ -14,7 +14,8 @@ mod vectors;
 
 use std::sync::Arc;
 
-use crate::emulation::direction::{Counts, Direction, Verdict};
+use crate::emulation::direction::enter::Verdict;
+use crate::emulation::direction::{Counts, Direction};
 use crate::emulation::flight::Moment;
 use crate::emulation::random::Side;
 use crate::emulation::spec::Spec;

@@ -61,7 +61,7 @@ fn tables() {
         let line = format!("{values} sum {sum}");
         let beginning = format!("# table {name} at 0, 1, 41, 1024, 2048, 3072, 4055, 4095, 4096:");
         assert_eq!(line, vector(&beginning));
-        let last = at(4095) + (((4 << 20) - at(4095)) * i64::from(u32::MAX) >> 32);
+        let last = at(4095) + ((((4 << 20) - at(4095)) * i64::from(u32::MAX)) >> 32);
         assert_eq!(distribution.quantile(u64::MAX), last);
     }
     let uniform = Distribution::Uniform;
