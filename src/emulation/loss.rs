@@ -9,7 +9,7 @@ use crate::emulation::spec::{Chance, Loss};
 enum Model {
     Random {
         below: u128,
-        correlation: Option<Percent>,
+        again: u128,
     },
     /// Gilbert-Elliott. Of each pair, the first is for the good state, the second for the bad one.
     Gemodel {
@@ -32,8 +32,8 @@ impl Model {
     fn of(loss: &Loss) -> Model {
         match loss {
             Loss::Random(Chance { percent, correlation }) => {
-                let correlation = correlation.filter(|percent| *percent != Percent::ZERO);
-                Model::Random { below: percent.threshold(), correlation }
+                let again = correlation.map_or(0, Percent::threshold);
+                Model::Random { below: percent.threshold(), again }
             }
             Loss::Gemodel(given) => {
                 let defaults = [given[0].rest(), Percent::HUNDRED, Percent::ZERO];
@@ -95,8 +95,8 @@ impl Loser {
     #[inline]
     pub fn loses(&mut self, streams: &mut Streams) -> bool {
         match self.model {
-            Model::Random { below, correlation } => {
-                u128::from(streams.of(Purpose::Loss).value(correlation)) < below
+            Model::Random { below, again } => {
+                u128::from(streams.of(Purpose::Loss).value(again)) < below
             }
             _ => self.loses_by_model(streams),
         }

@@ -1,7 +1,5 @@
 //! Random numbers: a stream for each purpose and direction, so that none disturbs another.
 
-use crate::emulation::quantity::Percent;
-
 /// What SplitMix64 adds for each output.
 const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -64,13 +62,12 @@ impl Stream {
         mix(self.counter)
     }
 
-    /// A value to decide by, which with that probability is the one of the last decision. It takes two
+    /// A value to decide by, which is the one of the last decision if a draw is below `again`. It takes two
     /// draws, of which the first is not computed where nothing depends on it.
     #[inline]
-    pub fn value(&mut self, correlation: Option<Percent>) -> u64 {
-        let threshold = correlation.map_or(0, Percent::threshold);
-        if threshold > 0 {
-            return self.correlated(threshold);
+    pub fn value(&mut self, again: u128) -> u64 {
+        if again > 0 {
+            return self.correlated(again);
         }
         self.counter = self.counter.wrapping_add(GAMMA);
         let value = self.draw();
@@ -78,9 +75,9 @@ impl Stream {
         value
     }
 
-    fn correlated(&mut self, threshold: u128) -> u64 {
-        let (again, fresh) = (self.draw(), self.draw());
-        let value = self.last.filter(|_| u128::from(again) < threshold).unwrap_or(fresh);
+    fn correlated(&mut self, again: u128) -> u64 {
+        let (first, second) = (self.draw(), self.draw());
+        let value = self.last.filter(|_| u128::from(first) < again).unwrap_or(second);
         self.last = Some(value);
         value
     }

@@ -1,12 +1,10 @@
 //! Frames come in.
 
 use crate::emulation::direction::Direction;
-use crate::emulation::distribution::{Distribution, ONE_BITS};
 use crate::emulation::ecn;
 use crate::emulation::flight::{Moment, Run};
 use crate::emulation::pacer::{Exact, Waiting};
 use crate::emulation::random::Purpose;
-use crate::emulation::spec::{Chance, Delay, Jitter};
 use crate::emulation::store::Place;
 use crate::frame::{PREFIX, Walk};
 
@@ -29,6 +27,31 @@ struct Alteration {
 
 /// The length of a frame's two addresses, which are never corrupted.
 const ADDRESSES: usize = 12;
+
+/// A frame that was not lost, the time when it came, and how many bytes may be held.
+struct Arrival<'a> {
+    frame: &'a [u8],
+    now: u64,
+    room: u64,
+    is_marked: bool,
+}
+
+impl Alteration {
+    #[inline]
+    fn is_some(self) -> bool {
+        self.is_marked || self.flipped.is_some()
+    }
+
+    fn apply(self, frame: &mut [u8]) {
+        if self.is_marked {
+            ecn::mark(frame);
+        }
+        let flipped = self.flipped.and_then(|bit| Some((frame.get_mut(ADDRESSES + bit / 8)?, bit)));
+        if let Some((byte, bit)) = flipped {
+            *byte ^= 0x80 >> (bit % 8);
+        }
+    }
+}
 
 impl Direction {
     /// A frame comes in. One that would make it hold more than `room` bytes is dropped. `number` is the next
@@ -58,10 +81,15 @@ impl Direction {
             self.tally.marked += 1;
             is_marked = true;
         }
-        let is_doubled = self.decides(Purpose::Duplicate, self.spec.duplicate);
-        let verdict = self.enter_one(now, frame, is_marked, room, number);
+        let doubles = self.streams.of(Purpose::Duplicate);
+        let is_doubled =
+            self.spec.duplicate.as_ref().is_some_and(|duplicate| duplicate.falls(doubles));
+        let arrival = Arrival { frame, now, room, is_marked };
+        let verdict = self.pass_on(&arrival, false, number);
         if is_doubled {
-            self.enter_copy(now, frame, is_marked, room, number);
+            self.tally.duplicated += 1;
+            self.tally.gone = self.tally.gone.wrapping_sub(frame.len() as u64);
+            self.pass_on(&arrival, true, number);
         }
         verdict
     }
@@ -124,41 +152,38 @@ impl Direction {
     /// Begins the sending of what waits, until `now`.
     #[inline]
     pub(super) fn advance(&mut self, now: u64) {
+        if self.pacer.frames() > 0 {
+            self.begin_waiting(now);
+        }
+    }
+
+    fn begin_waiting(&mut self, now: u64) {
         while let Some((waiting, start, end)) = self.pacer.begin(now) {
             self.fly(&waiting, start, end);
         }
     }
 
+    /// The steps behind the duplicating. A copy lies nowhere that it could go on from.
     #[inline]
-    fn decides(&mut self, purpose: Purpose, chance: Option<Chance>) -> bool {
-        let Some(Chance { percent, correlation }) = chance else {
-            return false;
-        };
-        u128::from(self.streams.of(purpose).value(correlation)) < percent.threshold()
-    }
-
-    /// The steps behind the duplicating, for a frame that goes on from where it lies if it can.
-    #[inline]
-    fn enter_one(
-        &mut self,
-        now: u64,
-        frame: &[u8],
-        is_marked: bool,
-        room: u64,
-        number: &mut u64,
-    ) -> Verdict {
-        let flipped = self.flips(frame);
-        if self.is_refused(now, frame.len(), room) {
+    fn pass_on(&mut self, arrival: &Arrival<'_>, is_copy: bool, number: &mut u64) -> Verdict {
+        let Arrival { frame, now, room, is_marked } = *arrival;
+        let alteration = Alteration { is_marked, flipped: self.flips(frame) };
+        let has_room = self.held_bytes() + frame.len() as u64 <= room;
+        if !has_room || self.pacer.is_on() && !self.pacer.fits(now, frame.len()) {
+            self.tally.dropped += 1;
+            self.tally.gone = self.tally.gone.wrapping_add(frame.len() as u64);
             return Verdict::Stays;
         }
-        let alteration = Alteration { is_marked, flipped };
         if self.pacer.is_on() {
             self.wait(now, frame, alteration, number);
             return Verdict::Stays;
         }
-        let due = self.due(now);
-        if due > now || !self.is_empty() || is_marked || flipped.is_some() {
-            self.hold(due, frame, alteration, number);
+        let time = self.due(now);
+        if time > now || is_copy || alteration.is_some() || !self.is_empty() {
+            let due = Moment { time, number: *number };
+            let place = self.keep(frame, alteration, number);
+            let len = (PREFIX + frame.len()) as u32;
+            self.flight.push(Run { due, place, len, frames: 1 });
             return Verdict::Stays;
         }
         *number += 1;
@@ -166,44 +191,16 @@ impl Direction {
         Verdict::Passes
     }
 
-    /// The same for a copy, which does not lie anywhere.
-    fn enter_copy(&mut self, now: u64, frame: &[u8], is_marked: bool, room: u64, number: &mut u64) {
-        self.tally.duplicated += 1;
-        self.tally.gone = self.tally.gone.wrapping_sub(frame.len() as u64);
-        let alteration = Alteration { is_marked, flipped: self.flips(frame) };
-        if self.is_refused(now, frame.len(), room) {
-            return;
-        }
-        if self.pacer.is_on() {
-            self.wait(now, frame, alteration, number);
-        } else {
-            let due = self.due(now);
-            self.hold(due, frame, alteration, number);
-        }
-    }
-
     /// Which bit of a frame is to be flipped, if one is.
     #[inline]
     fn flips(&mut self, frame: &[u8]) -> Option<usize> {
-        if !self.decides(Purpose::Corrupt, self.spec.corrupt) {
+        let corrupt = self.spec.corrupt.as_ref()?;
+        if !corrupt.falls(self.streams.of(Purpose::Corrupt)) {
             return None;
         }
         self.tally.corrupted += 1;
         let bits = 8 * frame.len().saturating_sub(ADDRESSES) as u128;
         Some(((u128::from(self.streams.of(Purpose::Bit).draw()) * bits) >> 64) as usize)
-    }
-
-    /// Whether there is no room for a frame. It is counted then.
-    #[inline]
-    fn is_refused(&mut self, now: u64, len: usize, room: u64) -> bool {
-        let len_u64 = len as u64;
-        let has_room = self.held_bytes() + len_u64 <= room;
-        let is_refused = !has_room || self.pacer.is_on() && !self.pacer.fits(now, len);
-        if is_refused {
-            self.tally.dropped += 1;
-            self.tally.gone = self.tally.gone.wrapping_add(len_u64);
-        }
-        is_refused
     }
 
     /// Has a frame wait for the rate.
@@ -214,29 +211,13 @@ impl Direction {
         self.advance(now);
     }
 
-    /// Holds a frame until it is due.
-    #[inline]
-    fn hold(&mut self, time: u64, frame: &[u8], alteration: Alteration, number: &mut u64) {
-        let due = Moment { time, number: *number };
-        let place = self.keep(frame, alteration, number);
-        let len = (PREFIX + frame.len()) as u32;
-        self.flight.push(Run { due, place, len, frames: 1 });
-    }
-
     /// Copies a frame, and alters the copy.
     #[inline]
     fn keep(&mut self, frame: &[u8], alteration: Alteration, number: &mut u64) -> Place {
         *number += 1;
         let place = self.store.push(frame);
-        let Alteration { is_marked, flipped } = alteration;
-        if is_marked {
-            ecn::mark(self.store.frame_mut(place, (PREFIX + frame.len()) as u32));
-        }
-        if let Some(bit) = flipped {
-            let copy = self.store.frame_mut(place, (PREFIX + frame.len()) as u32);
-            if let Some(byte) = copy.get_mut(ADDRESSES + bit / 8) {
-                *byte ^= 0x80 >> (bit % 8);
-            }
+        if alteration.is_some() {
+            alteration.apply(self.store.frame_mut(place, (PREFIX + frame.len()) as u32));
         }
         place
     }
@@ -255,71 +236,4 @@ impl Direction {
         let due = Moment { time: self.due(end), number: waiting.came.number };
         self.flight.push(Run { due, place: waiting.place, len, frames: 1 });
     }
-
-    /// When a frame leaves of which the last bit is sent at `sent`.
-    #[inline]
-    fn due(&mut self, sent: u64) -> u64 {
-        let is_early = self.skips_delay();
-        let delay = if is_early { 0 } else { self.delay() };
-        let due = sent.saturating_add(delay);
-        let due = if self.spec.reorder.is_none() { due.max(self.last) } else { due };
-        if !is_early {
-            self.last = self.last.max(due);
-        }
-        due
-    }
-
-    /// Whether the next frame is chosen to skip the delay.
-    #[inline]
-    fn skips_delay(&mut self) -> bool {
-        let Some(reorder) = self.spec.reorder.as_ref().filter(|reorder| reorder.chance.is_some())
-        else {
-            return false;
-        };
-        let (chance, gap) = (reorder.chance, reorder.gap.unwrap_or(1));
-        let is_early = self.since_early >= gap - 1 && self.decides(Purpose::Reorder, chance);
-        self.since_early = if is_early { 0 } else { self.since_early + 1 };
-        is_early
-    }
-
-    /// How long the next frame is delayed.
-    #[inline]
-    fn delay(&mut self) -> u64 {
-        let Some(Delay { time, jitter }) = &self.spec.delay else {
-            return 0;
-        };
-        let Some(Jitter { time: jitter, correlation, distribution }) =
-            jitter.as_ref().filter(|jitter| jitter.time > 0)
-        else {
-            return *time;
-        };
-        let random = self.streams.of(Purpose::Jitter).value(*correlation);
-        let distribution = distribution.unwrap_or(Distribution::Uniform);
-        spread(*time, *jitter, distribution.quantile(random))
-    }
-
-    fn jitter(&self) -> Option<&Jitter> {
-        self.spec.delay.as_ref()?.jitter.as_ref().filter(|jitter| jitter.time > 0)
-    }
-
-    /// The soonest that a frame may leave of which the last bit is sent at `sent`.
-    pub(super) fn soonest(&self, sent: u64) -> u64 {
-        let Some(reorder) = &self.spec.reorder else {
-            return sent.saturating_add(self.least_delay()).max(self.last);
-        };
-        if reorder.chance.is_some() { sent } else { sent.saturating_add(self.least_delay()) }
-    }
-
-    fn least_delay(&self) -> u64 {
-        let time = self.spec.delay.as_ref().map_or(0, |delay| delay.time);
-        self.jitter().map_or(time, |jitter| {
-            let distribution = jitter.distribution.unwrap_or(Distribution::Uniform);
-            spread(time, jitter.time, distribution.least())
-        })
-    }
-}
-
-/// A delay with its random part, never less than 0.
-fn spread(time: u64, jitter: u64, quantile: i64) -> u64 {
-    time.saturating_add_signed((jitter as i64 * quantile) >> ONE_BITS)
 }

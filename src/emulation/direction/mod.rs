@@ -5,6 +5,7 @@
 //! came in.
 
 mod change;
+mod delay;
 pub mod enter;
 pub mod leave;
 

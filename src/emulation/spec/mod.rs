@@ -9,6 +9,7 @@ use std::io::Write;
 use crate::emulation::bpf::Program;
 use crate::emulation::distribution::Distribution;
 use crate::emulation::quantity::{Limit, Percent, Speed, Time};
+use crate::emulation::random::Stream;
 
 /// What a text asks for. Times are in nanoseconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -181,6 +182,15 @@ impl Loss {
                 text.named("frames", Some(list.join(",")));
             }
         }
+    }
+}
+
+impl Chance {
+    /// Whether what has this chance happens this time.
+    #[inline]
+    pub fn falls(&self, stream: &mut Stream) -> bool {
+        let again = self.correlation.as_ref().map_or(0, |correlation| correlation.threshold());
+        u128::from(stream.value(again)) < self.percent.threshold()
     }
 }
 

@@ -8,6 +8,7 @@ mod model;
 mod packets;
 mod parsing;
 mod programs;
+mod speed;
 mod statistics;
 mod traces;
 mod vectors;

@@ -55,16 +55,16 @@ fn how_long_losses_are() {
     assert_near(mean_run(&lost), 4.0, 0.04 * 4.0);
 }
 
-fn percent(text: &str) -> Option<Percent> {
-    Words::of(text.as_bytes()).next().map(|word| Percent::read(&word).unwrap())
+fn percent(text: &str) -> Percent {
+    Percent::read(&Words::of(text.as_bytes()).next().unwrap()).unwrap()
 }
 
 /// A million values of a distribution.
 fn values(distribution: Distribution, correlation: &str) -> Vec<f64> {
     let mut streams = Streams::new(7, Side::Out);
-    let correlation = percent(correlation);
+    let again = percent(correlation).threshold();
     let value = |_| {
-        let random = streams.of(Purpose::Jitter).value(correlation);
+        let random = streams.of(Purpose::Jitter).value(again);
         distribution.quantile(random) as f64 / f64::from(1 << 20)
     };
     (0..FRAMES).map(value).collect()
