@@ -30,6 +30,7 @@ impl Direction {
         let pace = spec.rate.clone().map(Pace::Rate).or(course);
         self.pacer.set(now, pace, spec.limit);
         self.spec = spec;
+        self.only_loses = self.spec.only_loses();
         while !self.pacer.is_on()
             && let Some(waiting) = self.pacer.pop()
         {

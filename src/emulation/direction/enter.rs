@@ -5,6 +5,7 @@ use crate::emulation::ecn;
 use crate::emulation::flight::{Moment, Run};
 use crate::emulation::pacer::{Exact, Waiting};
 use crate::emulation::random::Purpose;
+use crate::emulation::spec::Spec;
 use crate::emulation::store::Place;
 use crate::frame::{PREFIX, Walk};
 
@@ -81,6 +82,11 @@ impl Direction {
             self.tally.marked += 1;
             is_marked = true;
         }
+        if self.only_loses && !is_marked && self.is_empty() && self.last <= now {
+            *number += 1;
+            self.highest = *number;
+            return Verdict::Passes;
+        }
         let doubles = self.streams.of(Purpose::Duplicate);
         let is_doubled =
             self.spec.duplicate.as_ref().is_some_and(|duplicate| duplicate.falls(doubles));
@@ -96,11 +102,11 @@ impl Direction {
 
     /// Whether all frames are treated alike, so that they may enter together.
     pub fn treats_alike(&self) -> bool {
-        let spec = &self.spec;
-        let has_jitter = self.jitter().is_some();
-        let may_skip = spec.reorder.as_ref().is_some_and(|reorder| reorder.chance.is_some());
-        let is_random = spec.duplicate.is_some() || spec.corrupt.is_some() || self.loser.is_some();
-        !(is_random || has_jitter || may_skip || spec.program.is_some() || self.pacer.is_on())
+        let Spec { duplicate, corrupt, reorder, program, .. } = &self.spec;
+        let may_skip = reorder.as_ref().is_some_and(|reorder| reorder.chance.is_some());
+        let is_altered = duplicate.is_some() || corrupt.is_some() || self.loser.is_some();
+        let is_late = self.pacer.is_on() || self.jitter().is_some();
+        !(may_skip || is_altered || is_late || program.is_some())
     }
 
     /// Frames in wire format come in, of which all are treated alike.

@@ -23,6 +23,8 @@ pub struct Direction {
     streams: Streams,
     /// What the text in force asks for, with its seed; nothing where there is none.
     spec: Spec,
+    /// Whether the text asks for nothing behind the loss.
+    only_loses: bool,
     loser: Option<Loser>,
     pacer: Pacer,
     /// How many frames have not skipped the delay since the last one that did.
@@ -83,6 +85,7 @@ impl Direction {
             seed,
             streams: Streams::new(seed, side),
             spec: Spec::default(),
+            only_loses: true,
             loser: None,
             pacer: Pacer::default(),
             since_early: 0,

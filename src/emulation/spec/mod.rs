@@ -86,6 +86,13 @@ impl Spec {
         *self == Spec::default()
     }
 
+    /// Whether nothing becomes of a frame but that it may be lost, marked in place of that, or left alone.
+    pub fn only_loses(&self) -> bool {
+        let is_altered = self.duplicate.is_some() || self.corrupt.is_some();
+        let is_late = self.delay.is_some() || self.rate.is_some() || self.trace.is_some();
+        !(is_altered || is_late)
+    }
+
     /// The text of it. A path may hold any bytes.
     pub fn print(&self) -> Vec<u8> {
         let mut text = Line(Vec::new());

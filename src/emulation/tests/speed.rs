@@ -12,7 +12,7 @@ use crate::frame::{PREFIX, Walk, prefix};
 
 /// How many frames a read gives, and how many reads are made, one each microsecond.
 const READ: usize = 1900;
-const READS: u64 = 1_000;
+const READS: u64 = 10_000;
 
 /// Prints how long a frame takes. `EMULATION_TEXT` is played alone, so that a profiler sees nothing else.
 #[test]
