@@ -42,7 +42,7 @@ impl Exact {
 
     /// The next whole nanosecond.
     pub fn whole(self) -> u64 {
-        self.ns + u64::from(self.part > 0)
+        self.ns.saturating_add(u64::from(self.part > 0))
     }
 }
 

@@ -1,6 +1,7 @@
 //! How much memory a flight takes, and whether it is given back.
 
-use std::fs;
+use std::process::Command;
+use std::{env, fs};
 
 use crate::emulation::tests::{FOR_EVER, Lab, frame};
 
@@ -13,10 +14,19 @@ fn resident() -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
-/// Takes a million frames of 64 bytes, each with a time of its own. Other tests run in this process, so
-/// that there is only one of this kind, which allows for some megabytes more.
+/// Runs the next test in a process of its own, whose memory is nobody else's.
 #[test]
-#[ignore = "it measures the process, and runs alone"]
+fn what_a_flight_takes_is_given_back() {
+    let test = "emulation::tests::memory::a_million_frames";
+    let mut alone = Command::new(env::current_exe().unwrap());
+    let output = alone.args(["--ignored", "--exact", test]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+/// Takes a million frames of 64 bytes, each with a time of its own.
+#[test]
+#[ignore = "another test runs it, alone"]
 fn a_million_frames() {
     for text in [
         "delay 500s 1s reorder seed 1",

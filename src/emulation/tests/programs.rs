@@ -1,5 +1,9 @@
 //! Programs for `match`: what `tcpdump -y EN10MB -ddd` prints, and what the checker refuses.
 
+use std::fmt::Write;
+use std::hint::black_box;
+
+use crate::emulation::random::{Purpose, Side, Streams};
 use crate::emulation::spec::Spec;
 use crate::emulation::tests::packets::{ethernet, ipv4, ipv6, ports};
 use crate::emulation::tests::{Lab, spec};
@@ -168,6 +172,30 @@ fn programs_that_are_refused() {
         let error = Spec::parse(format!("match {program}").as_bytes()).expect_err(program);
         assert!(error.to_string().ends_with(why), "{program}: {error}");
     }
+}
+
+/// Whatever the checker takes runs to its end, on every frame.
+#[test]
+fn random_programs() {
+    let mut streams = Streams::new(1, Side::In);
+    let mut draw = |below: u64| streams.of(Purpose::Loss).draw() % below;
+    let frame: Vec<u8> = (0..64).map(|at| at * 37).collect();
+    let mut taken = 0;
+    for _ in 0..200_000 {
+        let len = 1 + draw(6);
+        let mut text = (len + 1).to_string();
+        for _ in 0..len {
+            let k = [0, 1, 5, 15, 16, 31, 32, 60, 1 << 31, u64::from(u32::MAX)][draw(10) as usize];
+            write!(text, ",{} {} {} {k}", draw(256), draw(4), draw(4)).unwrap();
+        }
+        text.push_str(",22 0 0 0");
+        if let Ok(spec) = Spec::parse(format!("match {text}").as_bytes()) {
+            let program = spec.program.unwrap();
+            (0..frame.len()).for_each(|len| _ = black_box(program.run(&frame[..len])));
+            taken += 1;
+        }
+    }
+    assert!(taken > 1000, "{taken}");
 }
 
 #[test]
