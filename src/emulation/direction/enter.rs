@@ -121,7 +121,9 @@ impl Direction {
         debug_assert!(self.treats_alike());
         let now = self.begin(now);
         let bytes = (wire.len() - PREFIX * frames) as u64;
-        if self.held_bytes() + bytes > room {
+        let time = self.due(now);
+        let passes = time <= now && self.is_empty();
+        if !passes && self.held_bytes() + bytes > room {
             for frame in Walk::over(wire) {
                 self.enter(now, frame, room, number);
             }
@@ -129,13 +131,12 @@ impl Direction {
         }
         self.tally.frames += frames as u64;
         self.tally.bytes += bytes;
-        let time = self.due(now);
-        let (mut rest, mut left) = (wire, frames);
-        if time <= now && self.is_empty() {
+        if passes {
             *number += frames as u64;
             self.highest = *number;
             return Verdict::Passes;
         }
+        let (mut rest, mut left) = (wire, frames);
         while left > 0 {
             let (place, frames, len) = self.store.push_run(rest, left);
             let due = Moment { time, number: *number };

@@ -117,6 +117,7 @@ fn runs_of_frames() {
         ("delay 0", u64::MAX),
         ("delay 1ms reorder", u64::MAX),
         ("delay 1ms", 300_000),
+        ("delay 0", 131_072),
     ] {
         let (mut apart, mut together) = (Lab::new(text), Lab::new(text));
         (apart.room, together.room) = (room, room);

@@ -179,7 +179,7 @@ fn programs_that_are_refused() {
 fn random_programs() {
     let mut streams = Streams::new(1, Side::In);
     let mut draw = |below: u64| streams.of(Purpose::Loss).draw() % below;
-    let frame: Vec<u8> = (0..64).map(|at| at * 37).collect();
+    let frame: Vec<u8> = (0..64_u8).map(|at| at.wrapping_mul(37)).collect();
     let mut taken = 0;
     for _ in 0..200_000 {
         let len = 1 + draw(6);
