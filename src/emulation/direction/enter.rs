@@ -14,12 +14,12 @@ use crate::frame::{PREFIX, Walk};
 pub enum Verdict {
     /// It goes on at once, from where it lies.
     Passes,
-    /// It is lost or dropped, or held and leaves later. What it leaves at once may be due now.
+    /// It is lost or dropped, or held until it is due, which may be at once.
     Stays,
 }
 
 /// What is changed in a frame's bytes.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Alteration {
     is_marked: bool,
     /// Which bit is flipped, counted from the first behind the addresses.
@@ -58,7 +58,7 @@ impl Direction {
     /// A frame comes in. One that would make it hold more than `room` bytes is dropped. `number` is the next
     /// one; a frame takes it when it begins to wait or fly.
     ///
-    /// What was due before has left.
+    /// What is due by then leaves before it, even if it has not left yet.
     #[inline]
     pub fn enter(&mut self, now: u64, frame: &[u8], room: u64, number: &mut u64) -> Verdict {
         let now = self.begin(now);

@@ -23,7 +23,7 @@ pub struct Direction {
     streams: Streams,
     /// What the text in force asks for, with its seed; nothing where there is none.
     spec: Spec,
-    /// Whether the text asks for nothing behind the loss.
+    /// Whether the text asks for nothing behind the loss. Every frame asks this first.
     only_loses: bool,
     loser: Option<Loser>,
     pacer: Pacer,

@@ -12,7 +12,8 @@ import sys
 import tempfile
 import zlib
 
-import model
+sys.dont_write_bytecode = True  # The tree may be read-only, and Cargo watches it.
+import model  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 NAMES = "frames", "lost", "duplicated", "corrupted", "dropped", "passed", "reordered"
@@ -134,7 +135,7 @@ def main():
         script.write_text("".join(line + "\n" for lines, _ in played for line in lines))
         environment = dict(os.environ, EMULATION_SCRIPT=str(script), EMULATION_RESULT=str(result))
         test = "emulation::tests::model::plays_a_script"
-        command = ["cargo", "test", "--quiet", "--release", "--lib", "--", "--ignored", "--exact", test]
+        command = ["cargo", "test", "--quiet", "--locked", "--release", "--lib", "--", "--ignored", "--exact", test]
         subprocess.run(command, cwd=HERE, env=environment, check=True, stdout=subprocess.DEVNULL)
         got = iter(result.read_text().splitlines())
     for number, (lines, expected) in enumerate(played):
