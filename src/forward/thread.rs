@@ -10,6 +10,7 @@ use crate::forward::turn::{self, Work};
 use crate::listener;
 use crate::runtime::event_loop::{Loop, Turns};
 use crate::sys::fork::PerProcess;
+use crate::sys::thread;
 
 /// How many loops a process has at most.
 const MOST: usize = 4;
@@ -39,6 +40,7 @@ pub fn choose_loop() -> &'static Loop {
 
 /// The turns of a loop's thread, of listeners and of connections.
 fn turns() -> Turns {
+    thread::wait_exactly();
     let mut work = Work::default();
     Box::new(move |runner, token, events, now| {
         if let Ok(listener) = listener::table().get(token) {

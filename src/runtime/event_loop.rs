@@ -19,8 +19,11 @@ use crate::runtime::lock::lock;
 use crate::runtime::poller::Poller;
 use crate::runtime::service::IDLE;
 use crate::runtime::timers::Timers;
-use crate::sys::clock::Deadline;
+use crate::sys::clock::{self, Alarm, Deadline};
 use crate::sys::thread;
+
+/// The token of the descriptor that tells of times. No handle has it.
+const ALARM: Token = 2;
 
 /// How many events one wait returns at most.
 const EVENTS: usize = 64;
@@ -69,7 +72,9 @@ struct Shared {
     /// The tokens that are to have a turn now, whatever their descriptors report.
     looks: Vec<Token>,
     /// The tokens that are to have a turn at some time.
-    timers: Timers,
+    timers: Timers<Instant>,
+    /// Those that are to have one at a nanosecond, apart from that.
+    alarms: Timers<u64>,
 }
 
 /// A user of a loop: there is a thread until this is dropped.
@@ -172,14 +177,22 @@ impl Loop {
         lock(&self.shared).timers.set(token, time);
     }
 
+    /// Gives the token a turn at a time of `clock::nanoseconds`, and as soon after it as the thread gets a
+    /// processor; `None` takes that back. It replaces the one before, and no other time of the token. For
+    /// turns of this loop; others may take a time back.
+    pub fn set_alarm(&self, token: Token, time: Option<u64>) {
+        lock(&self.shared).alarms.set(token, time);
+    }
+
     /// Runs the thread.
     fn run(&'static self, poller: &Poller) {
         let mut turn = (self.begin)();
         let (mut events, mut looks) = (Vec::with_capacity(EVENTS), Vec::new());
         let mut late = Vec::with_capacity(4 * EVENTS);
-        let mut idle_since = None;
-        while let Some(until) = self.next_wait(&mut idle_since) {
+        let (mut idle_since, mut waker) = (None, Waker::default());
+        while let Some((until, alarm)) = self.next_wait(&mut idle_since) {
             events.clear();
+            let until = alarm.map_or(until, |time| waker.set(time, poller).sooner(until));
             let time = until.timespec();
             // An error means that a signal stopped the process meanwhile, or that memory is short.
             let _ = epoll::wait(&poller.epoll, spare_capacity(&mut events), time.as_ref());
@@ -190,12 +203,11 @@ impl Loop {
                     looked = Instant::now();
                     late.clear();
                     let _ = epoll::wait(&poller.epoll, spare_capacity(&mut late), Some(&AT_ONCE));
-                    let is_late = |late: &&Event| !events.iter().any(|event| is_same(event, late));
-                    late.iter()
-                        .filter(is_late)
-                        .for_each(|event| self.take_turn(poller, event, looked, &mut turn));
+                    for late in late.iter().filter(|late| !events.iter().any(|e| is_same(e, late))) {
+                        self.take_turn(poller, &mut waker, late, looked, &mut turn);
+                    }
                 }
-                self.take_turn(poller, event, now, &mut turn);
+                self.take_turn(poller, &mut waker, event, now, &mut turn);
             }
             // Only after the event has been lowered, so that no look is missed.
             self.swap_due(now, &mut looks);
@@ -206,24 +218,33 @@ impl Loop {
     }
 
     /// Gives the token of an event its turn.
-    fn take_turn(&'static self, poller: &Poller, event: &Event, now: Instant, turn: &mut Turns) {
+    fn take_turn(
+        &'static self,
+        poller: &Poller,
+        waker: &mut Waker,
+        event: &Event,
+        now: Instant,
+        turn: &mut Turns,
+    ) {
         match event.data.u64() {
             NONE => _ = poller.event.lower(),
+            ALARM => waker.time = 0,
             token => turn(self, token, event.flags, now),
         }
     }
 
-    /// Until when the thread waits, or `None` if it has been idle for long enough and must end.
-    fn next_wait(&self, idle_since: &mut Option<Instant>) -> Option<Deadline> {
+    /// Until when the thread waits, and until which nanosecond, or `None` if it has been idle for long
+    /// enough and must end.
+    fn next_wait(&self, idle_since: &mut Option<Instant>) -> Option<(Deadline, Option<u64>)> {
         let mut shared = lock(&self.shared);
-        let next = shared.timers.next();
+        let next = shared.timers.next().map_or(Deadline::Never, Deadline::At);
         if shared.users > 0 || !shared.looks.is_empty() || next != Deadline::Never {
             *idle_since = None;
-            return Some(next);
+            return Some((next, shared.alarms.next()));
         }
         let until = Deadline::At(*idle_since.get_or_insert_with(Instant::now) + IDLE);
         if !until.passed() {
-            return Some(until);
+            return Some((until, None));
         }
         shared.is_running = false;
         // What it grew to is not kept: how many looks pile up differs from time to time.
@@ -237,6 +258,42 @@ impl Loop {
         let mut shared = lock(&self.shared);
         std::mem::swap(&mut shared.looks, looks);
         looks.extend(std::iter::from_fn(|| shared.timers.pop_due(now)));
+        if shared.alarms.next().is_some() {
+            let now = clock::nanoseconds();
+            looks.extend(std::iter::from_fn(|| shared.alarms.pop_due(now)));
+        }
+    }
+}
+
+/// What wakes the thread at a nanosecond. It is made when it is first needed.
+#[derive(Default)]
+struct Waker {
+    alarm: Option<Alarm>,
+    /// The time that is set, until it has passed; 0 for none.
+    time: u64,
+}
+
+impl Waker {
+    /// Has the thread woken at that time. Without a descriptor for it, its wait must end at the time that is
+    /// returned, which may be a millisecond late.
+    fn set(&mut self, time: u64, poller: &Poller) -> Deadline {
+        if self.alarm.is_none() {
+            self.alarm = Alarm::new().ok().filter(|alarm| {
+                // It tells once of each time, and is never read.
+                let (token, once) = (EventData::new_u64(ALARM), EventFlags::IN | EventFlags::ET);
+                epoll::add(&poller.epoll, alarm, token, once).is_ok()
+            });
+        }
+        let Some(alarm) = &self.alarm else {
+            return Deadline::after(Duration::from_nanos(
+                time.saturating_sub(clock::nanoseconds()),
+            ));
+        };
+        if self.time != time {
+            alarm.set(time);
+            self.time = time;
+        }
+        Deadline::Never
     }
 }
 

@@ -1,21 +1,24 @@
 //! Timers: when each token is due.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
 
 use crate::runtime::handle::Token;
-use crate::sys::clock::Deadline;
 
 /// A queue with at most one time for each token.
-#[derive(Default)]
-pub struct Timers {
-    times: BTreeMap<Token, Instant>,
-    queue: BTreeSet<(Instant, Token)>,
+pub struct Timers<T> {
+    times: BTreeMap<Token, T>,
+    queue: BTreeSet<(T, Token)>,
 }
 
-impl Timers {
+impl<T> Default for Timers<T> {
+    fn default() -> Timers<T> {
+        Timers { times: BTreeMap::new(), queue: BTreeSet::new() }
+    }
+}
+
+impl<T: Ord + Copy> Timers<T> {
     /// Sets when a token is due, replacing its previous time. `None` removes it.
-    pub fn set(&mut self, token: Token, time: Option<Instant>) {
+    pub fn set(&mut self, token: Token, time: Option<T>) {
         let before = match time {
             Some(time) => self.times.insert(token, time),
             None => self.times.remove(&token),
@@ -27,19 +30,19 @@ impl Timers {
     }
 
     /// Sets when a token is due, unless it is due sooner already.
-    pub fn set_soonest(&mut self, token: Token, time: Instant) {
+    pub fn set_soonest(&mut self, token: Token, time: T) {
         if self.times.get(&token).is_none_or(|before| time < *before) {
             self.set(token, Some(time));
         }
     }
 
     /// When the first token is due.
-    pub fn next(&self) -> Deadline {
-        self.queue.first().map_or(Deadline::Never, |(time, _)| Deadline::At(*time))
+    pub fn next(&self) -> Option<T> {
+        self.queue.first().map(|(time, _)| *time)
     }
 
     /// Removes and returns the first token, if it is due.
-    pub fn pop_due(&mut self, now: Instant) -> Option<Token> {
+    pub fn pop_due(&mut self, now: T) -> Option<Token> {
         let (_, token) = *self.queue.first().filter(|(time, _)| *time <= now)?;
         self.set(token, None);
         Some(token)
@@ -48,7 +51,7 @@ impl Timers {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -63,11 +66,11 @@ mod tests {
         timers.set(3, None);
         timers.set_soonest(1, at(2));
         timers.set_soonest(2, at(4));
-        assert_eq!(timers.next(), Deadline::At(at(1)));
+        assert_eq!(timers.next(), Some(at(1)));
         let mut due = |now| std::iter::from_fn(|| timers.pop_due(now)).collect::<Vec<_>>();
         assert_eq!(due(at(0)), []);
         assert_eq!(due(at(2)), [2, 1]);
         assert_eq!(due(at(9)), []);
-        assert_eq!(timers.next(), Deadline::Never);
+        assert_eq!(timers.next(), None);
     }
 }

@@ -1,10 +1,52 @@
-//! Deadlines: until when a call waits.
+//! Deadlines: until when a call waits. And the time to the nanosecond, by which frames are delayed.
 
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
+use rustix::time::{
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, clock_gettime,
+    timerfd_create, timerfd_settime,
+};
 
 use crate::error::{Error, Result};
+use crate::sys::descriptor::above_standard;
+
+const NS_PER_S: u64 = 1_000_000_000;
+
+/// What time it is by CLOCK_MONOTONIC, in nanoseconds.
+pub fn nanoseconds() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * NS_PER_S + now.tv_nsec as u64
+}
+
+/// A descriptor that is readable from a time of that clock on. What waits by a time-out wakes up later than
+/// it asked for, by a thousandth of the time even for the shortest slack (the kernel's
+/// `select_estimate_accuracy`); this has no slack at all.
+pub struct Alarm(OwnedFd);
+
+impl Alarm {
+    pub fn new() -> Result<Alarm> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        Ok(Alarm(above_standard(timerfd_create(TimerfdClockId::Monotonic, flags)?)?))
+    }
+
+    /// Sets the time, in place of the one before.
+    pub fn set(&self, time: u64) {
+        // 0 would stop it.
+        let time = time.max(1);
+        let value = Timespec { tv_sec: (time / NS_PER_S) as _, tv_nsec: (time % NS_PER_S) as _ };
+        let once = Itimerspec { it_interval: Timespec::default(), it_value: value };
+        // It fails for times that are none alone.
+        let _ = timerfd_settime(&self.0, TimerfdTimerFlags::ABSTIME, &once);
+    }
+}
+
+impl AsFd for Alarm {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 /// Until when a call may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
