@@ -8,12 +8,13 @@ use std::{env, fs};
 use cbindgen::{Builder, Config, ItemType};
 
 /// The files with types that are part of the header.
-const TYPES: [&str; 9] = [
+const TYPES: [&str; 10] = [
     "error.rs",
     "frame.rs",
     "options.rs",
     "runtime/callback.rs",
     "conn/info.rs",
+    "conn/impair.rs",
     "forward/hub.rs",
     "capi/mod.rs",
     "capi/receive.rs",
@@ -21,7 +22,7 @@ const TYPES: [&str; 9] = [
 ];
 
 /// The header's sections of functions: the file in `src/capi/`, and the title.
-const SECTIONS: [(&str, &str); 10] = [
+const SECTIONS: [(&str, &str); 11] = [
     ("conn", "Connecting"),
     ("dgram", "Datagrams and TAPs"),
     ("listener", "Listening"),
@@ -32,6 +33,7 @@ const SECTIONS: [(&str, &str); 10] = [
     ("info", "Knowing"),
     ("link", "Forwarding: links"),
     ("hub", "Forwarding: hubs"),
+    ("impair", "Impairing"),
 ];
 
 fn main() {

@@ -138,6 +138,24 @@ typedef enum qnet_option {
      */
     QNET_OPT_UNIX_MODE = 13,
     /**
+     * 0: the cable is pulled, as long as the connection is linked or attached to a hub. What comes is
+     * read and dropped (rx_refused), what would be forwarded to it is dropped (tx_dropped), and what
+     * is in flight (see qnet_impair()) is discarded. A hub forgets the addresses behind it, and a TAP
+     * loses its carrier. The default is 1. What qnet_send() sends passes all the same.
+     */
+    QNET_OPT_LINK = 14,
+    /**
+     * How many bytes of frames may be in flight (see qnet_impair()), for each direction: from 131072
+     * on. When it has so many, its peer (QNET_IN), or the other side of a link (QNET_OUT), is not
+     * read; in a hub a frame that finds no room on its way out is dropped. The default is 67108864.
+     */
+    QNET_OPT_FLIGHT_BYTES = 15,
+    /**
+     * 1: when the other side of a link ends, this one does not. It stays linked to nothing, which is
+     * as a pulled cable (QNET_OPT_LINK), until it is linked to another or unlinked. The default is 0.
+     */
+    QNET_OPT_OUTLIVE = 16,
+    /**
      * For connections of qnet_dgram() that have no remote. 0 (the default): the first sender
      * becomes the remote for good. 1: each later sender becomes the remote in place of the one
      * before.
@@ -232,6 +250,26 @@ typedef enum qnet_error {
 } qnet_error;
 
 /**
+ * The directions of a connection; see qnet_impair().
+ *
+ * Functions take int rather than this type, which only names the values.
+ */
+typedef enum qnet_direction {
+    /**
+     * From the connection's peer into the link or hub.
+     */
+    QNET_IN = 1,
+    /**
+     * From the link or hub to the connection's peer.
+     */
+    QNET_OUT = 2,
+    /**
+     * Both.
+     */
+    QNET_BOTH = 3,
+} qnet_direction;
+
+/**
  * A connection to a layer-2 device: frames are sent to it and received from it.
  *
  * The pointer is a handle, not an address. Using a stale or invented one gives QNET_ERR_HANDLE.
@@ -282,6 +320,78 @@ typedef struct qnet_hub_stats {
 } qnet_hub_stats;
 
 /**
+ * What became of the frames of one direction of a connection since it was created; see
+ * qnet_get_impair_stats(). At any time
+ *
+ *     frames + duplicated = lost + dropped + discarded + passed + waiting + flying
+ *
+ * Later releases only add members at the end of the struct.
+ */
+typedef struct qnet_impair_stats {
+    /**
+     * Frames that came while there was an impairment, or any were in flight.
+     */
+    uint64_t frames;
+    /**
+     * Bytes of the frames in frames.
+     */
+    uint64_t bytes;
+    /**
+     * Frames that did not match (`match`), and so passed at once.
+     */
+    uint64_t bypassed;
+    /**
+     * Frames that were lost (`loss`).
+     */
+    uint64_t lost;
+    /**
+     * Frames marked Congestion Experienced (`ecn`, `mark`).
+     */
+    uint64_t marked;
+    /**
+     * Copies made (`duplicate`).
+     */
+    uint64_t duplicated;
+    /**
+     * Frames of which a bit was flipped (`corrupt`).
+     */
+    uint64_t corrupted;
+    /**
+     * Frames that found too many waiting (`limit`), or in a hub no room (QNET_OPT_FLIGHT_BYTES).
+     */
+    uint64_t dropped;
+    /**
+     * Frames that left after one that had come later.
+     */
+    uint64_t reordered;
+    /**
+     * Frames that were in flight when the connection ended or was unlinked or detached, or its cable
+     * pulled.
+     */
+    uint64_t discarded;
+    /**
+     * Frames that got through.
+     */
+    uint64_t passed;
+    /**
+     * Bytes of the frames in passed.
+     */
+    uint64_t passed_bytes;
+    /**
+     * Frames that wait for the rate now.
+     */
+    uint64_t waiting;
+    /**
+     * Frames that are delayed now.
+     */
+    uint64_t flying;
+    /**
+     * Bytes of the frames in waiting and flying.
+     */
+    uint64_t held_bytes;
+} qnet_impair_stats;
+
+/**
  * The counters of a connection since it was created; see qnet_get_stats().
  *
  * Bytes are bytes of frames, without length prefixes. Reads and writes are system calls. Later
@@ -317,7 +427,7 @@ typedef struct qnet_stats {
     /**
      * Frames that were lost instead of sent: the connection had ended or was down, nobody received
      * a datagram, a hub's queue for the connection was full, or a hub or link had a frame for it
-     * that was longer than its QNET_OPT_MAX_FRAME.
+     * that was longer than its QNET_OPT_MAX_FRAME, or for which its cable was pulled (QNET_OPT_LINK).
      */
     uint64_t tx_dropped;
     /**
@@ -333,6 +443,11 @@ typedef struct qnet_stats {
      * (For an adopted socket the kernel filters them out, and they are not counted.)
      */
     uint64_t rx_foreign;
+    /**
+     * Of the frames in rx_frames, those that went nowhere on purpose: the cable was pulled
+     * (QNET_OPT_LINK), or the connection linked to nothing (QNET_OPT_OUTLIVE).
+     */
+    uint64_t rx_refused;
 } qnet_stats;
 
 /**
@@ -1462,6 +1577,123 @@ int qnet_hub_get_stats(qnet_hub *hub, qnet_hub_stats *out, size_t size);
  * Calls back: no.
  */
 int qnet_hub_close(qnet_hub *hub);
+
+/* ---- Impairing (impair) ----------------------------------------------------------- */
+
+/**
+ * Impairs the frames of a connection: loses, delays, paces, doubles, corrupts and reorders them, as
+ * a text asks. It replaces the impairment before, and is in force while the connection is linked or
+ * attached to a hub; what is set stays set when it is unlinked or detached. What qnet_send() sends is
+ * not impaired. On a connection of qnet_hub_port() it belongs to the hub's end, whichever of the two
+ * handles is given: QNET_IN is from the program into the hub.
+ *
+ * The language is that of `tc netem`. Its words stand in any order, each once:
+ *
+ *     delay TIME [JITTER [CORRELATION]]
+ *     distribution uniform|normal|pareto|paretonormal     how the JITTER is spread
+ *     loss [random] PERCENT [CORRELATION]
+ *     loss gemodel P [R [1-H [1-K]]]                      Gilbert-Elliott
+ *     loss state P13 [P31 [P32 [P23 [P14]]]]              four states
+ *     loss every N, loss frames LIST                      LIST as in 3,7-9
+ *     ecn                                                 mark instead of lose, where the frame allows
+ *     duplicate PERCENT [CORRELATION]
+ *     corrupt PERCENT [CORRELATION]                       one bit, behind the addresses
+ *     rate RATE [OVERHEAD [CELL [CELLOVERHEAD]]]
+ *     limit N|BYTES|TIME                                  how much may wait for the rate; 1000 frames
+ *     mark TIME                                           mark what waited longer for the rate
+ *     reorder [PERCENT [CORRELATION]] [gap N]             frames may overtake each other
+ *     trace PATH [BYTES]                                  a Mahimahi trace, in place of rate
+ *     seed N                                              of all that is random; chosen by default
+ *     match PROGRAM                                       for what a classic BPF program matches
+ *
+ * TIME ends in ns, us, ms or s; RATE in bit, kbit, mbit, gbit or tbit; PERCENT and CORRELATION in %;
+ * BYTES of limit in b, kb or mb. PROGRAM is what `tcpdump -y EN10MB -ddd` prints, its lines joined
+ * by commas or blanks.
+ *
+ * A new text is in force for the next frame. What is in flight keeps its time, and what waits for the
+ * rate gets the new one. Nothing is lost by a change, and frames stay in order but for `reorder`. No
+ * frame leaves before its time. Without `seed` a direction goes on with the one that it has.
+ *
+ * @param direction  One of enum qnet_direction. QNET_BOTH sets both, with one seed, or neither.
+ * @param spec       The text, for example "delay 40ms 5ms loss 1% rate 20mbit". NULL or "" removes
+ *                   the impairment: what waits is sent at once, behind what is in flight.
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (not a direction, or a text that cannot be
+ *         understood, in which case qnet_last_error() says where and what was expected),
+ *         QNET_ERR_OS (a trace that cannot be read), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or QNET_ERR_OS
+ *         (the connection has ended), QNET_ERR_INTERNAL. On failure nothing has changed.
+ *
+ * Blocks: no.
+ * Calls back: no.
+ */
+int qnet_impair(qnet_conn *conn,
+                int direction,
+                const char *spec);
+
+/**
+ * Gets the impairment of one direction of a connection, as a text that qnet_impair() takes: its words
+ * in lower case and in the order of its table, paths from the root on, and the seed.
+ *
+ * @param direction  QNET_IN or QNET_OUT.
+ * @param buf        Receives the text as snprintf(3) would write it: truncated if necessary, always
+ *                   NUL-terminated; empty where there is no impairment. May be NULL if cap is 0.
+ * @param cap        The size of buf in bytes.
+ * @return The length of the whole text in bytes, without the NUL, even if buf is too small for it;
+ *         QNET_ERR_HANDLE, QNET_ERR_INVALID (not one direction, or buf is NULL), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
+ */
+int qnet_impairment(qnet_conn *conn,
+                    int direction,
+                    char *buf,
+                    size_t cap);
+
+/**
+ * Sets the impairment with which the connections start that the listener accepts from now on; see
+ * qnet_impair(). With `seed` all of them have that seed, without one each has its own.
+ *
+ * @param direction  One of enum qnet_direction. QNET_BOTH sets both or neither.
+ * @param spec       The text. NULL or "": none.
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (not a direction, or a text that cannot be
+ *         understood), QNET_ERR_OS (a trace that cannot be read), QNET_ERR_INTERNAL. On failure
+ *         nothing has changed.
+ *
+ * Blocks: no.
+ * Calls back: no.
+ */
+int qnet_listener_impair(qnet_listener *listener, int direction, const char *spec);
+
+/**
+ * Gets the impairment with which one direction of the listener's connections starts, as a text. It
+ * has a seed only if one was given.
+ *
+ * @param direction  QNET_IN or QNET_OUT.
+ * @param buf        Receives the text as snprintf(3) would write it: truncated if necessary, always
+ *                   NUL-terminated; empty for none. May be NULL if cap is 0.
+ * @param cap        The size of buf in bytes.
+ * @return The length of the whole text in bytes, without the NUL, even if buf is too small for it;
+ *         QNET_ERR_HANDLE, QNET_ERR_INVALID (not one direction, or buf is NULL), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
+ */
+int qnet_listener_impairment(qnet_listener *listener, int direction, char *buf, size_t cap);
+
+/**
+ * Gets the counters of one direction of a connection.
+ *
+ * @param direction  QNET_IN or QNET_OUT.
+ * @param out        Receives the counters. Members that this release of the library does not know
+ *                   are set to zero.
+ * @param size       The size of the struct in bytes: sizeof(qnet_impair_stats) as the caller was
+ *                   compiled.
+ * @return The size in bytes of the struct that the library knows; QNET_ERR_HANDLE,
+ *         QNET_ERR_INVALID (not one direction, or out is NULL), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
+ */
+int qnet_get_impair_stats(qnet_conn *conn, int direction, qnet_impair_stats *out, size_t size);
 
 #ifdef __cplusplus
 }

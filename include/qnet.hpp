@@ -49,6 +49,8 @@ using option = ::qnet_option;
 using frame = ::qnet_frame;
 using stats = ::qnet_stats;
 using hub_stats = ::qnet_hub_stats;
+using impair_stats = ::qnet_impair_stats;
+using direction = ::qnet_direction;
 using mac = std::array<std::uint8_t, 6>;
 
 namespace detail {
@@ -210,6 +212,8 @@ public:
     {
         return text_.find('\0') == std::string::npos ? text_.c_str() : nullptr;
     }
+    /* The text, or one that is no impairment: NULL would be one, that is none. */
+    const char *get_as_impairment() const noexcept { return get() ? get() : "\\0"; }
     const char *get_unless_empty() const noexcept { return text_.empty() ? nullptr : get(); }
 
 private:
@@ -795,6 +799,29 @@ public:
         return value;
     }
 
+    /*
+     * Impairs the frames in some direction, as a text asks, which is empty for not at all; gets that
+     * text for one direction, with its seed; and the counters of that direction.
+     */
+    void impair(direction which, std::string_view spec, std::error_code &ec)
+    {
+        detail::text_for_c text(spec);
+        detail::check(qnet_impair(handle_, which, text.get_as_impairment()), ec);
+    }
+    std::string impairment(direction which, std::error_code &ec) const
+    {
+        auto give = [&](char *buf, std::size_t cap) {
+            return qnet_impairment(handle_, which, buf, cap);
+        };
+        return detail::text(give, ec);
+    }
+    qnet::impair_stats impair_stats(direction which, std::error_code &ec) const noexcept
+    {
+        qnet::impair_stats counts{};
+        detail::check(qnet_get_impair_stats(handle_, which, &counts, sizeof counts), ec);
+        return counts;
+    }
+
 #ifdef __cpp_exceptions
     /* The forms that throw. */
     void send(bytes one)
@@ -896,6 +923,18 @@ public:
     std::int64_t get(option which) const
     {
         return detail::or_throw([&](auto &ec) { return get(which, ec); });
+    }
+    void impair(direction which, std::string_view spec)
+    {
+        detail::or_throw([&](auto &ec) { impair(which, spec, ec); });
+    }
+    std::string impairment(direction which) const
+    {
+        return detail::or_throw([&](auto &ec) { return impairment(which, ec); });
+    }
+    qnet::impair_stats impair_stats(direction which) const
+    {
+        return detail::or_throw([&](auto &ec) { return impair_stats(which, ec); });
     }
 #endif
 
@@ -1305,6 +1344,20 @@ public:
         return value;
     }
 
+    /* Sets the impairment with which its connections start, and gets that of one direction. */
+    void impair(direction which, std::string_view spec, std::error_code &ec)
+    {
+        detail::text_for_c text(spec);
+        detail::check(qnet_listener_impair(get(), which, text.get_as_impairment()), ec);
+    }
+    std::string impairment(direction which, std::error_code &ec) const
+    {
+        auto give = [&](char *buf, std::size_t cap) {
+            return qnet_listener_impairment(get(), which, buf, cap);
+        };
+        return detail::text(give, ec);
+    }
+
 #ifdef __cpp_exceptions
     /* The forms that throw. */
     static listener listen(std::string_view network, std::string_view address)
@@ -1338,6 +1391,14 @@ public:
     std::int64_t get(option which) const
     {
         return detail::or_throw([&](auto &ec) { return get(which, ec); });
+    }
+    void impair(direction which, std::string_view spec)
+    {
+        detail::or_throw([&](auto &ec) { impair(which, spec, ec); });
+    }
+    std::string impairment(direction which) const
+    {
+        return detail::or_throw([&](auto &ec) { return impairment(which, ec); });
     }
 #endif
 

@@ -42,7 +42,6 @@ compile_error!("libqnet is for 64-bit Linux");
 #[allow(unsafe_code)]
 pub mod capi;
 mod conn;
-#[cfg_attr(not(test), expect(dead_code, reason = "nothing calls it yet"))]
 mod emulation;
 mod error;
 mod forward;

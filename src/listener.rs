@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 
+use crate::conn::impair::{self, Text, Texts};
 use crate::conn::living::Living;
 use crate::conn::{Conn, open};
 use crate::error::{Error, Result};
@@ -45,6 +46,7 @@ pub struct State {
     open: Option<Arc<Open>>,
     /// Its own, and those that its connections start with.
     options: Options,
+    texts: Texts,
     /// The hub that accepts in the background, if one does.
     server: Option<Server>,
 }
@@ -145,12 +147,13 @@ pub fn accept(listener: Ref<Listener>, timeout_ms: i32) -> Result<Ref<Conn>> {
 fn next_visitor(listener: Ref<Listener>) -> Result<Visitor> {
     let state = listener.state().map_err(|_| Error::Closed)?;
     let (open, options) = (state.open().clone(), state.options.clone());
+    let texts = state.texts.clone();
     drop(state);
     let accepted = open.socket.accept();
     if listener.state().is_err() {
         return Err(Error::Closed);
     }
-    accepted?.map_or(Ok(Visitor::Nobody), |fd| open.admit(fd, options))
+    accepted?.map_or(Ok(Visitor::Nobody), |fd| open.admit(fd, options, &texts))
 }
 
 pub fn close(listener: Ref<Listener>) -> Result<()> {
@@ -215,6 +218,20 @@ pub fn get(listener: Ref<Listener>, option: i32) -> Result<i64> {
         return Err(NO_FILE);
     }
     Ok(listener.state()?.options.get(option))
+}
+
+/// Sets the text that further connections start with.
+pub fn impair(listener: Ref<Listener>, direction: i32, text: &[u8]) -> Result<()> {
+    let sides = impair::sides(direction)?;
+    let text = Text::read(text)?;
+    let texts = &mut listener.state()?.texts;
+    sides.iter().for_each(|side| *texts.of(*side) = text.clone());
+    Ok(())
+}
+
+pub fn impairment(listener: Ref<Listener>, direction: i32) -> Result<Vec<u8>> {
+    let side = impair::side(direction)?;
+    Ok(listener.state()?.texts.of(side).print())
 }
 
 /// How many peers one turn deals with.
@@ -311,12 +328,12 @@ impl State {
 
 impl Open {
     /// Makes a connection of an accepted socket, or hangs up on a peer above the limit.
-    fn admit(&self, fd: OwnedFd, options: Options) -> Result<Visitor> {
+    fn admit(&self, fd: OwnedFd, options: Options, texts: &Texts) -> Result<Visitor> {
         let most = options.get(options::MAX_CONNS) as usize;
         let Some(living) = Living::begin(&self.living, most) else {
             return Ok(Visitor::TurnedAway);
         };
         let socket = Socket::tuned(fd, options.buffers())?;
-        open::open(socket, options, Some(living)).map(Visitor::Admitted)
+        open::open_accepted(socket, options, texts, living).map(Visitor::Admitted)
     }
 }

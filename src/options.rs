@@ -62,6 +62,18 @@ pub enum qnet_option {
     /// For listeners that created a socket file: the permissions of the file. The default is 0600
     /// (octal).
     QNET_OPT_UNIX_MODE = 13,
+    /// 0: the cable is pulled, as long as the connection is linked or attached to a hub. What comes is
+    /// read and dropped (rx_refused), what would be forwarded to it is dropped (tx_dropped), and what
+    /// is in flight (see qnet_impair()) is discarded. A hub forgets the addresses behind it, and a TAP
+    /// loses its carrier. The default is 1. What qnet_send() sends passes all the same.
+    QNET_OPT_LINK = 14,
+    /// How many bytes of frames may be in flight (see qnet_impair()), for each direction: from 131072
+    /// on. When it has so many, its peer (QNET_IN), or the other side of a link (QNET_OUT), is not
+    /// read; in a hub a frame that finds no room on its way out is dropped. The default is 67108864.
+    QNET_OPT_FLIGHT_BYTES = 15,
+    /// 1: when the other side of a link ends, this one does not. It stays linked to nothing, which is
+    /// as a pulled cable (QNET_OPT_LINK), until it is linked to another or unlinked. The default is 0.
+    QNET_OPT_OUTLIVE = 16,
     /// For connections of qnet_dgram() that have no remote. 0 (the default): the first sender
     /// becomes the remote for good. 1: each later sender becomes the remote in place of the one
     /// before.
@@ -89,6 +101,9 @@ pub const DIAL_TIMEOUT_MS: i32 = qnet_option::QNET_OPT_DIAL_TIMEOUT_MS as i32;
 pub const MAX_CONNS: i32 = qnet_option::QNET_OPT_MAX_CONNS as i32;
 pub const WAIT: i32 = qnet_option::QNET_OPT_WAIT as i32;
 pub const UNIX_MODE: i32 = qnet_option::QNET_OPT_UNIX_MODE as i32;
+pub const LINK: i32 = qnet_option::QNET_OPT_LINK as i32;
+pub const FLIGHT_BYTES: i32 = qnet_option::QNET_OPT_FLIGHT_BYTES as i32;
+pub const OUTLIVE: i32 = qnet_option::QNET_OPT_OUTLIVE as i32;
 pub const RELEARN: i32 = qnet_option::QNET_OPT_RELEARN as i32;
 pub const MAC_AGE_S: i32 = qnet_option::QNET_OPT_MAC_AGE_S as i32;
 pub const MAC_MAX: i32 = qnet_option::QNET_OPT_MAC_MAX as i32;
@@ -121,7 +136,7 @@ const DIAL: &[Holder] = &[Holder::Dial];
 const LISTENER: &[Holder] = &[Holder::Listener];
 const HUB: &[Holder] = &[Holder::Hub];
 
-static RULES: [Rule; 17] = [
+static RULES: [Rule; 20] = [
     Rule(QNET_OPT_SEND_TIMEOUT_MS, -1, -1..=FOREVER, EVERY),
     Rule(QNET_OPT_TX_USECS, 0, 0..=1_000_000, EVERY),
     Rule(QNET_OPT_CORK, 1, 0..=1, EVERY),
@@ -136,6 +151,9 @@ static RULES: [Rule; 17] = [
     Rule(QNET_OPT_MAX_CONNS, 1024, 1..=FOREVER, LISTENER),
     Rule(QNET_OPT_WAIT, 1, 0..=1, EVERY),
     Rule(QNET_OPT_UNIX_MODE, 0o600, 0..=0o777, LISTENER),
+    Rule(QNET_OPT_LINK, 1, 0..=1, EVERY),
+    Rule(QNET_OPT_FLIGHT_BYTES, 64 << 20, 128 << 10..=FOREVER, EVERY),
+    Rule(QNET_OPT_OUTLIVE, 0, 0..=1, EVERY),
     Rule(QNET_OPT_RELEARN, 0, 0..=1, TO_SENDER),
     Rule(QNET_OPT_MAC_AGE_S, 300, 1..=FOREVER, HUB),
     Rule(QNET_OPT_MAC_MAX, 8192, 1..=1 << 20, HUB),
@@ -240,6 +258,20 @@ impl Options {
         self.get(UNIX_MODE) as u32
     }
 
+    /// Whether the cable is pulled.
+    pub fn is_pulled(&self) -> bool {
+        self.get(LINK) == 0
+    }
+
+    pub fn flight_bytes(&self) -> u64 {
+        self.get(FLIGHT_BYTES) as u64
+    }
+
+    /// Whether a link's end at the other side does not end the connection.
+    pub fn outlives(&self) -> bool {
+        self.get(OUTLIVE) != 0
+    }
+
     pub fn mac_age(&self) -> Duration {
         Duration::from_secs(self.get(MAC_AGE_S) as u64)
     }
@@ -284,7 +316,7 @@ mod tests {
     #[test]
     fn unknown_and_misplaced() {
         let mut options = Options::default();
-        for unknown in [i32::MIN, -1, 0, 14, 19, 23, i32::MAX] {
+        for unknown in [i32::MIN, -1, 0, 18, 19, 23, i32::MAX] {
             assert!(matches!(options.set(unknown, 1, Holder::Conn), Err(Error::Invalid(_))));
         }
         for misplaced in [RECONNECT_MS, DIAL_TIMEOUT_MS, MAX_CONNS, UNIX_MODE, RELEARN, 20, 21, 22]

@@ -50,18 +50,27 @@ static void constants(void)
         { QNET_OPT_RCVBUF, 8 },           { QNET_OPT_RECONNECT_MS, 9 },
         { QNET_OPT_DIAL_TIMEOUT_MS, 10 }, { QNET_OPT_MAX_CONNS, 11 },
         { QNET_OPT_WAIT, 12 },            { QNET_OPT_UNIX_MODE, 13 },
-        { QNET_OPT_RELEARN, 17 },
+        { QNET_OPT_LINK, 14 },            { QNET_OPT_FLIGHT_BYTES, 15 },
+        { QNET_OPT_OUTLIVE, 16 },         { QNET_OPT_RELEARN, 17 },
+        { QNET_IN, 1 },                   { QNET_OUT, 2 },
+        { QNET_BOTH, 3 },
         { QNET_FRAME_MAX, 69632 },
     };
     size_t i;
 
     for (i = 0; i < sizeof table / sizeof *table; i++)
         CHECK_INT(table[i].got, table[i].want);
-    CHECK_INT(sizeof(qnet_stats), 10 * sizeof(uint64_t));
+    CHECK_INT(sizeof(qnet_stats), 11 * sizeof(uint64_t));
     CHECK_INT(offsetof(qnet_stats, rx_frames), 0);
     CHECK_INT(offsetof(qnet_stats, tx_frames), 4 * sizeof(uint64_t));
     CHECK_INT(offsetof(qnet_stats, reconnects), 8 * sizeof(uint64_t));
     CHECK_INT(offsetof(qnet_stats, rx_foreign), 9 * sizeof(uint64_t));
+    CHECK_INT(offsetof(qnet_stats, rx_refused), 10 * sizeof(uint64_t));
+    CHECK_INT(sizeof(qnet_impair_stats), 15 * sizeof(uint64_t));
+    CHECK_INT(offsetof(qnet_impair_stats, bypassed), 2 * sizeof(uint64_t));
+    CHECK_INT(offsetof(qnet_impair_stats, dropped), 7 * sizeof(uint64_t));
+    CHECK_INT(offsetof(qnet_impair_stats, passed), 10 * sizeof(uint64_t));
+    CHECK_INT(offsetof(qnet_impair_stats, held_bytes), 14 * sizeof(uint64_t));
     CHECK_INT(sizeof(qnet_frame), 2 * sizeof(void *));
 }
 
@@ -219,6 +228,10 @@ static const struct option options[] = {
     { QNET_OPT_PAD, 1, 0, 0, { 1, 0, 1 }, { -1, 2, INT64_MIN } },
     { QNET_OPT_LINGER_MS, 1, 0, 1000, { 0, 1, 60000 }, { -1, -2, INT64_MIN } },
     { QNET_OPT_WAIT, 1, 0, 1, { 0, 1, 0 }, { -1, 2, INT64_MIN } },
+    { QNET_OPT_LINK, 1, 0, 1, { 0, 1, 0 }, { -1, 2, INT64_MIN } },
+    { QNET_OPT_FLIGHT_BYTES, 1, 0, 67108864, { 131072, INT_MAX, 1000000 },
+      { 131071, 0, (int64_t)INT_MAX + 1 } },
+    { QNET_OPT_OUTLIVE, 1, 0, 0, { 1, 0, 1 }, { -1, 2, INT64_MIN } },
     { QNET_OPT_MAX_CONNS, 0, 0, 1024, { 1, 2, 5000 }, { -1, -2, INT64_MIN } },
     { QNET_OPT_UNIX_MODE, 0, 0, 0600, { 0777, 0600, 0 }, { -1, 0200000, INT64_MIN } },
 };
@@ -280,7 +293,7 @@ static void check_options(const struct object *object)
 
 static void check_unknown_options(const struct object *object)
 {
-    static const int unknown[] = { 0, -1, 14, 19, 99, 65536 + QNET_OPT_PAD, INT_MAX, INT_MIN };
+    static const int unknown[] = { 0, -1, 18, 19, 99, 65536 + QNET_OPT_PAD, INT_MAX, INT_MIN };
     int64_t value;
     size_t i;
 

@@ -409,6 +409,8 @@ static void inherited_options(void)
     } table[] = {
         { QNET_OPT_SEND_TIMEOUT_MS, 1234 }, { QNET_OPT_MAX_FRAME, 1000 }, { QNET_OPT_PAD, 1 },
         { QNET_OPT_LINGER_MS, 77 },         { QNET_OPT_WAIT, 0 },
+        { QNET_OPT_LINK, 0 },               { QNET_OPT_FLIGHT_BYTES, 1 << 20 },
+        { QNET_OPT_OUTLIVE, 1 },
     };
     const char *path = scratch_path("options.sock");
     qnet_listener *listener = listen_on("unix", path);

@@ -313,13 +313,13 @@ static void options_have_ranges(void)
 
 static void options_belong_to_their_objects(void)
 {
-    static const int unknown[] = { -1, 0, 14, 19, 23, 1000 };
+    static const int unknown[] = { -1, 0, 18, 19, 23, 1000 };
     struct service service;
     int64_t value = 7;
     int option, i;
 
     service_open(&service);
-    for (option = QNET_OPT_SEND_TIMEOUT_MS; option <= QNET_OPT_UNIX_MODE; option++) {
+    for (option = QNET_OPT_SEND_TIMEOUT_MS; option <= QNET_OPT_OUTLIVE; option++) {
         CHECK_INT(qnet_hub_set(service.hub, option, 1), QNET_ERR_UNSUPPORTED);
         CHECK_INT(qnet_hub_get(service.hub, option, &value), QNET_ERR_UNSUPPORTED);
     }

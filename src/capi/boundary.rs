@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::ffi::c_int;
+use std::fmt::Arguments;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
@@ -72,9 +73,10 @@ pub unsafe fn give_new<H>(
     }
 }
 
-/// A [`call`] on an object, whose handle is judged before other arguments.
+/// A [`call`] on an object, whose handle is judged before other arguments. A failure names what was
+/// attempted, and then the object.
 fn on<T: Object, const N: usize>(
-    attempt: &str,
+    attempt: Arguments<'_>,
     token: Token,
     table: &'static Table<T, N>,
     describe: impl FnOnce(Ref<T>) -> String,
@@ -83,7 +85,7 @@ fn on<T: Object, const N: usize>(
     call(
         || {
             let on = table.get(token).map_or_else(|_| format!("handle {token:#x}"), describe);
-            format!("{attempt} on {on}")
+            format!("{attempt} {on}")
         },
         || {
             let this = table.get(token)?;
@@ -101,8 +103,16 @@ pub fn on_conn(
     attempt: &str,
     body: impl FnOnce(Ref<Conn>) -> Result<c_int>,
 ) -> c_int {
-    let table = conn::table();
-    on(attempt, token_of(conn), table, conn::info::describe, body)
+    on(format_args!("{attempt} on"), token_of(conn), conn::table(), conn::info::describe, body)
+}
+
+/// The same, for what is done to the connection itself.
+pub fn to_conn(
+    conn: *mut qnet_conn,
+    attempt: &str,
+    body: impl FnOnce(Ref<Conn>) -> Result<c_int>,
+) -> c_int {
+    on(format_args!("{attempt}"), token_of(conn), conn::table(), conn::info::describe, body)
 }
 
 pub fn on_listener(
@@ -110,7 +120,17 @@ pub fn on_listener(
     attempt: &str,
     body: impl FnOnce(Ref<Listener>) -> Result<c_int>,
 ) -> c_int {
-    let table = listener::table();
+    let (attempt, table) = (format_args!("{attempt} on"), listener::table());
+    on(attempt, token_of(listener), table, listener::describe, body)
+}
+
+/// The same, for what is done to the listener itself.
+pub fn to_listener(
+    listener: *mut qnet_listener,
+    attempt: &str,
+    body: impl FnOnce(Ref<Listener>) -> Result<c_int>,
+) -> c_int {
+    let (attempt, table) = (format_args!("{attempt}"), listener::table());
     on(attempt, token_of(listener), table, listener::describe, body)
 }
 
@@ -120,7 +140,7 @@ pub fn on_hub(
     body: impl FnOnce(Ref<Hub>) -> Result<c_int>,
 ) -> c_int {
     let describe = |hub: Ref<Hub>| format!("hub {:#x}", hub.token);
-    on(attempt, token_of(hub), hub::table(), describe, body)
+    on(format_args!("{attempt} on"), token_of(hub), hub::table(), describe, body)
 }
 
 /// A call on a connection that may report its end, and then runs its close handler.

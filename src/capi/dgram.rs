@@ -5,7 +5,6 @@ use crate::capi::boundary::{give_new, on_conn};
 use crate::capi::handles::{of_conn, qnet_conn};
 use crate::conn::{info, open};
 use crate::net::dgram;
-use crate::options::Options;
 
 /// Creates a datagram connection, on which each datagram is one frame. It is the other end of
 /// QEMU's `-netdev dgram`, `-netdev socket,udp=` and `-netdev socket,mcast=`.
@@ -71,7 +70,7 @@ pub unsafe extern "C-unwind" fn qnet_dgram(
                     false => Some(string(remote, "remote")?),
                 };
                 let socket = dgram::open(network, local, remote)?;
-                open::open(socket, Options::default(), None).map(of_conn)
+                open::open(socket).map(of_conn)
             },
         )
     }
@@ -103,7 +102,7 @@ pub unsafe extern "C-unwind" fn qnet_tap(name: *const c_char, out: *mut *mut qne
             || {
                 let name = if name.is_null() { b"" } else { string(name, "name")? };
                 let socket = dgram::open_tap(name)?;
-                open::open(socket, Options::default(), None).map(of_conn)
+                open::open(socket).map(of_conn)
             },
         )
     }

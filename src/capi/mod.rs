@@ -14,6 +14,7 @@ pub mod dgram;
 pub mod end;
 pub mod handles;
 pub mod hub;
+pub mod impair;
 pub mod info;
 pub mod last_error;
 pub mod link;

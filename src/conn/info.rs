@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use crate::conn::background::dialler;
 use crate::conn::dialled::{Given, Reserve};
-use crate::conn::{Conn, State, down, end};
+use crate::conn::{Conn, State, down, end, impair};
 use crate::error::{Error, Result};
 use crate::net::socket_file::SocketFile;
 use crate::net::{dgram, netdev};
@@ -35,7 +35,7 @@ pub struct qnet_stats {
     pub tx_bytes: u64,
     /// Frames that were lost instead of sent: the connection had ended or was down, nobody received
     /// a datagram, a hub's queue for the connection was full, or a hub or link had a frame for it
-    /// that was longer than its QNET_OPT_MAX_FRAME.
+    /// that was longer than its QNET_OPT_MAX_FRAME, or for which its cable was pulled (QNET_OPT_LINK).
     pub tx_dropped: u64,
     /// Writes of which the socket accepted at least a part.
     pub tx_writes: u64,
@@ -44,6 +44,9 @@ pub struct qnet_stats {
     /// Datagrams that were skipped because they did not come from the remote of a qnet_dgram().
     /// (For an adopted socket the kernel filters them out, and they are not counted.)
     pub rx_foreign: u64,
+    /// Of the frames in rx_frames, those that went nowhere on purpose: the cable was pulled
+    /// (QNET_OPT_LINK), or the connection linked to nothing (QNET_OPT_OUTLIVE).
+    pub rx_refused: u64,
 }
 
 /// What the connection is connected to, for messages.
@@ -96,6 +99,7 @@ pub fn stats(conn: Ref<Conn>) -> Result<qnet_stats> {
         rx_runts: rx.runts.get(),
         rx_reads: rx.reads.get(),
         rx_foreign: rx.foreign.get() + kept_away,
+        rx_refused: rx.refused.get(),
         reconnects: state.redial.as_ref().map_or(0, |redial| redial.reconnects),
         ..qnet_stats::default()
     };
@@ -108,7 +112,16 @@ pub fn stats(conn: Ref<Conn>) -> Result<qnet_stats> {
     Ok(stats)
 }
 
+/// The connection of which it is an option.
+fn holder(conn: Ref<Conn>, option: i32) -> Result<Ref<Conn>> {
+    match option {
+        options::LINK | options::FLIGHT_BYTES | options::OUTLIVE => impair::plugged_end(conn),
+        _ => Ok(conn),
+    }
+}
+
 pub fn set(conn: Ref<Conn>, option: i32, value: i64) -> Result<()> {
+    let conn = holder(conn, option)?;
     let mut state = conn.state()?;
     let mut changed = state.options.clone();
     changed.set(option, value, holder_of(&state))?;
@@ -116,6 +129,9 @@ pub fn set(conn: Ref<Conn>, option: i32, value: i64) -> Result<()> {
         set_redialling(conn, &mut state, &changed)?;
     }
     match option {
+        options::LINK | options::FLIGHT_BYTES | options::OUTLIVE => {
+            impair::configure(conn, &mut state, &changed);
+        }
         options::SNDBUF => state.socket().set_send_buffer(value as usize)?,
         options::RCVBUF => state.socket().set_receive_buffer(value as usize)?,
         options::RELEARN => {
@@ -131,7 +147,7 @@ pub fn set(conn: Ref<Conn>, option: i32, value: i64) -> Result<()> {
 }
 
 pub fn get(conn: Ref<Conn>, option: i32) -> Result<i64> {
-    let state = conn.state()?;
+    let state = holder(conn, option)?.state()?;
     options::check_known(option, holder_of(&state))?;
     let (socket, value) = (state.socket().clone(), state.options.get(option));
     // No system call is made under the lock: a program that asks again and again would keep others from

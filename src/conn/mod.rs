@@ -17,6 +17,7 @@ pub mod end;
 pub mod finish;
 #[allow(unsafe_code)]
 pub mod handler;
+pub mod impair;
 pub mod info;
 pub mod life;
 pub mod living;
@@ -48,6 +49,7 @@ use crate::runtime::lock::{Guard, Guarded, Lock, NO_KEY};
 use crate::runtime::wake::{Departure, Wake};
 use crate::rx::Rx;
 use crate::rx::counts::{Counter, RxCounts};
+use crate::switch::cable::Cable;
 use crate::switch::port::Port;
 use crate::sys::fork::Wiped;
 use crate::tx::sender::Sender;
@@ -123,6 +125,8 @@ pub struct State {
     pub twin: Option<Ref<Conn>>,
     /// The port that it is plugged in at, while it is attached or linked: its loop receives then.
     pub port: Option<Arc<Port>>,
+    /// What is set on its cable, if anything ever was, while it is not plugged in.
+    pub cable: Option<Box<Cable>>,
     /// Whether the connection is a hub's, not a caller's: the library then closes it when it is over.
     pub is_hubs: bool,
     /// The listener's count of its living connections.

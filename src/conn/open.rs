@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::conn::background::{self, Background, dialler};
 use crate::conn::dialled::{Down, Next, Redial, Reserve};
+use crate::conn::impair::Texts;
 use crate::conn::living::Living;
 use crate::conn::{self, Conn, State, handler, redial, release, service};
 use crate::error::Result;
@@ -16,6 +17,7 @@ use crate::net::{dial, open};
 use crate::options::Options;
 use crate::runtime::handle::{Ref, Token};
 use crate::runtime::lock::Guard;
+use crate::switch::cable::Cable;
 use crate::sys::descriptor::{random, set_close_on_exec};
 use crate::tx::Tx;
 
@@ -26,9 +28,23 @@ fn set_background() {
 }
 
 /// Makes a connection of a socket.
-pub fn open(socket: Socket, options: Options, living: Option<Living>) -> Result<Ref<Conn>> {
+pub fn open(socket: Socket) -> Result<Ref<Conn>> {
     let conn = conn::table().take()?;
-    open_in(conn, Arc::new(socket), options).living = living;
+    drop(open_in(conn, Arc::new(socket), Options::default()));
+    Ok(conn)
+}
+
+/// Makes a connection of a socket that a listener has accepted, with what it starts with.
+pub fn open_accepted(
+    socket: Socket,
+    options: Options,
+    texts: &Texts,
+    living: Living,
+) -> Result<Ref<Conn>> {
+    let (conn, cable) = (conn::table().take()?, texts.cable(&options));
+    let mut state = open_in(conn, Arc::new(socket), options);
+    (state.living, state.cable) = (Some(living), cable);
+    drop(state);
     Ok(conn)
 }
 
@@ -43,6 +59,7 @@ fn open_in(conn: Ref<Conn>, socket: Arc<Socket>, options: Options) -> Guard<'sta
     state.token = conn.token;
     state.life.begin();
     state.socket = Some(socket);
+    state.cable = Cable::is_asked_for(&options).then(|| Cable::new(&options));
     state.options = options;
     state.hwaddr = random_hwaddr();
     drop(tx);
@@ -132,7 +149,7 @@ pub fn pair_with(
 pub fn pair_with_fd() -> Result<(Ref<Conn>, OwnedFd)> {
     let (a, b) = open::pair()?;
     open::tune(&b);
-    Ok((open(Socket::adopted(a), Options::default(), None)?, b))
+    Ok((open(Socket::adopted(a))?, b))
 }
 
 fn adopted(fd: OwnedFd) -> Arc<Socket> {

@@ -4,20 +4,18 @@ use std::sync::Arc;
 
 use crate::conn::{Conn, State, background, close_handler};
 use crate::error::{Error, Result};
-use crate::net::socket::Socket;
 use crate::runtime::event_loop::{ADDED, Loop, NOTHING};
 use crate::runtime::handle::Ref;
 use crate::runtime::lock::lock;
-use crate::switch::Switch;
 use crate::switch::outlet::Outlet;
 use crate::switch::port::Port;
+use crate::switch::{Removed, Switch};
 
 pub fn plug(conn: Ref<Conn>, state: &mut State, switch: &Arc<Switch>) -> Result<()> {
     let runner = switch.runner;
     let user = runner.join()?;
     conn.slot.sender.lock().plug(runner);
-    let id =
-        add_to(conn, switch, state.socket()).inspect_err(|_| conn.slot.sender.lock().unplug())?;
+    let id = add_to(conn, switch, state).inspect_err(|_| conn.slot.sender.lock().unplug())?;
     let port = Arc::new(Port { switch: switch.clone(), id, _user: user });
     state.rx.end_loans();
     if !state.delivering {
@@ -35,11 +33,17 @@ pub fn plug(conn: Ref<Conn>, state: &mut State, switch: &Arc<Switch>) -> Result<
     Ok(())
 }
 
-fn add_to(conn: Ref<Conn>, switch: &Arc<Switch>, socket: &Arc<Socket>) -> Result<usize> {
-    let runner = switch.runner;
+fn add_to(conn: Ref<Conn>, switch: &Arc<Switch>, state: &mut State) -> Result<usize> {
+    let (runner, socket) = (switch.runner, state.socket().clone());
     runner.watch(socket.fd(), conn.token, NOTHING, ADDED)?;
-    let outlet = Outlet::new(conn.token, &conn.slot.sender, socket.clone());
-    let added = switch.lock().add(outlet);
+    let outlet = || {
+        let mut cable = state.cable.take();
+        cable.iter_mut().for_each(|cable| cable.plug_in());
+        Outlet::new(conn.token, &conn.slot.sender, socket.clone(), cable)
+    };
+    let mut inside = switch.lock();
+    let added = inside.add(outlet).inspect(|id| inside.look_at_plug(*id));
+    drop(inside);
     added.inspect_err(|_| {
         // Taking a descriptor out of the set cannot fail.
         let _ = runner.watch(socket.fd(), conn.token, ADDED, NOTHING);
@@ -57,12 +61,34 @@ pub fn unplug_from(conn: Ref<Conn>, state: &mut State, switch: &Arc<Switch>) -> 
 
 /// Takes the connection out of where it is plugged in, if it is. What its loop has taken for it is still
 /// written. Where the connection has ended, its close handler is called.
+///
+/// What is in flight in its own directions is discarded.
 pub fn unplug(conn: Ref<Conn>, state: &mut State) {
+    take_out(conn, state, true);
+}
+
+/// The same, for a connection that is linked to nothing and is to be linked at once: what the other side
+/// had sent still arrives.
+pub fn move_out(conn: Ref<Conn>, state: &mut State) {
+    take_out(conn, state, false);
+}
+
+fn take_out(conn: Ref<Conn>, state: &mut State, is_left: bool) {
     let Some(port) = state.port.take() else {
         return;
     };
     let runner = port.switch.runner;
-    let (rx, other) = port.take_out();
+    let Removed { rx, cable, other } = port.take_out();
+    if let Some(mut cable) = cable {
+        cable.inn.discard();
+        if is_left {
+            cable.out.discard();
+        }
+        if std::mem::take(&mut cable.is_dark) {
+            state.socket().set_carrier(true);
+        }
+        state.cable = Some(cable);
+    }
     *lock(&conn.slot.place) = None;
     // While a handler has frames in hand, they lie in `state.rx`, which stays. (The port then has a
     // receiving part after a panic alone.)

@@ -43,9 +43,13 @@ pub fn end_if_over(conn: Ref<Conn>, state: &mut State) {
         return;
     };
     let mut inside = port.switch.lock();
-    let is_cut = inside.is_cut();
+    let (is_cut, has_arrived) = (inside.is_cut(port.id), inside.has_arrived(port.id));
     let end = inside.outlet(port.id).end();
     drop(inside);
+    if !has_arrived {
+        // The loop comes back to it when it has.
+        return;
+    }
     if is_cut {
         let mut tx = conn.slot.sender.lock();
         tx.empty_inbox();

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::ptr;
+use std::sync::Arc;
 
 use crate::conn::{self, Conn, State, plug};
 use crate::error::{Error, Result};
@@ -37,14 +38,41 @@ pub fn link(a: Ref<Conn>, b: Ref<Conn>) -> Result<()> {
     }
     let _plugging = ring::check_link(a, b)?;
     let (mut one, mut other) = lock_both(a, b)?;
+    match (loose_end(&one), loose_end(&other)) {
+        (None, None) => link_anew(a, &mut one, b, &mut other),
+        (Some(end), None) => join(&end, b, &mut other, "b"),
+        (None, Some(end)) => join(&end, a, &mut one, "a"),
+        (Some(end), Some(left)) => {
+            plug::move_out(b, &mut other);
+            join(&end, b, &mut other, "b").inspect_err(|_| {
+                // Where that fails too, it is linked to nothing that it could be unlinked from.
+                let _ = plug::plug(b, &mut other, &left);
+            })
+        }
+    }
+}
+
+fn link_anew(a: Ref<Conn>, one: &mut State, b: Ref<Conn>, other: &mut State) -> Result<()> {
     if let Some(refusal) = one.refuses_plug("a").or_else(|| other.refuses_plug("b")) {
         return Err(refusal);
     }
     let switch = Switch::new(Kind::Link { is_whole: false }, choose_loop());
-    plug::plug(a, &mut one, &switch)?;
-    plug::plug(b, &mut other, &switch).inspect_err(|_| {
-        plug::unplug(a, &mut one);
-    })
+    plug::plug(a, one, &switch)?;
+    plug::plug(b, other, &switch).inspect_err(|_| plug::unplug(a, one))
+}
+
+/// The link of a connection that is linked to nothing, since it has outlived the other side.
+fn loose_end(state: &State) -> Option<Arc<Switch>> {
+    let port = state.port.as_ref()?;
+    port.switch.lock().is_loose(port.id).then(|| port.switch.clone())
+}
+
+/// Takes the place of the side that has ended.
+fn join(link: &Arc<Switch>, conn: Ref<Conn>, state: &mut State, argument: &str) -> Result<()> {
+    match state.refuses_plug(argument) {
+        Some(refusal) => Err(refusal),
+        None => plug::plug(conn, state, link),
+    }
 }
 
 /// Takes the link out at both sides.

@@ -79,8 +79,8 @@ fn follow_twin(mut conn: Ref<Conn>) -> End {
         }
         match port.other_side().and_then(|other| conn::table().get(other).ok()) {
             Some(next) => conn = next,
-            // The link is being taken out.
-            None => return End::Outside,
+            // The link is being taken out, or its other side has ended and this one stays.
+            None => return End::Loose(twin),
         }
     }
 }

@@ -54,17 +54,17 @@ pub fn forward_turn(conn: Ref<Conn>, runner: &Loop, events: Interest, work: &mut
     if events != READABLE {
         inside.write_and_resume(id);
     }
-    let is_over = if inside.is_cut() {
-        let is_written = inside.write_queued(id);
+    inside.settle(id, &mut work.sorter, work.now);
+    let is_cut = inside.is_cut(id);
+    if is_cut {
         inside.watch(id, READABLE, false);
-        is_written
-    } else {
-        if inside.watch_to_read(id) {
-            read_and_forward(conn, &mut inside, id, work);
-            inside.watch_to_read(id);
-        }
-        inside.outlet(id).end().is_some()
-    };
+    } else if inside.watch_to_read(id) {
+        read_and_forward(conn, &mut inside, id, work);
+        inside.watch_to_read(id);
+    }
+    let is_over = inside.has_arrived(id)
+        && if is_cut { inside.write_queued(id) } else { inside.outlet(id).end().is_some() };
+    inside.set_alarm(id);
     drop(inside);
     if is_over {
         hand_over(conn, runner);
@@ -145,12 +145,12 @@ fn read_and_forward(conn: Ref<Conn>, inside: &mut Inside, id: usize, work: &mut 
     };
     // What was read before it was plugged in. This also finds a length that no frame has.
     while rx.has_frame(counts) {
-        let used = inside.forward(id, rx.unread(), counts, sorter, *now);
+        let used = inside.take_in(id, rx.unread(), counts, sorter, *now);
         rx.use_up(used);
     }
     let room = &mut buffer[..loop_room(&socket)];
     if let Some(bytes) = rx.read_behind(&socket, room, counts) {
-        let used = inside.forward(id, bytes, counts, sorter, *now);
+        let used = inside.take_in(id, bytes, counts, sorter, *now);
         rx.keep(&bytes[used..], counts);
     }
     inside.outlet(id).rx = Some(rx);

@@ -24,6 +24,7 @@ use crate::runtime::service::Source;
 use crate::runtime::wake::{Departure, Last, Wake};
 use crate::sys::descriptor::is_ready;
 use crate::sys::sockopt::unsent;
+use crate::sys::tap;
 
 /// How every write is made: it does not wait, and raises no SIGPIPE.
 const AT_ONCE: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
@@ -261,6 +262,13 @@ impl Socket {
     pub fn shutdown(&self) {
         // It fails only if the peer has seen the end already.
         let _ = rustix::net::shutdown(&self.fd, Shutdown::Both);
+    }
+
+    /// Shows a TAP's system that the cable is plugged in, or not.
+    pub fn set_carrier(&self, has_carrier: bool) {
+        if self.messages().is_some_and(Messages::is_tap) {
+            tap::set_carrier(self.fd(), has_carrier);
+        }
     }
 
     /// Sets the buffers that the caller has chosen.

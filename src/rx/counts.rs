@@ -13,6 +13,8 @@ pub struct RxCounts {
     pub runts: Counter,
     pub reads: Counter,
     pub foreign: Counter,
+    /// Of `frames`, those that went nowhere on purpose.
+    pub refused: Counter,
 }
 
 /// A counter with one writer at a time, and any number of readers.
@@ -37,7 +39,8 @@ impl Counter {
 impl RxCounts {
     /// Sets all counters to 0, for another connection.
     pub fn clear(&self) {
-        for counter in [&self.frames, &self.bytes, &self.runts, &self.reads, &self.foreign] {
+        let RxCounts { frames, bytes, runts, reads, foreign, refused } = self;
+        for counter in [frames, bytes, runts, reads, foreign, refused] {
             counter.clear();
         }
     }

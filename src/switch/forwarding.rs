@@ -3,61 +3,69 @@
 use std::time::Instant;
 
 use crate::frame::{self, Alike, Run, Walk};
-use crate::rx::counts::RxCounts;
 use crate::switch::recent::{Addresses, Recent, Way};
 use crate::switch::sorter::{List, Piece, Sorter};
 use crate::switch::{Inside, Kind};
 
 /// Where frames come in, and where the last of them went.
-struct Course {
+pub struct Course {
     from: usize,
-    now: u64,
+    /// The learning table's time; `None` where there is none.
+    now: Option<u64>,
     addresses: Addresses,
     way: Way,
 }
 
 impl Inside {
-    /// Sends on the whole frames at the front of `bytes`, which came in at port `from`. Returns how many
-    /// bytes they have.
-    pub fn forward(
-        &mut self,
-        from: usize,
-        bytes: &[u8],
-        counts: &RxCounts,
-        sorter: &mut Sorter,
-        now: Instant,
-    ) -> usize {
+    /// Begins to forward what came in at port `from`.
+    pub fn course(&self, from: usize, sorter: &mut Sorter, now: Instant) -> Course {
+        sorter.recent.clear();
         let now =
             if let Kind::Hub { table, .. } = &self.kind { Some(table.time(now)) } else { None };
-        let mut course = Course {
-            from,
-            now: now.unwrap_or(0),
-            addresses: Addresses::OF_GROUPS,
-            way: Way::Others,
-        };
-        sorter.recent.clear();
+        Course { from, now, addresses: Addresses::OF_GROUPS, way: Way::Others }
+    }
+
+    /// Sends on the whole frames at the front of `bytes`, which came in at port `from`. Returns what they
+    /// were.
+    pub fn forward(&mut self, from: usize, bytes: &[u8], sorter: &mut Sorter, now: Instant) -> Run {
+        let mut course = self.course(from, sorter, now);
         let (mut total, mut piece) = (Run::default(), Piece::at(0));
         let mut walk = Walk::over(bytes);
         while let Some(alike) = walk.next_alike(usize::MAX) {
             if alike.len < frame::MIN {
-                self.dispatch(from, course.way, piece, bytes, sorter);
+                self.dispatch(&course, piece, bytes, sorter);
                 piece = Piece::at(bytes.len() - walk.rest().len());
                 total.runts += alike.count;
                 continue;
             }
             total.frames += alike.count;
             total.bytes += alike.count * alike.len;
-            if now.is_some() {
-                piece = self.sort(&alike, &mut course, piece, bytes, sorter);
-            } else {
-                piece.add(alike.len, alike.count);
-            }
+            piece = self.pass(&alike, &mut course, piece, bytes, sorter);
         }
-        self.dispatch(from, course.way, piece, bytes, sorter);
+        self.dispatch(&course, piece, bytes, sorter);
         self.send_sorted(bytes, sorter);
         total.end = bytes.len() - walk.rest().len();
-        counts.run(&total);
-        total.end
+        total
+    }
+
+    /// Takes what goes with the frames before some others, and returns what goes with those, too, of which
+    /// some may be sent on their way.
+    #[inline]
+    pub fn pass(
+        &mut self,
+        alike: &Alike<'_>,
+        course: &mut Course,
+        mut piece: Piece,
+        bytes: &[u8],
+        sorter: &mut Sorter,
+    ) -> Piece {
+        match course.now {
+            Some(now) => self.sort(alike, course, now, piece, bytes, sorter),
+            None => {
+                piece.add(alike.len, alike.count);
+                piece
+            }
+        }
     }
 
     /// Finds where each of some frames goes, and dispatches those that do not go the same way as the last.
@@ -66,6 +74,7 @@ impl Inside {
         &mut self,
         alike: &Alike<'_>,
         course: &mut Course,
+        now: u64,
         mut piece: Piece,
         bytes: &[u8],
         sorter: &mut Sorter,
@@ -77,14 +86,14 @@ impl Inside {
             {
                 let way = match sorter.recent.find(addresses) {
                     Some(way) => way,
-                    None => self.way_of(course, addresses, &mut sorter.recent),
+                    None => self.way_of(course.from, now, addresses, &mut sorter.recent),
                 };
                 course.addresses = addresses;
                 if way != course.way {
                     piece.add(alike.len, count);
                     count = 0;
                     let end = piece.end;
-                    self.dispatch(course.from, course.way, piece, bytes, sorter);
+                    self.dispatch(course, piece, bytes, sorter);
                     (course.way, piece) = (way, Piece::at(end));
                 }
             }
@@ -96,15 +105,15 @@ impl Inside {
 
     /// Learns where the source of a frame is, and finds where the frame goes. That is kept for the frames
     /// that follow.
-    fn way_of(&mut self, course: &Course, addresses: Addresses, recent: &mut Recent) -> Way {
+    fn way_of(&mut self, from: usize, now: u64, addresses: Addresses, recent: &mut Recent) -> Way {
         let Kind::Hub { table, .. } = &mut self.kind else {
             return Way::Others;
         };
-        if table.learn(addresses.source(), course.from, course.now) {
+        if table.learn(addresses.source(), from, now) {
             recent.clear();
         }
-        let way = match table.find(addresses.destination(), course.now) {
-            Some(port) if port == course.from => Way::Back,
+        let way = match table.find(addresses.destination(), now) {
+            Some(port) if port == from => Way::Back,
             Some(port) => Way::To(port),
             None => Way::Others,
         };
@@ -114,16 +123,16 @@ impl Inside {
 
     /// Puts frames for one port on its list. Frames for many are sent at once, behind all that was sorted
     /// before.
-    fn dispatch(&mut self, from: usize, way: Way, piece: Piece, bytes: &[u8], sorter: &mut Sorter) {
+    pub fn dispatch(&mut self, course: &Course, piece: Piece, bytes: &[u8], sorter: &mut Sorter) {
         if piece.frames == 0 {
             return;
         }
-        match way {
+        match course.way {
             Way::Back => self.counts.dropped += piece.frames as u64,
             Way::To(port) => sorter.add(port, &mut self.ports[port].pieces, piece),
             Way::Others => {
                 self.send_sorted(bytes, sorter);
-                self.flood(from, piece, bytes, sorter);
+                self.flood(course.from, piece, bytes, sorter);
             }
         }
     }
@@ -131,23 +140,25 @@ impl Inside {
     /// Sends frames to every port but the one that they came from.
     fn flood(&mut self, from: usize, piece: Piece, bytes: &[u8], sorter: &mut Sorter) {
         let limit = self.limit();
+        let mut out = sorter.sending.way_out(self.runner, limit, &mut self.number);
         let others = self.ports.iter_mut().filter(|(id, _)| *id != from);
         for (_, outlet) in others {
-            let dropped = outlet.send(self.runner, bytes, [piece], &mut sorter.room, limit);
+            let dropped = outlet.send(&mut out, bytes, [piece]);
             self.counts.dropped += dropped as u64;
         }
         self.counts.flooded += piece.frames as u64;
     }
 
     /// Sends every port the frames on its list.
-    fn send_sorted(&mut self, bytes: &[u8], sorter: &mut Sorter) {
+    pub fn send_sorted(&mut self, bytes: &[u8], sorter: &mut Sorter) {
         let limit = self.limit();
-        let Sorter { pieces, ports, room, .. } = sorter;
+        let Sorter { pieces, ports, sending, .. } = sorter;
+        let mut out = sending.way_out(self.runner, limit, &mut self.number);
         for id in ports.drain(..) {
             let outlet = &mut self.ports[id];
             let list = std::mem::replace(&mut outlet.pieces, List::EMPTY).over(pieces);
             let frames: usize = list.clone().map(|piece| piece.frames).sum();
-            let dropped = outlet.send(self.runner, bytes, list, room, limit);
+            let dropped = outlet.send(&mut out, bytes, list);
             self.counts.forwarded += (frames - dropped) as u64;
             self.counts.dropped += dropped as u64;
         }

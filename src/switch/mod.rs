@@ -4,8 +4,10 @@
 //! A switch belongs to one loop. Locks are taken in this order: a connection's state, the switch, a
 //! connection's sending part. So whoever has taken a connection out of a switch knows that nothing is
 //! forwarded from it or to it any more. While the switch is locked, only the loop makes system calls, and
-//! nobody waits for another lock that is held during one.
+//! nobody waits for another lock that is held during one. (`altered` names one exception.)
 
+pub mod altered;
+pub mod cable;
 mod forwarding;
 pub mod outlet;
 pub mod port;
@@ -22,6 +24,7 @@ use crate::runtime::event_loop::{Interest, Loop, READABLE, WRITABLE};
 use crate::runtime::handle::Token;
 use crate::runtime::lock::{Guard, Guarded, Lock};
 use crate::rx::Rx;
+use crate::switch::cable::Cable;
 use crate::switch::outlet::Outlet;
 use crate::switch::sorter::List;
 use crate::switch::table::Table;
@@ -37,6 +40,8 @@ pub struct Inside {
     ports: Slab<Outlet>,
     pub kind: Kind,
     pub counts: Counts,
+    /// The number that the next frame takes which is held at a port.
+    number: u64,
 }
 
 pub enum Kind {
@@ -54,6 +59,15 @@ pub enum Kind {
     },
 }
 
+/// What is left of a port that was taken out.
+pub struct Removed {
+    /// What it was read with, if it was read.
+    pub rx: Option<Rx>,
+    pub cable: Option<Box<Cable>>,
+    /// The connection at the other side of a link.
+    pub other: Option<Token>,
+}
+
 /// How many frames were forwarded, flooded and dropped.
 #[derive(Default, Clone, Copy)]
 pub struct Counts {
@@ -65,7 +79,7 @@ pub struct Counts {
 impl Switch {
     pub fn new(kind: Kind, runner: &'static Loop) -> Arc<Switch> {
         let counts = Counts::default();
-        let inside = Inside { runner, ports: Slab::new(), kind, counts };
+        let inside = Inside { runner, ports: Slab::new(), kind, counts, number: 0 };
         Arc::new(Switch { runner, inside: Lock::new(inside) })
     }
 
@@ -81,25 +95,25 @@ impl Switch {
 impl Guarded for Inside {}
 
 impl Inside {
-    pub fn add(&mut self, outlet: Outlet) -> Result<usize> {
+    pub fn add(&mut self, outlet: impl FnOnce() -> Outlet) -> Result<usize> {
         if matches!(self.kind, Kind::Hub { is_closed: true, .. }) {
             return Err(Error::Handle);
         }
-        let id = self.ports.insert(outlet);
+        let id = self.ports.insert(outlet());
         if let Kind::Link { is_whole } = &mut self.kind {
             *is_whole |= self.ports.len() == 2;
         }
         Ok(id)
     }
 
-    /// Takes a port out. Returns what it was read with, if it was read, and the connection at the other
-    /// side of a link.
-    pub fn remove(&mut self, id: usize) -> (Option<Rx>, Option<Token>) {
-        let outlet = self.ports.remove(id);
+    /// Takes a port out, and returns what is left of it.
+    pub fn remove(&mut self, id: usize) -> Removed {
+        let mut outlet = self.ports.remove(id);
+        outlet.set_alarm(self.runner, None);
         if let Kind::Hub { table, .. } = &mut self.kind {
             table.forget(id);
         }
-        (outlet.rx, self.conn_opposite(id))
+        Removed { rx: outlet.rx, cable: outlet.cable, other: self.conn_opposite(id) }
     }
 
     /// Whether that is the port of `conn`.
@@ -133,9 +147,11 @@ impl Inside {
         matches!(self.kind, Kind::Link { .. })
     }
 
-    /// Whether it is a link of which one side has ended.
-    pub fn is_cut(&self) -> bool {
-        self.ports.len() < 2 && matches!(self.kind, Kind::Link { is_whole: true })
+    /// Whether it is a link of which one side has ended, and the port is to end, too.
+    pub fn is_cut(&self, id: usize) -> bool {
+        self.ports.len() < 2
+            && matches!(self.kind, Kind::Link { is_whole: true })
+            && !self.is_loose(id)
     }
 
     /// The port at the other side of a link.
@@ -158,8 +174,7 @@ impl Inside {
         if self.write_queued(id)
             && let Some(other) = self.other_side(id)
         {
-            // It gets a turn of its own if there is something to read.
-            self.watch(other, READABLE, true);
+            self.resume(other);
         }
     }
 
@@ -179,16 +194,12 @@ impl Inside {
 
     /// Has the loop watch for frames at a port, if it is to be read now. Returns whether it is.
     pub fn watch_to_read(&mut self, id: usize) -> bool {
-        let is_full = |other: usize| {
-            let other = &self.ports[other];
-            other.is_held || other.interest.contains(WRITABLE)
-        };
         let is_open = self.ports[id].rx.as_ref().is_some_and(|rx| rx.end().is_none());
         let is_blocked = match self.other_side(id) {
-            Some(other) => is_full(other),
-            None => self.is_link(),
+            Some(other) => self.is_out_full(other),
+            None => self.is_link() && !self.is_loose(id),
         };
-        let is_to_be_read = is_open && !is_blocked;
+        let is_to_be_read = is_open && !is_blocked && !self.is_in_full(id);
         self.watch(id, READABLE, is_to_be_read);
         is_to_be_read
     }

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use crate::emulation::direction::enter::Verdict;
 use crate::error::{Error, Result};
+use crate::frame::{PREFIX, Walk};
 use crate::net::socket::Socket;
 use crate::runtime::event_loop::{ADDED, Interest, Loop, NOTHING, WRITABLE};
 use crate::runtime::handle::Token;
 use crate::runtime::lock::Guard;
 use crate::rx::Rx;
-use crate::switch::sorter::{List, Piece, pass_pieces};
+use crate::switch::cable::{self, Cable, until};
+use crate::switch::sorter::{List, Piece, WayOut, pass_pieces};
 use crate::tx::Tx;
 use crate::tx::sender::Sender;
 
@@ -30,6 +33,10 @@ pub struct Outlet {
     watched: (Interest, Interest),
     /// The frames that are to be sent here this turn.
     pub pieces: List,
+    /// What is set on the cable, if anything ever was.
+    pub cable: Option<Box<Cable>>,
+    /// When the loop is to give the port a turn for that.
+    alarm: Option<u64>,
 }
 
 /// What a loop's set has of a port.
@@ -53,7 +60,12 @@ impl Watched {
 
 impl Outlet {
     /// The port of a connection whose socket was `ADDED` to the loop's set.
-    pub fn new(conn: Token, sender: &'static Sender, socket: Arc<Socket>) -> Outlet {
+    pub fn new(
+        conn: Token,
+        sender: &'static Sender,
+        socket: Arc<Socket>,
+        cable: Option<Box<Cable>>,
+    ) -> Outlet {
         Outlet {
             conn,
             sender,
@@ -64,6 +76,8 @@ impl Outlet {
             interest: NOTHING,
             watched: (ADDED, NOTHING),
             pieces: List::EMPTY,
+            cable,
+            alarm: None,
         }
     }
 
@@ -82,16 +96,30 @@ impl Outlet {
         self.rx.as_ref().and_then(Rx::end)
     }
 
-    /// Sends pieces of `bytes`, in order, or leaves them to whoever holds the sending part. Returns how
-    /// many frames were dropped.
+    /// Sends pieces of `bytes`, in order, or has them enter OUT. Returns how many frames were dropped for
+    /// want of a cable or of room in the queue.
+    #[inline]
     pub fn send(
         &mut self,
-        runner: &Loop,
+        out: &mut WayOut<'_>,
         bytes: &[u8],
         pieces: impl IntoIterator<Item = Piece, IntoIter: Clone>,
-        room: &mut [u8],
-        limit: usize,
     ) -> usize {
+        match self.cable.is_none() {
+            true => self.send_now(out, bytes, pieces),
+            false => self.send_altered(out, bytes, pieces.into_iter()),
+        }
+    }
+
+    /// Sends pieces of `bytes`, in order, or leaves them to whoever holds the sending part. Returns how
+    /// many frames were dropped.
+    fn send_now(
+        &mut self,
+        out: &mut WayOut<'_>,
+        bytes: &[u8],
+        pieces: impl IntoIterator<Item = Piece, IntoIter: Clone>,
+    ) -> usize {
+        let WayOut { runner, limit, ref mut room, .. } = *out;
         let (sender, pieces) = (self.sender, pieces.into_iter());
         let tx = sender.try_lock();
         let is_left = tx.is_none();
@@ -108,6 +136,99 @@ impl Outlet {
             self.let_go(runner, tx, is_waiting);
         }
         dropped
+    }
+
+    fn send_altered(
+        &mut self,
+        out: &mut WayOut<'_>,
+        bytes: &[u8],
+        pieces: impl Iterator<Item = Piece> + Clone,
+    ) -> usize {
+        let Some(mut cable) = self.cable.take() else {
+            return 0;
+        };
+        let dropped = if cable.is_pulled {
+            self.drop_all(out.runner, pieces.map(|piece| piece.frames).sum())
+        } else if cable.out.is_idle() {
+            self.send_now(out, bytes, pieces)
+        } else {
+            let mut passing = std::mem::take(out.passing);
+            pieces.for_each(|piece| enter_out(&mut cable, out, bytes, piece, &mut passing));
+            let dropped = if passing.is_empty() {
+                0
+            } else {
+                self.send_now(out, bytes, passing.iter().copied())
+            };
+            passing.clear();
+            *out.passing = passing;
+            dropped + self.leave_from(&mut cable, out, cable::time())
+        };
+        if let Some(next) = cable.out.next().filter(|_| out.limit < usize::MAX || !self.is_full())
+            && self.alarm.is_none_or(|alarm| next.time < alarm)
+        {
+            self.set_alarm(out.runner, Some(next.time));
+        }
+        self.cable = Some(cable);
+        dropped
+    }
+
+    /// Sends what is due OUT by a time. Returns how many frames were dropped.
+    pub fn leave(&mut self, out: &mut WayOut<'_>, time: u64) -> usize {
+        let Some(mut cable) = self.cable.take() else {
+            return 0;
+        };
+        let dropped = self.leave_from(&mut cable, out, time);
+        self.cable = Some(cable);
+        dropped
+    }
+
+    /// Where nothing may be dropped, what finds the socket full stays.
+    fn leave_from(&mut self, cable: &mut Cable, out: &mut WayOut<'_>, time: u64) -> usize {
+        let waits = out.limit == usize::MAX;
+        if waits && self.is_full() {
+            return 0;
+        }
+        let mut dropped = 0;
+        cable.out.leave(until(time), true, |leaving| {
+            dropped += self.send_now(out, leaving.wire, [Piece::of(leaving.wire)]);
+            !(waits && self.is_full())
+        });
+        dropped
+    }
+
+    /// Counts frames as dropped that are not sent here.
+    fn drop_all(&mut self, runner: &Loop, frames: usize) -> usize {
+        let tx = self.sender.try_lock();
+        if tx.is_none() {
+            self.sender.inbox.drop_all(frames as u64);
+        }
+        let is_left = tx.is_none();
+        if let Some(mut tx) = self.or_want(tx) {
+            if !is_left {
+                tx.add_dropped(frames as u64);
+            }
+            let is_waiting = tx.is_stuck() || self.interest.contains(WRITABLE);
+            self.let_go(runner, tx, is_waiting);
+        }
+        frames
+    }
+
+    /// Whether the socket is full, or somebody else holds the sending part.
+    pub fn is_full(&self) -> bool {
+        self.is_held || self.interest.contains(WRITABLE)
+    }
+
+    /// Has the loop give the port a turn at a time.
+    pub fn set_alarm(&mut self, runner: &Loop, time: Option<u64>) {
+        if self.alarm != time {
+            runner.set_alarm(self.conn, time);
+            self.alarm = time;
+        }
+    }
+
+    /// An alarm that has passed is not set any more.
+    pub fn note_alarm(&mut self, now: u64) {
+        self.alarm = self.alarm.filter(|alarm| *alarm > now);
     }
 
     /// Locks the sending part, if nobody else holds it. What was left for it has been sent then. If
@@ -168,4 +289,37 @@ impl Outlet {
         }
         Ok(())
     }
+}
+
+/// Has the frames of a piece enter OUT. Puts what passes behind `passing`.
+fn enter_out(
+    cable: &mut Cable,
+    out: &mut WayOut<'_>,
+    bytes: &[u8],
+    piece: Piece,
+    passing: &mut Vec<Piece>,
+) {
+    let time = *out.begun.get_or_insert_with(cable::time);
+    // A link has room: the other side is not read while there is none.
+    let room = if out.limit == usize::MAX { u64::MAX } else { cable.most };
+    let wire = &bytes[piece.start..piece.end];
+    if cable.out.treats_alike() {
+        if cable.out.enter_run(time, wire, piece.frames, room, out.number) == Verdict::Passes {
+            passing.push(piece);
+        }
+        return;
+    }
+    let mut passed = Piece::at(piece.start);
+    let mut end = piece.start;
+    for frame in Walk::over(wire) {
+        end += PREFIX + frame.len();
+        match cable.out.enter(time, frame, room, out.number) {
+            Verdict::Passes => passed.add(frame.len(), 1),
+            Verdict::Stays => {
+                passing.extend((passed.frames > 0).then_some(passed));
+                passed = Piece::at(end);
+            }
+        }
+    }
+    passing.extend((passed.frames > 0).then_some(passed));
 }

@@ -6,7 +6,7 @@ use crate::net::socket::Socket;
 use crate::runtime::event_loop::LoopUser;
 use crate::runtime::handle::Token;
 use crate::rx::Rx;
-use crate::switch::{Inside, Switch};
+use crate::switch::{Inside, Removed, Switch};
 
 /// Where a connection is plugged in.
 pub struct Port {
@@ -41,9 +41,8 @@ impl Port {
         self.switch.runner.look(conn);
     }
 
-    /// Takes the port out of the switch. Returns what it was read with, if it was read, and the
-    /// connection at the other side of a link.
-    pub fn take_out(&self) -> (Option<Rx>, Option<Token>) {
+    /// Takes the port out of the switch, and returns what is left of it.
+    pub fn take_out(&self) -> Removed {
         self.change(|| (), |inside| inside.remove(self.id))
     }
 

@@ -1,6 +1,7 @@
 //! The frames that came in during a turn, sorted by port, and how a port sends its own.
 
-use crate::frame::PREFIX;
+use crate::frame::{PREFIX, Walk};
+use crate::runtime::event_loop::Loop;
 use crate::switch::recent::Recent;
 use crate::sys::memory::Memory;
 use crate::tx::Tx;
@@ -30,6 +31,15 @@ impl Piece {
         Piece { start, end: start, frames: 0, longest: 0, next: NO_PIECE }
     }
 
+    /// All of some frames in wire format.
+    pub fn of(wire: &[u8]) -> Piece {
+        let (mut piece, mut walk) = (Piece::at(0), Walk::over(wire));
+        while let Some(alike) = walk.next_alike(usize::MAX) {
+            piece.add(alike.len, alike.count);
+        }
+        piece
+    }
+
     #[inline]
     pub fn add(&mut self, frame_len: usize, count: usize) {
         if count > 0 {
@@ -45,16 +55,50 @@ pub struct Sorter {
     pub pieces: Vec<Piece>,
     /// The ports whose lists have pieces.
     pub ports: Vec<usize>,
-    /// Short pieces are copied together in here.
-    pub room: Memory,
     /// Where frames with the same addresses went.
     pub recent: Recent,
+    pub sending: Sending,
+}
+
+/// What sending takes beside the frames.
+pub struct Sending {
+    /// Short pieces are copied together in here.
+    room: Memory,
+    /// When the frames came that are being forwarded, or were due: what is under way takes it from there.
+    /// `None` until somebody asks.
+    pub begun: Option<u64>,
+    /// What has passed of the pieces of a port whose cable is altered.
+    passing: Vec<Piece>,
+}
+
+/// What one port after another is sent its frames with.
+pub struct WayOut<'a> {
+    pub runner: &'static Loop,
+    /// How many bytes may be queued for a port.
+    pub limit: usize,
+    /// The number that the next frame takes which is held.
+    pub number: &'a mut u64,
+    pub room: &'a mut [u8],
+    pub begun: &'a mut Option<u64>,
+    pub passing: &'a mut Vec<Piece>,
+}
+
+impl Sending {
+    pub fn way_out<'a>(
+        &'a mut self,
+        runner: &'static Loop,
+        limit: usize,
+        number: &'a mut u64,
+    ) -> WayOut<'a> {
+        let Sending { room, begun, passing } = self;
+        WayOut { runner, limit, number, room, begun, passing }
+    }
 }
 
 impl Default for Sorter {
     fn default() -> Sorter {
-        let (pieces, ports) = (Vec::new(), Vec::new());
-        Sorter { pieces, ports, room: Memory::of(TOGETHER), recent: Recent::default() }
+        let sending = Sending { room: Memory::of(TOGETHER), begun: None, passing: Vec::new() };
+        Sorter { pieces: Vec::new(), ports: Vec::new(), recent: Recent::default(), sending }
     }
 }
 

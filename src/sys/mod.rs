@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod descriptor;
+pub mod file;
 pub mod fork;
 pub mod futex;
 pub mod memory;

@@ -41,6 +41,14 @@ pub fn offload_nothing(fd: BorrowedFd<'_>) {
     unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD as _, 0 as c_ulong) };
 }
 
+/// Shows the system a carrier of the interface, or none.
+pub fn set_carrier(fd: BorrowedFd<'_>, has_carrier: bool) {
+    let carrier = c_int::from(has_carrier);
+    // SAFETY: the call reads an int. It fails on kernels older than 5.0 alone, where the interface keeps
+    // its carrier.
+    unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETCARRIER as _, &raw const carrier) };
+}
+
 impl Request {
     fn of(name: &[u8]) -> Request {
         let mut request = Request { name: [0; NAME], flags: 0, rest: [0; 22] };

@@ -67,6 +67,11 @@ impl Inbox {
         dropped
     }
 
+    /// Leaves nothing of some frames but their count as dropped. `want` must follow.
+    pub fn drop_all(&self, frames: u64) {
+        lock(&self.left).dropped += frames;
+    }
+
     /// Asks for a turn. The loop must then try the lock once more.
     pub fn want(&self) {
         self.is_wanted.store(true, Ordering::Relaxed);

@@ -479,6 +479,55 @@ static int play_get(void)
     return qnet_get(any_handle(CONN), any_option(), one_in(16) ? NULL : &value);
 }
 
+/* Some text, mostly one that can be understood. */
+static const char *any_impairment(void)
+{
+    static const char *const texts[] = {
+        NULL, "", "delay 1ms", "delay 2ms 1ms reorder", "loss 10%", "duplicate 50% corrupt 50%",
+        "rate 10mbit limit 20", "delay 1ms rate 100mbit", "loss every 3", "limit 3",
+        "delay 10", "trace /nowhere", "seed 7 delay 1us", "delay 20ms duplicate 100% seed 1",
+    };
+
+    return texts[below(sizeof texts / sizeof *texts)];
+}
+
+static int any_direction(void)
+{
+    return one_in(16) ? (int)below(100) - 50 : 1 + (int)below(3);
+}
+
+static int play_impair(void)
+{
+    return qnet_impair(any_handle(CONN), any_direction(), any_impairment());
+}
+
+static int play_impairment(void)
+{
+    TEXT(buf, cap);
+    return told(buf, cap, qnet_impairment(any_handle(CONN), any_direction(), buf, cap));
+}
+
+static int play_listener_impair(void)
+{
+    return qnet_listener_impair(any_handle(LISTENER), any_direction(), any_impairment());
+}
+
+static int play_listener_impairment(void)
+{
+    TEXT(buf, cap);
+    return told(buf, cap, qnet_listener_impairment(any_handle(LISTENER), any_direction(), buf, cap));
+}
+
+static int play_get_impair_stats(void)
+{
+    size_t size = below(2 * sizeof(qnet_impair_stats));
+    qnet_impair_stats *stats = one_in(16) ? NULL : allocate(size);
+    int result = qnet_get_impair_stats(any_handle(CONN), any_direction(), stats, size);
+
+    free(stats);
+    return result;
+}
+
 static int play_version(void)
 {
     CHECK(strcmp(qnet_version(), CARGO_VERSION) == 0);

@@ -91,6 +91,8 @@ static int64_t any_value(int64_t option)
     case QNET_OPT_CORK:
     case QNET_OPT_PAD:
     case QNET_OPT_WAIT:
+    case QNET_OPT_LINK:
+    case QNET_OPT_OUTLIVE:
         return (int64_t)below(4) - 1;
     default:
         return any_number();

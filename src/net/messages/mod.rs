@@ -84,6 +84,11 @@ impl Messages {
         matches!(self, Messages::Sequenced)
     }
 
+    /// Whether it is a TAP, which has a carrier to show.
+    pub fn is_tap(&self) -> bool {
+        matches!(self, Messages::Tap(_))
+    }
+
     /// The remote of a socket that is not connected to it.
     pub fn remote(&self) -> Option<&Remote> {
         match self {
