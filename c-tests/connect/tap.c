@@ -702,6 +702,64 @@ static void taken_away_from_a_hub(void)
     close(far.fd);
 }
 
+/* ---- The carrier ---- */
+
+/* Whether the kernel sees a carrier on an interface that is up. */
+static int has_carrier(const char *name)
+{
+    struct ethtool_value value = { ETHTOOL_GLINK, 0 };
+    struct ifreq request = request_of(name);
+
+    request.ifr_data = (void *)&value;
+    control(SIOCETHTOOL, &request);
+    return value.data != 0;
+}
+
+/* A pulled cable, and a link to nothing, take the carrier away, as long as the interface is plugged in. */
+static void the_carrier_is_that_of_the_cable(void)
+{
+    struct far far;
+    qnet_conn *conn, *other;
+    qnet_hub *hub;
+    int fd, linked;
+
+    enter_namespace();
+    conn = tap_open("carrier", &far, MTU);
+    CHECK(has_carrier("carrier"));
+    CHECK_INT(qnet_set(conn, QNET_OPT_LINK, 0), QNET_OK);
+    CHECK(has_carrier("carrier"));
+    CHECK_INT(qnet_hub_new(&hub), QNET_OK);
+    for (linked = 0; linked < 2; linked++) {
+        other = raw_pair(&fd);
+        CHECK_INT(linked ? qnet_link(conn, other) : qnet_hub_attach(hub, conn), QNET_OK);
+        CHECK(!has_carrier("carrier"));
+        CHECK_INT(qnet_set(conn, QNET_OPT_LINK, 1), QNET_OK);
+        CHECK(has_carrier("carrier"));
+        CHECK_INT(qnet_set(conn, QNET_OPT_LINK, 0), QNET_OK);
+        CHECK(!has_carrier("carrier"));
+        CHECK_INT(linked ? qnet_unlink(conn) : qnet_hub_detach(hub, conn), QNET_OK);
+        CHECK(has_carrier("carrier"));
+        CHECK_INT(qnet_close(other), QNET_OK);
+        CHECK(close(fd) == 0);
+    }
+    CHECK_INT(qnet_set(conn, QNET_OPT_LINK, 1), QNET_OK);
+    CHECK_INT(qnet_set(conn, QNET_OPT_OUTLIVE, 1), QNET_OK);
+    other = raw_pair(&fd);
+    CHECK_INT(qnet_link(conn, other), QNET_OK);
+    CHECK(has_carrier("carrier"));
+    CHECK_INT(qnet_close(other), QNET_OK);
+    EVENTUALLY(!has_carrier("carrier"));
+    CHECK(close(fd) == 0);
+    other = raw_pair(&fd);
+    CHECK_INT(qnet_link(other, conn), QNET_OK);
+    CHECK(has_carrier("carrier"));
+    CHECK_INT(qnet_close(conn), QNET_OK);
+    CHECK_INT(qnet_close(other), QNET_OK);
+    CHECK_INT(qnet_hub_close(hub), QNET_OK);
+    CHECK(close(fd) == 0);
+    far_leaves(&far);
+}
+
 /* ---- The rest ---- */
 
 static void options(void)
@@ -805,6 +863,7 @@ int main(void)
     RUN(taken_away_from_who_waits);
     RUN(taken_away_from_a_sender);
     RUN(taken_away_from_a_hub);
+    RUN(the_carrier_is_that_of_the_cable);
     RUN(options);
     RUN(nothing_is_left);
     RUN(datagrams_over_a_narrow_interface);

@@ -249,6 +249,10 @@ impl Inside {
             }
         }
         self.show_carrier(id);
+        if let Some(other) = self.other_side(id) {
+            // It may have been linked to nothing before.
+            self.show_carrier(other);
+        }
     }
 
     /// Has a TAP show whether something gets through. This is the one system call that others than the loop
