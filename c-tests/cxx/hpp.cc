@@ -423,6 +423,48 @@ static void links_forward()
     CHECK(!d.recv(buf, sizeof buf, 0));
 }
 
+/* Impairments are texts, of a connection or a listener, and are counted. */
+static void links_are_impaired()
+{
+    auto listener = qnet::listener::listen("tcp", "127.0.0.1:0");
+    listener.impair(QNET_BOTH, "loss every 2 seed 7");
+    CHECK(listener.impairment(QNET_OUT) == "loss every 2 seed 7");
+    auto a = qnet::conn::dial("tcp", listener.addr());
+    auto b = listener.accept();
+    auto [c, d] = qnet::conn::pair();
+    std::uint8_t buf[100];
+    std::error_code ec;
+
+    CHECK(b.impairment(QNET_IN) == "loss every 2 seed 7");
+    b.impair(QNET_OUT, "");
+    CHECK(b.impairment(QNET_OUT).empty());
+    c.impair(QNET_OUT, "delay 1ms seed 1");
+    CHECK(c.impairment(QNET_OUT) == "delay 1ms seed 1");
+    qnet::link(b, c);
+    a.send(some_frame, 60);
+    a.send(some_frame, 61);
+    a.send(some_frame, 62);
+    CHECK_INT(d.recv(buf, sizeof buf).value(), 60);
+    CHECK_INT(d.recv(buf, sizeof buf).value(), 62);
+    qnet::impair_stats stats = b.impair_stats(QNET_IN);
+    CHECK_INT(stats.frames, 3);
+    CHECK_INT(stats.lost, 1);
+    CHECK_INT(c.impair_stats(QNET_OUT, ec).passed, 2);
+    CHECK(!ec);
+    c.impair(QNET_IN, "delay 1", ec);
+    CHECK_INT(ec.value(), QNET_ERR_INVALID);
+    c.impair(QNET_IN, std::string_view("\0", 1), ec);
+    CHECK_INT(ec.value(), QNET_ERR_INVALID);
+    listener.impair(QNET_IN, std::string_view("\0", 1), ec);
+    CHECK_INT(ec.value(), QNET_ERR_INVALID);
+    listener.impair(static_cast<qnet::direction>(0), "", ec);
+    CHECK_INT(ec.value(), QNET_ERR_INVALID);
+    c.impairment(QNET_BOTH, ec);
+    CHECK_INT(ec.value(), QNET_ERR_INVALID);
+    listener.impairment(QNET_BOTH, ec);
+    CHECK_INT(ec.value(), QNET_ERR_INVALID);
+}
+
 static void datagrams_and_their_netdev()
 {
     auto a = qnet::conn::dgram("udp", "127.0.0.1:0", "127.0.0.1:9");
@@ -485,6 +527,7 @@ int main()
     RUN(references_are_compared);
     RUN(hubs_forward);
     RUN(links_forward);
+    RUN(links_are_impaired);
     RUN(datagrams_and_their_netdev);
     RUN(datagrams_of_whoever_sends_first);
     RUN(descriptors_change_hands);

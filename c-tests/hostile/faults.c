@@ -344,8 +344,8 @@ static const char *const harmless[] = {
     "__tls_get_addr", "__xpg_strerror_r", "abort", "bcmp", "clock_gettime", "dl_iterate_phdr",
     "dlsym", "freeaddrinfo", "fstat64", "gai_strerror", "getenv", "geteuid", "gettid",
     "gnu_get_libc_version", "lseek64", "memcmp", "memcpy", "memmove", "memset", "posix_madvise",
-    "pthread_detach", "pthread_key_", "pthread_self", "pthread_set", "pthread_sigmask", "readlink",
-    "realpath", "sched_yield", "sigdelset", "sigfillset", "stat64", "statx", "strlen", "sysconf",
+    "prctl", "pthread_detach", "pthread_key_", "pthread_self", "pthread_set", "pthread_sigmask",
+    "readlink", "realpath", "sched_yield", "sigdelset", "sigfillset", "stat64", "statx", "strlen", "sysconf",
     "writev",
 };
 

@@ -274,7 +274,7 @@ struct Waker {
 }
 
 impl Waker {
-    /// Has the thread woken at that time. Without a descriptor for it, its wait must end at the time that is
+    /// Has the thread woken at that time. Where the system refuses, its wait must end at the time that is
     /// returned, which may be a millisecond late.
     fn set(&mut self, time: u64, poller: &Poller) -> Deadline {
         if self.alarm.is_none() {
@@ -284,16 +284,12 @@ impl Waker {
                 epoll::add(&poller.epoll, alarm, token, once).is_ok()
             });
         }
-        let Some(alarm) = &self.alarm else {
-            return Deadline::after(Duration::from_nanos(
-                time.saturating_sub(clock::nanoseconds()),
-            ));
-        };
-        if self.time != time {
-            alarm.set(time);
+        let is_set = |alarm: &Alarm| self.time == time || alarm.set(time);
+        if self.alarm.as_ref().is_some_and(is_set) {
             self.time = time;
+            return Deadline::Never;
         }
-        Deadline::Never
+        Deadline::after(Duration::from_nanos(time.saturating_sub(clock::nanoseconds())))
     }
 }
 

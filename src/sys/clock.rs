@@ -31,14 +31,13 @@ impl Alarm {
         Ok(Alarm(above_standard(timerfd_create(TimerfdClockId::Monotonic, flags)?)?))
     }
 
-    /// Sets the time, in place of the one before.
-    pub fn set(&self, time: u64) {
+    /// Sets the time, in place of the one before. Returns whether it is set.
+    pub fn set(&self, time: u64) -> bool {
         // 0 would stop it.
         let time = time.max(1);
         let value = Timespec { tv_sec: (time / NS_PER_S) as _, tv_nsec: (time % NS_PER_S) as _ };
         let once = Itimerspec { it_interval: Timespec::default(), it_value: value };
-        // It fails for times that are none alone.
-        let _ = timerfd_settime(&self.0, TimerfdTimerFlags::ABSTIME, &once);
+        timerfd_settime(&self.0, TimerfdTimerFlags::ABSTIME, &once).is_ok()
     }
 }
 

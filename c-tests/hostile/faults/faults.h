@@ -15,7 +15,7 @@ struct fault {
     const char *name;
     int what, times;
     int is_seen; /* whether the caller may be told */
-    enum shim_call calls[32];
+    enum shim_call calls[40];
     size_t kinds;
 };
 
@@ -26,7 +26,7 @@ struct fault {
     CALL_connect, CALL_epoll_wait, CALL_flock, CALL_getrandom, CALL_open64, CALL_ppoll,        \
     CALL_read, CALL_write
 #define OPENING CALL_accept4, CALL_epoll_create1, CALL_eventfd, CALL_getaddrinfo, CALL_open64, \
-    CALL_socket, CALL_socketpair
+    CALL_socket, CALL_socketpair, CALL_timerfd_create
 
 static const struct fault faults[] = {
     { "EINTR", EINTR, 1, 0, OF(INTERRUPTIBLE) },
@@ -40,7 +40,7 @@ static const struct fault faults[] = {
       OF(WRITES, READS, OPENING, CALL_bind, CALL_chmod, CALL_connect, CALL_epoll_ctl,
          CALL_fchmod, CALL_fstatat64, CALL_getcwd, CALL_getpeername, CALL_getsockname,
          CALL_getsockopt, CALL_ioctl, CALL_listen, CALL_madvise, CALL_mmap64, CALL_ppoll,
-         CALL_rename, CALL_renameat2, CALL_setsockopt, CALL_unlink) },
+         CALL_rename, CALL_renameat2, CALL_setsockopt, CALL_timerfd_settime, CALL_unlink) },
     { "ENOBUFS", ENOBUFS, 1, 1,
       OF(WRITES, READS, CALL_accept4, CALL_connect, CALL_getpeername, CALL_getsockname,
          CALL_setsockopt, CALL_socket, CALL_socketpair) },

@@ -341,7 +341,7 @@ static void plain_takes(struct end *end, unsigned until, int may_be_lost)
     CHECK(end->arrived.next == until || may_fail());
 }
 
-static void cable(void)
+static void cable_with(const char *spec)
 {
     struct end a, b;
     int fds[2], result;
@@ -351,6 +351,7 @@ static void cable(void)
     conns[1] = sound_pair(&fds[1]);
     a = end_of(conns[0], fds[0]);
     b = end_of(conns[1], fds[1]);
+    CHECK_INT(qnet_impair(a.conn, QNET_BOTH, spec), QNET_OK);
     TRY(result, qnet_link(a.conn, b.conn));
     if (went(result, "link")) {
         plain_send(&a, MANY);
@@ -360,6 +361,16 @@ static void cable(void)
     }
     finish(&a);
     finish(&b);
+}
+
+static void cable(void)
+{
+    cable_with("");
+}
+
+static void delayed_cable(void)
+{
+    cable_with("delay 1ms");
 }
 
 /* A hub with two ports of the program's own, and a peer that joins by a listener. */
@@ -585,7 +596,8 @@ static const struct scenario scenarios[] = {
     SCENARIO(dial_path), SCENARIO(dial_abstract), SCENARIO(dial_tcp), SCENARIO(dial_name),
     SCENARIO(listen_path), SCENARIO(listen_dead_path), SCENARIO(listen_abstract),
     SCENARIO(listen_tcp), SCENARIO(handler), SCENARIO(batch_handler), SCENARIO(coalesced),
-    SCENARIO(close_busy), SCENARIO(shutdown_busy), SCENARIO(cable), SCENARIO(hub), SCENARIO(reconnecting),
+    SCENARIO(close_busy), SCENARIO(shutdown_busy), SCENARIO(cable), SCENARIO(delayed_cable), SCENARIO(hub),
+    SCENARIO(reconnecting),
     SCENARIO(datagram_pair), SCENARIO(seqpacket), SCENARIO(udp), SCENARIO(unixgram),
     SCENARIO(asks),
 };

@@ -20,6 +20,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #ifndef SYS_fchmodat2
@@ -231,6 +232,10 @@ PASS(int, setsockopt, fd, (int fd, int level, int name, const void *value, sockl
 PASS(int, socket, -1, (int domain, int type, int protocol), (domain, type, protocol))
 PASS(int, socketpair, -1, (int domain, int type, int protocol, int pair[2]),
      (domain, type, protocol, pair))
+PASS(int, timerfd_create, -1, (clockid_t clock, int flags), (clock, flags))
+PASS(int, timerfd_settime, fd,
+     (int fd, int flags, const struct itimerspec *value, struct itimerspec *before),
+     (fd, flags, value, before))
 PASS(int, unlink, -1, (const char *path), (path))
 PASS(ssize_t, write, fd, (int fd, const void *from, size_t len), (fd, from, len))
 

@@ -16,7 +16,8 @@
     X(getaddrinfo) X(getcwd) X(getpeername) X(getrandom) X(getsockname) X(getsockopt) X(ioctl) \
     X(link) X(listen) X(madvise) X(mmap64) X(open64) X(ppoll) X(pthread_create) X(read)        \
     X(recv) X(recvmmsg) X(recvmsg) X(rename) X(renameat2) X(sched_getaffinity) X(send)         \
-    X(sendmmsg) X(sendmsg) X(setsockopt) X(shutdown) X(socket) X(socketpair) X(unlink) X(write)
+    X(sendmmsg) X(sendmsg) X(setsockopt) X(shutdown) X(socket) X(socketpair)          \
+    X(timerfd_create) X(timerfd_settime) X(unlink) X(write)
 
 #define SHIM_NUMBER(name) CALL_##name,
 enum shim_call { SHIM_CALLS(SHIM_NUMBER) SHIM_KINDS };
