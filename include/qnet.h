@@ -323,7 +323,7 @@ typedef struct qnet_hub_stats {
  * What became of the frames of one direction of a connection since it was created; see
  * qnet_get_impair_stats(). At any time
  *
- *     frames + duplicated = lost + dropped + discarded + passed + waiting + flying
+ *   frames + duplicated = lost + dropped + discarded + passed + waiting + flying
  *
  * Later releases only add members at the end of the struct.
  */
@@ -1371,7 +1371,7 @@ int qnet_last_errno(void);
  *
  * A link drops no frame for lack of room: while one side does not read, the other side is not read
  * either. When one side ends, the other is ended once everything that the first sent has been
- * written, however long that takes. While a side is a reconnecting connection that is down, frames
+ * written, however long that takes, unless it is to outlive that (QNET_OPT_OUTLIVE). While a side is a reconnecting connection that is down, frames
  * for it are dropped (its tx_dropped). Frames shorter than 14 bytes are skipped (rx_runts). Frames
  * longer than the sending side's QNET_OPT_MAX_FRAME, or for a peer that has shut down reading but
  * not writing, are dropped (the sending side's tx_dropped). While linked, a connection cannot be
@@ -1383,6 +1383,9 @@ int qnet_last_errno(void);
  * pairs; and two connections that both lead to the same hub, such as two of its qnet_hub_port().
  * Two hubs may be joined twice, though. Where a socket leads that the library did not pair itself,
  * such as an adopted one or one dialled to this program's own listener, the library does not know.
+ *
+ * A connection that has outlived the other side of its link can be linked anew without
+ * qnet_unlink(), as either argument. What the side that has ended had sent still arrives.
  *
  * @param a  One connection. It stays the caller's, to be closed with qnet_close(), which ends the
  *           link.
@@ -1396,11 +1399,13 @@ int qnet_last_errno(void);
  * Blocks: no.
  * Calls back: no.
  */
-int qnet_link(qnet_conn *a, qnet_conn *b);
+int qnet_link(qnet_conn *a,
+              qnet_conn *b);
 
 /**
  * Removes a link at once, on both sides. Both connections are as they were before qnet_link().
- * Frames that were received from one side and not yet written to the other are still written.
+ * Frames that were received from one side and not yet written to the other are still written, but
+ * for those in flight (see qnet_impair()), which are discarded and counted.
  *
  * @param conn  Either of the two connections.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (the connection is not linked),
@@ -1455,8 +1460,8 @@ int qnet_hub_attach(qnet_hub *hub, qnet_conn *conn);
 /**
  * Detaches a connection from a hub. The connection is as it was before qnet_hub_attach(): the hub
  * forwards nothing from or to it any more and forgets the addresses behind it, and frames that
- * were not received yet wait in it. Frames already queued for it are still written. If the
- * connection was accepted by qnet_hub_serve(), or is the hub's own end of a qnet_hub_port(), the
+ * were not received yet wait in it. Frames already queued for it are still written, and those in
+ * flight (see qnet_impair()) are discarded. If the connection was accepted by qnet_hub_serve(), or is the hub's own end of a qnet_hub_port(), the
  * caller has to close it from now on.
  *
  * @return QNET_OK; QNET_ERR_HANDLE (either handle), QNET_ERR_INVALID (the connection is not
@@ -1465,7 +1470,8 @@ int qnet_hub_attach(qnet_hub *hub, qnet_conn *conn);
  * Blocks: no.
  * Calls back: no.
  */
-int qnet_hub_detach(qnet_hub *hub, qnet_conn *conn);
+int qnet_hub_detach(qnet_hub *hub,
+                    qnet_conn *conn);
 
 /**
  * Creates a connection whose other end is attached to the hub. With it the program has a device of
@@ -1589,22 +1595,22 @@ int qnet_hub_close(qnet_hub *hub);
  *
  * The language is that of `tc netem`. Its words stand in any order, each once:
  *
- *     delay TIME [JITTER [CORRELATION]]
- *     distribution uniform|normal|pareto|paretonormal     how the JITTER is spread
- *     loss [random] PERCENT [CORRELATION]
- *     loss gemodel P [R [1-H [1-K]]]                      Gilbert-Elliott
- *     loss state P13 [P31 [P32 [P23 [P14]]]]              four states
- *     loss every N, loss frames LIST                      LIST as in 3,7-9
- *     ecn                                                 mark instead of lose, where the frame allows
- *     duplicate PERCENT [CORRELATION]
- *     corrupt PERCENT [CORRELATION]                       one bit, behind the addresses
- *     rate RATE [OVERHEAD [CELL [CELLOVERHEAD]]]
- *     limit N|BYTES|TIME                                  how much may wait for the rate; 1000 frames
- *     mark TIME                                           mark what waited longer for the rate
- *     reorder [PERCENT [CORRELATION]] [gap N]             frames may overtake each other
- *     trace PATH [BYTES]                                  a Mahimahi trace, in place of rate
- *     seed N                                              of all that is random; chosen by default
- *     match PROGRAM                                       for what a classic BPF program matches
+ *   delay TIME [JITTER [CORRELATION]]
+ *   distribution uniform|normal|pareto|paretonormal     how the JITTER is spread
+ *   loss [random] PERCENT [CORRELATION]
+ *   loss gemodel P [R [1-H [1-K]]]                      Gilbert-Elliott
+ *   loss state P13 [P31 [P32 [P23 [P14]]]]              four states
+ *   loss every N, loss frames LIST                      LIST as in 3,7-9
+ *   ecn                                                 mark instead of lose, where the frame allows
+ *   duplicate PERCENT [CORRELATION]
+ *   corrupt PERCENT [CORRELATION]                       one bit, behind the addresses
+ *   rate RATE [OVERHEAD [CELL [CELLOVERHEAD]]]
+ *   limit N|BYTES|TIME                                  how much may wait for the rate; 1000 frames
+ *   mark TIME                                           mark what waited longer for the rate
+ *   reorder [PERCENT [CORRELATION]] [gap N]             frames may overtake each other
+ *   trace PATH [BYTES]                                  a Mahimahi trace, in place of rate
+ *   seed N                                              of all that is random; chosen by default
+ *   match PROGRAM                                       for what a classic BPF program matches
  *
  * TIME ends in ns, us, ms or s; RATE in bit, kbit, mbit, gbit or tbit; PERCENT and CORRELATION in %;
  * BYTES of limit in b, kb or mb. PROGRAM is what `tcpdump -y EN10MB -ddd` prints, its lines joined

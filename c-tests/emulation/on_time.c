@@ -8,7 +8,7 @@
 #include "../forward/cable.h"
 #include "impairing.h"
 
-enum { FRAMES_EACH = 300 };
+enum { FRAMES_EACH = 40 };
 
 static int compare(const void *a, const void *b)
 {

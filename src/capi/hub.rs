@@ -52,8 +52,8 @@ pub unsafe extern "C-unwind" fn qnet_hub_attach(hub: *mut qnet_hub, conn: *mut q
 
 /// Detaches a connection from a hub. The connection is as it was before qnet_hub_attach(): the hub
 /// forwards nothing from or to it any more and forgets the addresses behind it, and frames that
-/// were not received yet wait in it. Frames already queued for it are still written. If the
-/// connection was accepted by qnet_hub_serve(), or is the hub's own end of a qnet_hub_port(), the
+/// were not received yet wait in it. Frames already queued for it are still written, and those in
+/// flight (see qnet_impair()) are discarded. If the connection was accepted by qnet_hub_serve(), or is the hub's own end of a qnet_hub_port(), the
 /// caller has to close it from now on.
 ///
 /// @return QNET_OK; QNET_ERR_HANDLE (either handle), QNET_ERR_INVALID (the connection is not

@@ -15,22 +15,22 @@ use crate::listener;
 ///
 /// The language is that of `tc netem`. Its words stand in any order, each once:
 ///
-///     delay TIME [JITTER [CORRELATION]]
-///     distribution uniform|normal|pareto|paretonormal     how the JITTER is spread
-///     loss [random] PERCENT [CORRELATION]
-///     loss gemodel P [R [1-H [1-K]]]                      Gilbert-Elliott
-///     loss state P13 [P31 [P32 [P23 [P14]]]]              four states
-///     loss every N, loss frames LIST                      LIST as in 3,7-9
-///     ecn                                                 mark instead of lose, where the frame allows
-///     duplicate PERCENT [CORRELATION]
-///     corrupt PERCENT [CORRELATION]                       one bit, behind the addresses
-///     rate RATE [OVERHEAD [CELL [CELLOVERHEAD]]]
-///     limit N|BYTES|TIME                                  how much may wait for the rate; 1000 frames
-///     mark TIME                                           mark what waited longer for the rate
-///     reorder [PERCENT [CORRELATION]] [gap N]             frames may overtake each other
-///     trace PATH [BYTES]                                  a Mahimahi trace, in place of rate
-///     seed N                                              of all that is random; chosen by default
-///     match PROGRAM                                       for what a classic BPF program matches
+///   delay TIME [JITTER [CORRELATION]]
+///   distribution uniform|normal|pareto|paretonormal     how the JITTER is spread
+///   loss [random] PERCENT [CORRELATION]
+///   loss gemodel P [R [1-H [1-K]]]                      Gilbert-Elliott
+///   loss state P13 [P31 [P32 [P23 [P14]]]]              four states
+///   loss every N, loss frames LIST                      LIST as in 3,7-9
+///   ecn                                                 mark instead of lose, where the frame allows
+///   duplicate PERCENT [CORRELATION]
+///   corrupt PERCENT [CORRELATION]                       one bit, behind the addresses
+///   rate RATE [OVERHEAD [CELL [CELLOVERHEAD]]]
+///   limit N|BYTES|TIME                                  how much may wait for the rate; 1000 frames
+///   mark TIME                                           mark what waited longer for the rate
+///   reorder [PERCENT [CORRELATION]] [gap N]             frames may overtake each other
+///   trace PATH [BYTES]                                  a Mahimahi trace, in place of rate
+///   seed N                                              of all that is random; chosen by default
+///   match PROGRAM                                       for what a classic BPF program matches
 ///
 /// TIME ends in ns, us, ms or s; RATE in bit, kbit, mbit, gbit or tbit; PERCENT and CORRELATION in %;
 /// BYTES of limit in b, kb or mb. PROGRAM is what `tcpdump -y EN10MB -ddd` prints, its lines joined

@@ -11,7 +11,7 @@ use crate::forward::link;
 ///
 /// A link drops no frame for lack of room: while one side does not read, the other side is not read
 /// either. When one side ends, the other is ended once everything that the first sent has been
-/// written, however long that takes. While a side is a reconnecting connection that is down, frames
+/// written, however long that takes, unless it is to outlive that (QNET_OPT_OUTLIVE). While a side is a reconnecting connection that is down, frames
 /// for it are dropped (its tx_dropped). Frames shorter than 14 bytes are skipped (rx_runts). Frames
 /// longer than the sending side's QNET_OPT_MAX_FRAME, or for a peer that has shut down reading but
 /// not writing, are dropped (the sending side's tx_dropped). While linked, a connection cannot be
@@ -23,6 +23,9 @@ use crate::forward::link;
 /// pairs; and two connections that both lead to the same hub, such as two of its qnet_hub_port().
 /// Two hubs may be joined twice, though. Where a socket leads that the library did not pair itself,
 /// such as an adopted one or one dialled to this program's own listener, the library does not know.
+///
+/// A connection that has outlived the other side of its link can be linked anew without
+/// qnet_unlink(), as either argument. What the side that has ended had sent still arrives.
 ///
 /// @param a  One connection. It stays the caller's, to be closed with qnet_close(), which ends the
 ///           link.
@@ -41,7 +44,8 @@ pub unsafe extern "C-unwind" fn qnet_link(a: *mut qnet_conn, b: *mut qnet_conn) 
 }
 
 /// Removes a link at once, on both sides. Both connections are as they were before qnet_link().
-/// Frames that were received from one side and not yet written to the other are still written.
+/// Frames that were received from one side and not yet written to the other are still written, but
+/// for those in flight (see qnet_impair()), which are discarded and counted.
 ///
 /// @param conn  Either of the two connections.
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (the connection is not linked),

@@ -32,7 +32,7 @@ pub enum qnet_direction {
 /// What became of the frames of one direction of a connection since it was created; see
 /// qnet_get_impair_stats(). At any time
 ///
-///     frames + duplicated = lost + dropped + discarded + passed + waiting + flying
+///   frames + duplicated = lost + dropped + discarded + passed + waiting + flying
 ///
 /// Later releases only add members at the end of the struct.
 #[allow(non_camel_case_types)]
