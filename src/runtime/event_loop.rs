@@ -203,7 +203,8 @@ impl Loop {
                     looked = Instant::now();
                     late.clear();
                     let _ = epoll::wait(&poller.epoll, spare_capacity(&mut late), Some(&AT_ONCE));
-                    for late in late.iter().filter(|late| !events.iter().any(|e| is_same(e, late))) {
+                    for late in late.iter().filter(|late| !events.iter().any(|e| is_same(e, late)))
+                    {
                         self.take_turn(poller, &mut waker, late, looked, &mut turn);
                     }
                 }
