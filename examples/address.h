@@ -5,10 +5,10 @@
 #define ADDRESS_H
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "options.h"
 #include "qnet.h"
 
 #define ADDRESS_USAGE                                                                               \
@@ -26,30 +26,6 @@ struct address {
     char local[256];    /* the local address of datagrams; otherwise the only address */
     const char *remote; /* of datagrams; NULL for the latest sender */
 };
-
-/* Defined by each program: prints what is wrong. Returns the exit status. */
-static int complain(const char *what, int status);
-
-/* The reason for a failure, in full if there is such a text. */
-static inline const char *why(int code)
-{
-    return code == QNET_ERR_TIMEOUT || code == QNET_ERR_INTERRUPTED ? qnet_strerror(code)
-                                                                    : qnet_last_error();
-}
-
-/* Prints what is wrong with an argument. Returns the exit status. */
-static inline int complain_of(const char *argument, const char *what, int status)
-{
-    char line[400];
-
-    snprintf(line, sizeof line, "%.200s: %s", argument, what);
-    return complain(line, status);
-}
-
-static inline int failed(int code)
-{
-    return complain(why(code), code == QNET_ERR_INVALID ? 2 : 1);
-}
 
 /* Copies what is before a character. Returns what is behind it, or NULL if there is no such
  * character or there is too much before it. */
@@ -96,28 +72,20 @@ static inline int parse_address(const char *argument, enum how how, struct addre
     return 0;
 }
 
-/* Reads the mode of socket files, as chmod does. Returns 0, or the exit status. */
-static inline int parse_mode(const char *text, int *mode)
-{
-    char *end;
-    long value = strtol(text, &end, 8);
-
-    if (end == text || *end != '\0' || value < 0 || value > 0777)
-        return complain_of(text, "a mode is octal, as in 0660", 2);
-    *mode = (int)value;
-    return 0;
-}
-
-/* Listens, with that mode for a socket file, and prints where. Returns 0, or the exit status. */
-static inline int listen_at(const struct address *address, int mode, qnet_listener **out)
+/* Listens, and prints where. Returns 0, or the exit status. */
+static inline int listen_at(const struct address *address, const struct options *how,
+                            qnet_listener **out)
 {
     char where[256]; /* with the port that the system chose, if the port was 0 */
-    int code = qnet_listen(address->network, address->local, out);
+    int status, code = qnet_listen(address->network, address->local, out);
 
     if (code != QNET_OK)
         return failed(code);
+    status = impair(NULL, *out, how);
+    if (status != 0)
+        return status;
     if (strncmp(address->network, "unix", 4) == 0 && address->local[0] != '@')
-        code = qnet_listener_set(*out, QNET_OPT_UNIX_MODE, mode);
+        code = qnet_listener_set(*out, QNET_OPT_UNIX_MODE, how->mode);
     if (code == QNET_OK)
         code = qnet_listener_addr(*out, where, sizeof where);
     if (code < 0)
@@ -127,8 +95,9 @@ static inline int listen_at(const struct address *address, int mode, qnet_listen
     return 0;
 }
 
-/* Opens a datagram connection, with that mode for its file. Returns 0, or the exit status. */
-static inline int open_datagrams(const struct address *address, int mode, qnet_conn **out)
+/* Opens a datagram connection. Returns 0, or the exit status. */
+static inline int open_datagrams(const struct address *address, const struct options *how,
+                                 qnet_conn **out)
 {
     int code = qnet_dgram(address->network, address->local, address->remote, out);
 
@@ -137,17 +106,17 @@ static inline int open_datagrams(const struct address *address, int mode, qnet_c
     if (code != QNET_OK)
         return failed(code);
     if (strcmp(address->network, "unixgram") == 0 && address->local[0] != '@' &&
-        chmod(address->local, (mode_t)mode) != 0)
+        chmod(address->local, (mode_t)how->mode) != 0)
         return complain_of(address->local, "cannot change the mode of that file", 1);
-    return 0;
+    return impair(*out, NULL, how);
 }
 
 /* Dials, once. Returns 0, or the exit status. */
-static inline int dial(const struct address *address, qnet_conn **out)
+static inline int dial(const struct address *address, const struct options *how, qnet_conn **out)
 {
     int code = qnet_dial(address->network, address->local, out);
 
-    return code == QNET_OK ? 0 : failed(code);
+    return code == QNET_OK ? impair(*out, NULL, how) : failed(code);
 }
 
 /* Called when a connection of dial_again() has gone down, and when it is up again. */
@@ -157,7 +126,8 @@ static void on_state(void *argument, int up)
 }
 
 /* Dials, and dials again whenever the peer is gone. Returns 0, or the exit status. */
-static inline int dial_again(const struct address *address, qnet_conn **out)
+static inline int dial_again(const struct address *address, const struct options *how,
+                             qnet_conn **out)
 {
     static const int64_t options[] = {
         QNET_OPT_DIAL_TIMEOUT_MS, 3000, /* for each attempt */
@@ -173,7 +143,7 @@ static inline int dial_again(const struct address *address, qnet_conn **out)
     }
     if (code == QNET_OK)
         code = qnet_set_state_handler(*out, on_state, (void *)address->argument);
-    return code == QNET_OK ? 0 : failed(code);
+    return code == QNET_OK ? impair(*out, NULL, how) : failed(code);
 }
 
 #endif

@@ -13,12 +13,15 @@
 #include "qnet.h"
 
 static const char usage[] =
-    "usage: link [--once] [--mode MODE] ADDRESS|listen=ADDRESS ADDRESS|listen=ADDRESS\n\n"
+    "usage: link [--once] [--mode MODE] [--in TEXT] [--out TEXT] [--seed N]\n"
+    "            ADDRESS|listen=ADDRESS ADDRESS|listen=ADDRESS\n\n"
     "Connects to each address, or waits for a peer to connect to it (listen=), and links the two\n"
     "like a cable, until Ctrl-C or SIGTERM. When a side has left, link waits for it and links the\n"
     "two again. With --once it exits then, and also if a side is not there.\n\n" ADDRESS_USAGE
-    "\nSocket files have mode 0600, which admits the same user only, unless --mode gives another,\n"
-    "such as 0660. This connects two QEMUs that were started with\n\n"
+    "\n" OPTIONS_USAGE
+    "\nA frame goes through --in of the side that it comes from, and --out of the other. link\n"
+    "prints both with the seed that they have, and at the end what became of the frames.\n\n"
+    "This connects two QEMUs that were started with\n\n"
     "    -netdev stream,id=n0,server=on,addr.type=unix,addr.path=/tmp/a.sock     (QEMU 7.2+)\n"
     "    -netdev socket,id=n0,listen=127.0.0.1:7000                              (any QEMU)\n\n"
     "and -device virtio-net-pci,netdev=n0,mac=52:54:00:00:00:01, each with its own mac:\n\n"
@@ -31,7 +34,8 @@ struct side {
 };
 
 static volatile sig_atomic_t stopping;
-static int once, mode = 0600;
+static int once;
+static struct options options;
 
 static void on_signal(int number)
 {
@@ -64,9 +68,10 @@ static int open_side(struct side *side)
     case LISTEN:
         return accept_one(side);
     case DATAGRAMS:
-        return open_datagrams(&side->address, mode, &side->conn);
+        return open_datagrams(&side->address, &options, &side->conn);
     default:
-        return once ? dial(&side->address, &side->conn) : dial_again(&side->address, &side->conn);
+        return once ? dial(&side->address, &options, &side->conn)
+                    : dial_again(&side->address, &options, &side->conn);
     }
 }
 
@@ -78,6 +83,34 @@ static int wait_for(qnet_conn *conn)
     while (!stopping && (code == QNET_ERR_TIMEOUT || code == QNET_ERR_INTERRUPTED))
         code = qnet_wait(conn, 1000);
     return stopping || code == QNET_OK ? 0 : failed(code);
+}
+
+/* Prints the impairment of a side, with its seed: given again, it does the same again. */
+static int print_impairment(const struct side *side, int direction, const char *name)
+{
+    char text[1000]; /* a longer one is cut; its seed stands before the long part */
+    int len = qnet_impairment(side->conn, direction, text, sizeof text);
+
+    if (len < 0)
+        return complain(qnet_last_error(), 1);
+    if (len > 0)
+        printf("%s: %s %s\n", side->address.argument, name, text);
+    return 0;
+}
+
+/* Prints what became of the frames that were impaired. Returns 0, or the exit status. */
+static int print_impaired(const struct side *side, int direction, const char *name)
+{
+    qnet_impair_stats stats;
+
+    if (qnet_get_impair_stats(side->conn, direction, &stats, sizeof stats) < 0)
+        return complain(qnet_last_error(), 1);
+    if (stats.frames > 0)
+        printf("%s: %s: %" PRIu64 " frames and %" PRIu64 " duplicates: %" PRIu64 " lost, %" PRIu64
+               " dropped, %" PRIu64 " discarded, %" PRIu64 " passed\n",
+               side->address.argument, name, stats.frames, stats.duplicated, stats.lost,
+               stats.dropped, stats.discarded, stats.passed);
+    return 0;
 }
 
 /* Prints what came from a side and went to it, and how it ended. Returns 0, or the exit status. */
@@ -93,7 +126,13 @@ static int print_stats(const struct side *side)
            side->address.argument, stats.rx_frames, stats.rx_bytes, stats.tx_frames,
            stats.tx_bytes, stats.tx_dropped,
            reason == QNET_OK ? "still open" : qnet_strerror(reason));
-    return 0;
+    return print_impaired(side, QNET_IN, "--in") || print_impaired(side, QNET_OUT, "--out");
+}
+
+/* Prints what a side's frames go through. Returns 0, or the exit status. */
+static int print_impairments(const struct side *side)
+{
+    return print_impairment(side, QNET_IN, "--in") || print_impairment(side, QNET_OUT, "--out");
 }
 
 /* Links the two until one of them ends. Returns 0, or the exit status. */
@@ -106,7 +145,9 @@ static int cable(struct side *a, struct side *b)
     if (code != QNET_OK)
         return failed(code);
     printf("linked %s and %s\n", a->address.argument, b->address.argument);
-    status = wait_for(a->conn);
+    status = print_impairments(a) || print_impairments(b);
+    if (status == 0)
+        status = wait_for(a->conn);
     if (status == 0)
         status = wait_for(b->conn); /* ends too, once everything is written */
     if (status == 0)
@@ -136,13 +177,14 @@ static int parse(char **arguments, struct side *sides)
 {
     int i, status = 0;
 
-    for (; *arguments != NULL && strncmp(*arguments, "--", 2) == 0 && status == 0; arguments++) {
-        if (strcmp(*arguments, "--once") == 0)
+    options = default_options;
+    while (*arguments != NULL && strncmp(*arguments, "--", 2) == 0 && status == 0) {
+        if (strcmp(*arguments, "--once") != 0) {
+            status = parse_option(&arguments, &options);
+        } else {
             once = 1;
-        else if (strcmp(*arguments, "--mode") == 0 && arguments[1] != NULL)
-            status = parse_mode(*++arguments, &mode);
-        else
-            return complain("no such option (see --help)", 2);
+            arguments++;
+        }
     }
     if (status == 0 && (arguments[0] == NULL || arguments[1] == NULL || arguments[2] != NULL))
         return complain("a link has two ADDRESSes (see --help)", 2);
@@ -150,7 +192,7 @@ static int parse(char **arguments, struct side *sides)
         status = parse_address(arguments[i], DIAL, &sides[i].address);
     for (i = 0; i < 2 && status == 0; i++)
         if (sides[i].address.how == LISTEN)
-            status = listen_at(&sides[i].address, mode, &sides[i].listener);
+            status = listen_at(&sides[i].address, &options, &sides[i].listener);
     return status;
 }
 

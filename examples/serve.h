@@ -10,7 +10,8 @@
  * Has a hub serve those who connect to an address; or dials it or opens a datagram connection, and
  * attaches that: the caller then closes *out, after the hub. Returns 0, or the exit status.
  */
-static inline int join(qnet_hub *hub, const char *argument, int mode, qnet_conn **out)
+static inline int join(qnet_hub *hub, const char *argument, const struct options *how,
+                       qnet_conn **out)
 {
     struct address address;
     qnet_listener *listener = NULL;
@@ -19,7 +20,7 @@ static inline int join(qnet_hub *hub, const char *argument, int mode, qnet_conn 
     if (status != 0)
         return status;
     if (address.how == LISTEN) {
-        status = listen_at(&address, mode, &listener);
+        status = listen_at(&address, how, &listener);
         if (status == 0 && qnet_hub_serve(hub, listener) == QNET_OK)
             return 0; /* qnet_hub_close() closes it */
         if (status == 0)
@@ -27,30 +28,28 @@ static inline int join(qnet_hub *hub, const char *argument, int mode, qnet_conn 
         (void)qnet_listener_close(listener);
         return status;
     }
-    status = address.how == DIAL ? dial_again(&address, out) : open_datagrams(&address, mode, out);
+    status = address.how == DIAL ? dial_again(&address, how, out)
+                                 : open_datagrams(&address, how, out);
     if (status == 0 && qnet_hub_attach(hub, *out) != QNET_OK)
         status = complain(qnet_last_error(), 1);
     return status;
 }
 
 /*
- * Attaches a hub to addresses, which may be preceded by `--mode MODE`. The caller closes what is in
+ * Attaches a hub to addresses, which may be preceded by options. The caller closes what is in
  * out[], after the hub. Returns 0, or the exit status.
  */
 static inline int join_all(qnet_hub *hub, char **arguments, qnet_conn **out)
 {
-    int mode = 0600, status = 0;
+    struct options options = default_options;
+    int status = 0;
 
-    if (*arguments != NULL && strcmp(*arguments, "--mode") == 0) {
-        if (arguments[1] == NULL)
-            return complain("--mode takes a MODE, as in --mode 0660", 2);
-        status = parse_mode(arguments[1], &mode);
-        arguments += 2;
-    }
+    while (status == 0 && *arguments != NULL && strncmp(*arguments, "--", 2) == 0)
+        status = parse_option(&arguments, &options);
     if (status == 0 && *arguments == NULL)
         return complain("no ADDRESS (see --help)", 2);
     for (; status == 0 && *arguments != NULL; arguments++)
-        status = join(hub, *arguments, mode, out++);
+        status = join(hub, *arguments, &options, out++);
     return status;
 }
 

@@ -19,11 +19,11 @@
 #include "serve.h"
 
 static const char usage[] =
-    "usage: switch [--mode MODE] ADDRESS|dial=ADDRESS...\n\n"
+    "usage: switch [--mode MODE] [--in TEXT] [--out TEXT] [--seed N] ADDRESS|dial=ADDRESS...\n\n"
     "Switches Ethernet frames between the peers that connect to it and those that it connects to\n"
     "(dial=, repeated whenever the peer is not there), until Ctrl-C or SIGTERM.\n\n" ADDRESS_USAGE
-    "\nSocket files have mode 0600, which admits the same user only, unless --mode gives another,\n"
-    "such as 0660. After\n\n"
+    "\n" OPTIONS_USAGE
+    "\nAfter\n\n"
     "    switch unix:/run/sw.sock tcp:127.0.0.1:7000\n\n"
     "a guest connects with either of\n\n"
     "    -netdev stream,id=n0,server=off,addr.type=unix,addr.path=/run/sw.sock   (QEMU 7.2+)\n"

@@ -17,12 +17,13 @@
 #include "serve.h"
 
 static const char usage[] =
-    "usage: tap_bridge TAP [--mode MODE] ADDRESS|dial=ADDRESS...\n\n"
+    "usage: tap_bridge TAP [--mode MODE] [--in TEXT] [--out TEXT] [--seed N]\n"
+    "                  ADDRESS|dial=ADDRESS...\n\n"
     "Switches Ethernet frames between the interface TAP, the peers that connect, and those that\n"
     "it connects to (dial=, repeated whenever the peer is not there), until Ctrl-C, SIGTERM or\n"
     "the end of the interface.\n\n" ADDRESS_USAGE
-    "\nSocket files have mode 0600, which admits the same user only, unless --mode gives another,\n"
-    "such as 0660. If there is no TAP of that name, one is created, which needs root and is\n"
+    "\n" OPTIONS_USAGE
+    "\nIf there is no TAP of that name, one is created, which needs root and is\n"
     "deleted with this program. One created before, for the user alice, needs no root then:\n\n"
     "    ip tuntap add tap0 mode tap user alice      # as root\n"
     "    ip addr add 10.0.5.1/24 dev tap0\n"
