@@ -63,6 +63,7 @@ def on_frame(_user, frame, length):
 check(lib.qnet_dial(network.encode(), address.encode(), out))
 conn = out[0]
 check(lib.qnet_hwaddr(conn, mac))
+check(lib.qnet_impair(conn, lib.QNET_BOTH, b"delay 20ms loss 1%"))  # in force once linked or in a hub
 request = arp_request(bytes(mac))
 if not leave:
     check(lib.qnet_send(conn, request, len(request)))

@@ -10,6 +10,7 @@ import threading
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_void_p
 
 QNET_FRAME_MAX = 69632
+QNET_BOTH = 3
 Handler = ctypes.CFUNCTYPE(None, c_void_p, c_void_p, c_size_t)
 
 lib = ctypes.CDLL("libqnet.so.0")  # CDLL, not PyDLL: other threads run while a call waits
@@ -17,6 +18,7 @@ lib.qnet_last_error.restype = c_char_p
 # Functions that take a handle need argument types, because ctypes would cut it to an int.
 lib.qnet_dial.argtypes = c_char_p, c_char_p, POINTER(c_void_p)
 lib.qnet_hwaddr.argtypes = c_void_p, c_char_p
+lib.qnet_impair.argtypes = c_void_p, c_int, c_char_p
 lib.qnet_send.argtypes = c_void_p, c_char_p, c_size_t
 lib.qnet_recv.argtypes = c_void_p, c_char_p, c_size_t, c_int
 lib.qnet_set_handler.argtypes = c_void_p, Handler, c_void_p
@@ -66,6 +68,7 @@ def on_frame(_user, frame, length):
 
 check(lib.qnet_dial(network.encode(), address.encode(), byref(conn)))
 check(lib.qnet_hwaddr(conn, mac))
+check(lib.qnet_impair(conn, QNET_BOTH, b"delay 20ms loss 1%"))  # in force once it is linked or in a hub
 if not leave:
     check(lib.qnet_send(conn, arp_request(mac.raw), 42))
     length = check(lib.qnet_recv(conn, buf, len(buf), -1))
