@@ -1,7 +1,8 @@
 #!/bin/sh
-# emulation.sh TARGET - gives every text of docs/emulation.md to the library, which must read its own
-# answer as it reads the text, and tests examples/carrier.py. Then runs every block of the page as it is
-# written, in namespaces of their own (see blocks.sh): through each line, a host has to answer.
+# emulation.sh TARGET - gives every text of docs/emulation.md to the library, and those that other pages
+# give to the examples: each has to be taken, and so has the text that is read back. Tests
+# examples/carrier.py. Then runs every block of the page as it is written, in namespaces of their own (see
+# blocks.sh): through each line, a host has to answer.
 #
 # The blocks need root or user namespaces; otherwise they are skipped, or fail if QNET_REQUIRE_HOSTS=1. Without
 # Python, or for one block QEMU, tests are skipped, or fail if QNET_REQUIRE_LANGUAGES=1 or QNET_REQUIRE_QEMU=1.
@@ -84,6 +85,7 @@ fi
 . "$root/c-tests/scripts/report.sh"
 cd "$root" || exit 2
 page=docs/emulation.md
+users="$page README.md examples/options.h" # of --in and --out
 tmp=$work/tmp
 mkdir -p "$tmp/bin" "$tmp/examples"
 
@@ -130,11 +132,12 @@ int main(void)
 END_C
 }
 
-# Prints the texts of the page, each on a line: what --in and --out get, what qnet_impair gets, and the
-# examples in the table of words.
+# Prints the texts, each on a line: what --in and --out get, what qnet_impair gets, and the examples in the
+# table of words.
 texts_of_page()
 {
-    grep -oE -e "--(in|out) '[^']*'" "$page" | sed "s/^[^']*'//; s/'\$//" &&
+    # shellcheck disable=SC2086
+    grep -ohE -e "--(in|out) '[^']*'" $users | sed "s/^[^']*'//; s/'\$//" &&
         sed -nE 's/.*qnet_impair\(.*"([^"]*)"\).*/\1/p' "$page" &&
         sed -nE 's/^\| `[a-z ]*` \| `([^`]*)` \|.*/\1/p' "$page"
 }
@@ -145,10 +148,12 @@ texts_are_taken()
     write_reader >"$work/reader.c" && compile "$work/reader.c" "$work/reader" &&
         texts_of_page >"$work/texts" && seq 1 3 >"$work/lte.trace" || return 1
     words=$(sed -n '/^## The words/,/^## Recipes/p' "$page" | grep -c '^| `')
-    recipes=$(sed -n '/^## Recipes/,/^## Counts/p' "$page" | grep -oE -e "--(in|out) '" | wc -l)
+    # Files are split into words on purpose.
+    # shellcheck disable=SC2086
+    options=$(cat $users | grep -oE -e "--(in|out) '" | wc -l)
     calls=$(grep -c 'qnet_impair(.*"' "$page")
     (cd "$work" && LD_LIBRARY_PATH=$target/release ./reader <texts) | tee "$work/read" &&
-        [ "$(tail -n 1 "$work/read")" = "$((words + recipes + calls)) texts" ] &&
+        [ "$(tail -n 1 "$work/read")" = "$((words + options + calls)) texts" ] &&
         ! grep 'not taken' "$work/read"
 }
 
@@ -189,7 +194,7 @@ carrier_pulls()
 # Takes all blocks: the lines, which are switches, and the cables, which are links, get a number each.
 takes_all()
 {
-    take 'usleep' "$tmp/again.c" && take 'argv[4]' "$tmp/impaired.c" && take 'carrier.py' "$tmp/carrier" &&
+    comes_first_in_path && take 'usleep' "$tmp/again.c" && take 'argv[4]' "$tmp/impaired.c" && take 'carrier.py' "$tmp/carrier" &&
         take 'qmp' "$tmp/guest" || return 1
     number=0
     for block in "$work"/blocks/*; do
@@ -204,7 +209,6 @@ takes_all()
 }
 
 [ "${DRY_RUN:-}" ] || split_blocks "$page"
-try "the page's programs come first" comes_first_in_path
 try 'every text of the page is taken' texts_are_taken
 try 'the table has every word' table_has_every_word
 try 'the page quotes an error' error_is_quoted
