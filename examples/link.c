@@ -13,8 +13,8 @@
 #include "qnet.h"
 
 static const char usage[] =
-    "usage: link [--once] [--mode MODE] [--in TEXT] [--out TEXT] [--seed N]\n"
-    "            ADDRESS|listen=ADDRESS ADDRESS|listen=ADDRESS\n\n"
+    "usage: link [--once] [OPTIONS] ADDRESS|listen=ADDRESS [OPTIONS] ADDRESS|listen=ADDRESS\n"
+    "       with OPTIONS [--mode MODE] [--in TEXT] [--out TEXT] [--seed N]\n\n"
     "Connects to each address, or waits for a peer to connect to it (listen=), and links the two\n"
     "like a cable, until Ctrl-C or SIGTERM. When a side has left, link waits for it and links the\n"
     "two again. With --once it exits then, and also if a side is not there.\n\n" ADDRESS_USAGE
@@ -29,13 +29,13 @@ static const char usage[] =
 
 struct side {
     struct address address;
+    struct options options;
     qnet_listener *listener; /* only with listen= */
     qnet_conn *conn;
 };
 
 static volatile sig_atomic_t stopping;
 static int once;
-static struct options options;
 
 static void on_signal(int number)
 {
@@ -68,10 +68,10 @@ static int open_side(struct side *side)
     case LISTEN:
         return accept_one(side);
     case DATAGRAMS:
-        return open_datagrams(&side->address, &options, &side->conn);
+        return open_datagrams(&side->address, &side->options, &side->conn);
     default:
-        return once ? dial(&side->address, &options, &side->conn)
-                    : dial_again(&side->address, &options, &side->conn);
+        return once ? dial(&side->address, &side->options, &side->conn)
+                    : dial_again(&side->address, &side->options, &side->conn);
     }
 }
 
@@ -175,24 +175,27 @@ static int run_once(struct side *sides)
 /* Reads the arguments. Returns 0, or the exit status. */
 static int parse(char **arguments, struct side *sides)
 {
-    int i, status = 0;
+    struct options options = default_options;
+    int i, count = 0, status = 0;
 
-    options = default_options;
-    while (*arguments != NULL && strncmp(*arguments, "--", 2) == 0 && status == 0) {
-        if (strcmp(*arguments, "--once") != 0) {
-            status = parse_option(&arguments, &options);
-        } else {
+    while (*arguments != NULL && status == 0) {
+        if (strcmp(*arguments, "--once") == 0) {
             once = 1;
             arguments++;
+        } else if (strncmp(*arguments, "--", 2) == 0) {
+            status = parse_option(&arguments, &options);
+        } else if (count < 2) {
+            sides[count].options = options;
+            status = parse_address(*arguments++, DIAL, &sides[count++].address);
+        } else {
+            return complain("a link has two ADDRESSes (see --help)", 2);
         }
     }
-    if (status == 0 && (arguments[0] == NULL || arguments[1] == NULL || arguments[2] != NULL))
+    if (status == 0 && count < 2)
         return complain("a link has two ADDRESSes (see --help)", 2);
     for (i = 0; i < 2 && status == 0; i++)
-        status = parse_address(arguments[i], DIAL, &sides[i].address);
-    for (i = 0; i < 2 && status == 0; i++)
         if (sides[i].address.how == LISTEN)
-            status = listen_at(&sides[i].address, &options, &sides[i].listener);
+            status = listen_at(&sides[i].address, &sides[i].options, &sides[i].listener);
     return status;
 }
 

@@ -13,9 +13,10 @@
 #include "qnet.h"
 
 #define OPTIONS_USAGE                                                                               \
-    "Socket files have mode 0600, which admits the same user only, unless --mode gives another,\n"  \
-    "such as 0660. Frames from each peer go through the impairment --in, and frames to each peer\n" \
-    "through --out. A TEXT is as in `tc netem`; qnet_impair() in qnet.h has all its words:\n\n"     \
+    "An option holds for the ADDRESSes behind it. Socket files have mode 0600, which admits the\n"  \
+    "same user only, unless --mode gives another, such as 0660. Frames from each peer go through\n" \
+    "the impairment --in, and frames to each peer through --out; '' is none. A TEXT is as in\n"     \
+    "`tc netem`; qnet_impair() in qnet.h has all its words:\n\n"                                    \
     "    --in 'rate 2mbit delay 20ms' --out 'rate 20mbit delay 20ms 2ms loss 0.1%'\n\n"             \
     "--seed N makes all that is random in them the same each time: a TEXT without a seed gets\n"    \
     "`seed N`.\n"
@@ -112,7 +113,7 @@ static inline int impair_one(qnet_conn *conn, qnet_listener *listener, int direc
     if (whole == NULL)
         return complain("no memory", 1);
     /* At the end, so that errors say where they are in the text as it was given. */
-    if (seed != NULL && !has_seed(text))
+    if (seed != NULL && text[0] != '\0' && !has_seed(text))
         snprintf(whole, size, "%s seed %s", text, seed);
     else
         snprintf(whole, size, "%s", text);

@@ -36,20 +36,21 @@ static inline int join(qnet_hub *hub, const char *argument, const struct options
 }
 
 /*
- * Attaches a hub to addresses, which may be preceded by options. The caller closes what is in
- * out[], after the hub. Returns 0, or the exit status.
+ * Attaches a hub to addresses; each may be preceded by options. The caller closes what is in out[],
+ * after the hub. Returns 0, or the exit status.
  */
 static inline int join_all(qnet_hub *hub, char **arguments, qnet_conn **out)
 {
     struct options options = default_options;
-    int status = 0;
+    int addresses = 0, status = 0;
 
-    while (status == 0 && *arguments != NULL && strncmp(*arguments, "--", 2) == 0)
-        status = parse_option(&arguments, &options);
-    if (status == 0 && *arguments == NULL)
+    while (status == 0 && *arguments != NULL)
+        if (strncmp(*arguments, "--", 2) == 0)
+            status = parse_option(&arguments, &options);
+        else
+            status = join(hub, *arguments++, &options, &out[addresses++]);
+    if (status == 0 && addresses == 0)
         return complain("no ADDRESS (see --help)", 2);
-    for (; status == 0 && *arguments != NULL; arguments++)
-        status = join(hub, *arguments, &options, out++);
     return status;
 }
 

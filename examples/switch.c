@@ -19,7 +19,7 @@
 #include "serve.h"
 
 static const char usage[] =
-    "usage: switch [--mode MODE] [--in TEXT] [--out TEXT] [--seed N] ADDRESS|dial=ADDRESS...\n\n"
+    "usage: switch [[--mode MODE] [--in TEXT] [--out TEXT] [--seed N] ADDRESS|dial=ADDRESS]...\n\n"
     "Switches Ethernet frames between the peers that connect to it and those that it connects to\n"
     "(dial=, repeated whenever the peer is not there), until Ctrl-C or SIGTERM.\n\n" ADDRESS_USAGE
     "\n" OPTIONS_USAGE

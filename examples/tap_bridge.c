@@ -17,8 +17,8 @@
 #include "serve.h"
 
 static const char usage[] =
-    "usage: tap_bridge TAP [--mode MODE] [--in TEXT] [--out TEXT] [--seed N]\n"
-    "                  ADDRESS|dial=ADDRESS...\n\n"
+    "usage: tap_bridge TAP [[--mode MODE] [--in TEXT] [--out TEXT] [--seed N]\n"
+    "                  ADDRESS|dial=ADDRESS]...\n\n"
     "Switches Ethernet frames between the interface TAP, the peers that connect, and those that\n"
     "it connects to (dial=, repeated whenever the peer is not there), until Ctrl-C, SIGTERM or\n"
     "the end of the interface.\n\n" ADDRESS_USAGE
