@@ -66,10 +66,12 @@ static void read_frames(int fd, size_t count)
 static void send_each(qnet_conn *conn, int fd, unsigned rounds)
 {
     unsigned batches, i;
+    int result = 0;
 
     for (batches = rounds * (ROUND / BATCH); batches > 0; batches--) {
         for (i = 0; i < BATCH; i++)
-            check(qnet_send(conn, scattered[i].data, SIZE), "send");
+            result |= qnet_send(conn, frames + WORK_PREFIX, SIZE);
+        check(result, "send");
         check(qnet_flush(conn), "flush");
         read_frames(fd, BATCH);
     }

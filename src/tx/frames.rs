@@ -6,8 +6,8 @@ use crate::sys::memory;
 /// Which frames a connection sends, and how.
 #[derive(Default, Clone, Copy)]
 pub struct Fit {
-    /// The length of the longest.
-    pub max: usize,
+    /// The length of the longest. A small number, so that the compiler knows that no sum of lengths overflows.
+    pub max: u32,
     /// The length up to which shorter frames are padded: 0 for not at all.
     pub padded: usize,
 }
@@ -15,7 +15,7 @@ pub struct Fit {
 impl Fit {
     #[inline]
     pub fn takes(self, len: usize) -> bool {
-        (frame::MIN..=self.max).contains(&len)
+        (frame::MIN..=self.max as usize).contains(&len)
     }
 
     /// A frame as it goes onto the wire, if it fits.

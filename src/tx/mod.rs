@@ -103,7 +103,7 @@ impl Tx {
 
     pub fn configure(&mut self, options: &Options) {
         self.timeout_ms = options.get(options::SEND_TIMEOUT_MS);
-        self.fit.max = options.max_frame().min(self.socket().max_frame());
+        self.fit.max = options.max_frame().min(self.socket().max_frame()) as u32;
         self.fit.padded = if options.pad() { frame::PADDED } else { 0 };
         self.may_cork = options.cork();
         if !self.may_cork {

@@ -10,7 +10,7 @@ use crate::tx::queue::Progress;
 impl Tx {
     /// Whether frames up to that length go out as they came in.
     pub fn passes_as_is(&self, longest: usize) -> bool {
-        self.fit.padded == 0 && longest <= self.fit.max
+        self.fit.padded == 0 && longest <= self.fit.max as usize
     }
 
     /// Sends on frames in wire format that may be too long for this connection, or have to be padded:

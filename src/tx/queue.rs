@@ -25,7 +25,7 @@ impl Queue {
     /// Whether the last chunk has room for `len` bytes that end at most at `most`.
     #[inline]
     pub fn has_room(&self, len: usize, most: usize) -> bool {
-        self.last.len + len <= most
+        self.last.len as usize + len <= most
     }
 
     /// Appends a short frame to the last chunk, if it ends at most at `most` there. Returns whether it did. It
@@ -33,11 +33,11 @@ impl Queue {
     #[inline(always)]
     pub fn push_short(&mut self, frame: &[u8], most: usize) -> bool {
         let Chunk { buffer, len, frames, .. } = &mut self.last;
-        let end = *len + PREFIX + frame.len();
+        let end = *len as usize + PREFIX + frame.len();
         if end > most {
             return false;
         }
-        let Some(room) = buffer.get_mut(*len..end) else {
+        let Some(room) = buffer.get_mut(*len as usize..end) else {
             return false;
         };
         let Some((prefix, room)) = room.split_first_chunk_mut() else {
@@ -47,7 +47,7 @@ impl Queue {
             return false;
         }
         *prefix = frame::prefix(frame.len());
-        *len = end;
+        *len = end as u32;
         *frames += 1;
         true
     }
@@ -55,7 +55,7 @@ impl Queue {
     /// Appends a frame.
     #[inline]
     pub fn push(&mut self, wire: &Wire<'_>) {
-        if self.last.len + wire.len() > self.last.buffer.len() {
+        if self.last.len as usize + wire.len() > self.last.buffer.len() {
             let before = std::mem::replace(&mut self.last, Chunk::new());
             if before.len > 0 {
                 self.full.push_back(before);
@@ -73,7 +73,7 @@ impl Queue {
     /// What is to be written next: the unwritten part of the first chunk.
     pub fn front(&self) -> &[u8] {
         let first = self.full.front().unwrap_or(&self.last);
-        &first.buffer[first.progress.written..first.len]
+        &first.buffer[first.progress.written..first.len as usize]
     }
 
     /// Notes that `n` bytes of that were written. Returns how many frames ended in them, and how many bytes
@@ -82,9 +82,9 @@ impl Queue {
         let Chunk { buffer, len, frames, progress } =
             self.full.front_mut().unwrap_or(&mut self.last);
         let (whole, before) = (progress.whole, progress.frames);
-        progress.advance(&buffer[..*len], *frames, n);
+        progress.advance(&buffer[..*len as usize], *frames, n);
         let ended = (progress.frames - before, progress.whole - whole);
-        if progress.written == *len {
+        if progress.written == *len as usize {
             self.pop();
         }
         ended
@@ -109,16 +109,17 @@ impl Queue {
     /// How many bytes are not written.
     pub fn unwritten(&self) -> usize {
         let chunks = self.full.iter().chain([&self.last]);
-        chunks.map(|chunk| chunk.len - chunk.progress.written).sum()
+        chunks.map(|chunk| chunk.len as usize - chunk.progress.written).sum()
     }
 }
 
 /// Frames in wire format, one behind another.
 #[derive(Default)]
 struct Chunk {
-    /// A buffer of the pool, of which `len` bytes are used; nothing while `len` is 0.
+    /// A buffer of the pool, of which `len` bytes are used; nothing while `len` is 0. A small number, so that
+    /// the compiler knows that no sum of lengths overflows.
     buffer: Memory,
-    len: usize,
+    len: u32,
     frames: usize,
     progress: Progress,
 }
@@ -131,9 +132,9 @@ impl Chunk {
     /// Appends a frame for which there is room.
     #[inline]
     fn push(&mut self, wire: &Wire<'_>) {
-        let end = self.len + wire.len();
-        wire.copy_to(&mut self.buffer[self.len..end]);
-        self.len = end;
+        let end = self.len as usize + wire.len();
+        wire.copy_to(&mut self.buffer[self.len as usize..end]);
+        self.len = end as u32;
         self.frames += 1;
     }
 }
