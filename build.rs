@@ -22,7 +22,7 @@ const TYPES: [&str; 10] = [
 ];
 
 /// The header's sections of functions: the file in `src/capi/`, and the title.
-const SECTIONS: [(&str, &str); 11] = [
+const SECTIONS: [(&str, &str); 12] = [
     ("conn", "Connecting"),
     ("dgram", "Datagrams and TAPs"),
     ("listener", "Listening"),
@@ -34,6 +34,7 @@ const SECTIONS: [(&str, &str); 11] = [
     ("link", "Forwarding: links"),
     ("hub", "Forwarding: hubs"),
     ("impair", "Impairing"),
+    ("clock", "Clocks"),
 ];
 
 fn main() {

@@ -248,7 +248,7 @@ pub fn serve(
     if listener.state()?.server.is_some() {
         return Err(SERVED);
     }
-    let mut server = Server { hub, adopt, runner: runner.join()?, interest: NOTHING };
+    let mut server = Server { hub, adopt, runner: runner.join(listener.token)?, interest: NOTHING };
     server.watch(listener.token, &open, ADDED).map_err(|error| match error {
         Error::Os(Errno::EXIST) => SERVED,
         error => error,
@@ -268,13 +268,14 @@ pub fn serve(
     Err(refusal)
 }
 
-/// The loop's turn: accepts what waits. Where the system refuses, it rests for a while.
-pub fn serve_turn(listener: Ref<Listener>, runner: &Loop) {
+/// The loop's turn: accepts what waits. Where the system refuses, it rests for a while. Returns whether more
+/// may wait.
+pub fn serve_turn(listener: Ref<Listener>, runner: &Loop) -> bool {
     let Ok(mut state) = listener.state() else {
-        return;
+        return false;
     };
     let Some(Server { hub, adopt, .. }) = &state.server else {
-        return;
+        return false;
     };
     let (hub, adopt) = (*hub, *adopt);
     // The listener may be new to the loop, or have rested.
@@ -287,10 +288,14 @@ pub fn serve_turn(listener: Ref<Listener>, runner: &Loop) {
         match next_visitor(listener) {
             Ok(Visitor::Admitted(conn)) => adopt(hub, conn),
             Ok(Visitor::TurnedAway) => {}
-            Err(Error::Os(_)) => return rest(listener, runner),
-            Ok(Visitor::Nobody) | Err(_) => return,
+            Err(Error::Os(_)) => {
+                rest(listener, runner);
+                return false;
+            }
+            Ok(Visitor::Nobody) | Err(_) => return false,
         }
     }
+    true
 }
 
 fn rest(listener: Ref<Listener>, runner: &Loop) {

@@ -8,11 +8,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
 use crate::capi::args::{out, put};
-use crate::capi::handles::{qnet_conn, qnet_hub, qnet_listener, token_of};
+use crate::capi::handles::{qnet_clock, qnet_conn, qnet_hub, qnet_listener, token_of};
 use crate::capi::last_error::record;
 use crate::conn::close_handler::{self, CloseCall};
 use crate::conn::{self, Conn};
 use crate::error::{Error, Result, qnet_error};
+use crate::forward::clock::{self, Clock};
 use crate::forward::hub::{self, Hub};
 use crate::listener::{self, Listener};
 use crate::runtime::callback::Doing;
@@ -141,6 +142,15 @@ pub fn on_hub(
 ) -> c_int {
     let describe = |hub: Ref<Hub>| format!("hub {:#x}", hub.token);
     on(format_args!("{attempt} on"), token_of(hub), hub::table(), describe, body)
+}
+
+pub fn on_clock(
+    clock: *mut qnet_clock,
+    attempt: &str,
+    body: impl FnOnce(Ref<Clock>) -> Result<c_int>,
+) -> c_int {
+    let describe = |clock: Ref<Clock>| format!("clock {:#x}", clock.token);
+    on(format_args!("{attempt}"), token_of(clock), clock::table(), describe, body)
 }
 
 /// A call on a connection that may report its end, and then runs its close handler.

@@ -3,6 +3,7 @@
 use std::ptr;
 
 use crate::conn::Conn;
+use crate::forward::clock::Clock;
 use crate::forward::hub::Hub;
 use crate::listener::Listener;
 use crate::runtime::handle::{Object, Ref, Token};
@@ -24,6 +25,11 @@ pub struct qnet_hub {
     _token: u8,
 }
 
+/// A clock that the program moves; see qnet_clock_new(). The pointer is a handle, as for qnet_conn.
+pub struct qnet_clock {
+    _token: u8,
+}
+
 /// The handle that stands for an object in C.
 fn pointer<T: Object, H>(object: Ref<T>) -> *mut H {
     ptr::without_provenance_mut(object.token as usize)
@@ -39,6 +45,10 @@ pub fn of_listener(listener: Ref<Listener>) -> *mut qnet_listener {
 
 pub fn of_hub(hub: Ref<Hub>) -> *mut qnet_hub {
     pointer(hub)
+}
+
+pub fn of_clock(clock: Ref<Clock>) -> *mut qnet_clock {
+    pointer(clock)
 }
 
 /// The token that a handle of C is.

@@ -1,11 +1,12 @@
 use std::ffi::c_int;
+use std::mem::ManuallyDrop;
 use std::ptr;
 
 use crate::capi::args::{self, give_struct, out, put};
-use crate::capi::boundary::{OK, give_new, on_hub};
+use crate::capi::boundary::{OK, give_new, guard, on_hub, run_close_call};
 use crate::capi::handles::{of_conn, of_hub, qnet_conn, qnet_hub, qnet_listener, token_of};
 use crate::conn;
-use crate::forward::hub::{self, qnet_hub_stats};
+use crate::forward::hub::{self, Closing, qnet_hub_stats};
 use crate::listener;
 
 /// Creates a hub, a learning switch that forwards frames between the connections attached to it.
@@ -226,8 +227,19 @@ pub unsafe extern "C-unwind" fn qnet_hub_get_stats(
 ///         this immediately), QNET_ERR_INTERNAL.
 ///
 /// Blocks: yes, as qnet_close() does, for the connections that it closes.
-/// Calls back: no.
+/// Calls back: yes, on a clock of the program's (qnet_hub_set_clock()): the close handlers of the
+/// connections that it closes. Otherwise no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_hub_close(hub: *mut qnet_hub) -> c_int {
-    on_hub(hub, "close", |hub| hub::close(hub).map(|()| OK))
+    let mut left = ManuallyDrop::new(Closing::default());
+    let code = on_hub(hub, "close", |hub| {
+        *left = hub::close(hub)?;
+        Ok(OK)
+    });
+    // A close handler may end this thread: what is left is then never dropped.
+    while let Some(call) = guard(|_| None, || left.next_call()) {
+        run_close_call(call);
+    }
+    guard(|_| (), || ManuallyDrop::into_inner(left).finish());
+    code
 }

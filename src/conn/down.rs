@@ -58,7 +58,7 @@ pub fn go_down(conn: Ref<Conn>, state: &mut State, reason: &Error) -> bool {
     let Some(Reserve { absent, .. }) = &redial.reserve else {
         return false;
     };
-    let Ok(user) = dialler().join() else {
+    let Ok(user) = dialler().join(conn.token) else {
         return false;
     };
     let absent = absent.clone();

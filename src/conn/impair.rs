@@ -11,7 +11,7 @@ use crate::emulation::trace::Trace;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::runtime::handle::Ref;
-use crate::switch::cable::{self, Cable};
+use crate::switch::cable::Cable;
 use crate::sys::file;
 
 /// The directions of a connection; see qnet_impair().
@@ -146,7 +146,7 @@ impl Texts {
         if is_none && !Cable::is_asked_for(options) {
             return None;
         }
-        let (mut cable, now) = (Cable::new(options), cable::time());
+        let (mut cable, now) = (Cable::new(options), UNPLUGGED);
         self.inn.put(&mut cable.inn, now);
         self.out.put(&mut cable.out, now);
         Some(cable)
@@ -185,6 +185,14 @@ pub fn plugged_end(conn: Ref<Conn>) -> Result<Ref<Conn>> {
     Ok(twin.filter(is_hubs).unwrap_or(conn))
 }
 
+/// What time it is for a cable that is not plugged in, since nothing is under way there.
+const UNPLUGGED: u64 = 0;
+
+/// What time it is for a connection's cable.
+fn time_of(state: &State) -> u64 {
+    state.port.as_ref().map_or(UNPLUGGED, |port| port.switch.runner.time())
+}
+
 /// Puts a text in force.
 pub fn set(conn: Ref<Conn>, direction: i32, text: &[u8]) -> Result<()> {
     let sides = sides(direction)?;
@@ -195,8 +203,8 @@ pub fn set(conn: Ref<Conn>, direction: i32, text: &[u8]) -> Result<()> {
     if let Some(reason) = own_end.as_ref().or(state.life.end_reason()) {
         return Err(reason.clone());
     }
+    let now = time_of(&state);
     change(conn, &mut state, !text.spec.is_none(), |cable| {
-        let now = cable::time();
         sides.iter().for_each(|side| text.put(cable.direction(*side), now));
     });
     Ok(())
@@ -235,23 +243,24 @@ fn change(conn: Ref<Conn>, state: &mut State, is_needed: bool, change: impl FnOn
 /// The text in force.
 pub fn text(conn: Ref<Conn>, direction: i32) -> Result<Vec<u8>> {
     let side = side(direction)?;
-    ask(conn, |cable| cable.map_or(Vec::new(), |cable| cable.direction(side).text()))
+    ask(conn, |cable, _| cable.map_or(Vec::new(), |cable| cable.direction(side).text()))
 }
 
 pub fn stats(conn: Ref<Conn>, direction: i32) -> Result<qnet_impair_stats> {
     let side = side(direction)?;
-    ask(conn, |cable| {
-        let counts = cable.map(|cable| cable.direction(side).counts(cable::time()));
+    ask(conn, |cable, now| {
+        let counts = cable.map(|cable| cable.direction(side).counts(now));
         counts.unwrap_or_default().into()
     })
 }
 
-fn ask<R>(conn: Ref<Conn>, asked: impl FnOnce(Option<&mut Cable>) -> R) -> Result<R> {
+fn ask<R>(conn: Ref<Conn>, asked: impl FnOnce(Option<&mut Cable>, u64) -> R) -> Result<R> {
     let mut state = plugged_end(conn)?.state()?;
+    let now = time_of(&state);
     let State { port, cable, .. } = &mut *state;
     let Some(port) = port else {
-        return Ok(asked(cable.as_deref_mut()));
+        return Ok(asked(cable.as_deref_mut(), now));
     };
     let mut inside = port.switch.lock();
-    Ok(asked(inside.outlet(port.id).cable.as_deref_mut()))
+    Ok(asked(inside.outlet(port.id).cable.as_deref_mut(), now))
 }

@@ -15,7 +15,7 @@ use crate::net::messages::Messages;
 use crate::net::socket::Socket;
 use crate::net::{dial, open};
 use crate::options::Options;
-use crate::runtime::handle::{Ref, Token};
+use crate::runtime::handle::{NONE, Ref, Token};
 use crate::runtime::lock::Guard;
 use crate::switch::cable::Cable;
 use crate::sys::descriptor::{random, set_close_on_exec};
@@ -101,7 +101,7 @@ fn open_dialled(target: Target, dialled: Result<OwnedFd>, options: Options) -> R
     let socket = match (dialled, &redial.reserve) {
         (Ok(fd), _) => Arc::new(Socket::tuned(fd, options.buffers())?),
         (Err(reason), Some(Reserve { absent, .. })) if dial::is_absence(&reason) => {
-            redial.user = Some(dialler().join()?);
+            redial.user = Some(dialler().join(NONE)?);
             redial.down = Some(Down { reason: dial::as_end(reason), since: Instant::now() });
             redial.next = Next::Dial;
             absent.clone()

@@ -13,7 +13,7 @@ use crate::switch::{Removed, Switch};
 
 pub fn plug(conn: Ref<Conn>, state: &mut State, switch: &Arc<Switch>) -> Result<()> {
     let runner = switch.runner;
-    let user = runner.join()?;
+    let user = runner.join(conn.token)?;
     conn.slot.sender.lock().plug(runner);
     let id = add_to(conn, switch, state).inspect_err(|_| conn.slot.sender.lock().unplug())?;
     let port = Arc::new(Port { switch: switch.clone(), id, _user: user });
@@ -38,7 +38,7 @@ fn add_to(conn: Ref<Conn>, switch: &Arc<Switch>, state: &mut State) -> Result<us
     runner.watch(socket.fd(), conn.token, NOTHING, ADDED)?;
     let outlet = || {
         let mut cable = state.cable.take();
-        cable.iter_mut().for_each(|cable| cable.plug_in());
+        cable.iter_mut().for_each(|cable| cable.plug_in(runner.time()));
         Outlet::new(conn.token, &conn.slot.sender, socket.clone(), cable)
     };
     let mut inside = switch.lock();
@@ -100,7 +100,8 @@ fn take_out(conn: Ref<Conn>, state: &mut State, is_left: bool) {
     }
     conn.slot.sender.lock().unplug();
     leave_sending(conn, runner);
-    if state.life.has_ended() {
+    // On a clock of the program's, the thread that meets or makes the end calls it.
+    if state.life.has_ended() && !runner.is_by_hand() {
         close_handler::call_on_own_thread(conn, state, runner);
     }
     conn.slot.changed(state);

@@ -1,15 +1,18 @@
 //! Hubs: learning switches, the connections attached to them, and the listeners that they serve.
 
 use std::sync::Arc;
-use std::time::Instant;
 
+use crate::conn::close_handler::{self, CloseCall};
 use crate::conn::{self, Conn, close, end, open, plug, release};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::forward::clock::Clock;
 use crate::forward::ring;
 use crate::forward::thread::choose_loop;
 use crate::listener::{self, Listener};
 use crate::options::{self, Holder, Options};
-use crate::runtime::handle::{self, Object, Ref, Token};
+use crate::runtime::callback::Doing;
+use crate::runtime::event_loop::{Loop, LoopUser};
+use crate::runtime::handle::{self, NONE, Object, Ref, Token};
 use crate::runtime::lock::{Guard, Guarded, Lock};
 use crate::switch::table::Table;
 use crate::switch::{Kind, Switch};
@@ -38,6 +41,8 @@ pub struct State {
     /// Present while the handle is live.
     switch: Option<Arc<Switch>>,
     options: Options,
+    /// Present while it is on a clock of the program's, which this keeps from being closed.
+    on_clock: Option<LoopUser>,
     /// The listeners that it serves, some of which may be closed.
     listeners: Vec<Ref<Listener>>,
     /// The hub's own connections, and some that were and are gone.
@@ -88,11 +93,48 @@ pub struct qnet_hub_stats {
 pub fn new() -> Result<Ref<Hub>> {
     let hub = table().take()?;
     let options = Options::default();
-    let table = Table::new(options.mac_max(), options.mac_age());
-    let kind = Kind::Hub { table, queue: options.queue_bytes(), is_closed: false };
-    let switch = Some(Switch::new(kind, choose_loop()));
+    let switch = Some(new_switch(&options, choose_loop()));
     *hub.slot.state.lock() = State { token: hub.token, switch, options, ..State::default() };
     Ok(hub)
+}
+
+fn new_switch(options: &Options, runner: &'static Loop) -> Arc<Switch> {
+    let table = Table::new(options.mac_max(), options.mac_age(), runner.now());
+    let kind = Kind::Hub { table, queue: options.queue_bytes(), is_closed: false };
+    Switch::new(kind, runner)
+}
+
+/// Puts a hub on a clock of the program's, or back on the system's.
+pub fn set_clock(hub: Ref<Hub>, clock: Option<Ref<Clock>>) -> Result<()> {
+    hub.check()?;
+    // Held, so that the clock is not closed before the hub is on it.
+    let _open = clock.map(|clock| clock.state()).transpose()?;
+    let mut state = hub.state()?;
+    state.listeners.retain(|listener| listener.check().is_ok());
+    let mut before = state.switch().lock();
+    if !state.listeners.is_empty() || before.ports().len() > 0 {
+        return Err(Error::Busy("something is attached to the hub, or served"));
+    }
+    let runner = clock.map_or_else(choose_loop, |clock| clock.slot.runner());
+    let user = clock.map(|_| runner.join(NONE)).transpose()?;
+    let switch = new_switch(&state.options, runner);
+    switch.lock().counts = before.counts;
+    // Who is about to plug something in there finds the other.
+    before.close();
+    drop(before);
+    (state.switch, state.on_clock) = (Some(switch), user);
+    Ok(())
+}
+
+/// Does something with a hub's switch, and again where it has got another meanwhile.
+fn with_switch<R>(hub: Ref<Hub>, mut act: impl FnMut(&Arc<Switch>) -> Result<R>) -> Result<R> {
+    loop {
+        let before = switch(hub)?;
+        match act(&before) {
+            Err(Error::Handle) if !Arc::ptr_eq(&before, &switch(hub)?) => {}
+            done => return done,
+        }
+    }
 }
 
 fn switch(hub: Ref<Hub>) -> Result<Arc<Switch>> {
@@ -100,9 +142,10 @@ fn switch(hub: Ref<Hub>) -> Result<Arc<Switch>> {
 }
 
 pub fn attach(hub: Ref<Hub>, conn: Ref<Conn>) -> Result<()> {
-    let switch = switch(hub)?;
-    let _plugging = ring::check_attach(&switch, conn)?;
-    attach_to(&switch, conn, &mut *conn.state()?, false)
+    with_switch(hub, |switch| {
+        let _plugging = ring::check_attach(switch, conn)?;
+        attach_to(switch, conn, &mut *conn.state()?, false)
+    })
 }
 
 /// Attaches a connection, which the hub is to give back where `is_hubs`.
@@ -130,8 +173,9 @@ pub fn detach(hub: Ref<Hub>, conn: Ref<Conn>) -> Result<()> {
 
 /// A connection whose other end is attached, before anybody can reach that.
 pub fn port(hub: Ref<Hub>) -> Result<Ref<Conn>> {
-    let switch = switch(hub)?;
-    let (inner, outer) = open::pair_with(|inner, state| attach_to(&switch, inner, state, true))?;
+    let (inner, outer) = with_switch(hub, |switch| {
+        open::pair_with(|inner, state| attach_to(switch, inner, state, true))
+    })?;
     add_own(hub, inner);
     Ok(outer)
 }
@@ -140,7 +184,7 @@ pub fn port(hub: Ref<Hub>) -> Result<Ref<Conn>> {
 /// the system refuses.
 fn adopt_served(hub: Token, conn: Ref<Conn>) {
     let attached = table().get(hub).and_then(|hub| {
-        attach_to(&switch(hub)?, conn, &mut *conn.state()?, true)?;
+        with_switch(hub, |switch| attach_to(switch, conn, &mut *conn.state()?, true))?;
         Ok(hub)
     });
     match attached {
@@ -183,7 +227,7 @@ pub fn stats(hub: Ref<Hub>) -> Result<qnet_hub_stats> {
     };
     Ok(qnet_hub_stats {
         ports: ports as u64,
-        macs: table.len(table.time(Instant::now())) as u64,
+        macs: table.len(table.time(switch.runner.now())) as u64,
         forwarded: counts.forwarded,
         flooded: counts.flooded,
         dropped: counts.dropped,
@@ -212,9 +256,34 @@ fn connections(tokens: impl Iterator<Item = Token>) -> Vec<Ref<Conn>> {
     tokens.filter_map(|token| conn::table().get(token).ok()).collect()
 }
 
-/// Detaches all connections, and closes the hub's own, which end at the same time.
-pub fn close(hub: Ref<Hub>) -> Result<()> {
-    let State { switch, listeners, own, .. } = std::mem::take(&mut *hub.state()?);
+/// What is left of a hub that is closed: its own connections, which have ended.
+#[derive(Default)]
+pub struct Closing {
+    own: Vec<Ref<Conn>>,
+    /// Whether the caller calls their close handlers.
+    is_callers: bool,
+}
+
+impl Closing {
+    /// The close handler that the caller is to call next.
+    pub fn next_call(&self) -> Option<CloseCall> {
+        let mut own = self.own.iter().filter(|_| self.is_callers);
+        own.find_map(|conn| {
+            let mut state = conn.state().ok().filter(|state| state.is_hubs)?;
+            close_handler::due(*conn, &mut state, Doing::CallersClose)
+        })
+    }
+
+    /// Closes the connections.
+    pub fn finish(self) {
+        // Those that left before may still be in their close handlers.
+        self.own.into_iter().for_each(close::close_own);
+    }
+}
+
+/// Detaches all connections, and ends the hub's own, all at the same time.
+pub fn close(hub: Ref<Hub>) -> Result<Closing> {
+    let State { switch, listeners, mut own, on_clock, .. } = std::mem::take(&mut *hub.state()?);
     let switch = switch.expect("a live hub has a switch");
     table().give_back(hub.token);
     for listener in listeners {
@@ -223,9 +292,8 @@ pub fn close(hub: Ref<Hub>) -> Result<()> {
     }
     let ports = connections(switch.lock().close().into_iter());
     ports.iter().for_each(|conn| leave_closed_hub(*conn, &switch));
-    // Those that left before may still be in their close handlers.
-    own.iter().chain(&ports).for_each(|conn| close::close_own(*conn));
-    Ok(())
+    own.extend(ports);
+    Ok(Closing { own, is_callers: on_clock.is_some() })
 }
 
 /// Ends the hub's own connection, and detaches a caller's.

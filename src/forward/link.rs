@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use crate::conn::{self, Conn, State, plug};
 use crate::error::{Error, Result};
+use crate::forward::clock::Clock;
 use crate::forward::ring;
 use crate::forward::thread::choose_loop;
+use crate::runtime::event_loop::Loop;
 use crate::runtime::handle::Ref;
 use crate::runtime::lock::Guard;
 use crate::switch::{Kind, Switch};
@@ -33,18 +35,44 @@ fn lock_both(a: Ref<Conn>, b: Ref<Conn>) -> Result<Both> {
 
 /// Joins two connections: what one receives the other sends.
 pub fn link(a: Ref<Conn>, b: Ref<Conn>) -> Result<()> {
+    link_by(None, a, b)
+}
+
+/// The same on a clock of the program's.
+pub fn link_on(clock: Ref<Clock>, a: Ref<Conn>, b: Ref<Conn>) -> Result<()> {
+    // Held, so that the clock is not closed before the link is on it.
+    let _clock = clock.state()?;
+    link_by(Some(clock), a, b)
+}
+
+fn link_by(clock: Option<Ref<Clock>>, a: Ref<Conn>, b: Ref<Conn>) -> Result<()> {
     if a.token == b.token {
         return Err(Error::invalid("a connection cannot be linked to itself"));
     }
     let _plugging = ring::check_link(a, b)?;
     let (mut one, mut other) = lock_both(a, b)?;
-    match (loose_end(&one), loose_end(&other)) {
-        (None, None) => link_anew(a, &mut one, b, &mut other),
-        (Some(end), None) => join(&end, b, &mut other, "b"),
-        (None, Some(end)) => join(&end, a, &mut one, "a"),
+    let (mut end, mut left) = (loose_end(&one), loose_end(&other));
+    let refuses_a = one.refuses_plug("a").filter(|_| end.is_none());
+    if let Some(refusal) = refuses_a.or(other.refuses_plug("b").filter(|_| left.is_none())) {
+        return Err(refusal);
+    }
+    let runner = clock.map(|clock| clock.slot.runner());
+    // What is under way by another clock comes to nothing.
+    if end.take_if(|end| !goes_by(end, runner)).is_some() {
+        plug::unplug(a, &mut one);
+    }
+    if left.take_if(|left| !goes_by(left, runner)).is_some() {
+        plug::unplug(b, &mut other);
+    }
+    match (end, left) {
+        (None, None) => {
+            link_anew(runner.unwrap_or_else(choose_loop), (a, &mut one), (b, &mut other))
+        }
+        (Some(end), None) => plug::plug(b, &mut other, &end),
+        (None, Some(end)) => plug::plug(a, &mut one, &end),
         (Some(end), Some(left)) => {
             plug::move_out(b, &mut other);
-            join(&end, b, &mut other, "b").inspect_err(|_| {
+            plug::plug(b, &mut other, &end).inspect_err(|_| {
                 // Where that fails too, it is linked to nothing that it could be unlinked from.
                 let _ = plug::plug(b, &mut other, &left);
             })
@@ -52,11 +80,17 @@ pub fn link(a: Ref<Conn>, b: Ref<Conn>) -> Result<()> {
     }
 }
 
-fn link_anew(a: Ref<Conn>, one: &mut State, b: Ref<Conn>, other: &mut State) -> Result<()> {
-    if let Some(refusal) = one.refuses_plug("a").or_else(|| other.refuses_plug("b")) {
-        return Err(refusal);
-    }
-    let switch = Switch::new(Kind::Link { is_whole: false }, choose_loop());
+/// Whether a link goes by the clock of that loop, or of the system.
+fn goes_by(link: &Arc<Switch>, runner: Option<&'static Loop>) -> bool {
+    runner.map_or(!link.runner.is_by_hand(), |runner| ptr::eq(link.runner, runner))
+}
+
+fn link_anew(
+    runner: &'static Loop,
+    (a, one): (Ref<Conn>, &mut State),
+    (b, other): (Ref<Conn>, &mut State),
+) -> Result<()> {
+    let switch = Switch::new(Kind::Link { is_whole: false }, runner);
     plug::plug(a, one, &switch)?;
     plug::plug(b, other, &switch).inspect_err(|_| plug::unplug(a, one))
 }
@@ -65,14 +99,6 @@ fn link_anew(a: Ref<Conn>, one: &mut State, b: Ref<Conn>, other: &mut State) -> 
 fn loose_end(state: &State) -> Option<Arc<Switch>> {
     let port = state.port.as_ref()?;
     port.switch.lock().is_loose(port.id).then(|| port.switch.clone())
-}
-
-/// Takes the place of the side that has ended.
-fn join(link: &Arc<Switch>, conn: Ref<Conn>, state: &mut State, argument: &str) -> Result<()> {
-    match state.refuses_plug(argument) {
-        Some(refusal) => Err(refusal),
-        None => plug::plug(conn, state, link),
-    }
 }
 
 /// Takes the link out at both sides.

@@ -1,5 +1,7 @@
 //! Frames between connections.
 
+pub mod advance;
+pub mod clock;
 pub mod hub;
 pub mod link;
 pub mod ring;

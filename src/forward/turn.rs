@@ -107,7 +107,7 @@ fn has_work_left(conn: Ref<Conn>, state: &State) -> bool {
 }
 
 /// The turn of a connection that is not plugged in: something may be left to do, for want of a thread.
-fn look_after(conn: Ref<Conn>, runner: &Loop) {
+pub fn look_after(conn: Ref<Conn>, runner: &Loop) {
     let Some(state) = conn.slot.try_state() else {
         return runner.rest(conn.token);
     };
@@ -120,38 +120,64 @@ fn look_after(conn: Ref<Conn>, runner: &Loop) {
 
 /// Has a connection end whose turn has panicked.
 pub fn forwarding_panicked(conn: Ref<Conn>, runner: &Loop) {
-    let port = lock(&conn.slot.place).clone();
-    let Some(Port { switch, id, .. }) = port.as_deref() else {
-        return;
-    };
-    let (mut inside, id) = (switch.lock(), *id);
-    inside.forget_pieces();
-    if inside.has(id, conn.token) {
-        let reason = Error::Internal("a panic while forwarding".into());
-        inside.outlet(id).rx = Some(Rx::failed(reason));
-        inside.watch_to_read(id);
-        drop(inside);
+    if fail(conn) {
         hand_over(conn, runner);
     }
 }
 
+/// Has nothing more come from a connection whose turn has panicked, and puts its switch right. Returns whether
+/// it is plugged in.
+pub fn fail(conn: Ref<Conn>) -> bool {
+    let port = lock(&conn.slot.place).clone();
+    let Some(Port { switch, id, .. }) = port.as_deref() else {
+        return false;
+    };
+    let (mut inside, id) = (switch.lock(), *id);
+    inside.forget_pieces();
+    let is_plugged = inside.has(id, conn.token);
+    if is_plugged {
+        let reason = Error::Internal("a panic while forwarding".into());
+        inside.outlet(id).rx = Some(Rx::failed(reason));
+        inside.watch_to_read(id);
+    }
+    is_plugged
+}
+
 fn read_and_forward(conn: Ref<Conn>, inside: &mut Inside, id: usize, work: &mut Work) {
+    read(conn, inside, id, work, |inside, bytes, sorter, now| {
+        inside.take_in(id, bytes, &conn.slot.rx_counts, sorter, now)
+    });
+}
+
+/// Reads once, and has whole frames taken. Returns how many bytes came or were taken.
+#[inline]
+pub fn read(
+    conn: Ref<Conn>,
+    inside: &mut Inside,
+    id: usize,
+    work: &mut Work,
+    mut take: impl FnMut(&mut Inside, &[u8], &mut Sorter, Instant) -> usize,
+) -> usize {
+    let mut came = 0;
     let counts = &conn.slot.rx_counts;
     let Work { buffer, sorter, now } = work;
     let outlet = inside.outlet(id);
     let socket = outlet.socket.clone();
     let Some(mut rx) = outlet.rx.take() else {
-        return;
+        return 0;
     };
     // What was read before it was plugged in. This also finds a length that no frame has.
     while rx.has_frame(counts) {
-        let used = inside.take_in(id, rx.unread(), counts, sorter, *now);
+        let used = take(inside, rx.unread(), sorter, *now);
         rx.use_up(used);
+        came += used;
     }
     let room = &mut buffer[..loop_room(&socket)];
     if let Some(bytes) = rx.read_behind(&socket, room, counts) {
-        let used = inside.take_in(id, bytes, counts, sorter, *now);
+        let used = take(inside, bytes, sorter, *now);
         rx.keep(&bytes[used..], counts);
+        came += bytes.len();
     }
     inside.outlet(id).rx = Some(rx);
+    came
 }

@@ -44,7 +44,7 @@ pub fn index_of(token: Token) -> usize {
 
 /// What a table can hold.
 pub trait Object: Default + Sync + 'static {
-    /// The number of the type in its tokens: 1 to 3.
+    /// The number of the type in its tokens: 0 to 3.
     const KIND: u64;
 
     /// What the object's lock guards.

@@ -4,9 +4,10 @@
 use std::time::Instant;
 
 use crate::emulation::direction::enter::Verdict;
+use crate::emulation::flight::Moment;
 use crate::frame::{self, Alike, PREFIX, Run, Walk};
 use crate::rx::counts::RxCounts;
-use crate::switch::cable::{self, Cable, until};
+use crate::switch::cable::{Cable, until};
 use crate::switch::sorter::{Piece, Sorter};
 use crate::switch::{Inside, Kind};
 
@@ -42,8 +43,10 @@ impl Inside {
         sorter: &mut Sorter,
         now: Instant,
     ) -> Run {
-        let time = cable::time();
-        self.leave_in(from, sorter, now, time);
+        let (time, is_by_hand) = (self.runner.time(), self.runner.is_by_hand());
+        if !is_by_hand {
+            self.leave_in(from, sorter, now, until(time));
+        }
         sorter.sending.begun = Some(time);
         let Some(mut cable) = self.ports[from].cable.take() else {
             return Run::default();
@@ -53,8 +56,10 @@ impl Inside {
             false => self.enter_in(&mut cable, from, bytes, sorter, now),
         };
         self.ports[from].cable = Some(cable);
-        // Copies, and what was altered, are due at once.
-        self.leave_in(from, sorter, now, time);
+        if !is_by_hand {
+            // Copies, and what was altered, are due at once.
+            self.leave_in(from, sorter, now, until(time));
+        }
         run
     }
 
@@ -120,10 +125,10 @@ impl Inside {
         if self.is_loose(id) {
             self.lose_other_side(id);
         }
-        let time = cable::time();
+        let time = self.runner.time();
         self.ports[id].note_alarm(time);
-        self.leave_out(id, sorter, time);
-        self.leave_in(id, sorter, now, time);
+        self.leave_out(id, sorter, until(time));
+        self.leave_in(id, sorter, now, until(time));
         if let Some(other) = self.other_side(id) {
             self.resume(other);
         }
@@ -132,30 +137,48 @@ impl Inside {
     /// Goes on with a port that the other side of its link has held up. It gets a turn of its own if there is
     /// something to read, or due.
     pub fn resume(&mut self, id: usize) {
+        if self.runner.is_by_hand() {
+            return self.runner.look(self.ports[id].conn);
+        }
         self.watch_to_read(id);
         let next = self.ports[id].cable.as_ref().and_then(|cable| cable.inn.next());
-        if next.is_some_and(|next| next <= until(cable::time())) && !self.holds_in(id) {
+        if next.is_some_and(|next| next <= until(self.runner.time())) && !self.holds_in(id) {
             self.runner.look(self.ports[id].conn);
         }
     }
 
     /// What was for the other side of a link that has ended is discarded.
-    fn lose_other_side(&mut self, id: usize) {
+    pub fn lose_other_side(&mut self, id: usize) {
         if let Some(cable) = &mut self.ports[id].cable {
             cable.inn.discard();
         }
         self.show_carrier(id);
     }
 
-    fn leave_out(&mut self, id: usize, sorter: &mut Sorter, time: u64) {
+    fn leave_out(&mut self, id: usize, sorter: &mut Sorter, end: Moment) {
         let limit = self.limit();
         let mut out = sorter.sending.way_out(self.runner, limit, &mut self.number);
-        let dropped = self.ports[id].leave(&mut out, time);
+        let dropped = self.ports[id].leave(&mut out, end);
         self.counts.dropped += dropped as u64;
     }
 
-    /// Forwards what is due IN by a time, as long as a link's other side takes it.
-    fn leave_in(&mut self, id: usize, sorter: &mut Sorter, now: Instant, time: u64) {
+    /// Has that leave a port which was due there first, at that moment.
+    pub fn leave_first(&mut self, id: usize, sorter: &mut Sorter, now: Instant, due: Moment) {
+        let Some(cable) = &self.ports[id].cable else {
+            return;
+        };
+        let is_in = cable.inn.next() == Some(due);
+        self.ports[id].note_alarm(u64::MAX);
+        let end = Moment { number: due.number + 1, ..due };
+        if is_in {
+            self.leave_in(id, sorter, now, end);
+        } else {
+            self.leave_out(id, sorter, end);
+        }
+    }
+
+    /// Forwards what is due IN before `end`, as long as a link's other side takes it.
+    fn leave_in(&mut self, id: usize, sorter: &mut Sorter, now: Instant, end: Moment) {
         if self.holds_in(id) {
             return;
         }
@@ -165,7 +188,7 @@ impl Inside {
         let Some(mut cable) = self.ports[id].cable.take() else {
             return;
         };
-        cable.inn.leave(until(time), together, |leaving| {
+        cable.inn.leave(end, together, |leaving| {
             sorter.sending.begun = Some(leaving.due.time);
             self.forward(id, leaving.wire, sorter, now);
             !self.holds_in(id)
@@ -196,9 +219,26 @@ impl Inside {
         let next = outlet.cable.as_ref().and_then(|cable| {
             let inn = cable.inn.next().filter(|_| !holds_in);
             let out = cable.out.next().filter(|_| !holds_out);
-            inn.into_iter().chain(out).map(|moment| moment.time).min()
+            inn.into_iter().chain(out).min()
         });
         outlet.set_alarm(self.runner, next);
+    }
+
+    /// Takes the whole frames at the front of `bytes`, which are to go nowhere. Returns how many bytes they
+    /// have.
+    pub fn refuse(bytes: &[u8], counts: &RxCounts) -> usize {
+        let run = Run::over(bytes, usize::MAX, |_, _| {});
+        counts.refused.add(run.frames as u64);
+        counts.run(&run);
+        run.end
+    }
+
+    /// The same for both sides of a link, of which one may hold up the other.
+    pub fn set_alarms(&mut self, id: usize) {
+        self.set_alarm(id);
+        if let Some(other) = self.other_side(id) {
+            self.set_alarm(other);
+        }
     }
 
     /// Whether a port's direction holds as much as it may: IN, or OUT on a link.

@@ -5,7 +5,6 @@ use crate::emulation::direction::Direction;
 use crate::emulation::flight::Moment;
 use crate::emulation::random::Side;
 use crate::options::Options;
-use crate::sys::clock;
 use crate::sys::descriptor::random;
 
 pub struct Cable {
@@ -20,11 +19,6 @@ pub struct Cable {
     pub outlives: bool,
     /// Whether a TAP has lost its carrier by that.
     pub is_dark: bool,
-}
-
-/// What time it is for what is under way, in nanoseconds.
-pub fn time() -> u64 {
-    clock::nanoseconds()
 }
 
 /// What is due by a time, at that time included.
@@ -66,9 +60,8 @@ impl Cable {
         }
     }
 
-    /// The connection has been plugged in.
-    pub fn plug_in(&mut self) {
-        let now = time();
+    /// The connection has been plugged in, when it is `now` there.
+    pub fn plug_in(&mut self, now: u64) {
         self.inn.plug_in(now);
         self.out.plug_in(now);
     }

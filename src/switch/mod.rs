@@ -41,7 +41,7 @@ pub struct Inside {
     pub kind: Kind,
     pub counts: Counts,
     /// The number that the next frame takes which is held at a port.
-    number: u64,
+    pub number: u64,
 }
 
 pub enum Kind {
@@ -143,7 +143,7 @@ impl Inside {
         self.ports.iter().map(|(_, outlet)| outlet.conn)
     }
 
-    fn is_link(&self) -> bool {
+    pub fn is_link(&self) -> bool {
         matches!(self.kind, Kind::Link { .. })
     }
 
@@ -155,7 +155,7 @@ impl Inside {
     }
 
     /// The port at the other side of a link.
-    fn other_side(&self, id: usize) -> Option<usize> {
+    pub fn other_side(&self, id: usize) -> Option<usize> {
         self.ports.iter().map(|(other, _)| other).find(|other| self.is_link() && *other != id)
     }
 

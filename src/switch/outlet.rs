@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use crate::emulation::direction::enter::Verdict;
+use crate::emulation::flight::Moment;
 use crate::error::{Error, Result};
 use crate::frame::{PREFIX, Walk};
 use crate::net::socket::Socket;
-use crate::runtime::event_loop::{ADDED, Interest, Loop, NOTHING, WRITABLE};
+use crate::runtime::event_loop::{ADDED, Due, Interest, Loop, NOTHING, WRITABLE};
 use crate::runtime::handle::Token;
 use crate::runtime::lock::Guard;
 use crate::rx::Rx;
-use crate::switch::cable::{self, Cable, until};
+use crate::switch::cable::{Cable, until};
 use crate::switch::sorter::{List, Piece, WayOut, pass_pieces};
 use crate::tx::Tx;
 use crate::tx::sender::Sender;
@@ -36,7 +37,7 @@ pub struct Outlet {
     /// What is set on the cable, if anything ever was.
     pub cable: Option<Box<Cable>>,
     /// When the loop is to give the port a turn for that.
-    alarm: Option<u64>,
+    alarm: Option<Due>,
 }
 
 /// What a loop's set has of a port.
@@ -130,10 +131,15 @@ impl Outlet {
         }
         if let Some(mut tx) = self.or_want(tx) {
             if !is_left {
-                dropped = pass_pieces(&mut tx, bytes, pieces, room, limit);
+                dropped = pass_pieces(&mut tx, bytes, pieces.clone(), room, limit);
             }
             let is_waiting = tx.is_stuck() || self.interest.contains(WRITABLE);
             self.let_go(runner, tx, is_waiting);
+        }
+        if let Some(written) = out.written {
+            let frames = pieces.map(|piece| piece.frames).sum::<usize>() - dropped;
+            written.frames += frames as u64;
+            written.ports.push((self.conn, self.is_full()));
         }
         dropped
     }
@@ -161,35 +167,39 @@ impl Outlet {
             };
             passing.clear();
             *out.passing = passing;
-            dropped + self.leave_from(&mut cable, out, cable::time())
+            match out.runner.is_by_hand() {
+                // What is due leaves in its order, with that of other ports.
+                true => dropped,
+                false => dropped + self.leave_from(&mut cable, out, until(out.runner.time())),
+            }
         };
         if let Some(next) = cable.out.next().filter(|_| out.limit < usize::MAX || !self.is_full())
-            && self.alarm.is_none_or(|alarm| next.time < alarm)
+            && self.alarm.is_none_or(|alarm| (next.time, next.number) < alarm)
         {
-            self.set_alarm(out.runner, Some(next.time));
+            self.set_alarm(out.runner, Some(next));
         }
         self.cable = Some(cable);
         dropped
     }
 
-    /// Sends what is due OUT by a time. Returns how many frames were dropped.
-    pub fn leave(&mut self, out: &mut WayOut<'_>, time: u64) -> usize {
+    /// Sends what is due OUT before `end`. Returns how many frames were dropped.
+    pub fn leave(&mut self, out: &mut WayOut<'_>, end: Moment) -> usize {
         let Some(mut cable) = self.cable.take() else {
             return 0;
         };
-        let dropped = self.leave_from(&mut cable, out, time);
+        let dropped = self.leave_from(&mut cable, out, end);
         self.cable = Some(cable);
         dropped
     }
 
     /// Where nothing may be dropped, what finds the socket full stays.
-    fn leave_from(&mut self, cable: &mut Cable, out: &mut WayOut<'_>, time: u64) -> usize {
+    fn leave_from(&mut self, cable: &mut Cable, out: &mut WayOut<'_>, end: Moment) -> usize {
         let waits = out.limit == usize::MAX;
         if waits && self.is_full() {
             return 0;
         }
         let mut dropped = 0;
-        cable.out.leave(until(time), true, |leaving| {
+        cable.out.leave(end, true, |leaving| {
             dropped += self.send_now(out, leaving.wire, [Piece::of(leaving.wire)]);
             !(waits && self.is_full())
         });
@@ -219,7 +229,8 @@ impl Outlet {
     }
 
     /// Has the loop give the port a turn at a time.
-    pub fn set_alarm(&mut self, runner: &Loop, time: Option<u64>) {
+    pub fn set_alarm(&mut self, runner: &Loop, moment: Option<Moment>) {
+        let time = moment.map(|moment| (moment.time, moment.number));
         if self.alarm != time {
             runner.set_alarm(self.conn, time);
             self.alarm = time;
@@ -228,7 +239,7 @@ impl Outlet {
 
     /// An alarm that has passed is not set any more.
     pub fn note_alarm(&mut self, now: u64) {
-        self.alarm = self.alarm.filter(|alarm| *alarm > now);
+        self.alarm = self.alarm.filter(|(time, _)| *time > now);
     }
 
     /// Locks the sending part, if nobody else holds it. What was left for it has been sent then. If
@@ -299,7 +310,7 @@ fn enter_out(
     piece: Piece,
     passing: &mut Vec<Piece>,
 ) {
-    let time = *out.begun.get_or_insert_with(cable::time);
+    let time = *out.begun.get_or_insert_with(|| out.runner.time());
     // A link has room: the other side is not read while there is none.
     let room = if out.limit == usize::MAX { u64::MAX } else { cable.most };
     let wire = &bytes[piece.start..piece.end];

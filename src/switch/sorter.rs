@@ -2,6 +2,7 @@
 
 use crate::frame::{PREFIX, Walk};
 use crate::runtime::event_loop::Loop;
+use crate::runtime::handle::Token;
 use crate::switch::recent::Recent;
 use crate::sys::memory::Memory;
 use crate::tx::Tx;
@@ -69,6 +70,17 @@ pub struct Sending {
     pub begun: Option<u64>,
     /// What has passed of the pieces of a port whose cable is altered.
     passing: Vec<Piece>,
+    /// What was written, where somebody wants to know: who gives the turns by hand.
+    pub written: Option<Written>,
+}
+
+/// What was written to ports.
+#[derive(Default)]
+pub struct Written {
+    /// The connections that were written to, and whether there was no room for all.
+    pub ports: Vec<(Token, bool)>,
+    /// How many frames, each counted for each port.
+    pub frames: u64,
 }
 
 /// What one port after another is sent its frames with.
@@ -81,6 +93,7 @@ pub struct WayOut<'a> {
     pub room: &'a mut [u8],
     pub begun: &'a mut Option<u64>,
     pub passing: &'a mut Vec<Piece>,
+    pub written: &'a mut Option<Written>,
 }
 
 impl Sending {
@@ -90,14 +103,15 @@ impl Sending {
         limit: usize,
         number: &'a mut u64,
     ) -> WayOut<'a> {
-        let Sending { room, begun, passing } = self;
-        WayOut { runner, limit, number, room, begun, passing }
+        let Sending { room, begun, passing, written } = self;
+        WayOut { runner, limit, number, room, begun, passing, written }
     }
 }
 
 impl Default for Sorter {
     fn default() -> Sorter {
-        let sending = Sending { room: Memory::of(TOGETHER), begun: None, passing: Vec::new() };
+        let room = Memory::of(TOGETHER);
+        let sending = Sending { room, begun: None, passing: Vec::new(), written: None };
         Sorter { pieces: Vec::new(), ports: Vec::new(), recent: Recent::default(), sending }
     }
 }

@@ -54,8 +54,8 @@ struct Entry {
 }
 
 impl Table {
-    pub fn new(max: usize, age: Duration) -> Table {
-        let (entries, begun) = (IndexMap::default(), Instant::now());
+    pub fn new(max: usize, age: Duration, begun: Instant) -> Table {
+        let entries = IndexMap::default();
         Table { entries, hand: 0, max, age: nanos(age), begun }
     }
 
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn ages_by_traffic() {
-        let (mut table, start) = (Table::new(8, AGE), 0);
+        let (mut table, start) = (Table::new(8, AGE, Instant::now()), 0);
         table.learn(mac(1), 4, start);
         table.learn(mac(2), 5, start);
         table.learn(mac(1), 4, start + nanos(AGE) / 2);
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_device_that_moves_is_found_where_it_was_heard_last() {
-        let (mut table, now) = (Table::new(8, AGE), 0);
+        let (mut table, now) = (Table::new(8, AGE, Instant::now()), 0);
         table.learn(mac(1), 4, now);
         table.learn(mac(1), 5, now);
         assert_eq!(table.find(mac(1), now), Some(5));
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn groups_are_nobody() {
-        let (mut table, now) = (Table::new(8, AGE), 0);
+        let (mut table, now) = (Table::new(8, AGE, Instant::now()), 0);
         for group in [u64::MAX, 0x0100_0000_3333, 0x0100_005e_0001].map(Mac::new) {
             table.learn(group, 1, now);
             assert_eq!(table.find(group, now), None);
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn a_flood_of_addresses_displaces_nobody_who_talks() {
         const MAX: usize = 64;
-        let (mut table, now) = (Table::new(MAX, AGE), 0);
+        let (mut table, now) = (Table::new(MAX, AGE, Instant::now()), 0);
         for n in 0..32 {
             table.learn(mac(n), 1, now);
             table.learn(mac(n), 1, now);

@@ -145,14 +145,14 @@ impl Direction {
     }
 
     /// Discards all that is held. What comes later has nothing to wait for or to stay behind, whatever
-    /// clock it goes by.
+    /// clock and numbers it goes by.
     pub fn discard(&mut self) {
         self.tally.discarded += self.pacer.frames() + self.flight.frames();
         self.tally.gone = self.tally.gone.wrapping_add(self.held_bytes());
         self.pacer.clear();
         self.flight.clear();
         self.store.clear();
-        (self.last, self.entered) = (0, 0);
+        (self.last, self.entered, self.highest) = (0, 0, 0);
     }
 
     /// When something happens next that nobody has to be there for earlier: a frame leaves, or might.

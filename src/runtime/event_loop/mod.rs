@@ -3,9 +3,13 @@
 //! token for which there is something to do. Whoever makes the loop says what a turn does; a turn
 //! must not block.
 
+mod by_hand;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::CStr;
 use std::ops::Deref;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
@@ -52,12 +56,38 @@ pub type Turns = Box<dyn FnMut(&'static Loop, Token, Interest, Instant)>;
 
 /// An event loop. It has a thread while it has users, and for a little longer.
 pub struct Loop {
-    /// The name of its thread.
-    name: &'static CStr,
-    /// Called when a thread begins, for what it does in its turns.
-    begin: fn() -> Turns,
+    source: Source,
     shared: Mutex<Shared>,
 }
+
+/// Who gives the turns.
+enum Source {
+    /// A thread of that name. What it does in its turns is made when it begins.
+    Thread { name: &'static CStr, begin: fn() -> Turns },
+    /// The program: see `by_hand`.
+    Program(ByHand),
+}
+
+/// A loop without a thread.
+struct ByHand {
+    /// What the clock shows, in nanoseconds. Relaxed: who moves it alone relies on it.
+    time: AtomicU64,
+    /// What stands for its 0 where an instant is asked for.
+    begun: Instant,
+    seats: Mutex<Seats>,
+}
+
+#[derive(Default)]
+struct Seats {
+    /// The tokens of the loop's users, in the order in which they came.
+    members: Vec<Token>,
+    /// Those that are to have a turn now, in that order, each once.
+    looks: VecDeque<Token>,
+    is_looked_at: BTreeSet<Token>,
+}
+
+/// A nanosecond at which a token is due, and the number by which those take turns that are due at one.
+pub type Due = (u64, u64);
 
 /// What the thread and the users of a loop share. The only system calls that are made under its
 /// lock are those that create the thread and the poller.
@@ -74,23 +104,27 @@ struct Shared {
     /// The tokens that are to have a turn at some time.
     timers: Timers<Instant>,
     /// Those that are to have one at a nanosecond, apart from that.
-    alarms: Timers<u64>,
+    alarms: Timers<Due>,
 }
 
 /// A user of a loop: there is a thread until this is dropped.
-pub struct LoopUser(&'static Loop);
+pub struct LoopUser {
+    runner: &'static Loop,
+    token: Token,
+}
 
 impl Deref for LoopUser {
     type Target = &'static Loop;
 
     fn deref(&self) -> &&'static Loop {
-        &self.0
+        &self.runner
     }
 }
 
 impl Drop for LoopUser {
     fn drop(&mut self) {
-        let mut shared = lock(&self.0.shared);
+        self.runner.unseat(self.token);
+        let mut shared = lock(&self.runner.shared);
         shared.users -= 1;
         if shared.users == 0 {
             wake(shared);
@@ -100,7 +134,7 @@ impl Drop for LoopUser {
 
 impl Loop {
     pub fn new(name: &'static CStr, begin: fn() -> Turns) -> Loop {
-        Loop { name, begin, shared: Mutex::default() }
+        Loop { source: Source::Thread { name, begin }, shared: Mutex::default() }
     }
 
     /// Returns what the thread waits on. As long as that is kept, joining needs no descriptors.
@@ -108,16 +142,20 @@ impl Loop {
         lock(&self.shared).poller()
     }
 
-    /// Adds a user, and starts the thread if there is none.
-    pub fn join(&'static self) -> Result<LoopUser> {
+    /// Adds a user, and starts the thread if there is none. `token` is to have turns for it.
+    pub fn join(&'static self, token: Token) -> Result<LoopUser> {
         let mut shared = lock(&self.shared);
-        if !shared.is_running {
-            let poller = shared.poller()?;
-            thread::spawn(self.name, move || self.run(&poller))?;
-            shared.is_running = true;
+        match self.source {
+            Source::Thread { name, begin } if !shared.is_running => {
+                let poller = shared.poller()?;
+                thread::spawn(name, move || self.run(begin, &poller))?;
+                shared.is_running = true;
+            }
+            Source::Thread { .. } => {}
+            Source::Program(_) => self.seat(token),
         }
         shared.users += 1;
-        Ok(LoopUser(self))
+        Ok(LoopUser { runner: self, token })
     }
 
     /// Changes for which events the thread watches a descriptor of `token`, from `before` to
@@ -129,6 +167,10 @@ impl Loop {
         before: Interest,
         after: Interest,
     ) -> Result<()> {
+        if self.is_by_hand() {
+            // Who gives the turns looks at all of them.
+            return Ok(());
+        }
         // The lock is released here: the thread takes it, and must not wait for a system call.
         let Some(poller) = lock(&self.shared).poller.upgrade() else {
             return Err(Error::Internal("a user of a loop without a thread".into()));
@@ -147,6 +189,9 @@ impl Loop {
 
     /// Gives the token a turn soon. Without a thread there are no users, and nobody needs a turn.
     pub fn look(&self, token: Token) {
+        if let Source::Program(by_hand) = &self.source {
+            return lock(&by_hand.seats).look(token);
+        }
         let mut shared = lock(&self.shared);
         if shared.is_running {
             shared.looks.push(token);
@@ -177,16 +222,16 @@ impl Loop {
         lock(&self.shared).timers.set(token, time);
     }
 
-    /// Gives the token a turn at a time of `clock::nanoseconds`, and as soon after it as the thread gets a
-    /// processor; `None` takes that back. It replaces the one before, and no other time of the token. For
+    /// Gives the token a turn at a time of the loop's clock, and on the system's clock as soon after it as the
+    /// thread gets a processor; `None` takes that back. It replaces the one before, and no other time of the token. For
     /// turns of this loop; others may take a time back.
-    pub fn set_alarm(&self, token: Token, time: Option<u64>) {
+    pub fn set_alarm(&self, token: Token, time: Option<Due>) {
         lock(&self.shared).alarms.set(token, time);
     }
 
     /// Runs the thread.
-    fn run(&'static self, poller: &Poller) {
-        let mut turn = (self.begin)();
+    fn run(&'static self, begin: fn() -> Turns, poller: &Poller) {
+        let mut turn = begin();
         let (mut events, mut looks) = (Vec::with_capacity(EVENTS), Vec::new());
         let mut late = Vec::with_capacity(4 * EVENTS);
         let (mut idle_since, mut waker) = (None, Waker::default());
@@ -241,7 +286,7 @@ impl Loop {
         let next = shared.timers.next().map_or(Deadline::Never, Deadline::At);
         if shared.users > 0 || !shared.looks.is_empty() || next != Deadline::Never {
             *idle_since = None;
-            return Some((next, shared.alarms.next()));
+            return Some((next, shared.alarms.next().map(|(time, _)| time)));
         }
         let until = Deadline::At(*idle_since.get_or_insert_with(Instant::now) + IDLE);
         if !until.passed() {
@@ -260,7 +305,7 @@ impl Loop {
         std::mem::swap(&mut shared.looks, looks);
         looks.extend(std::iter::from_fn(|| shared.timers.pop_due(now)));
         if shared.alarms.next().is_some() {
-            let now = clock::nanoseconds();
+            let now = (clock::nanoseconds(), u64::MAX);
             looks.extend(std::iter::from_fn(|| shared.alarms.pop_due(now)));
         }
     }
