@@ -1410,6 +1410,78 @@ private:
     std::unique_ptr<qnet_listener, close> handle_{};
 };
 
+/* What time it is by a clock, and when something is due, in nanoseconds. */
+struct clock_times {
+    std::int64_t now = 0;
+    std::int64_t next = INT64_MAX;
+};
+
+/*
+ * A clock that the program moves, and which closes itself. It must live longer than the hubs and
+ * links on it: while there are any, closing fails.
+ */
+class clock {
+public:
+    /* An empty object, which refers to no clock. */
+    clock(std::nullptr_t) noexcept {}
+    /* Takes ownership of a handle. */
+    explicit clock(qnet_clock *handle) noexcept : handle_(handle) {}
+    /* Creates a clock. The object is empty if that fails. */
+    explicit clock(std::error_code &ec) noexcept
+    {
+        qnet_clock *handle = nullptr;
+        detail::check(qnet_clock_new(&handle), ec);
+        handle_.reset(handle);
+    }
+
+    /* Closes it now. */
+    void reset() noexcept { handle_.reset(); }
+
+    /* Releases the handle, which the caller then closes with qnet_clock_close(). */
+    [[nodiscard]] qnet_clock *release() noexcept { return handle_.release(); }
+
+    /* Advances it, and calls close handlers. Returns how many frames were forwarded. */
+    std::size_t advance(std::int64_t to_ns, std::error_code &ec)
+    {
+        return detail::count(qnet_clock_advance(get(), to_ns), ec);
+    }
+
+    /* What time it is, and when something is due. */
+    clock_times times(std::error_code &ec) const noexcept
+    {
+        clock_times times{};
+        detail::check(qnet_clock_next(get(), &times.now, &times.next), ec);
+        return times;
+    }
+
+    /* The handle, for use with the functions of qnet.h; NULL if this is empty. */
+    qnet_clock *get() const noexcept { return handle_.get(); }
+    explicit operator bool() const noexcept { return handle_ != nullptr; }
+
+#ifdef __cpp_exceptions
+    /* The forms that throw. */
+    clock() : clock(nullptr)
+    {
+        *this = detail::or_throw([](auto &ec) { return clock(ec); });
+    }
+    std::size_t advance(std::int64_t to_ns)
+    {
+        return detail::or_throw([&](auto &ec) { return advance(to_ns, ec); });
+    }
+    clock_times times() const
+    {
+        return detail::or_throw([&](auto &ec) { return times(ec); });
+    }
+#endif
+
+private:
+    struct close {
+        void operator()(qnet_clock *handle) const noexcept { qnet_clock_close(handle); }
+    };
+
+    std::unique_ptr<qnet_clock, close> handle_{};
+};
+
 /*
  * A hub that closes itself. Closing it, by reset(), by destroying it or by assigning another to it,
  * may block and may call close handlers, because it closes the connections that it served.
@@ -1459,6 +1531,16 @@ public:
     void serve(const listener &from, std::error_code &ec) noexcept
     {
         detail::check(qnet_hub_serve(get(), from.get()), ec);
+    }
+
+    /* Puts the hub on a clock of the program's, or back on the system's. */
+    void set_clock(const clock &on, std::error_code &ec) noexcept
+    {
+        detail::check(qnet_hub_set_clock(get(), on.get()), ec);
+    }
+    void set_clock(std::nullptr_t, std::error_code &ec) noexcept
+    {
+        detail::check(qnet_hub_set_clock(get(), nullptr), ec);
     }
 
     /* The connections that are attached, in no particular order. */
@@ -1520,6 +1602,14 @@ public:
     {
         detail::or_throw([&](auto &ec) { serve(from, ec); });
     }
+    void set_clock(const clock &on)
+    {
+        detail::or_throw([&](auto &ec) { set_clock(on, ec); });
+    }
+    void set_clock(std::nullptr_t)
+    {
+        detail::or_throw([&](auto &ec) { set_clock(nullptr, ec); });
+    }
     std::vector<conn_ref> ports() const
     {
         return detail::or_throw([&](auto &ec) { return ports(ec); });
@@ -1554,6 +1644,11 @@ inline void link(const conn_ref &a, const conn_ref &b, std::error_code &ec) noex
 {
     detail::check(qnet_link(a.get(), b.get()), ec);
 }
+/* The same on a clock of the program's. */
+inline void link(const clock &on, const conn_ref &a, const conn_ref &b, std::error_code &ec) noexcept
+{
+    detail::check(qnet_link_on(on.get(), a.get(), b.get()), ec);
+}
 inline void unlink(const conn_ref &one, std::error_code &ec) noexcept
 {
     detail::check(qnet_unlink(one.get()), ec);
@@ -1563,6 +1658,10 @@ inline void unlink(const conn_ref &one, std::error_code &ec) noexcept
 inline void link(const conn_ref &a, const conn_ref &b)
 {
     detail::or_throw([&](auto &ec) { link(a, b, ec); });
+}
+inline void link(const clock &on, const conn_ref &a, const conn_ref &b)
+{
+    detail::or_throw([&](auto &ec) { link(on, a, b, ec); });
 }
 inline void unlink(const conn_ref &one)
 {

@@ -465,6 +465,35 @@ static void links_are_impaired()
     CHECK_INT(ec.value(), QNET_ERR_INVALID);
 }
 
+static void clocks_move()
+{
+    qnet::clock clock;
+    qnet::hub hub;
+    auto [a, b] = qnet::conn::pair();
+    auto [c, d] = qnet::conn::pair();
+    std::uint8_t buf[100];
+
+    hub.set_clock(clock);
+    hub.attach(c);
+    auto device = hub.port();
+    hub.detach(c);
+    qnet::link(clock, b, c);
+    a.send(some_frame, sizeof some_frame);
+    CHECK_INT(clock.advance(1000), 1);
+    CHECK(d.recv(buf, sizeof buf, 0).has_value());
+    CHECK_INT(clock.times().now, 1000);
+    CHECK(clock.times().next == INT64_MAX);
+    qnet::unlink(b);
+    device.reset();
+    clock.advance(1001);
+    hub.set_clock(nullptr);
+    qnet_clock *handle = clock.release();
+    CHECK(!clock);
+    clock = qnet::clock(handle);
+    clock.reset();
+    CHECK_INT(qnet_clock_close(handle), QNET_ERR_HANDLE);
+}
+
 static void datagrams_and_their_netdev()
 {
     auto a = qnet::conn::dgram("udp", "127.0.0.1:0", "127.0.0.1:9");
@@ -528,6 +557,7 @@ int main()
     RUN(hubs_forward);
     RUN(links_forward);
     RUN(links_are_impaired);
+    RUN(clocks_move);
     RUN(datagrams_and_their_netdev);
     RUN(datagrams_of_whoever_sends_first);
     RUN(descriptors_change_hands);

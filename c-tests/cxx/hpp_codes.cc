@@ -120,6 +120,30 @@ static void forwarding()
     CHECK_CODE(qnet::unlink(b, ec), QNET_ERR_INVALID);
 }
 
+static void clocks()
+{
+    std::error_code ec;
+    qnet::clock clock(ec), none(nullptr);
+    qnet::hub hub(ec);
+    auto [a, b] = qnet::conn::pair(ec);
+    auto [c, d] = qnet::conn::pair(ec);
+    std::uint8_t buf[100];
+
+    CHECK(clock && !ec);
+    CHECK_OK(hub.set_clock(clock, ec));
+    CHECK_OK(hub.set_clock(nullptr, ec));
+    CHECK_OK(qnet::link(clock, b, c, ec));
+    CHECK_OK(d.send(some_frame, ec));
+    CHECK_OK(CHECK_INT(clock.advance(5, ec), 1));
+    CHECK_OK(CHECK(a.recv(buf, sizeof buf, 0, ec).has_value()));
+    CHECK_OK(CHECK_INT(clock.times(ec).now, 5));
+    CHECK_CODE(CHECK_INT(clock.advance(4, ec), 0), QNET_ERR_INVALID);
+    CHECK_CODE(CHECK_INT(none.advance(4, ec), 0), QNET_ERR_HANDLE);
+    CHECK_CODE(CHECK(none.times(ec).next == INT64_MAX), QNET_ERR_HANDLE);
+    CHECK_CODE(qnet::link(none, b, c, ec), QNET_ERR_HANDLE);
+    CHECK_OK(qnet::unlink(b, ec));
+}
+
 /* The result of a failed call is empty, or 0, or -1 for a descriptor. */
 static void nothing_comes_of_failures()
 {
@@ -177,6 +201,7 @@ int main()
     RUN(functions_are_set);
     RUN(the_other_ways_to_connect);
     RUN(forwarding);
+    RUN(clocks);
     RUN(nothing_comes_of_failures);
     return check_done();
 }

@@ -106,6 +106,12 @@ static const struct {
     PLAY(hub_get, FINE | HANDLE | INVALID | UNSUPPORTED),
     PLAY(hub_get_stats, FINE | HANDLE | INVALID),
     PLAY(hub_close, FINE | HANDLE),
+    PLAY(clock_new, FINE | INVALID | SYSTEM),
+    PLAY(clock_advance, FINE | HANDLE | INVALID | BUSY | WAITED),
+    PLAY(clock_next, FINE | HANDLE),
+    PLAY(clock_close, FINE | HANDLE | BUSY),
+    PLAY(hub_set_clock, FINE | HANDLE | BUSY),
+    PLAY(link_on, FINE | HANDLE | INVALID | BUSY | ENDED),
 };
 enum { FUNCTIONS = sizeof functions / sizeof *functions };
 

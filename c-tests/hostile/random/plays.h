@@ -655,4 +655,44 @@ static int play_hub_close(void)
     return qnet_hub_close(any_handle(HUB));
 }
 
+static int play_clock_new(void)
+{
+    OUT(qnet_clock, out);
+    int result;
+
+    result = qnet_clock_new(to_out);
+    return MADE(CLOCK, result, out);
+}
+
+static int play_clock_advance(void)
+{
+    qnet_clock *clock = any_handle(CLOCK);
+    int64_t now = 0;
+
+    qnet_clock_next(clock, &now, NULL);
+    return qnet_clock_advance(clock, one_in(16) ? any_number() : now + (int64_t)below(5000000));
+}
+
+static int play_clock_next(void)
+{
+    int64_t now, next;
+
+    return qnet_clock_next(any_handle(CLOCK), one_in(4) ? NULL : &now, one_in(4) ? NULL : &next);
+}
+
+static int play_clock_close(void)
+{
+    return qnet_clock_close(any_handle(CLOCK));
+}
+
+static int play_hub_set_clock(void)
+{
+    return qnet_hub_set_clock(any_handle(HUB), one_in(4) ? NULL : any_handle(CLOCK));
+}
+
+static int play_link_on(void)
+{
+    return qnet_link_on(any_handle(CLOCK), any_handle(CONN), any_handle(CONN));
+}
+
 #endif
