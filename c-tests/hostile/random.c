@@ -417,6 +417,8 @@ static void close_everything(void)
         if (fds[i] >= 0)
             close(fds[i]);
     }
+    for (i = 0; i < get(&busy_count); i++)
+        qnet_clock_close(busy_clocks[i]);
 }
 
 /* Every function that can succeed here has succeeded at least once. */

@@ -84,7 +84,7 @@ pub fn due(conn: Ref<Conn>, state: &mut State, doing: Doing) -> Option<CloseCall
     call
 }
 
-/// Has the close handler called on a thread of the connection's own. Where the system refuses the thread,
+/// Has the close handler called on a thread of the connection's own, unless the program gives the turns. Where the system refuses the thread,
 /// `runner` tries again.
 pub fn call_on_own_thread(conn: Ref<Conn>, state: &mut State, runner: &Loop) {
     if state.life.call() != Some(Call::Waiting) && !state.lacks_thread() {
@@ -92,6 +92,10 @@ pub fn call_on_own_thread(conn: Ref<Conn>, state: &mut State, runner: &Loop) {
     }
     if state.close_handler.is_none() {
         state.life.done();
+        return;
+    }
+    if runner.is_by_hand() {
+        // The thread that meets or makes the end calls it.
         return;
     }
     state.life.defer();

@@ -100,8 +100,7 @@ fn take_out(conn: Ref<Conn>, state: &mut State, is_left: bool) {
     }
     conn.slot.sender.lock().unplug();
     leave_sending(conn, runner);
-    // On a clock of the program's, the thread that meets or makes the end calls it.
-    if state.life.has_ended() && !runner.is_by_hand() {
+    if state.life.has_ended() {
         close_handler::call_on_own_thread(conn, state, runner);
     }
     conn.slot.changed(state);

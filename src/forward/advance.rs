@@ -23,7 +23,7 @@ use crate::runtime::handle::{Ref, Token};
 use crate::runtime::lock::lock;
 use crate::runtime::service::Source;
 use crate::runtime::wait::{self, Tried};
-use crate::runtime::wake::PollFds;
+use crate::runtime::wake::{PollFds, Wake};
 use crate::switch::Inside;
 use crate::switch::port::Port;
 use crate::switch::sorter::Written;
@@ -82,7 +82,6 @@ pub fn advance(clock: Ref<Clock>, progress: &mut Progress) -> Result<Option<Clos
 fn begin(clock: Ref<Clock>, progress: &mut Progress) -> Result<Turn> {
     let runner = clock.slot.runner();
     let look = || {
-        let epoch = clock.slot.wake.epoch();
         let mut state = clock.state()?;
         if callback::inside() {
             return Err(Error::Busy("a handler cannot advance a clock"));
@@ -92,11 +91,17 @@ fn begin(clock: Ref<Clock>, progress: &mut Progress) -> Result<Turn> {
         if !progress.is_begun && u64::try_from(to).map_or(true, |to| to < now) {
             return Err(Error::invalid(format!("{to} ns is before the clock's {now} ns")));
         }
-        Ok(state.tour.take().map_or(Tried::Pending(epoch), Tried::Done))
+        let epoch = state.wake.epoch();
+        let tour = state.tour.take();
+        Ok(tour.map_or_else(|| Tried::Pending((state.wake.clone(), epoch)), Tried::Done))
     };
-    let forever = |_: &u32| Deadline::Never;
-    let wait = |epoch, until| clock.slot.wake.wait_fds(epoch, PollFds::new(), until);
-    let mut tour = wait::until(look, forever, wait)?;
+    let forever = |_: &(Arc<Wake>, u32)| Deadline::Never;
+    let wait = |(wake, epoch): (Arc<Wake>, u32), until| wake.wait_fds(epoch, PollFds::new(), until);
+    let mut tour = wait::until(look, forever, wait).map_err(|error| match error {
+        // It was closed meanwhile, which is no end of a connection.
+        Error::Closed => Error::Handle,
+        error => error,
+    })?;
     if !std::mem::replace(&mut progress.is_begun, true) {
         runner.look_at_all();
         tour.taken.clear();
@@ -111,8 +116,8 @@ impl Drop for Turn {
         if let Ok(mut state) = self.clock.state() {
             state.tour = self.tour.take();
             state.is_behind = !self.is_over;
+            state.wake.raise();
         }
-        self.clock.slot.wake.raise();
     }
 }
 

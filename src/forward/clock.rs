@@ -1,6 +1,7 @@
 //! A clock that the program moves, and what an advance of it works with. What an advance does is in `advance`.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use crate::conn::Conn;
 use crate::error::{Error, Result};
@@ -25,8 +26,6 @@ pub struct Clock {
     state: Lock<State>,
     /// What has its links and hubs, and shows its time. No thread gives it turns.
     runner: Loop,
-    /// Raised when an advance is over.
-    pub wake: Wake,
 }
 
 #[derive(Default)]
@@ -36,6 +35,8 @@ pub struct State {
     pub tour: Option<Box<Tour>>,
     /// Whether the last advance stopped short: then there is something to do at once.
     pub is_behind: bool,
+    /// Raised when an advance is over.
+    pub wake: Arc<Wake>,
 }
 
 /// What an advance works with, and leaves to the next.
@@ -62,7 +63,7 @@ impl Default for Tour {
 
 impl Default for Clock {
     fn default() -> Clock {
-        Clock { state: Lock::default(), runner: Loop::by_hand(), wake: Wake::default() }
+        Clock { state: Lock::default(), runner: Loop::by_hand() }
     }
 }
 
@@ -91,7 +92,7 @@ pub fn new() -> Result<Ref<Clock>> {
     let clock = table().take()?;
     clock.slot.runner.start_over();
     let tour = Some(Box::default());
-    *clock.slot.state.lock() = State { token: clock.token, tour, is_behind: false };
+    *clock.slot.state.lock() = State { token: clock.token, tour, ..State::default() };
     Ok(clock)
 }
 

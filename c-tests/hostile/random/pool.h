@@ -142,6 +142,10 @@ static void *any_handle(enum kind kind)
     }
 }
 
+/* Clocks that were kept by what was on them. */
+static void *busy_clocks[1 << 16];
+static int busy_count;
+
 static void close_handle(enum kind kind, void *handle)
 {
     int result = kind == CONN ? qnet_close(handle)
@@ -150,7 +154,10 @@ static void close_handle(enum kind kind, void *handle)
                                     : qnet_clock_close(handle);
 
     /* What is on a clock keeps it. */
-    CHECK(result == QNET_OK || result == QNET_ERR_HANDLE || (kind == CLOCK && result == QNET_ERR_BUSY));
+    if (kind == CLOCK && result == QNET_ERR_BUSY)
+        busy_clocks[count_up(&busy_count) - 1] = handle;
+    else
+        CHECK(result == QNET_OK || result == QNET_ERR_HANDLE);
 }
 
 /* Puts a new handle among the others, and closes the one that it takes the place of. */
