@@ -63,7 +63,6 @@ pub fn set_handler(conn: Ref<Conn>, handler: Option<Handler>) -> Result<()> {
 /// The thread. Nothing with a destructor lives here across a callback, which may unwind past.
 pub fn run(conn: Ref<Conn>) {
     wipe_on_fork();
-    let mut batch = [qnet_frame { data: std::ptr::null(), len: 0 }; BATCH];
     while let Some(action) = guarded(conn, || next_action(conn)).flatten() {
         match action {
             Action::Deliver { handler, bytes, len } => {
@@ -76,9 +75,7 @@ pub fn run(conn: Ref<Conn>) {
                         cork.begin(process, send::uncork);
                         match handler {
                             Handler::One(one) => deliver_each(conn, cork, one, bytes),
-                            Handler::Batch(many) => {
-                                deliver_batches(conn, cork, many, bytes, &mut batch);
-                            }
+                            Handler::Batch(many) => deliver_batches(conn, cork, many, bytes),
                         }
                     });
                 });
@@ -186,13 +183,8 @@ fn hand_over(conn: &Conn, goes_on: &AtomicBool, handler: Callback<FrameFn>, alik
 
 /// Hands over the frames of `bytes` in the same way, many a call.
 #[inline(never)]
-fn deliver_batches(
-    conn: Ref<Conn>,
-    cork: &Cork,
-    handler: Callback<BatchFn>,
-    bytes: &[u8],
-    batch: &mut [qnet_frame; BATCH],
-) {
+fn deliver_batches(conn: Ref<Conn>, cork: &Cork, handler: Callback<BatchFn>, bytes: &[u8]) {
+    let mut batch = [qnet_frame { data: std::ptr::null(), len: 0 }; BATCH];
     let (conn, goes_on) = (conn.slot, may_deliver(conn.token));
     let mut at = 0;
     while goes_on.load(Ordering::Acquire) {
