@@ -135,16 +135,13 @@ impl Inside {
     }
 
     /// Goes on with a port that the other side of its link has held up. It gets a turn of its own if there is
-    /// something to read, or due.
+    /// something to read, and when something is due: while it was held up, no alarm was set.
     pub fn resume(&mut self, id: usize) {
         if self.runner.is_by_hand() {
             return self.runner.look(self.ports[id].conn);
         }
         self.watch_to_read(id);
-        let next = self.ports[id].cable.as_ref().and_then(|cable| cable.inn.next());
-        if next.is_some_and(|next| next <= until(self.runner.time())) && !self.holds_in(id) {
-            self.runner.look(self.ports[id].conn);
-        }
+        self.set_alarm(id);
     }
 
     /// What was for the other side of a link that has ended is discarded.
