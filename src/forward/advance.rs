@@ -237,9 +237,9 @@ impl Advance<'_> {
         if inside.is_altered(id) && inside.is_loose(id) {
             inside.lose_other_side(id);
         }
-        let is_cut = inside.is_cut(id);
-        let has_come = !is_cut && self.take_in(conn, &mut inside, id, twin.is_some(), most);
-        let is_over = is_over(&mut inside, id, is_cut);
+        let has_come =
+            !inside.is_cut(id) && self.take_in(conn, &mut inside, id, twin.is_some(), most);
+        let is_over = inside.is_over(id);
         inside.set_alarms(id);
         self.tour.number = inside.number;
         let is_link = inside.is_link();
@@ -334,8 +334,7 @@ impl Advance<'_> {
         let work = &mut self.tour.work;
         inside.leave_first(id, &mut work.sorter, work.now, Moment { time, number });
         inside.set_alarms(id);
-        let is_cut = inside.is_cut(id);
-        if were_full.0 || is_over(&mut inside, id, is_cut) {
+        if were_full.0 || inside.is_over(id) {
             self.runner.look(token);
         }
         if let Some(other) = inside.conn_opposite(id).filter(|_| were_full.1) {
@@ -394,10 +393,4 @@ fn is_written(conn: Ref<Conn>, port: &Port) -> bool {
     conn.slot.sender.lock().empty_inbox();
     let mut inside = port.switch.lock();
     !inside.has(port.id, conn.token) || inside.write_queued(port.id)
-}
-
-/// Whether a port is done for.
-fn is_over(inside: &mut Inside, id: usize, is_cut: bool) -> bool {
-    inside.has_arrived(id)
-        && if is_cut { inside.write_queued(id) } else { inside.outlet(id).end().is_some() }
 }

@@ -55,15 +55,13 @@ pub fn forward_turn(conn: Ref<Conn>, runner: &Loop, events: Interest, work: &mut
         inside.write_and_resume(id);
     }
     inside.settle(id, &mut work.sorter, work.now);
-    let is_cut = inside.is_cut(id);
-    if is_cut {
+    if inside.is_cut(id) {
         inside.watch(id, READABLE, false);
     } else if inside.watch_to_read(id) {
         read_and_forward(conn, &mut inside, id, work);
         inside.watch_to_read(id);
     }
-    let is_over = inside.has_arrived(id)
-        && if is_cut { inside.write_queued(id) } else { inside.outlet(id).end().is_some() };
+    let is_over = inside.is_over(id);
     inside.set_alarm(id);
     drop(inside);
     if is_over {

@@ -23,15 +23,22 @@ impl Inside {
         now: Instant,
     ) -> usize {
         sorter.sending.begun = None;
-        let run = if self.ports[from].cable.is_none() {
+        let run = if !self.is_altered(from) {
             self.forward(from, bytes, sorter, now)
         } else if self.is_dead(from) {
-            let run = Run::over(bytes, usize::MAX, |_, _| {});
-            counts.refused.add(run.frames as u64);
-            run
+            return Inside::refuse(bytes, counts);
         } else {
             self.take_in_altered(from, bytes, sorter, now)
         };
+        counts.run(&run);
+        run.end
+    }
+
+    /// Takes the whole frames at the front of `bytes`, which are to go nowhere. Returns how many bytes they
+    /// have.
+    pub fn refuse(bytes: &[u8], counts: &RxCounts) -> usize {
+        let run = Run::over(bytes, usize::MAX, |_, _| {});
+        counts.refused.add(run.frames as u64);
         counts.run(&run);
         run.end
     }
@@ -221,15 +228,6 @@ impl Inside {
         outlet.set_alarm(self.runner, next);
     }
 
-    /// Takes the whole frames at the front of `bytes`, which are to go nowhere. Returns how many bytes they
-    /// have.
-    pub fn refuse(bytes: &[u8], counts: &RxCounts) -> usize {
-        let run = Run::over(bytes, usize::MAX, |_, _| {});
-        counts.refused.add(run.frames as u64);
-        counts.run(&run);
-        run.end
-    }
-
     /// The same for both sides of a link, of which one may hold up the other.
     pub fn set_alarms(&mut self, id: usize) {
         self.set_alarm(id);
@@ -274,6 +272,15 @@ impl Inside {
             true => cable.out.held_bytes() == 0,
             false => cable.inn.held_bytes() == 0,
         })
+    }
+
+    /// Whether a port is done for, and everything that concerns it is written.
+    pub fn is_over(&mut self, id: usize) -> bool {
+        self.has_arrived(id)
+            && match self.is_cut(id) {
+                true => self.write_queued(id),
+                false => self.outlet(id).end().is_some(),
+            }
     }
 
     /// A cable has been pulled, or may have been.
