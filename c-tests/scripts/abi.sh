@@ -96,7 +96,8 @@ keeps()         # release
             "$abi/$1/qnet.abi" "$work/today.abi"
 }
 
-# Compiles all tests against a release's header. Those that use what it does not declare may fail.
+# Compiles all tests against a release's header. Those that use what it does not declare may fail: the
+# Makefile has the compiler stop at a program's first error, which has to name something of that kind.
 compile()       # release
 {
     MAKEFLAGS='' make -C .. --no-print-directory -k programs RELEASE="$1" >"$work/make" 2>&1

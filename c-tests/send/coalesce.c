@@ -463,7 +463,7 @@ static void handler_sends_what_is_coalesced(void)
     CHECK_INT(qnet_set_handler(scene->source, on_frame, scene), QNET_OK);
     EVENTUALLY(__atomic_load_n(&scene->calls, __ATOMIC_SEQ_CST) == 8);
     CHECK_INT(qnet_set_handler(scene->source, NULL, NULL), QNET_OK);
-    CHECK_INT(qnet_get_stats(scene->target, &stats, sizeof stats), sizeof stats);
+    CHECK(qnet_get_stats(scene->target, &stats, sizeof stats) >= (int)sizeof stats);
     CHECK_INT(stats.tx_frames, 3 + 8);
 }
 
