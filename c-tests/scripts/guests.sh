@@ -14,14 +14,13 @@ set -u
 
 cd "$(dirname "$0")" || exit 2
 . ./report.sh
+. ./guest.sh
 root=$(cd ../.. && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
 cache=$target/guest
 slow=${CHECK_SLOW:-1}
 limit=$((120 * slow))
 guests='stream socket switch_stream switch_socket'
-modules='virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover
-         net_failover virtio_net'
 
 # The tests of a guest, each of which it has to report as passed.
 tests_of()  # guest
@@ -37,8 +36,8 @@ wanted_guest()  # guest
     wanted "guest_$1"
 }
 
-# Reports every test of every guest as one that cannot be run.
-lack_all()  # QNET_REQUIRE_... why
+# Reports every test of every guest as one that cannot be run, and ends the script.
+cannot()    # QNET_REQUIRE_... why
 {
     for guest in $guests; do
         wanted_guest "$guest" || continue
@@ -50,57 +49,13 @@ lack_all()  # QNET_REQUIRE_... why
     exit
 }
 
-# Ends the script because something to test with is missing.
-cannot()    # why
-{
-    lack_all "${QNET_REQUIRE_QEMU:-0}" "$1"
-}
-
-# Unpacks a Debian package, without installing it, below $work/unpacked.
-unpack()    # package
-{
-    (cd "$work" && apt-get -qq download "$1" 2>"$work/apt.log") &&
-        dpkg -x "$work/$1"_*.deb "$work/unpacked"
-}
-
-# Fills the cache with vmlinuz, busybox and the modules: with all of them, or with nothing.
-fetch()
-{
-    [ -d "$cache" ] && return 0
-    kernel=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null |
-        sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1)
-    [ -n "$kernel" ] && unpack "$kernel" && unpack busybox-static || return 1
-    mkdir "$work/cache" && cp "$work"/unpacked/boot/vmlinuz-* "$work/cache/vmlinuz" &&
-        cp "$(find "$work/unpacked" -path '*/bin/busybox')" "$work/cache/" || return 1
-    for module in $modules; do
-        file=$(find "$work/unpacked" -name "$module.ko*" | head -n 1)
-        case $file in
-        '') ;;    # it is built into this kernel
-        *.xz) xz -dc "$file" >"$work/cache/$module.ko" || return 1 ;;
-        *) cp "$file" "$work/cache/" || return 1 ;;
-        esac
-    done
-    mkdir -p "$target" && rm -rf "$cache.new.$$" && cp -r "$work/cache" "$cache.new.$$" &&
-        { mv -T "$cache.new.$$" "$cache" 2>/dev/null || rm -rf "$cache.new.$$"; }
-    [ -d "$cache" ]
-}
-
 # Writes a guest's init, which is its whole user land and prints the results on the serial console. The
 # kernel passes on the words of its command line that it does not know: own, peer and router, which are
 # addresses.
 write_init()
 {
+    begin_init
     cat <<END
-#!/bin/busybox sh
-busybox mkdir -p /proc /sys /dev
-busybox mount -t proc proc /proc
-busybox mount -t devtmpfs dev /dev
-busybox mount -t sysfs sys /sys
-for pass in 1 2; do     # the modules' dependencies differ between kernels
-    for module in $(echo $modules); do
-        [ ! -e /\$module.ko ] || busybox insmod /\$module.ko 2>/dev/null
-    done
-done
 say()       # name command...
 {
     name=\$1
@@ -154,15 +109,10 @@ write_lease()
 END
 }
 
-pack()
+write_files()
 {
-    mkdir -p "$work/root/bin" && cp "$cache/busybox" "$work/root/bin/" &&
-        write_init >"$work/root/init" && write_lease >"$work/root/lease" &&
-        chmod 755 "$work/root/init" "$work/root/lease" || return 1
-    for module in $modules; do
-        [ ! -e "$cache/$module.ko" ] || cp "$cache/$module.ko" "$work/root/" || return 1
-    done
-    (cd "$work/root" && find . | "$cache/busybox" cpio -o -H newc 2>/dev/null) >"$work/initramfs"
+    write_init >"$work/root/init" && write_lease >"$work/root/lease" &&
+        chmod 755 "$work/root/init" "$work/root/lease"
 }
 
 # Builds an example and prints its path.
@@ -195,8 +145,8 @@ await()     # process log sed-expression
 
 boot()      # guest netdev own-address peer [router]
 {
-    start "$work/$1.qemu" qemu-system-x86_64 -M q35 -accel tcg -cpu max -m 256 \
-        -nodefaults -display none -no-reboot -serial "file:$work/$1.serial" \
+    # shellcheck disable=SC2086
+    start "$work/$1.qemu" qemu-system-x86_64 $machine -serial "file:$work/$1.serial" \
         -kernel "$cache/vmlinuz" -initrd "$work/initramfs" \
         -append "console=ttyS0 quiet panic=-1 own=$3 peer=$4 router=${5:-}" \
         -netdev "$2,id=n" -device \
@@ -247,14 +197,10 @@ judge()     # guest
     done
 }
 
-command -v qemu-system-x86_64 >/dev/null || cannot 'no QEMU (apt-get install qemu-system-x86)'
-command -v apt-get >/dev/null && command -v dpkg >/dev/null || cannot 'no apt-get to fetch a kernel'
-[ ! "${DRY_RUN:-}" ] || exit 0
-fetch || cannot 'no guest kernel or busybox to be had (apt-get update?)'
-pack || cannot 'cannot pack an initramfs'
+have_guest
 RESPONDER=${RESPONDER:-$(build responder)} SWITCH=${SWITCH:-$(build switch)}
 if [ -z "$RESPONDER" ] || [ -z "$SWITCH" ]; then
-    lack_all 1 'an example does not build'
+    cannot 1 'an example does not build'
 fi
 
 start_responder stream unix "$work/r.sock" 'stream,server=off,addr.type=unix,addr.path'
