@@ -50,10 +50,12 @@ pub enum qnet_error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a call failed. Its text is only the reason; the boundary to C adds what was attempted.
+///
+/// Each connection has room for four of them, so they are small.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("{0}")]
-    Invalid(String),
+    Invalid(Box<str>),
     #[error(
         "not a live handle of that type (closed, of another type, or of the process before a fork)"
     )]
@@ -65,7 +67,7 @@ pub enum Error {
     #[error("it would have to wait, and was told not to")]
     Again,
     #[error("{0}")]
-    FrameSize(String),
+    FrameSize(Box<str>),
     #[error("the peer broke the framing: {0}")]
     Protocol(&'static str),
     #[error("{}", std::io::Error::from(*.0))]
@@ -78,22 +80,22 @@ pub enum Error {
     Unsupported(&'static str),
     /// An option, by name and number, was set on an object that does not have it.
     #[error("{0}, option {1}, is not for this object")]
-    Misplaced(String, c_int),
+    Misplaced(Box<str>, c_int),
     /// One of several arguments, by name, is wrong.
-    #[error("{0}: {1}")]
-    Argument(String, Box<Error>),
+    #[error("{}: {}", .0.0, .0.1)]
+    Argument(Box<(String, Error)>),
     #[error("QEMU takes a path of at most {max} bytes, and this one has {}: {}", .path.len(), String::from_utf8_lossy(.path))]
-    LongPath { path: Vec<u8>, max: usize },
+    LongPath { path: Box<[u8]>, max: u32 },
     #[error("a bug in libqnet: {0}")]
-    Internal(String),
+    Internal(Box<str>),
     #[error("{}", std::io::Error::from(*.0))]
     Refused(Errno),
     #[error("{0}")]
-    Resolve(String),
+    Resolve(Box<str>),
 }
 
 impl Error {
-    pub fn invalid(why: impl Into<String>) -> Error {
+    pub fn invalid(why: impl Into<Box<str>>) -> Error {
         Error::Invalid(why.into())
     }
 
@@ -113,7 +115,7 @@ impl Error {
             Error::Unsupported(_) | Error::Misplaced(..) | Error::LongPath { .. } => {
                 qnet_error::QNET_ERR_UNSUPPORTED
             }
-            Error::Argument(_, error) => return error.code(),
+            Error::Argument(argument) => return argument.1.code(),
             Error::Internal(_) => qnet_error::QNET_ERR_INTERNAL,
             Error::Refused(_) => qnet_error::QNET_ERR_REFUSED,
             Error::Resolve(_) => qnet_error::QNET_ERR_RESOLVE,
@@ -125,7 +127,7 @@ impl Error {
     pub fn errno(&self) -> c_int {
         match self {
             Error::Os(errno) | Error::Refused(errno) => errno.raw_os_error(),
-            Error::Argument(_, error) => error.errno(),
+            Error::Argument(argument) => argument.1.errno(),
             _ => 0,
         }
     }

@@ -170,7 +170,7 @@ fn find(option: i32, holder: Holder) -> Result<&'static Rule> {
     let rule = &RULES[index];
     match rule.3.contains(&holder) {
         true => Ok(rule),
-        false => Err(Error::Misplaced(format!("{:?}", rule.0), option)),
+        false => Err(Error::Misplaced(format!("{:?}", rule.0).into(), option)),
     }
 }
 
@@ -184,7 +184,7 @@ impl Rule {
         };
         let [value, min, max] = [value, *range.start(), *range.end()].map(shown);
         let number = *option as i32;
-        Error::Invalid(format!(
+        Error::invalid(format!(
             "{option:?}, option {number}, cannot be {value}: it is from {min} to {max}"
         ))
     }

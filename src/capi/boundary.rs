@@ -32,7 +32,7 @@ pub fn guard<T>(on_panic: impl FnOnce(Error) -> T, body: impl FnOnce() -> T) -> 
         }
         body()
     });
-    catch_unwind(body).unwrap_or_else(|panic| on_panic(Error::Internal(text_of(&*panic))))
+    catch_unwind(body).unwrap_or_else(|panic| on_panic(Error::Internal(text_of(&*panic).into())))
 }
 
 fn text_of(panic: &(dyn Any + Send)) -> String {

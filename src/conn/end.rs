@@ -102,7 +102,7 @@ pub fn guarded<R>(conn: Ref<Conn>, does: &str, part: impl FnOnce() -> R) -> Opti
     if done.is_err()
         && let Ok(mut state) = conn.state()
     {
-        end(conn, &mut state, Error::Internal(format!("a panic in the thread that {does}")));
+        end(conn, &mut state, Error::Internal(format!("a panic in the thread that {does}").into()));
     }
     done.ok()
 }

@@ -162,7 +162,7 @@ pub fn sides(direction: i32) -> Result<&'static [Side]> {
         IN => Ok(&[Side::In]),
         OUT => Ok(&[Side::Out]),
         BOTH => Ok(&[Side::In, Side::Out]),
-        _ => Err(Error::Invalid(format!(
+        _ => Err(Error::invalid(format!(
             "direction {direction} is none: QNET_IN is 1, QNET_OUT 2, QNET_BOTH 3"
         ))),
     }

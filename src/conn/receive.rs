@@ -39,7 +39,8 @@ impl State {
     /// Why the connection, which is the argument of that name, cannot be attached or linked, if so.
     pub fn refuses_plug(&self, argument: &str) -> Option<Error> {
         let why = self.refuses_receive()?;
-        Some(Error::Argument(format!("{argument} ({})", self.socket().peer()), Box::new(why)))
+        let argument = format!("{argument} ({})", self.socket().peer());
+        Some(Error::Argument(Box::new((argument, why))))
     }
 
     /// Wakes other threads that wait, if something was read since there were `reads` and is left: they

@@ -29,7 +29,7 @@ impl Trace {
             let text = str::from_utf8(number).ok().filter(|_| is_number);
             let ms = text.and_then(|text| text.parse().ok()).filter(|ms| *ms <= LATEST);
             let wrong = |what: &str| {
-                Error::Invalid(format!("line {} of the trace {what}", lines.len() + 1))
+                Error::invalid(format!("line {} of the trace {what}", lines.len() + 1))
             };
             let ms = ms.ok_or_else(|| wrong("is no whole number of milliseconds up to 10^12"))?;
             if lines.last().is_some_and(|before| *before > ms) {

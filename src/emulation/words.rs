@@ -34,7 +34,7 @@ impl<'a> Word<'a> {
         let shown = &self.bytes[..self.bytes.len().min(SHOWN)];
         let cut = if shown.len() < self.bytes.len() { "..." } else { "" };
         let text = String::from_utf8_lossy(shown);
-        Error::Invalid(format!("\"{text}{cut}\" at {}: {why}", self.at))
+        Error::invalid(format!("\"{text}{cut}\" at {}: {why}", self.at))
     }
 }
 

@@ -135,7 +135,7 @@ fn host(at: SocketAddr) -> String {
 fn path_value(path: &[u8]) -> Result<Vec<u8>> {
     let path = absolute(path);
     if path.len() > UNIX_MAX {
-        return Err(Error::LongPath { path, max: UNIX_MAX });
+        return Err(Error::LongPath { path: path.into(), max: UNIX_MAX as u32 });
     }
     Ok(quoted(&path))
 }

@@ -140,7 +140,7 @@ fn ask(name: &str) -> Result<Vec<IpAddr>> {
     let addresses = answer.map_err(|error| match Errno::from_io_error(&error) {
         Some(errno) => Error::Os(errno),
         // The resolver needs two descriptors. If it gets none, it says that there is no such name.
-        None => pair().err().unwrap_or_else(|| Error::Resolve(error.to_string())),
+        None => pair().err().unwrap_or_else(|| Error::Resolve(error.to_string().into())),
     })?;
     Ok(addresses.map(|address| address.ip()).collect())
 }

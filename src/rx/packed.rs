@@ -180,5 +180,5 @@ fn drop_runts(bytes: &mut [u8]) -> usize {
 }
 
 fn too_small(cap: usize, len: usize) -> Error {
-    Error::FrameSize(format!("a buffer of {cap} bytes for {len}"))
+    Error::FrameSize(format!("a buffer of {cap} bytes for {len}").into())
 }

@@ -197,9 +197,9 @@ impl Tx {
         match bad {
             Bad::Null => Error::invalid("a frame is NULL"),
             Bad::Cut => Error::invalid("the last packed frame is cut short"),
-            Bad::Length(len) => {
-                Error::FrameSize(format!("a frame of {len} bytes (it may have {min} to {max})"))
-            }
+            Bad::Length(len) => Error::FrameSize(
+                format!("a frame of {len} bytes (it may have {min} to {max})").into(),
+            ),
         }
     }
 }
