@@ -231,13 +231,25 @@ static void forward_rounds(int in, int out, unsigned rounds)
     }
 }
 
-static void run_link(unsigned rounds)
+static void forward_by_link(const char *impairment, unsigned rounds)
 {
     int in, out;
     qnet_conn *a = pair(&in), *b = pair(&out);
 
+    check(qnet_impair(a, QNET_IN, impairment), "impair");
     check(qnet_link(a, b), "link");
     forward_rounds(in, out, rounds);
+}
+
+static void run_link(unsigned rounds)
+{
+    forward_by_link(NULL, rounds);
+}
+
+/* A round has to come out whole. Nothing is lost, but every frame might be. */
+static void run_link_loss(unsigned rounds)
+{
+    forward_by_link("loss 0%", rounds);
 }
 
 static void forward_by_hub(unsigned pairs, unsigned rounds)
@@ -286,6 +298,7 @@ static const struct {
     {"hub", run_hub},
     {"hub-mixed", run_hub_mixed},
     {"link", run_link},
+    {"link-loss", run_link_loss},
 };
 
 int main(int count, char **arguments)

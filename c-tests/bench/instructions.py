@@ -32,6 +32,7 @@ BUDGET = {
     "hub": ("hub, runs of one pair of addresses", 50),
     "hub-mixed": ("hub, 35 pairs of addresses that change with each frame", 130),
     "link": ("link", 30),
+    "link-loss": ("link, each frame perhaps lost", 160),
 }
 
 

@@ -22,7 +22,9 @@ impl Inside {
         sorter.recent.clear();
         let now =
             if let Kind::Hub { table, .. } = &self.kind { Some(table.time(now)) } else { None };
-        Course { from, now, addresses: Addresses::OF_GROUPS, way: Way::Others }
+        // What a link takes in is sent together too, whatever was lost between.
+        let way = self.other_side(from).map_or(Way::Others, Way::To);
+        Course { from, now, addresses: Addresses::OF_GROUPS, way }
     }
 
     /// Sends on the whole frames at the front of `bytes`, which came in at port `from`. Returns what they
