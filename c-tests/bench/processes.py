@@ -12,6 +12,7 @@ from pathlib import Path
 
 LIMIT_S = 60  # no measurement takes nearly as long
 QEMU = "qemu-system-x86_64"
+FORMER = os.environ.get("FORMER", "")  # where the library is that the program `former` uses
 MESSAGES = ("udp", "unixgram", "tap")  # networks on which a message is a frame
 
 
@@ -160,9 +161,16 @@ class Bench:
             program = role.split(" ")[0] if role else "tuned"
             if program == "qemu" and not shutil.which(QEMU):
                 return f"{QEMU} is missing"
-            if program != "qemu" and not os.access(self.programs / program, os.X_OK):
+            if program == "former" and not os.path.exists(f"{FORMER}/libqnet.so.0"):
+                return "FORMER names no directory with another libqnet.so.0"
+            if program not in ("former", "qemu") and not os.access(self.programs / program, os.X_OK):
                 return f"{program} is not built"
         return None
+
+    def command(self, program):
+        if program == "former":
+            return ["env", f"LD_LIBRARY_PATH={FORMER}", self.programs / "qnet"]
+        return [self.programs / program]
 
     def open_taps(self):
         self.taps = self.taps or Taps()
@@ -200,7 +208,7 @@ class Bench:
 
         def start(role, at, *more, on=processor):
             program, name, *settings = role.split(" ")
-            arguments = [self.programs / program, name, network, at, size, frames]
+            arguments = [*self.command(program), name, network, at, size, frames]
             enter = self.open_taps().enter if network == "tap" else []
             started.append(Process([*enter, *arguments, *settings, *more], on))
             return started[-1]

@@ -5,12 +5,16 @@
  */
 #include <errno.h>
 #include <semaphore.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
 #include "allocations.h"
 #include "qnet.h"
 #include "work.h"
+
+/* An earlier library, beside which this one is measured, may lack it. */
+#pragma weak qnet_impair
 
 enum { MOST_LENT = 2048, PAUSE_US = 500, QUEUE_BYTES = 64 << 20 };
 
@@ -396,10 +400,25 @@ static void wait_counting(qnet_conn *conn)
     work_say("allocations", allocations() - before);
 }
 
+/* Sets what is to become of the frames that come in. */
+static void impair(const struct work *work, qnet_conn *from)
+{
+    char text[100];
+    int len = 0;
+
+    if (work->loss)
+        len = snprintf(text, sizeof text, "loss %s%% ", work->loss);
+    if (work->delay)
+        len += snprintf(text + len, sizeof text - (size_t)len, "delay %sus", work->delay);
+    if (len > 0)
+        check(qnet_impair(from, QNET_IN, text), "impair");
+}
+
 static void run_link(const struct work *work)
 {
     qnet_conn *to = dial(work, work->to), *from = accept_one(work);
 
+    impair(work, from);
     check(qnet_link(from, to), "link");
     wait_counting(from);
     check(qnet_close(from), "close");

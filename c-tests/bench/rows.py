@@ -91,6 +91,12 @@ PINGS = qnet("ping", "pong")
 ANSWERS = qnet("ping", "pong-handler")
 LONE = qnet("lone usecs=50", "delay")
 LINK = qnet("", "", "link")
+PLAIN_LINK = replace(LINK, name="link with nothing set")
+FORMER_LINK = replace(LINK, name="library in FORMER", relay="former link")
+LOSS, DELAY = " loss=1", " delay=1000"
+LOSSY, LATE = qnet("", "", "link" + LOSS), qnet("", "", "link" + DELAY)
+PKTKIT_LOSSY = replace(PKTKIT_RELAY, relay="pktkit link" + LOSS)
+PKTKIT_LATE = replace(PKTKIT_RELAY, relay="pktkit link" + DELAY)
 SWITCH = Contender("libqnet", "libqnet", *KNOWN, "qnet hub")
 CROWDED = Contender("libqnet", "libqnet", *KNOWN, "qnet hub ports=1000")
 TWO_PORTS = Contender("hub with 2 ports", "libqnet", *KNOWN, "qnet hub")
@@ -137,7 +143,12 @@ WORKS = [
           [(TUNED_RELAY, 0.80), (PLAIN_RELAY,), (PKTKIT_RELAY, AHEAD), (HUB, AHEAD)],
           [(TUNED_RELAY,), (PLAIN_RELAY,), (PKTKIT_RELAY, AHEAD), (HUB, AHEAD)],
           plot={64: "relay, 64 B", 1514: "relay, 1514 B"}),
-    *both("link", LINK, [(TUNED_RELAY, 0.90)], [(TUNED_RELAY, 0.90)]),
+    *both("link", LINK,
+          [(TUNED_RELAY, 0.90), (FORMER_LINK, 0.98)], [(TUNED_RELAY, 0.90), (FORMER_LINK, 0.98)]),
+    *both("link, loss 1%", LOSSY,
+          [(PLAIN_LINK, 0.50), (PKTKIT_LOSSY, 20)], [(PLAIN_LINK,), (PKTKIT_LOSSY,)]),
+    *both("link, delay 1ms", LATE,
+          [(PLAIN_LINK, 0.35), (PKTKIT_LATE, 20)], [(PLAIN_LINK,), (PKTKIT_LATE,)]),
     *both("hub, 2 ports", SWITCH,
           [(TUNED_RELAY, 0.80), (HUB, 20), (PKTKIT_HUB, 40)],
           [(TUNED_RELAY, 0.90), (HUB, 2), (PKTKIT_HUB, 5)],

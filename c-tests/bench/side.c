@@ -30,6 +30,10 @@ static void parse(struct work *work, char **arguments)
             work->ports = (unsigned)atoi(value);
         else if (strcmp(name, "usecs") == 0)
             work->usecs = atol(value);
+        else if (strcmp(name, "loss") == 0)
+            work->loss = value;
+        else if (strcmp(name, "delay") == 0)
+            work->delay = value;
         else if (strcmp(name, "to") == 0)
             work->to = value;
         else
@@ -41,7 +45,7 @@ static void parse(struct work *work, char **arguments)
 
 int main(int count, char **arguments)
 {
-    struct work work = {NULL, NULL, NULL, 0, 0, 1, 2, 0};
+    struct work work = {NULL, NULL, NULL, 0, 0, 1, 2, 0, NULL, NULL};
     const struct work_role *role = work_roles;
 
     if (count < 6)

@@ -1,5 +1,6 @@
 //! One side of a measurement with pktkit, as `work.h` describes it.
 
+use pktkit::impair::{ImpairL2, Impairment};
 use pktkit::qemu::{Conn, Listener, dial_tcp, dial_unix};
 use pktkit::{Frame, L2Device, L2Hub, serve};
 use std::io::{ErrorKind, Read};
@@ -17,6 +18,7 @@ struct Work {
     size: usize,
     frames: u64,
     threads: u64,
+    impairment: Impairment,
 }
 
 fn now() -> u64 {
@@ -46,10 +48,16 @@ impl Work {
             size: arguments.next()?.parse().ok()?,
             frames: arguments.next()?.parse().ok()?,
             threads: 1,
+            // The others lose nothing that they were not asked to.
+            impairment: Impairment::default().queue_limit(usize::MAX),
         };
         for argument in arguments {
             match argument.split_once('=')? {
                 ("threads", value) => work.threads = value.parse().ok()?,
+                ("loss", value) => work.impairment.loss = value.parse::<f64>().ok()? / 100.0,
+                ("delay", value) => {
+                    work.impairment.delay = Duration::from_micros(value.parse().ok()?);
+                }
                 ("to", value) => work.to = value.to_string(),
                 _ => return None,
             }
@@ -127,6 +135,18 @@ fn run_relay(work: &Work) {
         Ok(())
     }));
     from.done_signal().expect("signal").wait_done();
+}
+
+fn run_link(work: &Work) {
+    let to = work.dial(&work.to);
+    let from = work.accept();
+    let done = from.done_signal().expect("signal");
+    let impaired = ImpairL2::new(from, work.impairment.clone());
+    impaired.set_handler(Arc::new(move |frame: &Frame| {
+        send(&to, frame);
+        Ok(())
+    }));
+    done.wait_done();
 }
 
 fn run_hub(work: &Work) {
@@ -224,13 +244,14 @@ fn run_delay(work: &Work) {
 
 fn main() {
     let Some((role, work)) = Work::parse() else {
-        eprintln!("ROLE NETWORK ADDRESS SIZE FRAMES [threads=N] [to=ADDRESS]");
+        eprintln!("ROLE NETWORK ADDRESS SIZE FRAMES [threads=N] [loss=PERCENT] [delay=US] [to=ADDRESS]");
         std::process::exit(2);
     };
     let run = match role.as_str() {
         "send" => run_send,
         "handler" => run_handler,
         "relay" => run_relay,
+        "link" => run_link,
         "hub" => run_hub,
         "serve" => run_serve,
         "ping" => run_ping,
