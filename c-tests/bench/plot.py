@@ -35,15 +35,16 @@ def groups_of(rows):
 
 
 class Scale:
-    """Maps frames a second to an x coordinate. The axis begins at a power of ten."""
+    """Maps values to coordinates from start to end. The axis begins at a power of ten."""
 
-    def __init__(self, values):
+    def __init__(self, values, start=LEFT, end=WIDTH - RIGHT):
+        self.start, self.end = start, end
         self.low = math.floor(math.log10(min(values)))
         self.high = math.log10(max(values))
 
     def __call__(self, value):
         share = (math.log10(value) - self.low) / (self.high - self.low)
-        return LEFT + share * (WIDTH - LEFT - RIGHT)
+        return self.start + share * (self.end - self.start)
 
     def ticks(self):
         return [10 ** power for power in range(self.low, math.floor(self.high) + 1)]
@@ -69,6 +70,24 @@ def rectangle(x, y, width, height, colour):
             f' fill="{colour}"/>')
 
 
+def line(x1, y1, x2, y2, colour=FAINT, more=""):
+    return (f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
+            f' stroke="{colour}"{more}/>')
+
+
+def measured_on(machine):
+    return (f"{machine['cores']} x {machine['processor']}, Linux"
+            f" {machine['kernel'].split('-')[0]}, {machine['date'][:10]}")
+
+
+def picture(title, height, parts):
+    """A whole SVG on a white ground."""
+    begin = (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}"'
+             f' width="{WIDTH}" height="{height}" font-family="system-ui, sans-serif" role="img">')
+    ground = rectangle(0, 0, WIDTH, height, "#ffffff")
+    return "\n".join([begin, f"<title>{title}</title>", ground, *parts, "</svg>"]) + "\n"
+
+
 def draw_legend(kinds):
     parts, x = [], LEFT
     for kind in kinds:
@@ -82,8 +101,7 @@ def draw_grid(scale, bottom):
     parts = []
     for tick in scale.ticks():
         x = scale(tick)
-        parts.append(f'<line x1="{x:.1f}" y1="{TOP - 8}" x2="{x:.1f}" y2="{bottom}"'
-                     f' stroke="{FAINT}"/>')
+        parts.append(line(x, TOP - 8, x, bottom))
         parts.append(text(x, bottom + 16, power(tick), 11, "middle"))
     return parts
 
@@ -116,21 +134,12 @@ def draw(result):
         parts, y = draw_group(label, bars, scale, y)
         bodies += parts
     bottom = y - BETWEEN + 4
-    machine = result["machine"]
-    subject = (f"{machine['cores']} x {machine['processor']}, Linux"
-               f" {machine['kernel'].split('-')[0]}, {machine['date'][:10]},"
-               f" medians of {result['rounds']} runs")
-    height = bottom + BOTTOM
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}"'
-        f' height="{height}" font-family="system-ui, sans-serif" role="img">',
-        "<title>Frames a second, libqnet and others</title>",
-        rectangle(0, 0, WIDTH, height, "#ffffff"),
+    subject = f"{measured_on(result['machine'])}, medians of {result['rounds']} runs"
+    return picture("Frames a second, libqnet and others", bottom + BOTTOM, [
         text(LEFT, 22, "Frames a second (logarithmic)", 16, weight="bold"),
         text(LEFT, 39, subject, 11, colour="#52606d"),
-        *draw_legend(shown), *draw_grid(scale, bottom), *bodies, "</svg>",
-    ]
-    return "\n".join(parts) + "\n"
+        *draw_legend(shown), *draw_grid(scale, bottom), *bodies,
+    ])
 
 
 def main():
