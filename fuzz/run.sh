@@ -10,7 +10,7 @@ build=$(realpath -m "${CARGO_TARGET_DIR:-$here/../target}")/fuzz
 triple=x86_64-unknown-linux-gnu
 seconds=${1:-30}
 [ $# -gt 0 ] && shift
-[ $# -gt 0 ] || set -- decoder address hub
+[ $# -gt 0 ] || set -- decoder address hub text
 
 flags='--cfg fuzzing -Zsanitizer=address -Cpasses=sancov-module'
 for coverage in level=4 inline-8bit-counters pc-table trace-compares; do
