@@ -1,0 +1,209 @@
+/*
+ * many_in_flight.c - a million frames in flight: whoever shares their loop is as quick as who does
+ * not, and their memory is little more than their own bytes, and given back.
+ */
+#include "../forward/cable.h"
+#include "impairing.h"
+#include "macs.h"
+
+enum { MILLION = 1000000, AT_A_TIME = 1000, LEN = 64, WIRE = RAW_PREFIX + LEN, TRIPS = 1000 };
+
+static const int64_t most_later_ns = 100000;
+static const long most_bytes = 128l << 20, most_kept = 8l << 20;
+
+/* Two ports of which one is impaired, and the side where frames go in. */
+struct load {
+    struct cable cable;
+    qnet_hub *hub;
+    qnet_conn *impaired;
+    int direction, fd;
+    uint8_t wire[AT_A_TIME * WIRE];
+};
+
+static void load_open(struct load *load, int has_hub, int direction)
+{
+    struct word word = { EVERYBODY, 1, 0, LEN };
+    int i;
+
+    memset(load, 0, sizeof *load);
+    load->cable = cable_unplugged();
+    load->fd = load->cable.fa;
+    load->direction = direction;
+    load->impaired = direction == QNET_IN ? load->cable.a : load->cable.b;
+    for (i = 0; i < AT_A_TIME; i++) {
+        raw_put_length(load->wire + i * WIRE, LEN);
+        word_make(load->wire + i * WIRE + RAW_PREFIX, word);
+    }
+    if (!has_hub) {
+        CHECK_INT(qnet_link(load->cable.a, load->cable.b), QNET_OK);
+        return;
+    }
+    CHECK_INT(qnet_hub_new(&load->hub), QNET_OK);
+    CHECK_INT(qnet_hub_attach(load->hub, load->cable.a), QNET_OK);
+    CHECK_INT(qnet_hub_attach(load->hub, load->cable.b), QNET_OK);
+}
+
+static void load_fly(struct load *load, const char *spec)
+{
+    int i;
+
+    impair(load->impaired, load->direction, spec);
+    for (i = 0; i < MILLION / AT_A_TIME; i++)
+        raw_write(load->fd, load->wire, sizeof load->wire);
+    EVENTUALLY(check_counts(load->impaired, load->direction).frames == MILLION);
+}
+
+static void load_close(struct load *load)
+{
+    if (load->hub)
+        CHECK_INT(qnet_hub_close(load->hub), QNET_OK);
+    cable_close(&load->cable);
+}
+
+static int compare(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+static int64_t round_trip(const struct cable *cable)
+{
+    int64_t begun = now_ns();
+
+    passes(cable->fa, cable->fb);
+    passes(cable->fb, cable->fa);
+    return now_ns() - begun;
+}
+
+/*
+ * Round trips through a link on the loop of those in flight, and one on another loop, in turn;
+ * meanwhile a frame joins those in flight. How long they take is printed.
+ */
+static void check_trips(struct load *load, const struct cable *same, const struct cable *other)
+{
+    static int64_t here[TRIPS], there[TRIPS];
+    int i;
+
+    for (i = 0; i < TRIPS; i++) {
+        raw_write(load->fd, load->wire, WIRE);
+        here[i] = round_trip(same);
+        raw_write(load->fd, load->wire, WIRE);
+        there[i] = round_trip(other);
+    }
+    qsort(here, TRIPS, sizeof *here, compare);
+    qsort(there, TRIPS, sizeof *there, compare);
+    printf("a round trip takes %.1f us in the median and %.1f in 99 of 100; on another loop %.1f and %.1f\n",
+           (double)here[TRIPS / 2] / 1e3, (double)here[TRIPS * 99 / 100] / 1e3,
+           (double)there[TRIPS / 2] / 1e3, (double)there[TRIPS * 99 / 100] / 1e3);
+    CHECK(here[TRIPS / 2] <= there[TRIPS / 2] + most_later_ns);
+}
+
+static int is_loop(const char *number)
+{
+    return is_thread_named(number, "qnet-forward");
+}
+
+/* Links take the loops in turn, of which there are at most so many. */
+static void fly(int has_hub, int direction, const char *spec)
+{
+    static struct load load;
+    struct cable others[MOST_LOOPS];
+    long before, taken;
+    int i, loops;
+
+    load_open(&load, has_hub, direction);
+    for (i = 0; i < MOST_LOOPS; i++)
+        others[i] = cable_plugged();
+    for (i = 0; i < MOST_LOOPS; i++)
+        round_trip(&others[i]);
+    loops = count_threads_that(is_loop);
+    if (loops < 2)
+        check_skip("there is one loop, for one processor");
+    before = resident_bytes();
+    load_fly(&load, spec);
+    taken = resident_bytes() - before;
+    check_trips(&load, &others[loops - 1], &others[0]);
+    CHECK_INT(in_flight(load.impaired, direction), MILLION + 2 * TRIPS);
+    if (has_hub)
+        CHECK_INT(qnet_hub_detach(load.hub, load.impaired), QNET_OK);
+    else
+        CHECK_INT(qnet_unlink(load.impaired), QNET_OK);
+    CHECK_INT(check_counts(load.impaired, direction).discarded, MILLION + 2 * TRIPS);
+    printf("they take %ld KiB, of which %ld are left afterwards\n", taken >> 10,
+           (resident_bytes() - before) >> 10);
+    if (HAS_ROOM_FOR_ITSELF) {
+        CHECK(taken > 60l << 20 && taken < most_bytes);
+        CHECK(resident_bytes() - before < most_kept);
+    }
+    for (i = 0; i < MOST_LOOPS; i++)
+        cable_close(&others[i]);
+    load_close(&load);
+}
+
+static void in_order(void)
+{
+    fly(0, QNET_IN, "delay 1000s");
+}
+
+static void on_the_way_out(void)
+{
+    fly(0, QNET_OUT, "delay 1000s");
+}
+
+static void overtaking(void)
+{
+    fly(0, QNET_IN, "delay 1000s 500s reorder");
+}
+
+static void waiting(void)
+{
+    fly(0, QNET_IN, "rate 1bit limit 2000000");
+}
+
+static void at_a_hub(void)
+{
+    fly(1, QNET_IN, "delay 1000s 500s reorder");
+}
+
+static void out_of_a_hub(void)
+{
+    fly(1, QNET_OUT, "delay 1000s 500s");
+}
+
+/* Memory is given back by those that leave, too: the first when it is sent, a second after it came. */
+static void leaving(void)
+{
+    static struct load load;
+    static uint8_t wire[AT_A_TIME * WIRE];
+    long before;
+    int i;
+
+    load_open(&load, 0, QNET_IN);
+    passes(load.cable.fa, load.cable.fb);
+    before = resident_bytes();
+    load_fly(&load, "rate 512bit limit 2000000");
+    impair(load.impaired, load.direction, "");
+    for (i = 0; i < MILLION / AT_A_TIME; i++) {
+        CHECK_INT(raw_read(load.cable.fb, wire, sizeof wire), 0);
+        CHECK(memcmp(wire, load.wire, sizeof wire) == 0);
+    }
+    check_silent(load.cable.fb);
+    CHECK_INT(in_flight(load.impaired, load.direction), 0);
+    printf("%ld KiB are left afterwards\n", (resident_bytes() - before) >> 10);
+    if (HAS_ROOM_FOR_ITSELF)
+        CHECK(resident_bytes() - before < most_kept);
+    load_close(&load);
+}
+
+int main(void)
+{
+    RUN(in_order);
+    RUN(on_the_way_out);
+    RUN(overtaking);
+    RUN(waiting);
+    RUN(at_a_hub);
+    RUN(out_of_a_hub);
+    RUN(leaving);
+    return check_done();
+}
