@@ -702,6 +702,33 @@ static void taken_away_from_a_hub(void)
     close(far.fd);
 }
 
+/* Frames of a TAP are impaired like others, and a pulled cable's go nowhere. */
+static void impaired(void)
+{
+    struct flow sent = flow_of_mtu(MTU), seen = sent;
+    struct far far;
+    qnet_conn *conn, *other;
+    int fd, i;
+
+    enter_namespace();
+    conn = tap_open("impaired", &far, MTU);
+    other = raw_pair(&fd);
+    CHECK_INT(qnet_impair(conn, QNET_BOTH, "delay 5ms 5ms loss every 6"), QNET_OK);
+    CHECK_INT(qnet_link(conn, other), QNET_OK);
+    far_send_flow(&far, &sent, 5);
+    raw_take_until(fd, &seen, 5);
+    raw_send_flow(fd, &sent, 6, 0); /* the last of them is lost */
+    far_take_until(&far, &seen, 10);
+    CHECK_INT(qnet_set(conn, QNET_OPT_LINK, 0), QNET_OK);
+    for (i = 0; i < 2; i++)
+        raw_send_flow(fd, &sent, 1, 0);
+    EVENTUALLY(stats_of(conn).tx_dropped == 2);
+    CHECK(!raw_readable(far.fd, 20));
+    CHECK_INT(qnet_close(other), QNET_OK);
+    CHECK(close(fd) == 0);
+    far_close(conn, &far);
+}
+
 /* ---- The carrier ---- */
 
 /* Whether the kernel sees a carrier on an interface that is up. */
@@ -863,6 +890,7 @@ int main(void)
     RUN(taken_away_from_who_waits);
     RUN(taken_away_from_a_sender);
     RUN(taken_away_from_a_hub);
+    RUN(impaired);
     RUN(the_carrier_is_that_of_the_cable);
     RUN(options);
     RUN(nothing_is_left);
