@@ -341,7 +341,22 @@ static void plain_takes(struct end *end, unsigned until, int may_be_lost)
     CHECK(end->arrived.next == until || may_fail());
 }
 
-static void cable_with(const char *spec)
+/* Every frame of an impaired direction is counted by what became of it. */
+static void check_counted(qnet_conn *conn)
+{
+    qnet_impair_stats stats;
+    int direction;
+
+    for (direction = QNET_IN; direction <= QNET_OUT; direction++) {
+        CHECK_INT(qnet_get_impair_stats(conn, direction, &stats, sizeof stats), sizeof stats);
+        CHECK_INT(stats.frames + stats.duplicated,
+                  stats.lost + stats.dropped + stats.discarded + stats.passed + stats.waiting +
+                      stats.flying);
+    }
+}
+
+/* A link with frames of one size both ways, of which one end is impaired. */
+static void cable_with(const char *spec, const size_t *size, unsigned count)
 {
     struct end a, b;
     int fds[2], result;
@@ -351,30 +366,112 @@ static void cable_with(const char *spec)
     conns[1] = sound_pair(&fds[1]);
     a = end_of(conns[0], fds[0]);
     b = end_of(conns[1], fds[1]);
-    CHECK_INT(qnet_impair(a.conn, QNET_BOTH, spec), QNET_OK);
-    TRY(result, qnet_link(a.conn, b.conn));
-    if (went(result, "link")) {
-        plain_send(&a, MANY);
-        plain_takes(&b, MANY, 0);
-        plain_send(&b, MANY);
-        plain_takes(&a, MANY, 0);
+    if (size)
+        a.written = a.arrived = b.written = b.arrived = flow_of_one_size(size);
+    TRY(result, qnet_impair(a.conn, QNET_BOTH, spec));
+    if (went(result, "impair")) {
+        TRY(result, qnet_link(a.conn, b.conn));
+        if (went(result, "link")) {
+            plain_send(&a, count);
+            plain_takes(&b, count, 0);
+            plain_send(&b, count);
+            plain_takes(&a, count, 0);
+        }
     }
+    check_counted(a.conn);
     finish(&a);
     finish(&b);
 }
 
 static void cable(void)
 {
-    cable_with("");
+    cable_with("", NULL, MANY);
 }
 
 static void delayed_cable(void)
 {
-    cable_with("delay 1ms");
+    cable_with("delay 1ms", NULL, MANY);
 }
 
-/* A hub with two ports of the program's own, and a peer that joins by a listener. */
-static void hub(void)
+/* What is held at once takes several pieces of memory. */
+static void filled_cable(void)
+{
+    static const size_t size = 9000;
+
+    cable_with("delay 20ms rate 1gbit limit 1000", &size, 20);
+}
+
+/* Frames of which each leaves at a time of its own. */
+static void spread_cable(void)
+{
+    cable_with("rate 10mbit limit 1000 delay 1ms 1ms duplicate 0% corrupt 0%", NULL, MANY);
+}
+
+/* The text names a file, which is read in the call. */
+static void traced_cable(void)
+{
+    char path[] = "/tmp/qnet-trace-XXXXXX", spec[100];
+    int fd = mkstemp(path);
+
+    CHECK(fd >= 0 && write(fd, "1\n", 2) == 2 && close(fd) == 0);
+    snprintf(spec, sizeof spec, "trace %s 100000", path);
+    cable_with(spec, NULL, MANY);
+    CHECK(unlink(path) == 0);
+}
+
+/* Takes frames as plain_takes() does, while the clock moves. */
+static void takes_by_clock(struct end *end, unsigned until, qnet_clock *clock)
+{
+    static uint8_t frame[QNET_FRAME_MAX];
+    long long until_ms = raw_now_ms() + patience_ms();
+    int64_t now = 0;
+    int result;
+    long len = 0;
+
+    while (len >= 0 && end->arrived.next != until) {
+        CHECK_INT(qnet_clock_next(clock, &now, NULL), QNET_OK);
+        TRY(result, qnet_clock_advance(clock, now + 1000000));
+        went(result, "advance");
+        CHECK(raw_now_ms() < until_ms);
+        while (len >= 0 && end->arrived.next != until && raw_readable(end->fd, 0)) {
+            len = plain_recv(end, frame, sizeof frame);
+            if (len >= 0)
+                flow_take(&end->arrived, frame, (size_t)len);
+        }
+    }
+    CHECK(end->arrived.next == until || may_fail());
+}
+
+/* A link on a clock that the program moves, and one side that leaves in the end. */
+static void cable_on_a_clock(void)
+{
+    qnet_clock *clock = NULL;
+    struct end a, b;
+    int fds[2], result;
+    qnet_conn *conns[2];
+
+    conns[0] = sound_pair(&fds[0]);
+    conns[1] = sound_pair(&fds[1]);
+    a = end_of(conns[0], fds[0]);
+    b = end_of(conns[1], fds[1]);
+    TRY(result, qnet_clock_new(&clock));
+    CHECK_INT(result, QNET_OK);
+    CHECK_INT(qnet_impair(a.conn, QNET_BOTH, "rate 10mbit limit 1000 delay 5ms 1ms"), QNET_OK);
+    TRY(result, qnet_link_on(clock, a.conn, b.conn));
+    if (went(result, "link")) {
+        plain_send(&a, MANY);
+        takes_by_clock(&b, MANY, clock);
+        plain_send(&b, MANY);
+        takes_by_clock(&a, MANY, clock);
+    }
+    check_counted(a.conn);
+    finish(&a);
+    finish(&b);
+    CHECK_INT(qnet_clock_close(clock), QNET_OK);
+}
+
+/* A hub with two ports of the program's own, and a peer that joins by a listener, all impaired. */
+static void hub_with(const char *spec)
 {
     static const struct link_kind kind = { .family = AF_UNIX };
     qnet_conn *ports[2] = { NULL, NULL };
@@ -389,11 +486,16 @@ static void hub(void)
     shim_pause(1);
     CHECK_INT(qnet_listen("unix", place.text, &listener), QNET_OK);
     shim_pause(0);
+    CHECK_INT(qnet_listener_impair(listener, QNET_BOTH, spec), QNET_OK);
     TRY(result, qnet_hub_new(&hub));
     CHECK_INT(result, QNET_OK);
     for (i = 0; i < 2 && is_up; i++) {
         TRY(result, qnet_hub_port(hub, &ports[i]));
         is_up = made(result, ports[i], "make a port");
+        if (is_up) {
+            TRY(result, qnet_impair(ports[i], QNET_BOTH, spec));
+            is_up = went(result, "impair");
+        }
     }
     TRY(result, qnet_hub_serve(hub, listener));
     is_up = went(result, "serve") && is_up;
@@ -429,6 +531,16 @@ static void hub(void)
     if (outside.fd >= 0)
         CHECK(close(outside.fd) == 0);
     place_leave(&place);
+}
+
+static void hub(void)
+{
+    hub_with("");
+}
+
+static void impaired_hub(void)
+{
+    hub_with("delay 1ms 1us duplicate 0%");
 }
 
 /* A connection that is dialled again after its peer has left. */
@@ -596,8 +708,9 @@ static const struct scenario scenarios[] = {
     SCENARIO(dial_path), SCENARIO(dial_abstract), SCENARIO(dial_tcp), SCENARIO(dial_name),
     SCENARIO(listen_path), SCENARIO(listen_dead_path), SCENARIO(listen_abstract),
     SCENARIO(listen_tcp), SCENARIO(handler), SCENARIO(batch_handler), SCENARIO(coalesced),
-    SCENARIO(close_busy), SCENARIO(shutdown_busy), SCENARIO(cable), SCENARIO(delayed_cable), SCENARIO(hub),
-    SCENARIO(reconnecting),
+    SCENARIO(close_busy), SCENARIO(shutdown_busy), SCENARIO(cable), SCENARIO(delayed_cable),
+    SCENARIO(filled_cable), SCENARIO(spread_cable), SCENARIO(traced_cable), SCENARIO(cable_on_a_clock),
+    SCENARIO(hub), SCENARIO(impaired_hub), SCENARIO(reconnecting),
     SCENARIO(datagram_pair), SCENARIO(seqpacket), SCENARIO(udp), SCENARIO(unixgram),
     SCENARIO(asks),
 };
