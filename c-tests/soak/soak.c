@@ -9,6 +9,7 @@
 #include <malloc.h>
 
 #include "hub.h"
+#include "impaired.h"
 #include "messages.h"
 #include "polled.h"
 #include "streams.h"
@@ -23,6 +24,8 @@ static struct sort sorts[] = {
     { "dialled again", redial_lives, 2, 0, 0, 0, 0, 0 },
     { "messages", message_lives, 3, 0, 0, 0, 0, 0 },
     { "visitors of a hub", visitor_lives, 3, 0, 0, 0, 0, 0 },
+    { "impaired", impaired_lives, 3, 0, 0, 0, 0, 0 },
+    { "on clocks", clock_lives, 2, 0, 0, 0, 0, 0 },
     { "two on that hub", NULL, 0, 0, 0, 0, 0, 0 },
 };
 enum { SORTS = sizeof sorts / sizeof *sorts };
@@ -133,7 +136,8 @@ static void print_table(void)
         CHECK(!check_wants(sort->name) || (sort->lives > 0 && sort->received > 0));
     }
     printf("(dropped: counted by the library; lost: with a connection that ended, or by the network.\n"
-           "What visitors hear is flooded, and so more than was said.)\n\n");
+           "What visitors hear is flooded, and so more than was said; what was impaired may have been\n"
+           "lost, or doubled.)\n\n");
 }
 
 int main(void)

@@ -1,0 +1,206 @@
+/*
+ * impaired.h - lives of two connections that are linked, or are on a hub of their own, and of
+ * which each is impaired, pulled and plugged in while both sides send: on the system's clock, or
+ * on one that the program moves. Every frame is counted by what became of it.
+ */
+#ifndef IMPAIRED_H
+#define IMPAIRED_H
+
+#include "streams.h"
+
+struct house {
+    struct plain sides[2];
+    qnet_conn *conns[2];
+    qnet_hub *hub;     /* NULL: they are linked */
+    qnet_clock *clock; /* NULL: the system's */
+};
+
+static inline void house_open(struct house *house, int has_clock)
+{
+    int i, fd;
+
+    memset(house, 0, sizeof *house);
+    if (has_clock)
+        CHECK_INT(qnet_clock_new(&house->clock), QNET_OK);
+    if (pick(3) == 0) {
+        CHECK_INT(qnet_hub_new(&house->hub), QNET_OK);
+        CHECK_INT(qnet_hub_set_clock(house->hub, house->clock), QNET_OK);
+    }
+    for (i = 0; i < 2; i++) {
+        house->conns[i] = open_any(&fd);
+        CHECK_INT(qnet_impair(house->conns[i], QNET_BOTH, "delay 1ms"), QNET_OK);
+        if (house->hub)
+            CHECK_INT(qnet_hub_attach(house->hub, house->conns[i]), QNET_OK);
+        plain_start(&house->sides[i], fd, IN_ANY_ORDER, (int)pick(2000));
+    }
+    if (!house->hub && has_clock)
+        CHECK_INT(qnet_link_on(house->clock, house->conns[0], house->conns[1]), QNET_OK);
+    else if (!house->hub)
+        CHECK_INT(qnet_link(house->conns[0], house->conns[1]), QNET_OK);
+}
+
+/* Something else is set on one of them. There is always a text, so that all frames are counted. */
+static inline void house_change(struct house *house)
+{
+    static const char *const texts[] = {
+        "delay 1ms", "loss 10% 25%", "delay 5ms 5ms distribution pareto reorder", "limit 5 seed 1",
+        "duplicate 20% loss gemodel 1% 10%", "rate 200mbit limit 100 delay 2ms", "loss 0%",
+        "rate 500mbit limit 100kb mark 1ms", "delay 20ms 1ms 50% reorder 25% gap 3 duplicate 5%",
+        "loss every 7 delay 100us match 4,128 0 0 0,21 0 1 60,6 0 0 1,6 0 0 0",
+    };
+    qnet_conn *conn = house->conns[pick(2)];
+
+    switch (pick(8)) {
+    case 0:
+        CHECK_INT(qnet_set(conn, QNET_OPT_LINK, pick(3) > 0), QNET_OK);
+        break;
+    case 1:
+        CHECK_INT(qnet_set(conn, QNET_OPT_FLIGHT_BYTES, 131072 << pick(10)), QNET_OK);
+        break;
+    case 2:
+        CHECK_INT(qnet_set(conn, QNET_OPT_OUTLIVE, pick(2)), QNET_OK);
+        break;
+    default:
+        CHECK_INT(qnet_impair(conn, 1 + (int)pick(3), texts[pick(sizeof texts / sizeof *texts)]),
+                  QNET_OK);
+    }
+}
+
+/* The counts of a direction, in which every frame is by what became of it. */
+static inline qnet_impair_stats house_counts(qnet_conn *conn, int direction)
+{
+    qnet_impair_stats stats;
+
+    CHECK_INT(qnet_get_impair_stats(conn, direction, &stats, sizeof stats), sizeof stats);
+    CHECK_INT(stats.frames + stats.duplicated, stats.lost + stats.dropped + stats.discarded +
+                                                   stats.passed + stats.waiting + stats.flying);
+    return stats;
+}
+
+/* Whether what came out of one side is all written at the other, or counted there. */
+static inline int house_has_written(struct house *house, int to)
+{
+    qnet_impair_stats in = house_counts(house->conns[!to], QNET_IN);
+    qnet_impair_stats out = house_counts(house->conns[to], QNET_OUT);
+    qnet_stats stats = stats_of(house->conns[to]);
+    uint64_t past = house->hub ? 0 : in.passed - out.frames; /* dropped at a pulled cable */
+
+    return stats.tx_frames + stats.tx_dropped >= past + out.passed &&
+           (uint64_t)get(&house->sides[to].in.came) >= stats.tx_frames;
+}
+
+/* Whether all that the plain sides have to write has gone as far as it will. */
+static inline int house_is_at_rest(struct house *house)
+{
+    int direction, i;
+
+    for (i = 0; i < 2; i++)
+        if (get(&house->sides[i].wrote) < house->sides[i].goal ||
+            stats_of(house->conns[i]).rx_frames < (uint64_t)house->sides[i].goal)
+            return 0;
+    for (direction = QNET_IN; direction <= QNET_OUT; direction++)
+        for (i = 0; i < 2; i++) {
+            qnet_impair_stats stats = house_counts(house->conns[i], direction);
+
+            if (stats.waiting + stats.flying > 0)
+                return 0;
+        }
+    return house_has_written(house, 0) && house_has_written(house, 1);
+}
+
+/* Nothing more has come out, and gone further, than has come in. */
+static inline void house_check(struct house *house)
+{
+    int i;
+
+    for (i = 0; i < 2; i++) {
+        qnet_impair_stats in = house_counts(house->conns[i], QNET_IN);
+        qnet_impair_stats out = house_counts(house->conns[!i], QNET_OUT);
+        qnet_stats from = stats_of(house->conns[i]), to = stats_of(house->conns[!i]);
+
+        CHECK_INT(from.rx_frames, house->sides[i].goal);
+        CHECK_INT(from.rx_frames, in.frames + from.rx_refused);
+        CHECK_INT(get(&house->sides[!i].in.came), to.tx_frames);
+        if (!house->hub)
+            CHECK_INT(in.passed - out.frames + out.passed, to.tx_frames + to.tx_dropped);
+    }
+}
+
+/* Lets time pass, and a clock's by as much. */
+static inline void house_wait(struct house *house)
+{
+    int64_t now;
+    int result;
+
+    raw_sleep_ms(1);
+    if (!house->clock)
+        return;
+    CHECK_INT(qnet_clock_next(house->clock, &now, NULL), QNET_OK);
+    result = qnet_clock_advance(house->clock, now + pick(3000000));
+    CHECK(result >= 0 || not_now(result));
+}
+
+/* One side's peer leaves, which ends the other side as well, unless it is on a hub or outlives that. */
+static inline void house_ends(struct house *house)
+{
+    int stays = house->hub || pick(2);
+
+    CHECK_INT(qnet_set(house->conns[1], QNET_OPT_OUTLIVE, stays), QNET_OK);
+    plain_join(&house->sides[0], 1);
+    reset_and_close(house->sides[0].fd);
+    while (qnet_wait(house->conns[0], 0) != QNET_OK)
+        house_wait(house);
+    while (!stays && qnet_wait(house->conns[1], 0) != QNET_OK)
+        house_wait(house);
+    CHECK(!stays || qnet_close_reason(house->conns[1]) == QNET_OK);
+}
+
+static inline void house_close(struct house *house)
+{
+    int direction, i;
+
+    for (i = 0; i < 2; i++) {
+        CHECK_INT(qnet_shutdown(house->conns[i]), QNET_OK);
+        for (direction = QNET_IN; direction <= QNET_OUT; direction++)
+            CHECK_INT(house_counts(house->conns[i], direction).held_bytes, 0);
+        CHECK_INT(qnet_close(house->conns[i]), QNET_OK);
+    }
+    if (house->hub)
+        CHECK_INT(qnet_hub_close(house->hub), QNET_OK);
+    if (house->clock)
+        CHECK_INT(qnet_clock_close(house->clock), QNET_OK);
+    plain_join(&house->sides[1], 1);
+    CHECK(close(house->sides[1].fd) == 0);
+}
+
+static void house_lives(struct sort *sort, int has_clock)
+{
+    int is_cut_short = pick(3) == 0, left = (int)pick(100), i;
+    struct house house;
+
+    house_open(&house, has_clock);
+    while (is_cut_short ? left-- > 0 : !house_is_at_rest(&house)) {
+        house_change(&house);
+        house_wait(&house);
+    }
+    if (!is_cut_short)
+        house_check(&house);
+    house_ends(&house);
+    house_close(&house);
+    for (i = 0; i < 2; i++) {
+        __atomic_add_fetch(&sort->sent, house.sides[i].wrote, __ATOMIC_SEQ_CST);
+        __atomic_add_fetch(&sort->received, house.sides[i].in.came, __ATOMIC_SEQ_CST);
+    }
+}
+
+static void impaired_lives(struct sort *sort)
+{
+    house_lives(sort, 0);
+}
+
+static void clock_lives(struct sort *sort)
+{
+    house_lives(sort, 1);
+}
+
+#endif
