@@ -479,6 +479,22 @@ static int play_get(void)
     return qnet_get(any_handle(CONN), any_option(), one_in(16) ? NULL : &value);
 }
 
+/* Some words one behind another, which seldom make sense. */
+static const char *any_words(char *text, size_t cap)
+{
+    static const char *const words[] = {
+        "delay 1ms", "1ms", "loss", "10%", "state", "gemodel 1%", "rate 1mbit", "24", "reorder",
+        "gap 2", "limit", "10kb", "mark 0", "match", "1,6 0 0 1", "seed 0", "ecn", "\377", "0",
+    };
+    size_t at = 0;
+
+    text[0] = '\0';
+    do
+        at += (size_t)snprintf(text + at, cap - at, "%s ", words[below(sizeof words / sizeof *words)]);
+    while (at + 20 < cap && !one_in(4));
+    return text;
+}
+
 /* Some text, mostly one that can be understood. */
 static const char *any_impairment(void)
 {
@@ -486,8 +502,14 @@ static const char *any_impairment(void)
         NULL, "", "delay 1ms", "delay 2ms 1ms reorder", "loss 10%", "duplicate 50% corrupt 50%",
         "rate 10mbit limit 20", "delay 1ms rate 100mbit", "loss every 3", "limit 3",
         "delay 10", "trace /nowhere", "seed 7 delay 1us", "delay 20ms duplicate 100% seed 1",
+        "delay 1000s", "rate 1kbit limit 10kb mark 1ms", "loss gemodel 10% 50% ecn delay 100us",
+        "delay 3ms 1ms 20% distribution pareto reorder 50% gap 2", "loss state 5% 50% delay 1ns",
+        "delay 1ms match 4,40 0 0 12,21 0 1 2048,6 0 0 1,6 0 0 0", "trace trace 500 limit 100",
     };
+    static __thread char text[200];
 
+    if (one_in(4))
+        return any_words(text, sizeof text);
     return texts[below(sizeof texts / sizeof *texts)];
 }
 
@@ -524,6 +546,10 @@ static int play_get_impair_stats(void)
     qnet_impair_stats *stats = one_in(16) ? NULL : allocate(size);
     int result = qnet_get_impair_stats(any_handle(CONN), any_direction(), stats, size);
 
+    if (result > 0 && stats && size >= sizeof *stats)
+        CHECK_INT(stats->frames + stats->duplicated,
+                  stats->lost + stats->dropped + stats->discarded + stats->passed +
+                      stats->waiting + stats->flying);
     free(stats);
     return result;
 }
@@ -667,9 +693,11 @@ static int play_clock_new(void)
 static int play_clock_advance(void)
 {
     qnet_clock *clock = any_handle(CLOCK);
-    int64_t now = 0;
+    int64_t now = 0, next = 0;
 
-    qnet_clock_next(clock, &now, NULL);
+    qnet_clock_next(clock, &now, &next);
+    if (one_in(4) && next - now < 1000000000)
+        return qnet_clock_advance(clock, next);
     return qnet_clock_advance(clock, one_in(16) ? any_number() : now + (int64_t)below(5000000));
 }
 

@@ -94,6 +94,8 @@ static int64_t any_value(int64_t option)
     case QNET_OPT_LINK:
     case QNET_OPT_OUTLIVE:
         return (int64_t)below(4) - 1;
+    case QNET_OPT_FLIGHT_BYTES:
+        return one_in(2) ? 131072 + (int64_t)below(100000) : any_number();
     default:
         return any_number();
     }
