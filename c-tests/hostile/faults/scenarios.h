@@ -398,13 +398,13 @@ static void filled_cable(void)
 {
     static const size_t size = 9000;
 
-    cable_with("delay 20ms rate 1gbit limit 1000", &size, 20);
+    cable_with("delay 2ms", &size, 16);
 }
 
 /* Frames of which each leaves at a time of its own. */
 static void spread_cable(void)
 {
-    cable_with("rate 10mbit limit 1000 delay 1ms 1ms duplicate 0% corrupt 0%", NULL, MANY);
+    cable_with("rate 50mbit limit 1000 delay 300us 300us duplicate 0% corrupt 0%", NULL, MANY);
 }
 
 /* The text names a file, which is read in the call. */
