@@ -77,26 +77,26 @@ static int64_t round_trip(const struct cable *cable)
 }
 
 /*
- * Round trips through a link on the loop of those in flight, and one on another loop, in turn;
- * meanwhile a frame joins those in flight. How long they take is printed.
+ * Round trips through two links, each on the loop of a load that a frame joins meanwhile. How long
+ * they take is printed.
  */
-static void check_trips(struct load *load, const struct cable *same, const struct cable *other)
+static void check_trips(const struct load loads[2], const struct cable links[2])
 {
     static int64_t here[TRIPS], there[TRIPS];
     int i;
 
     for (i = 0; i < TRIPS; i++) {
-        raw_write(load->fd, load->wire, WIRE);
-        here[i] = round_trip(same);
-        raw_write(load->fd, load->wire, WIRE);
-        there[i] = round_trip(other);
+        raw_write(loads[0].fd, loads[0].wire, WIRE);
+        here[i] = round_trip(&links[0]);
+        raw_write(loads[1].fd, loads[1].wire, WIRE);
+        there[i] = round_trip(&links[1]);
     }
     qsort(here, TRIPS, sizeof *here, compare);
     qsort(there, TRIPS, sizeof *there, compare);
-    printf("a round trip takes %.1f us in the median and %.1f in 99 of 100; on another loop %.1f and %.1f\n",
+    printf("a round trip takes %.1f us in the median and %.1f in 99 of 100; elsewhere %.1f and %.1f\n",
            (double)here[TRIPS / 2] / 1e3, (double)here[TRIPS * 99 / 100] / 1e3,
            (double)there[TRIPS / 2] / 1e3, (double)there[TRIPS * 99 / 100] / 1e3);
-    CHECK(here[TRIPS / 2] <= there[TRIPS / 2] + most_later_ns);
+    CHECK(here[TRIPS / 2] <= there[TRIPS / 2] + most_later_ns * check_slow());
 }
 
 static int is_loop(const char *number)
@@ -104,32 +104,36 @@ static int is_loop(const char *number)
     return is_thread_named(number, "qnet-forward");
 }
 
-/* Links take the loops in turn, of which there are at most so many. */
+/*
+ * Links and hubs take the loops in turn, of which there are a few: the first has a million in
+ * flight, and the second only those that join them meanwhile.
+ */
 static void fly(int has_hub, int direction, const char *spec)
 {
-    static struct load load;
-    struct cable others[MOST_LOOPS];
+    static struct load loads[2];
+    struct cable links[MOST_LOOPS];
+    qnet_conn *conn;
     long before, taken;
     int i, loops;
 
-    load_open(&load, has_hub, direction);
+    load_open(&loads[0], has_hub, direction);
+    load_open(&loads[1], has_hub, direction);
     for (i = 0; i < MOST_LOOPS; i++)
-        others[i] = cable_plugged();
+        links[i] = cable_plugged();
     for (i = 0; i < MOST_LOOPS; i++)
-        round_trip(&others[i]);
+        round_trip(&links[i]);
     loops = count_threads_that(is_loop);
     if (loops < 2)
         check_skip("there is one loop, for one processor");
+    conn = loads[0].impaired;
+    impair(loads[1].impaired, direction, spec);
     before = resident_bytes();
-    load_fly(&load, spec);
+    load_fly(&loads[0], spec);
     taken = resident_bytes() - before;
-    check_trips(&load, &others[loops - 1], &others[0]);
-    EVENTUALLY(in_flight(load.impaired, direction) == MILLION + 2 * TRIPS);
-    if (has_hub)
-        CHECK_INT(qnet_hub_detach(load.hub, load.impaired), QNET_OK);
-    else
-        CHECK_INT(qnet_unlink(load.impaired), QNET_OK);
-    CHECK_INT(check_counts(load.impaired, direction).discarded, MILLION + 2 * TRIPS);
+    check_trips(loads, &links[loops - 2]);
+    EVENTUALLY(in_flight(conn, direction) == MILLION + TRIPS);
+    CHECK_INT(has_hub ? qnet_hub_detach(loads[0].hub, conn) : qnet_unlink(conn), QNET_OK);
+    CHECK_INT(check_counts(conn, direction).discarded, MILLION + TRIPS);
     printf("they take %ld KiB, of which %ld are left afterwards\n", taken >> 10,
            (resident_bytes() - before) >> 10);
     if (HAS_ROOM_FOR_ITSELF) {
@@ -137,8 +141,9 @@ static void fly(int has_hub, int direction, const char *spec)
         CHECK(resident_bytes() - before < most_kept);
     }
     for (i = 0; i < MOST_LOOPS; i++)
-        cable_close(&others[i]);
-    load_close(&load);
+        cable_close(&links[i]);
+    load_close(&loads[0]);
+    load_close(&loads[1]);
 }
 
 static void in_order(void)
