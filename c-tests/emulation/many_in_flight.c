@@ -201,6 +201,58 @@ static void leaving(void)
     load_close(&load);
 }
 
+static void *reading_on(void *fd)
+{
+    static uint8_t bytes[1 << 20];
+
+    while (recv(*(int *)fd, bytes, sizeof bytes, 0) > 0)
+        ;
+    return NULL;
+}
+
+/* How many round trips another link on the loop makes while a million leave that are due together. */
+static int trips_meanwhile(int direction)
+{
+    static struct load load;
+    struct cable links[MOST_LOOPS];
+    pthread_t reader;
+    int i, loops, trips = 0;
+
+    load_open(&load, 1, direction);
+    for (i = 0; i < MOST_LOOPS; i++)
+        links[i] = cable_plugged();
+    for (i = 0; i < MOST_LOOPS; i++)
+        round_trip(&links[i]);
+    loops = count_threads_that(is_loop);
+    load_fly(&load, "rate 512bit limit 2000000");
+    start_thread(&reader, reading_on, &load.cable.fb);
+    impair(load.impaired, direction, "");
+    EVENTUALLY(in_flight(load.impaired, direction) < MILLION - 10);
+    while (in_flight(load.impaired, direction) > 0) {
+        round_trip(&links[loops - 1]);
+        trips++;
+    }
+    CHECK_INT(check_counts(load.impaired, direction).passed, MILLION);
+    for (i = 0; i < MOST_LOOPS; i++)
+        cable_close(&links[i]);
+    load_close(&load);
+    join_thread(reader);
+    return trips;
+}
+
+/* Others have their turns meanwhile. Of a few tries, as this thread may lack a processor. */
+static void due_together(void)
+{
+    int direction, tries, trips;
+
+    for (direction = QNET_IN; direction <= QNET_OUT; direction++) {
+        for (tries = trips = 0; tries < 5 && trips <= 10; tries++)
+            trips = trips_meanwhile(direction);
+        printf("%d round trips while they leave\n", trips);
+        CHECK(trips > 10);
+    }
+}
+
 int main(void)
 {
     RUN(in_order);
@@ -210,5 +262,6 @@ int main(void)
     RUN(at_a_hub);
     RUN(out_of_a_hub);
     RUN(leaving);
+    RUN(due_together);
     return check_done();
 }

@@ -7,7 +7,7 @@ use crate::emulation::direction::enter::Verdict;
 use crate::emulation::flight::Moment;
 use crate::frame::{self, Alike, PREFIX, Run, Walk};
 use crate::rx::counts::RxCounts;
-use crate::switch::cable::{Cable, until};
+use crate::switch::cable::{Cable, MOST_AT_ONCE, until};
 use crate::switch::sorter::{Piece, Sorter};
 use crate::switch::{Inside, Kind};
 
@@ -181,7 +181,8 @@ impl Inside {
         }
     }
 
-    /// Forwards what is due IN before `end`, as long as a link's other side takes it.
+    /// Forwards what is due IN before `end`, as much as may leave at once, and as long as a link's other side
+    /// takes it.
     fn leave_in(&mut self, id: usize, sorter: &mut Sorter, now: Instant, end: Moment) {
         if self.holds_in(id) {
             return;
@@ -192,10 +193,12 @@ impl Inside {
         let Some(mut cable) = self.ports[id].cable.take() else {
             return;
         };
+        let mut bytes = 0;
         cable.inn.leave(end, together, |leaving| {
             sorter.sending.begun = Some(leaving.due.time);
             self.forward(id, leaving.wire, sorter, now);
-            !self.holds_in(id)
+            bytes += leaving.wire.len();
+            bytes < MOST_AT_ONCE && !self.holds_in(id)
         });
         self.ports[id].cable = Some(cable);
     }

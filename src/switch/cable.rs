@@ -21,6 +21,10 @@ pub struct Cable {
     pub is_dark: bool,
 }
 
+/// How many bytes leave a direction in one turn, or little more: about as many as one read brings. What is due
+/// beyond that leaves in the next, so that others on the loop have their turns.
+pub const MOST_AT_ONCE: usize = 128 << 10;
+
 /// What is due by a time, at that time included.
 pub fn until(time: u64) -> Moment {
     Moment { time, number: u64::MAX }

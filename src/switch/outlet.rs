@@ -11,7 +11,7 @@ use crate::runtime::event_loop::{ADDED, Due, Interest, Loop, NOTHING, WRITABLE};
 use crate::runtime::handle::Token;
 use crate::runtime::lock::Guard;
 use crate::rx::Rx;
-use crate::switch::cable::{Cable, until};
+use crate::switch::cable::{Cable, MOST_AT_ONCE, until};
 use crate::switch::sorter::{List, Piece, WayOut, pass_pieces};
 use crate::tx::Tx;
 use crate::tx::sender::Sender;
@@ -199,9 +199,11 @@ impl Outlet {
             return 0;
         }
         let mut dropped = 0;
+        let mut bytes = 0;
         cable.out.leave(end, true, |leaving| {
             dropped += self.send_now(out, leaving.wire, [Piece::of(leaving.wire)]);
-            !(waits && self.is_full())
+            bytes += leaving.wire.len();
+            bytes < MOST_AT_ONCE && !(waits && self.is_full())
         });
         dropped
     }
