@@ -235,8 +235,9 @@ static int trips_meanwhile(int direction)
     CHECK_INT(check_counts(load.impaired, direction).passed, MILLION);
     for (i = 0; i < MOST_LOOPS; i++)
         cable_close(&links[i]);
-    load_close(&load);
+    CHECK(shutdown(load.cable.fb, SHUT_RDWR) == 0);
     join_thread(reader);
+    load_close(&load);
     return trips;
 }
 
