@@ -115,6 +115,32 @@ static void stats_fill_what_fits(void)
     cable_close(&cable);
 }
 
+/* However long a text is: where it is taken, what is told of it, with the seed, can be set again. */
+static void long_texts_are_set_again(void)
+{
+    enum { LONGEST = 128 << 10 };
+    static char text[LONGEST + 100], told[LONGEST + 100];
+    struct cable cable = cable_unplugged();
+    int frames = 1, taken = 0, refused = 0;
+    size_t len = (size_t)sprintf(text, "loss frames 1");
+
+    while (len < LONGEST + 10) {
+        len += (size_t)sprintf(text + len, ",%d", frames += 2);
+        if (len < LONGEST - 60)
+            continue;
+        if (qnet_impair(cable.a, QNET_IN, text) != QNET_OK) {
+            CHECK_INT(qnet_impair(cable.a, QNET_IN, text), QNET_ERR_INVALID);
+            refused++;
+            continue;
+        }
+        taken++;
+        CHECK(qnet_impairment(cable.a, QNET_IN, told, sizeof told) > (int)len);
+        impair(cable.a, QNET_IN, told);
+    }
+    CHECK(taken > 2 && refused > 2);
+    cable_close(&cable);
+}
+
 /* ---- Refusals ---- */
 
 static void a_wrong_text_is_explained(void)
@@ -412,6 +438,7 @@ int main(void)
     RUN(seeds_are_chosen_once);
     RUN(a_text_is_cut);
     RUN(stats_fill_what_fits);
+    RUN(long_texts_are_set_again);
     RUN(a_wrong_text_is_explained);
     RUN(the_failure_names_the_connection);
     RUN(arguments_are_judged_in_order);

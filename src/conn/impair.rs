@@ -113,6 +113,11 @@ impl Text {
             named.path = file::absolute_path(&named.path)?;
             trace = Some(Arc::new(Trace::parse(&file::contents(&named.path, TRACE_BYTES)?)?));
         }
+        if !spec.is_short() {
+            return Err(Error::invalid(
+                "a text has at most 128 KiB, with its seed and the whole path",
+            ));
+        }
         Ok(Text { spec, trace })
     }
 

@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 /// The longest text, in bytes.
 const LONGEST: usize = 128 << 10;
 
+/// The longest seed, which is told with a text that has none.
+const SEED: &str = " seed 18446744073709551615";
+
 const A_WORD: &str = "expected one of delay, distribution, loss, ecn, duplicate, corrupt, rate, limit, mark, \
                       reorder, gap, trace, seed, match";
 const A_DISTRIBUTION: &str = "expected uniform, normal, pareto or paretonormal";
@@ -52,6 +55,12 @@ impl Spec {
         }
         said.judge()?;
         Ok(said.into_spec())
+    }
+
+    /// Whether what is told of it, its seed included, is a text that may be set again.
+    pub fn is_short(&self) -> bool {
+        let seed = if self.seed.is_none() { SEED.len() } else { 0 };
+        self.print().len() + seed <= LONGEST
     }
 }
 
