@@ -8,7 +8,7 @@ use std::{env, fs};
 use cbindgen::{Builder, Config, ItemType};
 
 /// The files with types that are part of the header.
-const TYPES: [&str; 10] = [
+const TYPES: [&str; 12] = [
     "error.rs",
     "frame.rs",
     "options.rs",
@@ -16,13 +16,15 @@ const TYPES: [&str; 10] = [
     "conn/info.rs",
     "conn/impair.rs",
     "forward/hub.rs",
+    "forward/fdb.rs",
     "capi/mod.rs",
     "capi/receive.rs",
     "capi/redial.rs",
+    "capi/ports.rs",
 ];
 
 /// The header's sections of functions: the file in `src/capi/`, and the title.
-const SECTIONS: [(&str, &str); 12] = [
+const SECTIONS: [(&str, &str); 13] = [
     ("conn", "Connecting"),
     ("dgram", "Datagrams and TAPs"),
     ("listener", "Listening"),
@@ -33,6 +35,7 @@ const SECTIONS: [(&str, &str); 12] = [
     ("info", "Knowing"),
     ("link", "Forwarding: links"),
     ("hub", "Forwarding: hubs"),
+    ("ports", "A switch's ports"),
     ("impair", "Impairing"),
     ("clock", "Clocks"),
 ];

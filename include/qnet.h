@@ -167,7 +167,9 @@ typedef enum qnet_option {
      */
     QNET_OPT_MAC_AGE_S = 20,
     /**
-     * For hubs: how many addresses the hub remembers at most: 1 to 1048576. The default is 8192.
+     * For hubs: how many addresses the hub remembers at most, up to 1048576; in each VLAN an address
+     * counts anew. 0: nothing is learned, and all frames but those for static addresses
+     * (qnet_hub_fdb_add()) are flooded. The default is 8192.
      */
     QNET_OPT_MAC_MAX = 21,
     /**
@@ -175,6 +177,58 @@ typedef enum qnet_option {
      * queue is full, further frames for that port are dropped. The default is 1048576.
      */
     QNET_OPT_QUEUE_BYTES = 22,
+    /**
+     * For hubs: which frames to groups that a switch of the standard keeps to itself are forwarded:
+     * bit n for the group 01-80-C2-00-00-0n. With 0, spanning tree (0), pause frames (1), LACP (2),
+     * EAPOL (3) and LLDP (E) do not pass. The default is 65535, all.
+     */
+    QNET_OPT_GROUP_FWD_MASK = 23,
+    /**
+     * For hubs: how long an address stays at its port after its last frame there, in milliseconds: a
+     * frame from it that comes sooner at another port is refused, so that a loop carries nothing.
+     * 200 is a good value. The default 0 lets addresses move at once, as VRRP and bonds need it.
+     */
+    QNET_OPT_MOVE_MS = 24,
+    /**
+     * 1: the port exchanges nothing with other isolated ports of its hub. The default is 0. This and
+     * the next six are in force while the connection is attached to a hub.
+     */
+    QNET_OPT_ISOLATED = 30,
+    /**
+     * What is flooded to the port, a sum: 1 for unknown destinations, 2 for multicast, 4 for
+     * broadcast. The default is 7, all.
+     */
+    QNET_OPT_FLOOD = 31,
+    /**
+     * How many addresses the hub learns behind the port, static ones and each VLAN's included; 0 (the
+     * default) sets no limit. Frames from further ones pass, and these are neither learned here nor
+     * moved here. A lower limit forgets nothing.
+     */
+    QNET_OPT_MAC_LIMIT = 32,
+    /**
+     * 1: frames from addresses that cannot be learned at the port are refused, and addresses known
+     * there do not move away until they age: other ports' frames from them are refused. The default
+     * is 0.
+     */
+    QNET_OPT_SECURE = 33,
+    /**
+     * How many frames a second from the port are flooded, of all classes: a bucket that holds a tenth
+     * of them (at least 1), is full at first and gets one more every 10^9 / value ns. Further ones
+     * are refused. The default 0 sets no limit.
+     */
+    QNET_OPT_STORM_FPS = 34,
+    /**
+     * 1: the port is a mirror. It gets a copy of all that is mirrored (QNET_OPT_MIRRORED), and nothing
+     * else, whatever its VLAN; what it sends is refused, and what was known behind it is forgotten.
+     * The default is 0.
+     */
+    QNET_OPT_MIRROR = 35,
+    /**
+     * What of the port goes to mirrors: 1 (the default) what comes in, as it was read and behind
+     * QNET_IN, refused frames too; 2 what goes out, as it is sent and before QNET_OUT; 3 both, in which
+     * case a frame to which both apply is copied twice; 0 nothing.
+     */
+    QNET_OPT_MIRRORED = 36,
 } qnet_option;
 
 /**
@@ -322,6 +376,48 @@ typedef struct qnet_hub_stats {
      * port that they came from. A flooded frame counts once for each port that drops it.
      */
     uint64_t dropped;
+    /**
+     * Frames that came from all ports (behind QNET_IN, see qnet_impair()). While no queue is full and
+     * nothing is in flight, each is counted once in forwarded, flooded, dropped or one of the
+     * following that begin with refused_: for the first reason, in the order of mirrors
+     * (refused_isolated), refused_vlan, refused_group, refused_secure, refused_move, dropped,
+     * refused_isolated, refused_storm.
+     */
+    uint64_t received;
+    /**
+     * Frames that the VLANs of their port do not admit, and those for a single port that may not
+     * have them: it is not in their VLAN, or they would leave with a tag too many; see
+     * qnet_set_vlan().
+     */
+    uint64_t refused_vlan;
+    /**
+     * Frames to groups that are not forwarded (QNET_OPT_GROUP_FWD_MASK).
+     */
+    uint64_t refused_group;
+    /**
+     * Frames beyond those that may be flooded (QNET_OPT_STORM_FPS).
+     */
+    uint64_t refused_storm;
+    /**
+     * Frames from addresses that secure ports keep, or keep out (QNET_OPT_SECURE).
+     */
+    uint64_t refused_secure;
+    /**
+     * Frames from addresses that were heard at another port too lately (QNET_OPT_MOVE_MS).
+     */
+    uint64_t refused_move;
+    /**
+     * Frames between isolated ports (QNET_OPT_ISOLATED), and those from and for mirrors.
+     */
+    uint64_t refused_isolated;
+    /**
+     * Copies of frames that mirrors were sent (QNET_OPT_MIRROR).
+     */
+    uint64_t mirrored;
+    /**
+     * How many times a known address was heard at another port, and has moved there.
+     */
+    uint64_t moves;
 } qnet_hub_stats;
 
 /**
@@ -450,10 +546,43 @@ typedef struct qnet_stats {
     uint64_t rx_foreign;
     /**
      * Of the frames in rx_frames, those that went nowhere on purpose: the cable was pulled
-     * (QNET_OPT_LINK), or the connection linked to nothing (QNET_OPT_OUTLIVE).
+     * (QNET_OPT_LINK), the connection linked to nothing (QNET_OPT_OUTLIVE), or a hub refused them
+     * (refused_vlan and so on of qnet_hub_stats).
      */
     uint64_t rx_refused;
 } qnet_stats;
+
+/**
+ * What a hub knows of an address; see qnet_hub_fdb().
+ *
+ * Later releases only add members at the end of the struct.
+ */
+typedef struct qnet_fdb_entry {
+    /**
+     * The address.
+     */
+    uint8_t mac[6];
+    /**
+     * The VLAN in which it is known; 0 in a hub without VLANs.
+     */
+    uint16_t vlan;
+    /**
+     * A sum of enum qnet_fdb_flag.
+     */
+    uint32_t flags;
+    /**
+     * How many times it has moved from one port to another since it was learned.
+     */
+    uint32_t moves;
+    /**
+     * The connection that it is behind, as qnet_hub_ports() names it.
+     */
+    struct qnet_conn *conn;
+    /**
+     * How long ago its last frame came, in milliseconds; 0 for static ones.
+     */
+    uint64_t age_ms;
+} qnet_fdb_entry;
 
 /**
  * Called with one frame. The handler may call any function of the library, also for its own
@@ -1528,7 +1657,8 @@ int qnet_hub_ports(qnet_hub *hub, qnet_conn **conns, size_t cap);
 /**
  * Sets an option of a hub.
  *
- * @param option  QNET_OPT_MAC_AGE_S, QNET_OPT_MAC_MAX or QNET_OPT_QUEUE_BYTES.
+ * @param option  QNET_OPT_MAC_AGE_S, QNET_OPT_MAC_MAX, QNET_OPT_QUEUE_BYTES, QNET_OPT_GROUP_FWD_MASK or
+ *                QNET_OPT_MOVE_MS.
  * @param value   The new value.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or the value is out of
  *         range), QNET_ERR_UNSUPPORTED (not an option of hubs), QNET_ERR_INTERNAL. On failure
@@ -1537,12 +1667,14 @@ int qnet_hub_ports(qnet_hub *hub, qnet_conn **conns, size_t cap);
  * Blocks: no.
  * Calls back: no.
  */
-int qnet_hub_set(qnet_hub *hub, int option, int64_t value);
+int qnet_hub_set(qnet_hub *hub,
+                 int option,
+                 int64_t value);
 
 /**
  * Gets the value of an option of a hub.
  *
- * @param option  QNET_OPT_MAC_AGE_S, QNET_OPT_MAC_MAX or QNET_OPT_QUEUE_BYTES.
+ * @param option  One of the options that qnet_hub_set() takes.
  * @param value   Receives the value.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or value is NULL),
  *         QNET_ERR_UNSUPPORTED (not an option of hubs), QNET_ERR_INTERNAL.
@@ -1589,6 +1721,148 @@ int qnet_hub_get_stats(qnet_hub *hub, qnet_hub_stats *out, size_t size);
  * connections that it closes. Otherwise no.
  */
 int qnet_hub_close(qnet_hub *hub);
+
+/* ---- A switch's ports (ports) ----------------------------------------------------- */
+
+/**
+ * Sets the VLANs of a connection, which are in force while it is attached to a hub:
+ *
+ *   access VID                        untagged frames, of VLAN VID; tagged ones are refused
+ *   trunk [LIST] [native VID]         tagged frames of the VLANs in LIST, such as 10,20-29; `all` by
+ *                                     default. Untagged ones are of the native VLAN, or refused
+ *   tunnel VID                        whatever comes is of VLAN VID, its tags left in place (QinQ)
+ *
+ * each optionally with `tpid 88a8` behind it: the port's tags are of that kind, and others are payload.
+ * The default is `tpid 8100`. VIDs are 1 to 4094. A tag of VLAN 0 only says a priority, and the frame
+ * counts as untagged. A connection for which nothing was set is transparent: it takes and gets the
+ * tagged frames of all VLANs, and those without a tag are of a VLAN 0 of their own.
+ *
+ * Frames go out untagged at access ports, in a trunk's native VLAN, and at a tunnel, where only the
+ * outer tag is taken off; tagged at other trunks. Priorities are kept. A frame that would leave
+ * untagged and still begins with a tag of the port's kind is not sent there, but at a tunnel. Tags
+ * that are cut short, and VID 4095, are refused.
+ *
+ * A hub looks at tags once one of its ports has VLANs. From then on it learns addresses a VLAN apart,
+ * and floods within one. Setting VLANs forgets what is known behind the port, static entries
+ * included; the first port of a hub that has VLANs, and the last one that has them no more, have it
+ * forget all that it has learned. On a connection of qnet_hub_port() they belong to the hub's end,
+ * whichever of the two handles is given.
+ *
+ * @param spec  The text, for example "trunk 10,20-29 native 1". NULL or "": the connection is
+ *              transparent.
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (a text that cannot be understood, in which case
+ *         qnet_last_error() says where and what was expected), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL or
+ *         QNET_ERR_OS (the connection has ended), QNET_ERR_INTERNAL. On failure nothing has changed.
+ *
+ * Blocks: no.
+ * Calls back: no.
+ */
+int qnet_set_vlan(qnet_conn *conn,
+                  const char *spec);
+
+/**
+ * Gets the VLANs of a connection, as a text that qnet_set_vlan() takes: in lower case, the VLANs of a
+ * list in order, and without what is so by default.
+ *
+ * @param buf  Receives the text as snprintf(3) would write it: truncated if necessary, always
+ *             NUL-terminated; empty for none. May be NULL if cap is 0.
+ * @param cap  The size of buf in bytes.
+ * @return The length of the whole text in bytes, without the NUL, even if buf is too small for it;
+ *         QNET_ERR_HANDLE, QNET_ERR_INVALID (buf is NULL), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
+ */
+int qnet_vlan(qnet_conn *conn,
+              char *buf,
+              size_t cap);
+
+/**
+ * Sets the VLANs with which the connections start that the listener accepts from now on; see
+ * qnet_set_vlan(). They are in force before the first frame.
+ *
+ * @param spec  The text. NULL or "": none.
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (a text that cannot be understood),
+ *         QNET_ERR_INTERNAL. On failure nothing has changed.
+ *
+ * Blocks: no.
+ * Calls back: no.
+ */
+int qnet_listener_set_vlan(qnet_listener *listener, const char *spec);
+
+/**
+ * Gets the VLANs with which the listener's connections start, as qnet_vlan() does.
+ *
+ * @param buf  Receives the text as snprintf(3) would write it: truncated if necessary, always
+ *             NUL-terminated; empty for none. May be NULL if cap is 0.
+ * @param cap  The size of buf in bytes.
+ * @return The length of the whole text in bytes, without the NUL, even if buf is too small for it;
+ *         QNET_ERR_HANDLE, QNET_ERR_INVALID (buf is NULL), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
+ */
+int qnet_listener_vlan(qnet_listener *listener, char *buf, size_t cap);
+
+/**
+ * Lists the addresses that a hub knows, in no particular order: those that it has learned, and those
+ * that were added.
+ *
+ * @param entries  Receives as many entries as there is room for, `size` bytes apart. May be NULL if cap
+ *                 is 0.
+ * @param size     The size of an entry in bytes: sizeof(qnet_fdb_entry) as the caller was compiled.
+ *                 Members that this release of the library does not know are set to zero.
+ * @param cap      How many entries the array has room for.
+ * @return How many addresses are known, even if there was room for fewer; QNET_ERR_HANDLE,
+ *         QNET_ERR_INVALID (entries is NULL, or size is below 32), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
+ */
+int qnet_hub_fdb(qnet_hub *hub,
+                 struct qnet_fdb_entry *entries,
+                 size_t size,
+                 size_t cap);
+
+/**
+ * Adds a static address to a hub's table: frames for it go to that connection from now on, and it
+ * neither ages nor moves. It replaces what was learned, or added before. It goes with its port: when
+ * that is detached, mirrors (QNET_OPT_MIRROR), has its cable pulled (QNET_OPT_LINK) or gets other
+ * VLANs. Frames that come from the address at another port pass, unless its own port is secure
+ * (QNET_OPT_SECURE).
+ *
+ * @param mac   The 6 bytes of the address.
+ * @param vlan  The VLAN, 1 to 4094; 0 for frames without a tag at transparent ports, and in a hub
+ *              without VLANs (see qnet_set_vlan()).
+ * @param conn  The connection, which has to be attached to the hub. Of a qnet_hub_port() either end
+ *              is taken.
+ * @return QNET_OK; QNET_ERR_HANDLE (either handle), QNET_ERR_INVALID (mac is NULL or a group's, not
+ *         a VLAN, or the connection is not attached to this hub), QNET_ERR_CLOSED, QNET_ERR_PROTOCOL
+ *         or QNET_ERR_OS (the connection has ended), QNET_ERR_OS (ENOSPC: QNET_OPT_MAC_MAX addresses
+ *         are static), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
+ */
+int qnet_hub_fdb_add(qnet_hub *hub,
+                     const uint8_t *mac,
+                     int vlan,
+                     qnet_conn *conn);
+
+/**
+ * Removes addresses from a hub's table.
+ *
+ * @param mac   The 6 bytes of an address, static or not. NULL: all that were learned.
+ * @param vlan  The VLAN, 0 to 4094. -1: every one.
+ * @return How many entries were removed; QNET_ERR_HANDLE, QNET_ERR_INVALID (mac is a group's, or not
+ *         a VLAN), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
+ */
+int qnet_hub_fdb_remove(qnet_hub *hub,
+                        const uint8_t *mac,
+                        int vlan);
 
 /* ---- Impairing (impair) ----------------------------------------------------------- */
 

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::conn::impair::{self, Text, Texts};
 use crate::conn::living::Living;
-use crate::conn::{Conn, open};
+use crate::conn::{Conn, open, rules};
 use crate::error::{Error, Result};
 use crate::net::address::Target;
 use crate::net::listen::{self, BACKLOG, ListenSocket};
@@ -22,6 +22,7 @@ use crate::runtime::handle::{NONE, Object, Ref, Table, Token};
 use crate::runtime::lock::{Guard, Guarded, Lock, lock};
 use crate::runtime::wait::{self, Tried};
 use crate::runtime::wake::{Last, Wake};
+use crate::switch::vlan::Vlan;
 use crate::sys::clock::Deadline;
 
 /// How many listeners a process may have.
@@ -232,6 +233,17 @@ pub fn impair(listener: Ref<Listener>, direction: i32, text: &[u8]) -> Result<()
 pub fn impairment(listener: Ref<Listener>, direction: i32) -> Result<Vec<u8>> {
     let side = impair::side(direction)?;
     Ok(listener.state()?.texts.of(side).print())
+}
+
+/// Sets the VLANs of further connections.
+pub fn set_vlan(listener: Ref<Listener>, text: &[u8]) -> Result<()> {
+    let vlan = Vlan::parse(text)?.map(Arc::new);
+    listener.state()?.texts.vlan = vlan;
+    Ok(())
+}
+
+pub fn vlan(listener: Ref<Listener>) -> Result<String> {
+    Ok(rules::shown(listener.state()?.texts.vlan.as_ref()))
 }
 
 /// How many peers one turn deals with.

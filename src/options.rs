@@ -81,11 +81,47 @@ pub enum qnet_option {
     /// For hubs: how long the hub remembers which port an address is behind, in seconds after the
     /// last frame from that address, at least 1. The default is 300.
     QNET_OPT_MAC_AGE_S = 20,
-    /// For hubs: how many addresses the hub remembers at most: 1 to 1048576. The default is 8192.
+    /// For hubs: how many addresses the hub remembers at most, up to 1048576; in each VLAN an address
+    /// counts anew. 0: nothing is learned, and all frames but those for static addresses
+    /// (qnet_hub_fdb_add()) are flooded. The default is 8192.
     QNET_OPT_MAC_MAX = 21,
     /// For hubs: how many bytes may be queued for each port whose peer does not read. When the
     /// queue is full, further frames for that port are dropped. The default is 1048576.
     QNET_OPT_QUEUE_BYTES = 22,
+    /// For hubs: which frames to groups that a switch of the standard keeps to itself are forwarded:
+    /// bit n for the group 01-80-C2-00-00-0n. With 0, spanning tree (0), pause frames (1), LACP (2),
+    /// EAPOL (3) and LLDP (E) do not pass. The default is 65535, all.
+    QNET_OPT_GROUP_FWD_MASK = 23,
+    /// For hubs: how long an address stays at its port after its last frame there, in milliseconds: a
+    /// frame from it that comes sooner at another port is refused, so that a loop carries nothing.
+    /// 200 is a good value. The default 0 lets addresses move at once, as VRRP and bonds need it.
+    QNET_OPT_MOVE_MS = 24,
+    /// 1: the port exchanges nothing with other isolated ports of its hub. The default is 0. This and
+    /// the next six are in force while the connection is attached to a hub.
+    QNET_OPT_ISOLATED = 30,
+    /// What is flooded to the port, a sum: 1 for unknown destinations, 2 for multicast, 4 for
+    /// broadcast. The default is 7, all.
+    QNET_OPT_FLOOD = 31,
+    /// How many addresses the hub learns behind the port, static ones and each VLAN's included; 0 (the
+    /// default) sets no limit. Frames from further ones pass, and these are neither learned here nor
+    /// moved here. A lower limit forgets nothing.
+    QNET_OPT_MAC_LIMIT = 32,
+    /// 1: frames from addresses that cannot be learned at the port are refused, and addresses known
+    /// there do not move away until they age: other ports' frames from them are refused. The default
+    /// is 0.
+    QNET_OPT_SECURE = 33,
+    /// How many frames a second from the port are flooded, of all classes: a bucket that holds a tenth
+    /// of them (at least 1), is full at first and gets one more every 10^9 / value ns. Further ones
+    /// are refused. The default 0 sets no limit.
+    QNET_OPT_STORM_FPS = 34,
+    /// 1: the port is a mirror. It gets a copy of all that is mirrored (QNET_OPT_MIRRORED), and nothing
+    /// else, whatever its VLAN; what it sends is refused, and what was known behind it is forgotten.
+    /// The default is 0.
+    QNET_OPT_MIRROR = 35,
+    /// What of the port goes to mirrors: 1 (the default) what comes in, as it was read and behind
+    /// QNET_IN, refused frames too; 2 what goes out, as it is sent and before QNET_OUT; 3 both, in which
+    /// case a frame to which both apply is copied twice; 0 nothing.
+    QNET_OPT_MIRRORED = 36,
 }
 
 pub const SEND_TIMEOUT_MS: i32 = qnet_option::QNET_OPT_SEND_TIMEOUT_MS as i32;
@@ -108,6 +144,15 @@ pub const RELEARN: i32 = qnet_option::QNET_OPT_RELEARN as i32;
 pub const MAC_AGE_S: i32 = qnet_option::QNET_OPT_MAC_AGE_S as i32;
 pub const MAC_MAX: i32 = qnet_option::QNET_OPT_MAC_MAX as i32;
 pub const QUEUE_BYTES: i32 = qnet_option::QNET_OPT_QUEUE_BYTES as i32;
+pub const GROUP_FWD_MASK: i32 = qnet_option::QNET_OPT_GROUP_FWD_MASK as i32;
+pub const MOVE_MS: i32 = qnet_option::QNET_OPT_MOVE_MS as i32;
+pub const ISOLATED: i32 = qnet_option::QNET_OPT_ISOLATED as i32;
+pub const FLOOD: i32 = qnet_option::QNET_OPT_FLOOD as i32;
+pub const MAC_LIMIT: i32 = qnet_option::QNET_OPT_MAC_LIMIT as i32;
+pub const SECURE: i32 = qnet_option::QNET_OPT_SECURE as i32;
+pub const STORM_FPS: i32 = qnet_option::QNET_OPT_STORM_FPS as i32;
+pub const MIRROR: i32 = qnet_option::QNET_OPT_MIRROR as i32;
+pub const MIRRORED: i32 = qnet_option::QNET_OPT_MIRRORED as i32;
 
 /// The kinds of objects on which options are set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,7 +181,7 @@ const DIAL: &[Holder] = &[Holder::Dial];
 const LISTENER: &[Holder] = &[Holder::Listener];
 const HUB: &[Holder] = &[Holder::Hub];
 
-static RULES: [Rule; 20] = [
+static RULES: [Rule; 29] = [
     Rule(QNET_OPT_SEND_TIMEOUT_MS, -1, -1..=FOREVER, EVERY),
     Rule(QNET_OPT_TX_USECS, 0, 0..=1_000_000, EVERY),
     Rule(QNET_OPT_CORK, 1, 0..=1, EVERY),
@@ -156,8 +201,17 @@ static RULES: [Rule; 20] = [
     Rule(QNET_OPT_OUTLIVE, 0, 0..=1, EVERY),
     Rule(QNET_OPT_RELEARN, 0, 0..=1, TO_SENDER),
     Rule(QNET_OPT_MAC_AGE_S, 300, 1..=FOREVER, HUB),
-    Rule(QNET_OPT_MAC_MAX, 8192, 1..=1 << 20, HUB),
+    Rule(QNET_OPT_MAC_MAX, 8192, 0..=1 << 20, HUB),
     Rule(QNET_OPT_QUEUE_BYTES, 1 << 20, 0..=FOREVER, HUB),
+    Rule(QNET_OPT_GROUP_FWD_MASK, 0xffff, 0..=0xffff, HUB),
+    Rule(QNET_OPT_MOVE_MS, 0, 0..=FOREVER, HUB),
+    Rule(QNET_OPT_ISOLATED, 0, 0..=1, EVERY),
+    Rule(QNET_OPT_FLOOD, 7, 0..=7, EVERY),
+    Rule(QNET_OPT_MAC_LIMIT, 0, 0..=FOREVER, EVERY),
+    Rule(QNET_OPT_SECURE, 0, 0..=1, EVERY),
+    Rule(QNET_OPT_STORM_FPS, 0, 0..=FOREVER, EVERY),
+    Rule(QNET_OPT_MIRROR, 0, 0..=1, EVERY),
+    Rule(QNET_OPT_MIRRORED, 1, 0..=3, EVERY),
 ];
 
 /// The index of an option's rule and of its value, if the option exists.
@@ -276,6 +330,14 @@ impl Options {
         Duration::from_secs(self.get(MAC_AGE_S) as u64)
     }
 
+    pub fn group_mask(&self) -> u16 {
+        self.get(GROUP_FWD_MASK) as u16
+    }
+
+    pub fn move_time(&self) -> Duration {
+        Duration::from_millis(self.get(MOVE_MS) as u64)
+    }
+
     pub fn mac_max(&self) -> usize {
         self.get(MAC_MAX) as usize
     }
@@ -316,10 +378,11 @@ mod tests {
     #[test]
     fn unknown_and_misplaced() {
         let mut options = Options::default();
-        for unknown in [i32::MIN, -1, 0, 18, 19, 23, i32::MAX] {
+        for unknown in [i32::MIN, -1, 0, 18, 19, 25, 29, 37, i32::MAX] {
             assert!(matches!(options.set(unknown, 1, Holder::Conn), Err(Error::Invalid(_))));
         }
-        for misplaced in [RECONNECT_MS, DIAL_TIMEOUT_MS, MAX_CONNS, UNIX_MODE, RELEARN, 20, 21, 22]
+        for misplaced in
+            [RECONNECT_MS, DIAL_TIMEOUT_MS, MAX_CONNS, UNIX_MODE, RELEARN, 20, 21, 22, 23]
         {
             let set = options.set(misplaced, 1, Holder::Conn);
             assert!(matches!(set, Err(Error::Misplaced(..))));

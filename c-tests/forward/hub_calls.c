@@ -284,15 +284,17 @@ static void options_have_ranges(void)
 {
     static const struct option_range ranges[] = {
         { QNET_OPT_MAC_AGE_S, 300, 1, 2147483647 },
-        { QNET_OPT_MAC_MAX, 8192, 1, 1048576 },
+        { QNET_OPT_MAC_MAX, 8192, 0, 1048576 },
         { QNET_OPT_QUEUE_BYTES, 1048576, 0, 2147483647 },
+        { QNET_OPT_GROUP_FWD_MASK, 65535, 0, 65535 },
+        { QNET_OPT_MOVE_MS, 0, 0, 2147483647 },
     };
     int64_t value = -1;
     qnet_hub *hub;
     int i;
 
     CHECK_INT(qnet_hub_new(&hub), QNET_OK);
-    for (i = 0; i < 3; i++) {
+    for (i = 0; i < 5; i++) {
         const struct option_range *range = &ranges[i];
 
         CHECK_INT(qnet_hub_get(hub, range->option, &value), QNET_OK);
@@ -313,7 +315,7 @@ static void options_have_ranges(void)
 
 static void options_belong_to_their_objects(void)
 {
-    static const int unknown[] = { -1, 0, 18, 19, 23, 1000 };
+    static const int unknown[] = { -1, 0, 18, 19, 25, 1000 };
     struct service service;
     int64_t value = 7;
     int option, i;
@@ -323,7 +325,11 @@ static void options_belong_to_their_objects(void)
         CHECK_INT(qnet_hub_set(service.hub, option, 1), QNET_ERR_UNSUPPORTED);
         CHECK_INT(qnet_hub_get(service.hub, option, &value), QNET_ERR_UNSUPPORTED);
     }
-    for (option = QNET_OPT_MAC_AGE_S; option <= QNET_OPT_QUEUE_BYTES; option++) {
+    for (option = QNET_OPT_ISOLATED; option <= QNET_OPT_MIRRORED; option++) {
+        CHECK_INT(qnet_hub_set(service.hub, option, 1), QNET_ERR_UNSUPPORTED);
+        CHECK_INT(qnet_hub_get(service.hub, option, &value), QNET_ERR_UNSUPPORTED);
+    }
+    for (option = QNET_OPT_MAC_AGE_S; option <= QNET_OPT_MOVE_MS; option++) {
         int64_t pair[2] = { 0, 1 };
         qnet_conn *dialled = service.own.conn;
 

@@ -16,6 +16,24 @@ pub unsafe fn string<'a>(text: *const c_char, name: &str) -> Result<&'a [u8]> {
     Ok(unsafe { CStr::from_ptr(text) }.to_bytes())
 }
 
+/// A text, which is empty if it is NULL.
+///
+/// # Safety
+/// `spec` is NULL or a NUL-terminated string that lives for the call.
+pub unsafe fn text<'a>(spec: *const c_char) -> Result<&'a [u8]> {
+    // SAFETY: the caller's promise.
+    if spec.is_null() { Ok(b"") } else { unsafe { string(spec, "spec") } }
+}
+
+/// A hardware address, if it is not NULL.
+///
+/// # Safety
+/// `mac` is NULL or points to 6 bytes.
+pub unsafe fn mac(mac: *const u8) -> Option<[u8; 6]> {
+    // SAFETY: the caller's promise.
+    (!mac.is_null()).then(|| unsafe { mac.cast::<[u8; 6]>().read() })
+}
+
 /// What a message says of a C string that may be NULL.
 ///
 /// # Safety

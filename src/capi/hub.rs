@@ -147,7 +147,8 @@ pub unsafe extern "C-unwind" fn qnet_hub_ports(
 
 /// Sets an option of a hub.
 ///
-/// @param option  QNET_OPT_MAC_AGE_S, QNET_OPT_MAC_MAX or QNET_OPT_QUEUE_BYTES.
+/// @param option  QNET_OPT_MAC_AGE_S, QNET_OPT_MAC_MAX, QNET_OPT_QUEUE_BYTES, QNET_OPT_GROUP_FWD_MASK or
+///                QNET_OPT_MOVE_MS.
 /// @param value   The new value.
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or the value is out of
 ///         range), QNET_ERR_UNSUPPORTED (not an option of hubs), QNET_ERR_INTERNAL. On failure
@@ -166,7 +167,7 @@ pub unsafe extern "C-unwind" fn qnet_hub_set(
 
 /// Gets the value of an option of a hub.
 ///
-/// @param option  QNET_OPT_MAC_AGE_S, QNET_OPT_MAC_MAX or QNET_OPT_QUEUE_BYTES.
+/// @param option  One of the options that qnet_hub_set() takes.
 /// @param value   Receives the value.
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (no such option, or value is NULL),
 ///         QNET_ERR_UNSUPPORTED (not an option of hubs), QNET_ERR_INTERNAL.

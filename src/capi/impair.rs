@@ -1,10 +1,9 @@
 use std::ffi::{c_char, c_int};
 
-use crate::capi::args::{give_struct, give_text, string};
+use crate::capi::args::{give_struct, give_text, text};
 use crate::capi::boundary::{OK, on_conn, on_listener, to_conn, to_listener};
 use crate::capi::handles::{qnet_conn, qnet_listener};
 use crate::conn::impair::{self, qnet_impair_stats};
-use crate::error::Result;
 use crate::listener;
 
 /// Impairs the frames of a connection: loses, delays, paces, doubles, corrupts and reorders them, as
@@ -159,13 +158,4 @@ pub unsafe extern "C-unwind" fn qnet_get_impair_stats(
         // SAFETY: C promises room for `size` bytes; the struct is plain integers.
         unsafe { give_struct(|| impair::stats(conn, direction), out, size) }
     })
-}
-
-/// A text, which is empty if it is NULL.
-///
-/// # Safety
-/// `spec` is NULL or a NUL-terminated string that lives for the call.
-unsafe fn text<'a>(spec: *const c_char) -> Result<&'a [u8]> {
-    // SAFETY: the caller's promise.
-    if spec.is_null() { Ok(b"") } else { unsafe { string(spec, "spec") } }
 }

@@ -20,6 +20,7 @@ pub mod info;
 pub mod last_error;
 pub mod link;
 pub mod listener;
+pub mod ports;
 pub mod receive;
 pub mod redial;
 pub mod send;

@@ -11,7 +11,9 @@ use crate::emulation::trace::Trace;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::runtime::handle::Ref;
+use crate::runtime::lock::Guard;
 use crate::switch::cable::Cable;
+use crate::switch::vlan::Vlan;
 use crate::sys::file;
 
 /// The directions of a connection; see qnet_impair().
@@ -133,6 +135,7 @@ impl Text {
 /// The texts that a listener's connections start with.
 #[derive(Clone, Default)]
 pub struct Texts {
+    pub vlan: Option<Arc<Vlan>>,
     inn: Text,
     out: Text,
 }
@@ -190,6 +193,17 @@ pub fn plugged_end(conn: Ref<Conn>) -> Result<Ref<Conn>> {
     Ok(twin.filter(is_hubs).unwrap_or(conn))
 }
 
+/// The same and its state, unless it has ended, or the connection itself has.
+pub fn open_end(conn: Ref<Conn>) -> Result<(Ref<Conn>, Guard<'static, State>)> {
+    let own_end = conn.state()?.life.end_reason().cloned();
+    let conn = plugged_end(conn)?;
+    let state = conn.state()?;
+    match own_end.as_ref().or(state.life.end_reason()) {
+        Some(reason) => Err(reason.clone()),
+        None => Ok((conn, state)),
+    }
+}
+
 /// What time it is for a cable that is not plugged in, since nothing is under way there.
 const UNPLUGGED: u64 = 0;
 
@@ -202,12 +216,7 @@ fn time_of(state: &State) -> u64 {
 pub fn set(conn: Ref<Conn>, direction: i32, text: &[u8]) -> Result<()> {
     let sides = sides(direction)?;
     let text = Text::read(text)?;
-    let own_end = conn.state()?.life.end_reason().cloned();
-    let conn = plugged_end(conn)?;
-    let mut state = conn.state()?;
-    if let Some(reason) = own_end.as_ref().or(state.life.end_reason()) {
-        return Err(reason.clone());
-    }
+    let (conn, mut state) = open_end(conn)?;
     let now = time_of(&state);
     change(conn, &mut state, !text.spec.is_none(), |cable| {
         sides.iter().for_each(|side| text.put(cable.direction(*side), now));

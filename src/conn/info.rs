@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use crate::conn::background::dialler;
 use crate::conn::dialled::{Given, Reserve};
-use crate::conn::{Conn, State, down, end, impair};
+use crate::conn::{Conn, State, down, end, impair, rules};
 use crate::error::{Error, Result};
 use crate::net::socket_file::SocketFile;
 use crate::net::{dgram, netdev};
@@ -45,7 +45,8 @@ pub struct qnet_stats {
     /// (For an adopted socket the kernel filters them out, and they are not counted.)
     pub rx_foreign: u64,
     /// Of the frames in rx_frames, those that went nowhere on purpose: the cable was pulled
-    /// (QNET_OPT_LINK), or the connection linked to nothing (QNET_OPT_OUTLIVE).
+    /// (QNET_OPT_LINK), the connection linked to nothing (QNET_OPT_OUTLIVE), or a hub refused them
+    /// (refused_vlan and so on of qnet_hub_stats).
     pub rx_refused: u64,
 }
 
@@ -116,6 +117,7 @@ pub fn stats(conn: Ref<Conn>) -> Result<qnet_stats> {
 fn holder(conn: Ref<Conn>, option: i32) -> Result<Ref<Conn>> {
     match option {
         options::LINK | options::FLIGHT_BYTES | options::OUTLIVE => impair::plugged_end(conn),
+        _ if rules::has(option) => impair::plugged_end(conn),
         _ => Ok(conn),
     }
 }
@@ -132,6 +134,7 @@ pub fn set(conn: Ref<Conn>, option: i32, value: i64) -> Result<()> {
         options::LINK | options::FLIGHT_BYTES | options::OUTLIVE => {
             impair::configure(conn, &mut state, &changed);
         }
+        _ if rules::has(option) => rules::configure(&state, &changed),
         options::SNDBUF => state.socket().set_send_buffer(value as usize)?,
         options::RCVBUF => state.socket().set_receive_buffer(value as usize)?,
         options::RELEARN => {

@@ -27,6 +27,7 @@ pub mod poll;
 pub mod receive;
 pub mod redial;
 pub mod release;
+pub mod rules;
 pub mod send;
 pub mod service;
 pub mod wait;
@@ -51,6 +52,7 @@ use crate::rx::Rx;
 use crate::rx::counts::{Counter, RxCounts};
 use crate::switch::cable::Cable;
 use crate::switch::port::Port;
+use crate::switch::vlan::Vlan;
 use crate::sys::fork::Wiped;
 use crate::tx::sender::Sender;
 
@@ -127,6 +129,8 @@ pub struct State {
     pub port: Option<Arc<Port>>,
     /// What is set on its cable, if anything ever was, while it is not plugged in.
     pub cable: Option<Box<Cable>>,
+    /// Its VLANs as the port of a hub.
+    pub vlan: Option<Arc<Vlan>>,
     /// Whether the connection is a hub's, not a caller's: the library then closes it when it is over.
     pub is_hubs: bool,
     /// The listener's count of its living connections.

@@ -44,6 +44,7 @@ pub fn open_accepted(
     let (conn, cable) = (conn::table().take()?, texts.cable(&options));
     let mut state = open_in(conn, Arc::new(socket), options);
     (state.living, state.cable) = (Some(living), cable);
+    state.vlan = texts.vlan.clone();
     drop(state);
     Ok(conn)
 }

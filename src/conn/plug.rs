@@ -9,6 +9,7 @@ use crate::runtime::handle::Ref;
 use crate::runtime::lock::lock;
 use crate::switch::outlet::Outlet;
 use crate::switch::port::Port;
+use crate::switch::rules::Rules;
 use crate::switch::{Removed, Switch};
 
 pub fn plug(conn: Ref<Conn>, state: &mut State, switch: &Arc<Switch>) -> Result<()> {
@@ -36,10 +37,12 @@ pub fn plug(conn: Ref<Conn>, state: &mut State, switch: &Arc<Switch>) -> Result<
 fn add_to(conn: Ref<Conn>, switch: &Arc<Switch>, state: &mut State) -> Result<usize> {
     let (runner, socket) = (switch.runner, state.socket().clone());
     runner.watch(socket.fd(), conn.token, NOTHING, ADDED)?;
+    let rules = Rules::of(&state.options, state.vlan.as_ref());
     let outlet = || {
         let mut cable = state.cable.take();
         cable.iter_mut().for_each(|cable| cable.plug_in(runner.time()));
-        Outlet::new(conn.token, &conn.slot.sender, socket.clone(), cable)
+        let (sender, counts) = (&conn.slot.sender, &conn.slot.rx_counts);
+        Outlet::new(conn.token, (sender, counts), socket.clone(), cable, rules)
     };
     let mut inside = switch.lock();
     let added = inside.add(outlet).inspect(|id| inside.look_at_plug(*id));

@@ -17,4 +17,4 @@ mod store;
 #[cfg(test)]
 mod tests;
 pub mod trace;
-mod words;
+pub mod words;

@@ -14,6 +14,8 @@ use crate::runtime::callback::Doing;
 use crate::runtime::event_loop::{Loop, LoopUser};
 use crate::runtime::handle::{self, NONE, Object, Ref, Token};
 use crate::runtime::lock::{Guard, Guarded, Lock};
+use crate::switch::rules::HubRules;
+use crate::switch::ruling::Refused;
 use crate::switch::table::Table;
 use crate::switch::{Kind, Switch};
 
@@ -88,6 +90,30 @@ pub struct qnet_hub_stats {
     /// also counted in that connection's tx_dropped. Also frames whose destination is behind the
     /// port that they came from. A flooded frame counts once for each port that drops it.
     pub dropped: u64,
+    /// Frames that came from all ports (behind QNET_IN, see qnet_impair()). While no queue is full and
+    /// nothing is in flight, each is counted once in forwarded, flooded, dropped or one of the
+    /// following that begin with refused_: for the first reason, in the order of mirrors
+    /// (refused_isolated), refused_vlan, refused_group, refused_secure, refused_move, dropped,
+    /// refused_isolated, refused_storm.
+    pub received: u64,
+    /// Frames that the VLANs of their port do not admit, and those for a single port that may not
+    /// have them: it is not in their VLAN, or they would leave with a tag too many; see
+    /// qnet_set_vlan().
+    pub refused_vlan: u64,
+    /// Frames to groups that are not forwarded (QNET_OPT_GROUP_FWD_MASK).
+    pub refused_group: u64,
+    /// Frames beyond those that may be flooded (QNET_OPT_STORM_FPS).
+    pub refused_storm: u64,
+    /// Frames from addresses that secure ports keep, or keep out (QNET_OPT_SECURE).
+    pub refused_secure: u64,
+    /// Frames from addresses that were heard at another port too lately (QNET_OPT_MOVE_MS).
+    pub refused_move: u64,
+    /// Frames between isolated ports (QNET_OPT_ISOLATED), and those from and for mirrors.
+    pub refused_isolated: u64,
+    /// Copies of frames that mirrors were sent (QNET_OPT_MIRROR).
+    pub mirrored: u64,
+    /// How many times a known address was heard at another port, and has moved there.
+    pub moves: u64,
 }
 
 pub fn new() -> Result<Ref<Hub>> {
@@ -101,7 +127,9 @@ pub fn new() -> Result<Ref<Hub>> {
 fn new_switch(options: &Options, runner: &'static Loop) -> Arc<Switch> {
     let table = Table::new(options.mac_max(), options.mac_age(), runner.now());
     let kind = Kind::Hub { table, queue: options.queue_bytes(), is_closed: false };
-    Switch::new(kind, runner)
+    let switch = Switch::new(kind, runner);
+    switch.lock().set_hub_rules(HubRules::of(options));
+    switch
 }
 
 /// Puts a hub on a clock of the program's, or back on the system's.
@@ -137,7 +165,7 @@ fn with_switch<R>(hub: Ref<Hub>, mut act: impl FnMut(&Arc<Switch>) -> Result<R>)
     }
 }
 
-fn switch(hub: Ref<Hub>) -> Result<Arc<Switch>> {
+pub fn switch(hub: Ref<Hub>) -> Result<Arc<Switch>> {
     Ok(hub.state()?.switch().clone())
 }
 
@@ -225,12 +253,22 @@ pub fn stats(hub: Ref<Hub>) -> Result<qnet_hub_stats> {
     let Kind::Hub { table, .. } = &mut inside.kind else {
         return Ok(qnet_hub_stats::default());
     };
+    let refused = |why: Refused| counts.refused[why as usize];
     Ok(qnet_hub_stats {
         ports: ports as u64,
         macs: table.len(table.time(switch.runner.now())) as u64,
         forwarded: counts.forwarded,
         flooded: counts.flooded,
         dropped: counts.dropped,
+        received: counts.received,
+        refused_vlan: refused(Refused::Vlan),
+        refused_group: refused(Refused::Group),
+        refused_storm: refused(Refused::Storm),
+        refused_secure: refused(Refused::Secure),
+        refused_move: refused(Refused::Move),
+        refused_isolated: refused(Refused::Isolated),
+        mirrored: counts.mirrored,
+        moves: counts.moves,
     })
 }
 
@@ -238,10 +276,12 @@ pub fn set(hub: Ref<Hub>, option: i32, value: i64) -> Result<()> {
     let mut state = hub.state()?;
     state.options.set(option, value, Holder::Hub)?;
     let options = &state.options;
-    if let Kind::Hub { table, queue, .. } = &mut state.switch().lock().kind {
+    let mut inside = state.switch().lock();
+    if let Kind::Hub { table, queue, .. } = &mut inside.kind {
         table.configure(options.mac_max(), options.mac_age());
         *queue = options.queue_bytes();
     }
+    inside.set_hub_rules(HubRules::of(options));
     Ok(())
 }
 

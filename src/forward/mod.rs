@@ -2,6 +2,7 @@
 
 pub mod advance;
 pub mod clock;
+pub mod fdb;
 pub mod hub;
 pub mod link;
 pub mod ring;

@@ -288,12 +288,9 @@ impl Inside {
 
     /// A cable has been pulled, or may have been.
     pub fn look_at_plug(&mut self, id: usize) {
-        let outlet = &mut self.ports[id];
-        if let Some(cable) = outlet.cable.as_mut().filter(|cable| cable.is_pulled) {
+        if let Some(cable) = self.ports[id].cable.as_mut().filter(|cable| cable.is_pulled) {
             cable.discard();
-            if let Kind::Hub { table, .. } = &mut self.kind {
-                table.forget(id);
-            }
+            self.forget(id);
         }
         self.show_carrier(id);
         if let Some(other) = self.other_side(id) {

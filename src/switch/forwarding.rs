@@ -4,27 +4,33 @@ use std::time::Instant;
 
 use crate::frame::{self, Alike, Run, Walk};
 use crate::switch::recent::{Addresses, Recent, Way};
+use crate::switch::ruling::Ruled;
 use crate::switch::sorter::{List, Piece, Sorter};
+use crate::switch::table::Learned;
 use crate::switch::{Inside, Kind};
 
 /// Where frames come in, and where the last of them went.
 pub struct Course {
-    from: usize,
+    pub from: usize,
     /// The learning table's time; `None` where there is none.
-    now: Option<u64>,
+    pub now: Option<u64>,
     addresses: Addresses,
     way: Way,
+    /// The same where there are rules.
+    pub ruled: Ruled,
 }
 
 impl Inside {
     /// Begins to forward what came in at port `from`.
     pub fn course(&self, from: usize, sorter: &mut Sorter, now: Instant) -> Course {
         sorter.recent.clear();
+        sorter.rulings.clear();
         let now =
             if let Kind::Hub { table, .. } = &self.kind { Some(table.time(now)) } else { None };
         // What a link takes in is sent together too, whatever was lost between.
         let way = self.other_side(from).map_or(Way::Others, Way::To);
-        Course { from, now, addresses: Addresses::OF_GROUPS, way }
+        let (addresses, ruled) = (Addresses::OF_GROUPS, Ruled::NOTHING);
+        Course { from, now, addresses, way, ruled }
     }
 
     /// Sends on the whole frames at the front of `bytes`, which came in at port `from`. Returns what they
@@ -61,7 +67,9 @@ impl Inside {
         bytes: &[u8],
         sorter: &mut Sorter,
     ) -> Piece {
+        self.counts.received += alike.count as u64;
         match course.now {
+            Some(_) if self.is_ruled => self.sort_ruled(alike, course, piece, bytes, sorter),
             Some(now) => self.sort(alike, course, now, piece, bytes, sorter),
             None => {
                 piece.add(alike.len, alike.count);
@@ -107,13 +115,21 @@ impl Inside {
 
     /// Learns where the source of a frame is, and finds where the frame goes. That is kept for the frames
     /// that follow.
-    fn way_of(&mut self, from: usize, now: u64, addresses: Addresses, recent: &mut Recent) -> Way {
+    fn way_of(
+        &mut self,
+        from: usize,
+        now: u64,
+        addresses: Addresses,
+        recent: &mut Recent<Addresses, Way>,
+    ) -> Way {
         let Kind::Hub { table, .. } = &mut self.kind else {
             return Way::Others;
         };
-        if table.learn(addresses.source(), from, now) {
+        let learned = table.learn(addresses.source(), from, now);
+        if learned != Learned::Nothing {
             recent.clear();
         }
+        self.counts.moves += u64::from(learned == Learned::Moved);
         let way = match table.find(addresses.destination(), now) {
             Some(port) if port == from => Way::Back,
             Some(port) => Way::To(port),
@@ -128,6 +144,9 @@ impl Inside {
     pub fn dispatch(&mut self, course: &Course, piece: Piece, bytes: &[u8], sorter: &mut Sorter) {
         if piece.frames == 0 {
             return;
+        }
+        if self.is_ruled {
+            return self.dispatch_ruled(course, piece, bytes, sorter);
         }
         match course.way {
             Way::Back => self.counts.dropped += piece.frames as u64,
@@ -153,6 +172,9 @@ impl Inside {
 
     /// Sends every port the frames on its list.
     pub fn send_sorted(&mut self, bytes: &[u8], sorter: &mut Sorter) {
+        if self.is_ruled {
+            return self.send_sorted_ruled(bytes, sorter);
+        }
         let limit = self.limit();
         let Sorter { pieces, ports, sending, .. } = sorter;
         let mut out = sending.way_out(self.runner, limit, &mut self.number);

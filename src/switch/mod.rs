@@ -12,8 +12,12 @@ mod forwarding;
 pub mod outlet;
 pub mod port;
 mod recent;
+mod ruled;
+pub mod rules;
+pub mod ruling;
 pub mod sorter;
 pub mod table;
+pub mod vlan;
 
 use std::sync::Arc;
 
@@ -26,6 +30,7 @@ use crate::runtime::lock::{Guard, Guarded, Lock};
 use crate::rx::Rx;
 use crate::switch::cable::Cable;
 use crate::switch::outlet::Outlet;
+use crate::switch::rules::HubRules;
 use crate::switch::sorter::List;
 use crate::switch::table::Table;
 
@@ -42,6 +47,13 @@ pub struct Inside {
     pub counts: Counts,
     /// The number that the next frame takes which is held at a port.
     pub number: u64,
+    /// Whether frames are judged: the hub has rules, or a port has.
+    is_ruled: bool,
+    /// Whether their tags are looked at: a port has VLANs.
+    has_vlans: bool,
+    rules: HubRules,
+    /// The ports that get copies.
+    mirrors: Vec<usize>,
 }
 
 pub enum Kind {
@@ -68,18 +80,35 @@ pub struct Removed {
     pub other: Option<Token>,
 }
 
-/// How many frames were forwarded, flooded and dropped.
+/// What became of frames.
 #[derive(Default, Clone, Copy)]
 pub struct Counts {
+    pub received: u64,
     pub forwarded: u64,
     pub flooded: u64,
     pub dropped: u64,
+    /// In the order of [`ruling::Refused`].
+    pub refused: [u64; 6],
+    /// Copies for mirrors.
+    pub mirrored: u64,
+    /// How often a device was heard elsewhere than before.
+    pub moves: u64,
 }
 
 impl Switch {
     pub fn new(kind: Kind, runner: &'static Loop) -> Arc<Switch> {
         let counts = Counts::default();
-        let inside = Inside { runner, ports: Slab::new(), kind, counts, number: 0 };
+        let inside = Inside {
+            runner,
+            ports: Slab::new(),
+            kind,
+            counts,
+            number: 0,
+            is_ruled: false,
+            has_vlans: false,
+            rules: HubRules::NONE,
+            mirrors: Vec::new(),
+        };
         Arc::new(Switch { runner, inside: Lock::new(inside) })
     }
 
@@ -100,6 +129,9 @@ impl Inside {
             return Err(Error::Handle);
         }
         let id = self.ports.insert(outlet());
+        if self.ports[id].rules.is_some() {
+            self.follow_rules();
+        }
         if let Kind::Link { is_whole } = &mut self.kind {
             *is_whole |= self.ports.len() == 2;
         }
@@ -110,8 +142,9 @@ impl Inside {
     pub fn remove(&mut self, id: usize) -> Removed {
         let mut outlet = self.ports.remove(id);
         outlet.set_alarm(self.runner, None);
-        if let Kind::Hub { table, .. } = &mut self.kind {
-            table.forget(id);
+        self.forget(id);
+        if outlet.rules.is_some() {
+            self.follow_rules();
         }
         Removed { rx: outlet.rx, cable: outlet.cable, other: self.conn_opposite(id) }
     }

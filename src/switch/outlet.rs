@@ -11,7 +11,9 @@ use crate::runtime::event_loop::{ADDED, Due, Interest, Loop, NOTHING, WRITABLE};
 use crate::runtime::handle::Token;
 use crate::runtime::lock::Guard;
 use crate::rx::Rx;
+use crate::rx::counts::RxCounts;
 use crate::switch::cable::{Cable, MOST_AT_ONCE, until};
+use crate::switch::rules::Rules;
 use crate::switch::sorter::{List, Piece, WayOut, pass_pieces};
 use crate::tx::Tx;
 use crate::tx::sender::Sender;
@@ -20,6 +22,7 @@ use crate::tx::sender::Sender;
 pub struct Outlet {
     pub conn: Token,
     sender: &'static Sender,
+    pub rx_counts: &'static RxCounts,
     pub socket: Arc<Socket>,
     /// What it is read with, while the loop may read.
     pub rx: Option<Rx>,
@@ -38,6 +41,8 @@ pub struct Outlet {
     pub cable: Option<Box<Cable>>,
     /// When the loop is to give the port a turn for that.
     alarm: Option<Due>,
+    /// What is set for the port of a hub, if anything is.
+    pub rules: Option<Box<Rules>>,
 }
 
 /// What a loop's set has of a port.
@@ -63,13 +68,15 @@ impl Outlet {
     /// The port of a connection whose socket was `ADDED` to the loop's set.
     pub fn new(
         conn: Token,
-        sender: &'static Sender,
+        (sender, rx_counts): (&'static Sender, &'static RxCounts),
         socket: Arc<Socket>,
         cable: Option<Box<Cable>>,
+        rules: Option<Box<Rules>>,
     ) -> Outlet {
         Outlet {
             conn,
             sender,
+            rx_counts,
             socket,
             rx: None,
             is_held: false,
@@ -79,6 +86,7 @@ impl Outlet {
             pieces: List::EMPTY,
             cable,
             alarm: None,
+            rules,
         }
     }
 
@@ -209,7 +217,7 @@ impl Outlet {
     }
 
     /// Counts frames as dropped that are not sent here.
-    fn drop_all(&mut self, runner: &Loop, frames: usize) -> usize {
+    pub fn drop_all(&mut self, runner: &Loop, frames: usize) -> usize {
         let tx = self.sender.try_lock();
         if tx.is_none() {
             self.sender.inbox.drop_all(frames as u64);
@@ -223,6 +231,11 @@ impl Outlet {
             self.let_go(runner, tx, is_waiting);
         }
         frames
+    }
+
+    /// Whether nothing gets through, since the cable is pulled.
+    pub fn is_pulled(&self) -> bool {
+        self.cable.as_ref().is_some_and(|cable| cable.is_pulled)
     }
 
     /// Whether the socket is full, or somebody else holds the sending part.

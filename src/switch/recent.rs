@@ -1,6 +1,6 @@
 //! A small cache in front of the learning table: the ways of the frames that came in lately, by their
-//! addresses. It is valid during one turn of one port, and only until the table changes. To the table all
-//! frames of a pair that it has the way of are one.
+//! addresses and what else decides. It is valid during one turn of one port, and only until the table changes.
+//! To the table all frames of a pair that it has the way of are one.
 
 use crate::switch::table::Mac;
 
@@ -31,12 +31,29 @@ impl Addresses {
     pub fn source(self) -> Mac {
         Mac::new(self.tail >> 16)
     }
+}
+
+/// By what frames are told apart that do not go the same way.
+pub trait Key: Copy + PartialEq {
+    /// That of no frame which is looked for.
+    const NONE: Self;
+
+    /// All of it, mixed.
+    fn mixed(self) -> u64;
+}
+
+impl Key for Addresses {
+    const NONE: Addresses = Addresses::OF_GROUPS;
 
     #[inline]
-    fn place(self) -> usize {
-        let mixed = (self.head ^ self.tail.rotate_left(32)).wrapping_mul(SPREAD);
-        (mixed >> 32) as usize % PLACES
+    fn mixed(self) -> u64 {
+        self.head ^ self.tail.rotate_left(32)
     }
+}
+
+#[inline]
+fn place(key: impl Key) -> usize {
+    (key.mixed().wrapping_mul(SPREAD) >> 32) as usize % PLACES
 }
 
 /// Where a frame goes.
@@ -55,27 +72,26 @@ const PLACES: usize = 256;
 /// in the table, as without the cache.
 const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 
-pub struct Recent {
-    places: Box<[Entry; PLACES]>,
+pub struct Recent<K, W> {
+    places: Box<[Entry<K, W>; PLACES]>,
     /// That of the entries that are valid.
     turn: u64,
 }
 
 #[derive(Clone, Copy)]
-struct Entry {
-    addresses: Addresses,
-    way: Way,
+struct Entry<K, W> {
+    key: K,
+    way: W,
     turn: u64,
 }
 
-impl Default for Recent {
-    fn default() -> Recent {
-        let entry = Entry { addresses: Addresses::OF_GROUPS, way: Way::Others, turn: 0 };
+impl<K: Key, W: Copy> Recent<K, W> {
+    /// With nothing in it; `way` may be any.
+    pub fn new(way: W) -> Recent<K, W> {
+        let entry = Entry { key: K::NONE, way, turn: 0 };
         Recent { places: Box::new([entry; PLACES]), turn: 1 }
     }
-}
 
-impl Recent {
     /// Forgets everything.
     #[inline]
     pub fn clear(&mut self) {
@@ -83,12 +99,12 @@ impl Recent {
     }
 
     #[inline]
-    pub fn find(&self, addresses: Addresses) -> Option<Way> {
-        let entry = &self.places[addresses.place()];
-        (entry.turn == self.turn && entry.addresses == addresses).then_some(entry.way)
+    pub fn find(&self, key: K) -> Option<W> {
+        let entry = &self.places[place(key)];
+        (entry.turn == self.turn && entry.key == key).then_some(entry.way)
     }
 
-    pub fn keep(&mut self, addresses: Addresses, way: Way) {
-        self.places[addresses.place()] = Entry { addresses, way, turn: self.turn };
+    pub fn keep(&mut self, key: K, way: W) {
+        self.places[place(key)] = Entry { key, way, turn: self.turn };
     }
 }

@@ -3,7 +3,9 @@
 use crate::frame::{PREFIX, Walk};
 use crate::runtime::event_loop::Loop;
 use crate::runtime::handle::Token;
-use crate::switch::recent::Recent;
+use crate::switch::recent::{Addresses, Recent, Way};
+use crate::switch::ruling::{Mark, Ruling};
+use crate::switch::vlan::Change;
 use crate::sys::memory::Memory;
 use crate::tx::Tx;
 
@@ -23,13 +25,16 @@ pub struct Piece {
     pub end: usize,
     pub frames: usize,
     pub longest: usize,
+    /// What becomes of the tag of each.
+    pub change: Change,
     /// The next piece to the same port.
     pub next: usize,
 }
 
 impl Piece {
     pub fn at(start: usize) -> Piece {
-        Piece { start, end: start, frames: 0, longest: 0, next: NO_PIECE }
+        let change = Change::None;
+        Piece { start, end: start, frames: 0, longest: 0, change, next: NO_PIECE }
     }
 
     /// All of some frames in wire format.
@@ -39,6 +44,14 @@ impl Piece {
             piece.add(alike.len, alike.count);
         }
         piece
+    }
+
+    /// Its first frames, which are part of `bytes`.
+    pub fn first(self, frames: usize, bytes: &[u8]) -> Piece {
+        let mut first = Piece::at(self.start);
+        let walk = Walk::over(&bytes[self.start..self.end]);
+        walk.take(frames).for_each(|frame| first.add(frame.len(), 1));
+        first
     }
 
     #[inline]
@@ -57,7 +70,11 @@ pub struct Sorter {
     /// The ports whose lists have pieces.
     pub ports: Vec<usize>,
     /// Where frames with the same addresses went.
-    pub recent: Recent,
+    pub recent: Recent<Addresses, Way>,
+    /// The same where there are rules.
+    pub rulings: Recent<Mark, Ruling>,
+    /// Frames whose tags are changed, on their way out.
+    pub changed: Vec<u8>,
     pub sending: Sending,
 }
 
@@ -112,7 +129,14 @@ impl Default for Sorter {
     fn default() -> Sorter {
         let room = Memory::of(TOGETHER);
         let sending = Sending { room, begun: None, passing: Vec::new(), written: None };
-        Sorter { pieces: Vec::new(), ports: Vec::new(), recent: Recent::default(), sending }
+        Sorter {
+            pieces: Vec::new(),
+            ports: Vec::new(),
+            recent: Recent::new(Way::Others),
+            rulings: Recent::new(Ruling::Back),
+            changed: Vec::new(),
+            sending,
+        }
     }
 }
 

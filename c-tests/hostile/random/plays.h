@@ -654,7 +654,7 @@ static int play_hub_ports(void)
 
 static int play_hub_set(void)
 {
-    int option = one_in(2) ? any_option() : 20 + (int)below(3);
+    int option = one_in(2) ? any_option() : 20 + (int)below(5);
 
     return qnet_hub_set(any_handle(HUB), option, any_value(option));
 }
@@ -674,6 +674,75 @@ static int play_hub_get_stats(void)
 
     free(stats);
     return result;
+}
+
+static const char *any_vlan(void)
+{
+    static const char *const texts[] = {
+        NULL, "", "access 10", "trunk", "trunk 10,20 native 5", "tunnel 10 tpid 88a8", "trunk 7-3",
+        "access 4095", "native 5",
+    };
+
+    return texts[below(sizeof texts / sizeof *texts)];
+}
+
+static int play_set_vlan(void)
+{
+    return qnet_set_vlan(any_port(any_handle(HUB)), any_vlan());
+}
+
+static int play_vlan(void)
+{
+    TEXT(buf, cap);
+    return told(buf, cap, qnet_vlan(any_handle(CONN), buf, cap));
+}
+
+static int play_listener_set_vlan(void)
+{
+    return qnet_listener_set_vlan(any_handle(LISTENER), any_vlan());
+}
+
+static int play_listener_vlan(void)
+{
+    TEXT(buf, cap);
+    return told(buf, cap, qnet_listener_vlan(any_handle(LISTENER), buf, cap));
+}
+
+static int play_hub_fdb(void)
+{
+    size_t size = below(2 * sizeof(qnet_fdb_entry)), cap = below(8);
+    qnet_fdb_entry *entries = one_in(16) ? NULL : allocate(size * cap + 1);
+    int result = qnet_hub_fdb(any_handle(HUB), entries, size, cap);
+
+    free(entries);
+    return result;
+}
+
+/* Some address, mostly a device's, or none. */
+static const uint8_t *any_mac(void)
+{
+    static const uint8_t macs[][6] = {
+        { 2, 0, 0, 0, 0, 1 }, { 2, 0, 0, 0, 0, 2 }, { 0 }, { 1, 0, 0x5e, 0, 0, 1 },
+    };
+
+    return one_in(8) ? NULL : macs[below(4)];
+}
+
+static int any_vid(void)
+{
+    return one_in(8) ? (int)any_number() : 10 * (int)below(3);
+}
+
+static int play_hub_fdb_add(void)
+{
+    void *hub = any_handle(HUB);
+
+    return qnet_hub_fdb_add(hub, any_mac(), any_vid(), any_port(hub));
+}
+
+static int play_hub_fdb_remove(void)
+{
+    return qnet_hub_fdb_remove(any_handle(HUB), any_mac(), one_in(2) ? -1 : any_vid());
 }
 
 static int play_hub_close(void)

@@ -75,7 +75,7 @@ static int any_timeout(int may_be_endless)
 
 static int any_option(void)
 {
-    return one_in(16) ? (int)any_number() : 1 + (int)below(23);
+    return one_in(16) ? (int)any_number() : 1 + (int)below(37);
 }
 
 /* A value for the option, which it may be able to take or not; times are short. */
@@ -93,6 +93,10 @@ static int64_t any_value(int64_t option)
     case QNET_OPT_WAIT:
     case QNET_OPT_LINK:
     case QNET_OPT_OUTLIVE:
+    case QNET_OPT_ISOLATED:
+    case QNET_OPT_SECURE:
+    case QNET_OPT_MIRROR:
+    case QNET_OPT_MIRRORED:
         return (int64_t)below(4) - 1;
     case QNET_OPT_FLIGHT_BYTES:
         return one_in(2) ? 131072 + (int64_t)below(100000) : any_number();
