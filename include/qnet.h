@@ -324,6 +324,20 @@ typedef enum qnet_direction {
 } qnet_direction;
 
 /**
+ * The flags of an entry of a hub's table; see qnet_hub_fdb().
+ */
+typedef enum qnet_fdb_flag {
+    /**
+     * It was added by qnet_hub_fdb_add().
+     */
+    QNET_FDB_STATIC = 1,
+    /**
+     * It was learned at a secure port (QNET_OPT_SECURE).
+     */
+    QNET_FDB_SECURE = 2,
+} qnet_fdb_flag;
+
+/**
  * A clock that the program moves; see qnet_clock_new(). The pointer is a handle, as for qnet_conn.
  */
 typedef struct qnet_clock qnet_clock;

@@ -273,6 +273,41 @@ static void forward_by_hub(unsigned pairs, unsigned rounds)
     forward_rounds(in, out, rounds);
 }
 
+/* Frames of VLAN 10 from a trunk to a port of that, of the pairs of addresses that a mixed hub has. */
+static void forward_tagged(const char *to, unsigned rounds)
+{
+    static const unsigned char tag[] = {0x81, 0x00, 0x00, 0x0a, 0x08, 0x00};
+    int in, out;
+    unsigned i;
+    qnet_conn *a = pair(&in), *b = pair(&out);
+    qnet_hub *hub;
+
+    check(qnet_hub_new(&hub), "hub");
+    check(qnet_set_vlan(a, "trunk 10,20"), "VLANs");
+    check(qnet_set_vlan(b, to), "VLANs");
+    check(qnet_hub_attach(hub, a), "attach");
+    check(qnet_hub_attach(hub, b), "attach");
+    for (i = 0; i < ROUND; i++) {
+        unsigned char *frame = frames + i * WIRE + WORK_PREFIX;
+
+        work_device(frame, PAIRS + 1 + i % PAIRS);
+        work_device(frame + 6, 1 + i % PAIRS);
+        memcpy(frame + 12, tag, sizeof tag);
+        check(qnet_hub_fdb_add(hub, frame, 10, b), "address");
+    }
+    forward_rounds(in, out, rounds);
+}
+
+static void run_hub_vlans(unsigned rounds)
+{
+    forward_tagged("trunk 10", rounds);
+}
+
+static void run_hub_tags(unsigned rounds)
+{
+    forward_tagged("trunk 10 tpid 88a8", rounds);
+}
+
 static void run_hub(unsigned rounds)
 {
     forward_by_hub(1, rounds);
@@ -297,6 +332,8 @@ static const struct {
     {"batch-handler", run_batch_handler},
     {"hub", run_hub},
     {"hub-mixed", run_hub_mixed},
+    {"hub-vlans", run_hub_vlans},
+    {"hub-tags", run_hub_tags},
     {"link", run_link},
     {"link-loss", run_link_loss},
 };

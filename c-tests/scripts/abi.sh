@@ -70,6 +70,7 @@ write_stub()    # header
         /}/ { struct = "" }
         struct {
             member = $NF
+            sub("\\[.*", "", member)
             gsub("[^a-z0-9_]", "", member)
             print "char at_" struct "_" member "[offsetof(" struct ", " member ") + 1];"
         }

@@ -53,7 +53,8 @@ impl Key for Addresses {
 
 #[inline]
 fn place(key: impl Key) -> usize {
-    (key.mixed().wrapping_mul(SPREAD) >> 32) as usize % PLACES
+    // The highest bits of the product are those that every bit has a part in.
+    (key.mixed().wrapping_mul(SPREAD) >> 56) as usize % PLACES
 }
 
 /// Where a frame goes.

@@ -54,6 +54,7 @@ impl Inside {
     }
 
     /// Judges a frame, and learns where its source is. The ruling is kept for the frames that follow.
+    #[inline(never)]
     fn rule(&mut self, course: &Course, mark: Mark, kept: &mut Recent<Mark, Ruling>) -> Ruling {
         let (from, now) = (course.from, course.now.unwrap_or(0));
         let ruling = match self.admit(from, mark, now) {

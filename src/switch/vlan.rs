@@ -3,7 +3,7 @@
 
 use crate::emulation::words::{Word, Words};
 use crate::error::{Error, Result};
-use crate::frame::{self, Walk};
+use crate::frame::{self, PREFIX, Walk};
 
 /// Where a frame's type is: behind its two addresses. A tag (IEEE 802.1Q) stands there, before the type: two
 /// bytes of its own type (TPID), and two of priority and VLAN.
@@ -86,17 +86,30 @@ impl Head {
 
     #[inline]
     pub fn of(frame: &[u8]) -> Head {
+        let Some(start) = frame.first_chunk::<{ TYPE_AT + 2 + TAG }>() else {
+            return Head::of_short(frame);
+        };
+        let Some(bytes) = start.last_chunk() else {
+            return Head::NONE;
+        };
+        let head = Head(u64::from_le_bytes(*bytes) >> 16);
+        if head.is_tagged() { head } else { Head(head.0 & 0xffff) }
+    }
+
+    /// That of a frame in which no tag has room.
+    fn of_short(frame: &[u8]) -> Head {
         let Some(bytes) = frame.get(TYPE_AT..).and_then(|rest| rest.first_chunk::<2>()) else {
             return Head::NONE;
         };
-        let kind = u64::from(u16::from_le_bytes(*bytes));
-        if TPIDS.iter().all(|(_, tpid)| tpid != bytes) {
-            return Head(kind);
-        }
-        match frame[TYPE_AT + 2..].first_chunk::<TAG>() {
-            Some(rest) => Head(kind | u64::from(u32::from_le_bytes(*rest)) << 16),
-            None => Head(kind | Head::CUT_SHORT),
-        }
+        let head = Head(u16::from_le_bytes(*bytes).into());
+        if head.is_tagged() { Head(head.0 | Head::CUT_SHORT) } else { head }
+    }
+
+    #[inline]
+    fn is_tagged(self) -> bool {
+        const VLAN: u16 = u16::from_le_bytes(TPIDS[0].1);
+        const AROUND: u16 = u16::from_le_bytes(TPIDS[1].1);
+        matches!(self.0 as u16, VLAN | AROUND)
     }
 
     pub fn bits(self) -> u64 {
@@ -305,22 +318,34 @@ fn list(word: &Word<'_>) -> Result<Box<Set>, Error> {
 /// Returns how many are.
 pub fn change(change: Change, wire: &[u8], to: &mut Vec<u8>) -> usize {
     let mut left_out = 0;
+    let (tag, skipped) = match change {
+        Change::None => (None, 0),
+        Change::Add(tag) => (Some(tag), 0),
+        Change::Replace(tag) => (Some(tag), TAG),
+        Change::Remove => (None, TAG),
+    };
+    to.reserve(wire.len() + wire.len() / (PREFIX + frame::MIN) * TAG);
     for frame in Walk::over(wire) {
-        let (addresses, rest) = frame.split_at(TYPE_AT);
-        let (tag, rest): (&[u8], &[u8]) = match &change {
-            Change::None => (&[], rest),
-            Change::Add(tag) => (tag, rest),
-            Change::Replace(tag) => (tag, &rest[TAG..]),
-            Change::Remove => (&[], &rest[TAG..]),
+        let Some((addresses, rest)) = frame.split_first_chunk::<TYPE_AT>() else {
+            continue;
         };
-        let len = TYPE_AT + tag.len() + rest.len();
+        let rest = &rest[skipped..];
+        let len = TYPE_AT + tag.map_or(0, |tag| tag.len()) + rest.len();
         if len > frame::MAX {
             left_out += 1;
             continue;
         }
-        [&frame::prefix(len), addresses, tag, rest]
-            .iter()
-            .for_each(|part| to.extend_from_slice(part));
+        let mut head = [0; PREFIX + TYPE_AT + TAG];
+        head[..PREFIX].copy_from_slice(&frame::prefix(len));
+        head[PREFIX..PREFIX + TYPE_AT].copy_from_slice(addresses);
+        match tag {
+            Some(tag) => {
+                head[PREFIX + TYPE_AT..].copy_from_slice(&tag);
+                to.extend_from_slice(&head);
+            }
+            None => to.extend_from_slice(&head[..PREFIX + TYPE_AT]),
+        }
+        to.extend_from_slice(rest);
     }
     left_out
 }
