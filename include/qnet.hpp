@@ -51,6 +51,7 @@ using stats = ::qnet_stats;
 using hub_stats = ::qnet_hub_stats;
 using impair_stats = ::qnet_impair_stats;
 using direction = ::qnet_direction;
+using fdb_entry = ::qnet_fdb_entry;
 using mac = std::array<std::uint8_t, 6>;
 
 namespace detail {
@@ -212,8 +213,8 @@ public:
     {
         return text_.find('\0') == std::string::npos ? text_.c_str() : nullptr;
     }
-    /* The text, or one that is no impairment: NULL would be one, that is none. */
-    const char *get_as_impairment() const noexcept { return get() ? get() : "\\0"; }
+    /* The text, or one that is not understood: NULL would be understood, as none. */
+    const char *get_as_spec() const noexcept { return get() ? get() : "\\0"; }
     const char *get_unless_empty() const noexcept { return text_.empty() ? nullptr : get(); }
 
 private:
@@ -806,7 +807,7 @@ public:
     void impair(direction which, std::string_view spec, std::error_code &ec)
     {
         detail::text_for_c text(spec);
-        detail::check(qnet_impair(handle_, which, text.get_as_impairment()), ec);
+        detail::check(qnet_impair(handle_, which, text.get_as_spec()), ec);
     }
     std::string impairment(direction which, std::error_code &ec) const
     {
@@ -820,6 +821,18 @@ public:
         qnet::impair_stats counts{};
         detail::check(qnet_get_impair_stats(handle_, which, &counts, sizeof counts), ec);
         return counts;
+    }
+
+    /* Sets its VLANs as the port of a hub, as a text, which is empty for none; and gets that text. */
+    void set_vlan(std::string_view spec, std::error_code &ec)
+    {
+        detail::text_for_c text(spec);
+        detail::check(qnet_set_vlan(handle_, text.get_as_spec()), ec);
+    }
+    std::string vlan(std::error_code &ec) const
+    {
+        auto give = [&](char *buf, std::size_t cap) { return qnet_vlan(handle_, buf, cap); };
+        return detail::text(give, ec);
     }
 
 #ifdef __cpp_exceptions
@@ -935,6 +948,14 @@ public:
     qnet::impair_stats impair_stats(direction which) const
     {
         return detail::or_throw([&](auto &ec) { return impair_stats(which, ec); });
+    }
+    void set_vlan(std::string_view spec)
+    {
+        detail::or_throw([&](auto &ec) { set_vlan(spec, ec); });
+    }
+    std::string vlan() const
+    {
+        return detail::or_throw([&](auto &ec) { return vlan(ec); });
     }
 #endif
 
@@ -1348,13 +1369,25 @@ public:
     void impair(direction which, std::string_view spec, std::error_code &ec)
     {
         detail::text_for_c text(spec);
-        detail::check(qnet_listener_impair(get(), which, text.get_as_impairment()), ec);
+        detail::check(qnet_listener_impair(get(), which, text.get_as_spec()), ec);
     }
     std::string impairment(direction which, std::error_code &ec) const
     {
         auto give = [&](char *buf, std::size_t cap) {
             return qnet_listener_impairment(get(), which, buf, cap);
         };
+        return detail::text(give, ec);
+    }
+
+    /* Sets the VLANs with which its connections start, and gets them. */
+    void set_vlan(std::string_view spec, std::error_code &ec)
+    {
+        detail::text_for_c text(spec);
+        detail::check(qnet_listener_set_vlan(get(), text.get_as_spec()), ec);
+    }
+    std::string vlan(std::error_code &ec) const
+    {
+        auto give = [&](char *buf, std::size_t cap) { return qnet_listener_vlan(get(), buf, cap); };
         return detail::text(give, ec);
     }
 
@@ -1399,6 +1432,14 @@ public:
     std::string impairment(direction which) const
     {
         return detail::or_throw([&](auto &ec) { return impairment(which, ec); });
+    }
+    void set_vlan(std::string_view spec)
+    {
+        detail::or_throw([&](auto &ec) { set_vlan(spec, ec); });
+    }
+    std::string vlan() const
+    {
+        return detail::or_throw([&](auto &ec) { return vlan(ec); });
     }
 #endif
 
@@ -1560,6 +1601,36 @@ public:
     qnet_hub *get() const noexcept { return handle_.get(); }
     explicit operator bool() const noexcept { return handle_ != nullptr; }
 
+    /* What is known of addresses, in no particular order. */
+    std::vector<fdb_entry> fdb(std::error_code &ec) const
+    {
+        std::vector<fdb_entry> entries;
+        std::size_t count = detail::count(qnet_hub_fdb(get(), nullptr, sizeof(fdb_entry), 0), ec);
+        while (count > entries.size()) {
+            entries.resize(count);
+            int all = qnet_hub_fdb(get(), entries.data(), sizeof(fdb_entry), entries.size());
+            count = detail::count(all, ec);
+        }
+        entries.resize(count);
+        return entries;
+    }
+
+    /* Adds a static address of a connection's device, in a VLAN or 0. */
+    void fdb_add(const mac &address, int vlan, const conn_ref &at, std::error_code &ec) noexcept
+    {
+        detail::check(qnet_hub_fdb_add(get(), address.data(), vlan, at.get()), ec);
+    }
+
+    /* Removes an address, or all that were learned, from a VLAN or, for -1, every one. Returns how many. */
+    std::size_t fdb_remove(const mac &address, int vlan, std::error_code &ec) noexcept
+    {
+        return detail::count(qnet_hub_fdb_remove(get(), address.data(), vlan), ec);
+    }
+    std::size_t fdb_forget(int vlan, std::error_code &ec) noexcept
+    {
+        return detail::count(qnet_hub_fdb_remove(get(), nullptr, vlan), ec);
+    }
+
     /* The counters. */
     hub_stats stats(std::error_code &ec) const noexcept
     {
@@ -1613,6 +1684,22 @@ public:
     std::vector<conn_ref> ports() const
     {
         return detail::or_throw([&](auto &ec) { return ports(ec); });
+    }
+    std::vector<fdb_entry> fdb() const
+    {
+        return detail::or_throw([&](auto &ec) { return fdb(ec); });
+    }
+    void fdb_add(const mac &address, int vlan, const conn_ref &at)
+    {
+        detail::or_throw([&](auto &ec) { fdb_add(address, vlan, at, ec); });
+    }
+    std::size_t fdb_remove(const mac &address, int vlan)
+    {
+        return detail::or_throw([&](auto &ec) { return fdb_remove(address, vlan, ec); });
+    }
+    std::size_t fdb_forget(int vlan)
+    {
+        return detail::or_throw([&](auto &ec) { return fdb_forget(vlan, ec); });
     }
     hub_stats stats() const
     {

@@ -465,6 +465,45 @@ static void links_are_impaired()
     CHECK_INT(ec.value(), QNET_ERR_INVALID);
 }
 
+/* VLANs are texts, of a connection or a listener, and a hub's table is a vector. */
+static void hubs_have_vlans()
+{
+    qnet::hub hub;
+    auto listener = qnet::listener::listen("tcp", "127.0.0.1:0");
+    auto device = hub.port();
+    const qnet::mac mac{2, 0, 0, 0, 0, 7}, group{3};
+    std::error_code ec;
+
+    listener.set_vlan("Trunk 3,1");
+    CHECK(listener.vlan() == "trunk 1,3");
+    listener.set_vlan(std::string_view("\0", 1), ec);
+    CHECK_INT(ec.value(), QNET_ERR_INVALID);
+    device.set_vlan("access 10");
+    CHECK(device.vlan() == "access 10");
+    CHECK(hub.ports().at(0).vlan() == "access 10");
+    device.set_vlan(std::string_view("\0", 1), ec);
+    CHECK_INT(ec.value(), QNET_ERR_INVALID);
+    CHECK(hub.fdb().empty());
+    hub.fdb_add(mac, 10, device);
+    hub.fdb_add(mac, 20, device);
+    CHECK_INT(hub.fdb().size(), 2);
+    CHECK(hub.fdb()[0].conn == hub.ports()[0].get());
+    CHECK_INT(hub.fdb()[0].flags, QNET_FDB_STATIC);
+    CHECK_INT(hub.fdb_forget(-1), 0);
+    CHECK_INT(hub.fdb_remove(mac, 10), 1);
+    CHECK_INT(hub.fdb().at(0).vlan, 20);
+    hub.fdb_add(group, 0, device, ec);
+    CHECK_INT(ec.value(), QNET_ERR_INVALID);
+    CHECK_INT(hub.fdb_remove(group, 0, ec), 0);
+    CHECK_INT(ec.value(), QNET_ERR_INVALID);
+    hub.fdb_forget(4095, ec);
+    CHECK_INT(ec.value(), QNET_ERR_INVALID);
+    device.set_vlan("");
+    CHECK(device.vlan().empty());
+    CHECK_INT(hub.fdb(ec).size(), 0);
+    CHECK(!ec);
+}
+
 static void clocks_move()
 {
     qnet::clock clock;
@@ -557,6 +596,7 @@ int main()
     RUN(hubs_forward);
     RUN(links_forward);
     RUN(links_are_impaired);
+    RUN(hubs_have_vlans);
     RUN(clocks_move);
     RUN(datagrams_and_their_netdev);
     RUN(datagrams_of_whoever_sends_first);
