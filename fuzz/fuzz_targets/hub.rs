@@ -4,14 +4,15 @@
 
 #![no_main]
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 use std::os::fd::OwnedFd;
 use std::{ptr, thread};
 
 use libfuzzer_sys::fuzz_target;
 use qnet::capi::handles::{qnet_conn, qnet_hub};
-use qnet::capi::{end, hub, receive, send};
+use qnet::capi::{end, hub, ports, receive, send};
 use qnet_fuzz::{
     AGAIN, CLOSED, FRAME_MAX, FRAME_MIN, FRAME_SIZE, HANDLE, Input, OK, PROTOCOL, Received, decode,
     pair, push_frame, receive_all, received, send_all, wait,
@@ -51,6 +52,94 @@ const LENGTHS: [usize; 16] = [
 
 type Mac = [u8; 6];
 
+/// The VLANs that ports may have: none, and texts with what they say.
+const SPECS: [(&CStr, Spec); 7] = [
+    (c"", Spec { kind: Kind::None, list: &[], own: Some(0), tpid: 0x8100 }),
+    (c"access 1", Spec { kind: Kind::Access, list: &[], own: Some(1), tpid: 0x8100 }),
+    (c"access 2 tpid 88a8", Spec { kind: Kind::Access, list: &[], own: Some(2), tpid: 0x88a8 }),
+    (c"trunk 1,2", Spec { kind: Kind::Trunk, list: &[1, 2], own: None, tpid: 0x8100 }),
+    (c"trunk 1 native 2", Spec { kind: Kind::Trunk, list: &[1], own: Some(2), tpid: 0x8100 }),
+    (
+        c"trunk 2 native 1 tpid 88a8",
+        Spec { kind: Kind::Trunk, list: &[2], own: Some(1), tpid: 0x88a8 },
+    ),
+    (c"tunnel 1", Spec { kind: Kind::Tunnel, list: &[], own: Some(1), tpid: 0x8100 }),
+];
+
+#[derive(PartialEq)]
+enum Kind {
+    None,
+    Access,
+    Trunk,
+    Tunnel,
+}
+
+struct Spec {
+    kind: Kind,
+    list: &'static [u16],
+    /// The VLAN of what has no tag.
+    own: Option<u16>,
+    tpid: u16,
+}
+
+/// What frames may have in front of their type.
+const TAGS: [&[u16]; 10] = [
+    &[],
+    &[0x8100, 1],
+    &[0x8100, 0xa002],
+    &[0x8100, 0xe000],
+    &[0x8100, 4095],
+    &[0x88a8, 1],
+    &[0x88a8, 0x3002],
+    &[0x8100, 1, 0x8100, 2],
+    &[0x88a8, 2, 0x8100, 1],
+    &[0x8100, 0, 0x88a8, 2],
+];
+
+fn word_at(frame: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes(frame.get(at..at + 2)?.try_into().ok()?))
+}
+
+impl Spec {
+    fn carries(&self, vlan: u16) -> bool {
+        self.kind == Kind::None || self.own == Some(vlan) || self.list.contains(&vlan)
+    }
+
+    /// The VLAN of a frame that comes in, and the size of what says so.
+    fn enter(&self, frame: &[u8]) -> Option<(u16, usize)> {
+        if self.kind == Kind::Tunnel || word_at(frame, 12) != Some(self.tpid) {
+            return Some((self.own?, 0));
+        }
+        word_at(frame, 16)?;
+        let vlan = match word_at(frame, 14)? & 0xfff {
+            0 => self.own?,
+            4095 => return None,
+            _ if self.kind == Kind::Access => return None,
+            vlan => vlan,
+        };
+        self.carries(vlan).then_some((vlan, 4))
+    }
+
+    /// A frame as it goes out.
+    fn leave<'a>(&self, frame: &'a [u8], vlan: u16, tag: usize) -> Option<Cow<'a, [u8]>> {
+        if !self.carries(vlan) {
+            return None;
+        }
+        let (addresses, rest) = (&frame[..12], &frame[12 + tag..]);
+        if self.own != Some(vlan) {
+            let priority = if tag > 0 { word_at(frame, 14)? & 0xf000 } else { 0 };
+            let tag = [self.tpid.to_be_bytes(), (priority | vlan).to_be_bytes()].concat();
+            return Some([addresses, &tag, rest].concat().into());
+        }
+        match self.kind {
+            Kind::None => Some(frame.into()),
+            Kind::Tunnel => Some([addresses, rest].concat().into()),
+            _ if word_at(rest, 0) == Some(self.tpid) => None,
+            _ => Some([addresses, rest].concat().into()),
+        }
+    }
+}
+
 fuzz_target!(|data: &[u8]| {
     let mut bench = Bench::new();
     let mut input = Input(data);
@@ -77,6 +166,8 @@ struct Port {
     sent: Vec<u8>,
     /// How many frames the hub has used, runts included.
     used: usize,
+    /// Its VLANs.
+    spec: usize,
 }
 
 /// What is at the other end of a port.
@@ -89,7 +180,9 @@ enum End {
 /// The model of a learning switch.
 #[derive(Default)]
 struct Model {
-    stations: HashMap<Mac, usize>,
+    stations: HashMap<(Mac, u16), usize>,
+    /// The VLANs of each port that is attached.
+    specs: [Option<usize>; PORTS],
     max: usize,
     /// Whether the hub may have forgotten a station.
     is_forgetful: bool,
@@ -102,38 +195,72 @@ struct Counts {
     forwarded: u64,
     flooded: u64,
     dropped: u64,
+    received: u64,
+    refused_vlan: u64,
 }
 
 /// The frames that each port may receive, and whether each of them has to come.
-type Due<'a> = [Vec<(&'a [u8], bool)>; PORTS];
+type Due<'a> = [Vec<(Cow<'a, [u8]>, bool)>; PORTS];
 
 impl Model {
     fn forget(&mut self, port: usize) {
         self.stations.retain(|_, at| *at != port);
     }
 
+    fn has_vlans(&self) -> bool {
+        self.specs.iter().flatten().any(|spec| *spec > 0)
+    }
+
+    /// A port has other VLANs, or is there no more. The first port that has any and the last have all
+    /// forgotten.
+    fn set_spec(&mut self, port: usize, spec: Option<usize>) {
+        let had_vlans = self.has_vlans();
+        self.specs[port] = spec;
+        if self.has_vlans() != had_vlans {
+            self.stations.clear();
+        }
+    }
+
+    fn spec(&self, port: usize) -> &'static Spec {
+        &SPECS[self.specs[port].unwrap_or(0)].1
+    }
+
     /// Sends a frame that came in at `from` to those of `others` who are to have it.
     fn forward<'a>(&mut self, from: usize, frame: &'a [u8], others: &[usize], due: &mut Due<'a>) {
+        self.counts.received += 1;
+        let has_vlans = self.has_vlans();
+        let entered = if has_vlans { self.spec(from).enter(frame) } else { Some((0, 0)) };
+        let Some((vlan, tag)) = entered else {
+            self.counts.refused_vlan += 1;
+            return;
+        };
         let (destination, source) = (mac_at(frame, 0), mac_at(frame, 6));
         if !is_group(source) {
-            self.stations.insert(source, from);
+            self.stations.insert((source, vlan), from);
             self.is_forgetful |= self.stations.len() > self.max;
         }
-        let place = self.stations.get(&destination).copied().filter(|_| !is_group(destination));
-        let takers = others.iter().filter(|port| place.is_none_or(|place| place == **port)).count();
-        let lost = if frame.len() > LONGEST { takers } else { 0 };
-        self.counts.dropped += if place == Some(from) { 1 } else { lost as u64 };
+        let station = self.stations.get(&(destination, vlan)).copied();
+        let place = station.filter(|_| !is_group(destination));
         match place {
             None => self.counts.flooded += 1,
-            Some(_) => self.counts.forwarded += (takers - lost) as u64,
-        }
-        if frame.len() > LONGEST {
-            return;
+            Some(port) if port == from => self.counts.dropped += 1,
+            Some(_) => {}
         }
         for port in others {
+            let left = match has_vlans {
+                true => self.spec(*port).leave(frame, vlan, tag),
+                false => Some(frame.into()),
+            };
             let must = place.is_none_or(|place| place == *port);
-            if must || self.is_forgetful {
-                due[*port].push((frame, must));
+            let is_lost = left.as_ref().is_some_and(|left| left.len() > LONGEST);
+            if must {
+                self.counts.dropped += u64::from(is_lost);
+                let is_single = place.is_some();
+                self.counts.refused_vlan += u64::from(is_single && left.is_none());
+                self.counts.forwarded += u64::from(is_single && left.is_some() && !is_lost);
+            }
+            if let Some(left) = left.filter(|_| !is_lost && (must || self.is_forgetful)) {
+                due[*port].push((left, must));
             }
         }
     }
@@ -170,11 +297,22 @@ impl Bench {
         let (operation, n) = input.operation()?;
         let (at, n) = (n % PORTS, n / PORTS);
         match (operation, self.ports[at].as_mut()) {
-            (0, None) => self.ports[at] = Some(if n == 0 { self.device() } else { peer() }),
+            (0, None) => {
+                let port = if n == 0 { self.device() } else { peer() };
+                self.model.set_spec(at, port.is_attached.then_some(port.spec));
+                self.ports[at] = Some(port);
+            }
             (0, Some(_)) => self.plug_or_unplug(at),
             (1, Some(_)) => self.leave(at),
+            (2, Some(_)) if n == 3 => self.set_vlan(at, usize::from(input.byte()?) % SPECS.len()),
             (2, _) => self.configure(n, input.byte()?),
-            (3, Some(port)) => port.push_frames(input, n, &mut self.tag),
+            (3, Some(port)) => {
+                let tags = match self.model.has_vlans() {
+                    true => TAGS[usize::from(input.byte()?) % TAGS.len()],
+                    false => &[],
+                };
+                port.push_frames(input, n, tags, &mut self.tag);
+            }
             // A runt.
             (4, Some(port)) => push_frame(&mut port.outbox, &[], n * 4 + 1, 0),
             (5, Some(port)) => port.outbox.extend_from_slice(input.bytes(8 * n + 1)),
@@ -218,13 +356,27 @@ impl Bench {
                 // SAFETY: the library checks handles itself.
                 assert_eq!(unsafe { hub::qnet_hub_detach(self.hub, port.conn) }, OK);
                 self.model.forget(at);
+                self.model.set_spec(at, None);
             }
             End::Peer(_) => {
                 port.is_attached = true;
                 // SAFETY: the library checks handles itself.
                 assert_eq!(unsafe { hub::qnet_hub_attach(self.hub, port.conn) }, OK);
+                self.model.set_spec(at, Some(port.spec));
                 self.settle(at);
             }
+        }
+    }
+
+    fn set_vlan(&mut self, at: usize, spec: usize) {
+        let port = self.ports[at].as_mut().expect("a port");
+        let is_needed = spec > 0 || port.spec > 0;
+        port.spec = spec;
+        // SAFETY: the library checks handles itself, and the text is a string.
+        assert_eq!(unsafe { ports::qnet_set_vlan(port.conn, SPECS[spec].0.as_ptr()) }, OK);
+        if port.is_attached && is_needed {
+            self.model.forget(at);
+            self.model.set_spec(at, Some(spec));
         }
     }
 
@@ -334,21 +486,25 @@ impl Bench {
             }
         }
         self.model.forget(at);
+        self.model.set_spec(at, None);
     }
 
     fn check_counts(&self) {
-        let mut told = [0u64; 5];
+        let mut told = [0u64; 14];
         let size = size_of_val(&told);
-        // SAFETY: the struct consists of these five counts.
+        // SAFETY: the struct consists of these counts.
         let known = unsafe { hub::qnet_hub_get_stats(self.hub, told.as_mut_ptr().cast(), size) };
         assert_eq!(known as usize, size);
-        let [ports, macs, forwarded, flooded, dropped] = told;
+        let [ports, macs, forwarded, flooded, dropped, received, refused_vlan, others @ ..] = told;
         assert_eq!(ports as usize, self.open().filter(|port| port.is_attached).count());
         if self.model.is_forgetful {
             assert!(macs as usize <= self.model.max);
         } else {
             assert_eq!(macs as usize, self.model.stations.len());
-            assert_eq!(Counts { forwarded, flooded, dropped }, self.model.counts);
+            let moves = others[6];
+            assert_eq!(others.iter().sum::<u64>(), moves, "refused, or mirrored");
+            let told = Counts { forwarded, flooded, dropped, received, refused_vlan };
+            assert_eq!(told, self.model.counts);
         }
     }
 
@@ -387,11 +543,11 @@ fn peer() -> Port {
 impl Port {
     fn new(conn: *mut qnet_conn, end: End) -> Port {
         let (outbox, sent) = (Vec::new(), Vec::new());
-        Port { conn, end, is_attached: false, outbox, sent, used: 0 }
+        Port { conn, end, is_attached: false, outbox, sent, used: 0, spec: 0 }
     }
 
     /// Puts frames of one source and length in the outbox, to one destination or to several in turn.
-    fn push_frames(&mut self, input: &mut Input, step: usize, tag: &mut usize) {
+    fn push_frames(&mut self, input: &mut Input, step: usize, tags: &[u16], tag: &mut usize) {
         let [source, destination, kind] = [(); 3].map(|()| input.byte().unwrap_or(0));
         for i in 0..=kind >> 4 {
             if self.is_full() {
@@ -399,7 +555,9 @@ impl Port {
             }
             *tag += 1;
             let to = mac_of(destination.wrapping_add(i * step as u8));
-            let header = [&to[..], &mac_of(source), &[8, 0], &tag.to_be_bytes()[4..]].concat();
+            let tags: Vec<u8> = tags.iter().flat_map(|word| word.to_be_bytes()).collect();
+            let header =
+                [&to[..], &mac_of(source), &tags, &[8, 0], &tag.to_be_bytes()[4..]].concat();
             push_frame(&mut self.outbox, &header, LENGTHS[usize::from(kind % 16)], *tag);
         }
     }
@@ -448,14 +606,14 @@ impl Port {
     }
 
     /// Checks that the other end has received the frames that were due, in order.
-    fn check(&self, due: &[(&[u8], bool)]) {
+    fn check(&self, due: &[(Cow<'_, [u8]>, bool)]) {
         let bytes = self.receive();
         let come = decode(&bytes);
         assert!(come.rest.is_empty(), "a part of a frame");
         // The possible numbers of received frames that the due ones so far account for.
         let mut counts = BTreeSet::from([0]);
         for (frame, must) in due {
-            let is_it = |count: &&usize| come.frames.get(**count) == Some(frame);
+            let is_it = |count: &&usize| come.frames.get(**count).copied() == Some(&**frame);
             let more: Vec<_> = counts.iter().filter(is_it).map(|count| count + 1).collect();
             if *must {
                 counts.clear();

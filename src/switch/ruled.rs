@@ -101,7 +101,7 @@ impl Inside {
             && match before {
                 Some(entry) if entry.port == from => true,
                 Some(entry) => !entry.is_static() && has_room(table, from, rules, now),
-                None => has_room(table, from, rules, now) && table.make_place(now),
+                None => has_room(table, from, rules, now) && table.has_place_for(source, now),
             };
         if !may_learn && is_secure(from) {
             return Err(Refused::Secure);

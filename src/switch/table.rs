@@ -178,8 +178,13 @@ impl Table {
         !is_full(self)
     }
 
+    /// Makes room for a device. Returns whether there is.
+    pub fn has_place_for(&mut self, mac: Mac, now: u64) -> bool {
+        self.entries.contains_key(&mac) || self.make_place(now)
+    }
+
     /// Makes room for one more entry. Returns whether there is.
-    pub fn make_place(&mut self, now: u64) -> bool {
+    fn make_place(&mut self, now: u64) -> bool {
         if self.entries.len() < self.max {
             return true;
         }
