@@ -8,7 +8,7 @@ use std::{env, fs};
 use cbindgen::{Builder, Config, ItemType};
 
 /// The files with types that are part of the header.
-const TYPES: [&str; 12] = [
+const TYPES: [&str; 13] = [
     "error.rs",
     "frame.rs",
     "options.rs",
@@ -17,6 +17,7 @@ const TYPES: [&str; 12] = [
     "conn/impair.rs",
     "forward/hub.rs",
     "forward/fdb.rs",
+    "capture/shared.rs",
     "capi/mod.rs",
     "capi/receive.rs",
     "capi/redial.rs",
@@ -24,7 +25,7 @@ const TYPES: [&str; 12] = [
 ];
 
 /// The header's sections of functions: the file in `src/capi/`, and the title.
-const SECTIONS: [(&str, &str); 13] = [
+const SECTIONS: [(&str, &str); 14] = [
     ("conn", "Connecting"),
     ("dgram", "Datagrams and TAPs"),
     ("listener", "Listening"),
@@ -38,6 +39,7 @@ const SECTIONS: [(&str, &str); 13] = [
     ("ports", "A switch's ports"),
     ("impair", "Impairing"),
     ("clock", "Clocks"),
+    ("capture", "Capturing"),
 ];
 
 fn main() {

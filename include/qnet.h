@@ -229,6 +229,27 @@ typedef enum qnet_option {
      * case a frame to which both apply is copied twice; 0 nothing.
      */
     QNET_OPT_MIRRORED = 36,
+    /**
+     * For captures (qnet_capture_open()): how many bytes of each frame are recorded at most. The
+     * default 0 stands for all.
+     */
+    QNET_OPT_SNAPLEN = 40,
+    /**
+     * For captures: how many bytes of frames that were recorded may wait for being written, from
+     * 131072 on, 32 bytes more for each frame. The default is 4194304. The memory is used only when
+     * that much waits.
+     */
+    QNET_OPT_CAPTURE_BYTES = 41,
+    /**
+     * For captures: how many bytes a file has when another begins, from 65536 on. The default 0
+     * stands for one file without limit.
+     */
+    QNET_OPT_FILE_BYTES = 42,
+    /**
+     * For captures with QNET_OPT_FILE_BYTES: how many files are kept; the oldest are removed. The
+     * default 0 stands for all.
+     */
+    QNET_OPT_FILES = 43,
 } qnet_option;
 
 /**
@@ -338,6 +359,12 @@ typedef enum qnet_fdb_flag {
 } qnet_fdb_flag;
 
 /**
+ * Writes the frames of connections and hubs to a file; see qnet_capture_open(). The pointer is a
+ * handle, as for qnet_conn.
+ */
+typedef struct qnet_capture qnet_capture;
+
+/**
  * A clock that the program moves; see qnet_clock_new(). The pointer is a handle, as for qnet_conn.
  */
 typedef struct qnet_clock qnet_clock;
@@ -358,6 +385,39 @@ typedef struct qnet_hub qnet_hub;
  * A listener, to which peers connect. The pointer is a handle, as for qnet_conn.
  */
 typedef struct qnet_listener qnet_listener;
+
+/**
+ * The counters of a capture; see qnet_capture_get_stats().
+ *
+ * Later releases only add members at the end of the struct.
+ */
+typedef struct qnet_capture_stats {
+    /**
+     * Frames recorded, each counted once for each connection and hub by which it was: those that
+     * wait in the buffer included, those that a FIFO's reader left behind not.
+     */
+    uint64_t frames;
+    /**
+     * Bytes of the frames in frames, whatever QNET_OPT_SNAPLEN is.
+     */
+    uint64_t bytes;
+    /**
+     * Frames that were not recorded, because the buffer was full or writing had failed.
+     */
+    uint64_t dropped;
+    /**
+     * Files begun.
+     */
+    uint64_t files;
+    /**
+     * Readers that came to a FIFO.
+     */
+    uint64_t readers;
+    /**
+     * The errno of the write that has ended the recording, or 0.
+     */
+    uint64_t error;
+} qnet_capture_stats;
 
 /**
  * The counters of a hub since it was created; see qnet_hub_get_stats().
@@ -2109,6 +2169,157 @@ int qnet_hub_set_clock(qnet_hub *hub, qnet_clock *clock);
  * Calls back: no.
  */
 int qnet_link_on(qnet_clock *clock, qnet_conn *a, qnet_conn *b);
+
+/* ---- Capturing (capture) ---------------------------------------------------------- */
+
+/**
+ * Opens a capture, which records the frames of connections and hubs (qnet_capture_add(),
+ * qnet_capture_add_hub()) in a file that Wireshark, tshark and tcpdump read (pcapng).
+ *
+ * Each connection or hub in it is an interface with a name. Each frame has its time, to the
+ * nanosecond, its direction as seen from this side, and the number of frames before it on that
+ * interface that could not be recorded. Every connection can be captured, whatever receives its
+ * frames. Frames are recorded as they are at the socket: before the impairment QNET_IN, and behind
+ * QNET_OUT (see qnet_impair()). Where the program receives or sends, they are recorded when they are
+ * handed over or taken.
+ *
+ * A capture never holds up frames. They are copied into its buffer (QNET_OPT_CAPTURE_BYTES), and a
+ * thread of the library's writes them within 50 ms. Frames that find the buffer full are not
+ * recorded, and counted (qnet_capture_stats.dropped). But qnet_clock_advance() waits for room if the
+ * capture goes to a file. Times are those of the system's clock, or of the clock that a link or hub
+ * is on (qnet_clock_new()), as time since 1970.
+ *
+ * If the path is that of a FIFO, readers may come and go, one at a time: `mkfifo /tmp/f`, then
+ * `wireshark -k -i /tmp/f`. Each gets a whole file that begins with the first frame after it came.
+ * While there is none, nothing is recorded, and nothing counts as dropped. (A reader that comes
+ * before the library has noticed that the last one left may get the rest of that one's file.)
+ *
+ * If writing fails, because the disk is full for example, frames pass all the same. They then count
+ * as dropped, and qnet_capture_stats.error tells why. Of a block that was cut, nothing stays in a
+ * file. A forked child has no captures.
+ *
+ * @param path     A file, which is made with the mode 0600, or emptied if it is there; or a FIFO
+ *                 that is there. With QNET_OPT_FILE_BYTES, files are made one after another:
+ *                 `lab_00001.pcapng`, `lab_00002.pcapng` and so on for `lab.pcapng`. Each of them
+ *                 stands alone.
+ * @param options  An array of pairs, each an option (QNET_OPT_SNAPLEN, QNET_OPT_CAPTURE_BYTES,
+ *                 QNET_OPT_FILE_BYTES or QNET_OPT_FILES) followed by its value. May be NULL if
+ *                 pairs is 0.
+ * @param pairs    The number of pairs.
+ * @param out      Receives the capture, to be closed with qnet_capture_close(); NULL on failure.
+ * @return QNET_OK; QNET_ERR_INVALID (a NULL, an option of other objects, or a value out of range),
+ *         QNET_ERR_UNSUPPORTED (QNET_OPT_FILE_BYTES with a FIFO), QNET_ERR_OS (the path, memory, a
+ *         thread, or too many captures), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
+ */
+int qnet_capture_open(const char *path,
+                      const int64_t *options,
+                      size_t pairs,
+                      qnet_capture **out);
+
+/**
+ * Opens a capture that goes to a descriptor: a pipe, a socket or a file. When the reader of a pipe or
+ * a socket has left, recording has failed, and qnet_capture_stats.error is EPIPE.
+ *
+ * @param fd       The descriptor. On success it is the library's. Should a pipe not be opened again
+ *                 by way of /proc, it is set to O_NONBLOCK.
+ * @param options  As for qnet_capture_open().
+ * @param pairs    The number of pairs.
+ * @param out      Receives the capture, to be closed with qnet_capture_close(); NULL on failure.
+ * @return QNET_OK; QNET_ERR_INVALID (also if fd is negative), QNET_ERR_UNSUPPORTED
+ *         (QNET_OPT_FILE_BYTES), QNET_ERR_OS (also if fd is not open, or not for writing),
+ *         QNET_ERR_INTERNAL. On failure the descriptor is still the caller's.
+ *
+ * Blocks: no.
+ * Calls back: no.
+ */
+int qnet_capture_open_fd(int fd,
+                         const int64_t *options,
+                         size_t pairs,
+                         qnet_capture **out);
+
+/**
+ * Records the frames of a connection from now on, in both directions. A connection may be in many
+ * captures.
+ *
+ * The connection's interface stays in the file when the connection ends. Of a connection of
+ * qnet_hub_port() it is the program's own end that is captured.
+ *
+ * @param name  The name of the interface, in UTF-8, of at most 255 bytes. NULL for the address of
+ *              the peer or, if that has none, conn1, conn2 and so on.
+ * @return QNET_OK; QNET_ERR_HANDLE (either handle), QNET_ERR_BUSY (the connection is in the capture
+ *         already), QNET_ERR_INVALID (the name), the reason if the connection has ended,
+ *         QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
+ */
+int qnet_capture_add(qnet_capture *capture, qnet_conn *conn, const char *name);
+
+/**
+ * Records every frame that a hub takes in from its ports, once, from now on. A hub may be in many
+ * captures.
+ *
+ * @param name  The name of the interface, as for qnet_capture_add(). NULL for hub1, hub2 and so on.
+ * @return QNET_OK; QNET_ERR_HANDLE (either handle), QNET_ERR_BUSY (the hub is in the capture
+ *         already), QNET_ERR_INVALID (the name), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
+ */
+int qnet_capture_add_hub(qnet_capture *capture, qnet_hub *hub, const char *name);
+
+/**
+ * Records the frames of a connection no more.
+ *
+ * @return QNET_OK; QNET_ERR_HANDLE (either handle), QNET_ERR_INVALID (the connection is not in the
+ *         capture), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
+ */
+int qnet_capture_remove(qnet_capture *capture, qnet_conn *conn);
+
+/**
+ * Adds a comment to the next frame that is recorded, which Wireshark shows with it. A frame may have
+ * many.
+ *
+ * @param text  The comment, in UTF-8, of at most 65535 bytes.
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (text is NULL, too long or not UTF-8),
+ *         QNET_ERR_OS (1 MiB of comments wait for a frame), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
+ */
+int qnet_capture_note(qnet_capture *capture,
+                      const char *text);
+
+/**
+ * Copies the capture's counters.
+ *
+ * @param out   Receives the counters. On failure it is left unchanged.
+ * @param size  sizeof(qnet_capture_stats). Members that this release does not know are set to zero.
+ * @return The size of the library's own struct, in bytes; QNET_ERR_HANDLE, QNET_ERR_INVALID (out is
+ *         NULL), QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
+ */
+int qnet_capture_get_stats(qnet_capture *capture, qnet_capture_stats *out, size_t size);
+
+/**
+ * Closes a capture and invalidates its handle. What is in the buffer is written first, which takes
+ * at most a second if the reader of a FIFO, a pipe or a socket is slow; and then how many frames
+ * each interface has had, and how many of them were not recorded.
+ *
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, until that is written.
+ * Calls back: no.
+ */
+int qnet_capture_close(qnet_capture *capture);
 
 #ifdef __cplusplus
 }

@@ -15,6 +15,7 @@
 //! | `conn` | connections: their state and its changes, and one file for each thing that is done with one |
 //! | `switch` | where a hub or a link sends each frame: ports, and the table of addresses |
 //! | `tx`, `rx` | sending and receiving, which do not know each other |
+//! | `capture` | what records frames, and writes them for Wireshark |
 //! | `emulation` | what a port does to frames: loss, delay and the like, without system calls |
 //! | `net` | sockets of streams and of messages behind one interface; addresses, dialling, listening |
 //! | `runtime` | handles, locks, waiting, callbacks, event loops, timers, the service thread; it knows only tokens |
@@ -41,6 +42,7 @@ compile_error!("libqnet is for 64-bit Linux");
 
 #[allow(unsafe_code)]
 pub mod capi;
+mod capture;
 mod conn;
 #[cfg(not(fuzzing))]
 mod emulation;

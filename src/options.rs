@@ -122,6 +122,19 @@ pub enum qnet_option {
     /// QNET_IN, refused frames too; 2 what goes out, as it is sent and before QNET_OUT; 3 both, in which
     /// case a frame to which both apply is copied twice; 0 nothing.
     QNET_OPT_MIRRORED = 36,
+    /// For captures (qnet_capture_open()): how many bytes of each frame are recorded at most. The
+    /// default 0 stands for all.
+    QNET_OPT_SNAPLEN = 40,
+    /// For captures: how many bytes of frames that were recorded may wait for being written, from
+    /// 131072 on, 32 bytes more for each frame. The default is 4194304. The memory is used only when
+    /// that much waits.
+    QNET_OPT_CAPTURE_BYTES = 41,
+    /// For captures: how many bytes a file has when another begins, from 65536 on. The default 0
+    /// stands for one file without limit.
+    QNET_OPT_FILE_BYTES = 42,
+    /// For captures with QNET_OPT_FILE_BYTES: how many files are kept; the oldest are removed. The
+    /// default 0 stands for all.
+    QNET_OPT_FILES = 43,
 }
 
 pub const SEND_TIMEOUT_MS: i32 = qnet_option::QNET_OPT_SEND_TIMEOUT_MS as i32;
@@ -153,6 +166,10 @@ pub const SECURE: i32 = qnet_option::QNET_OPT_SECURE as i32;
 pub const STORM_FPS: i32 = qnet_option::QNET_OPT_STORM_FPS as i32;
 pub const MIRROR: i32 = qnet_option::QNET_OPT_MIRROR as i32;
 pub const MIRRORED: i32 = qnet_option::QNET_OPT_MIRRORED as i32;
+pub const SNAPLEN: i32 = qnet_option::QNET_OPT_SNAPLEN as i32;
+pub const CAPTURE_BYTES: i32 = qnet_option::QNET_OPT_CAPTURE_BYTES as i32;
+pub const FILE_BYTES: i32 = qnet_option::QNET_OPT_FILE_BYTES as i32;
+pub const FILES: i32 = qnet_option::QNET_OPT_FILES as i32;
 
 /// The kinds of objects on which options are set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,6 +184,7 @@ pub enum Holder {
     Dial,
     Listener,
     Hub,
+    Capture,
 }
 
 /// An option, its default, its range, and the objects that have it.
@@ -180,8 +198,9 @@ const DIALLED: &[Holder] = &[Holder::Dialled, Holder::Dial];
 const DIAL: &[Holder] = &[Holder::Dial];
 const LISTENER: &[Holder] = &[Holder::Listener];
 const HUB: &[Holder] = &[Holder::Hub];
+const CAPTURE: &[Holder] = &[Holder::Capture];
 
-static RULES: [Rule; 29] = [
+static RULES: [Rule; 33] = [
     Rule(QNET_OPT_SEND_TIMEOUT_MS, -1, -1..=FOREVER, EVERY),
     Rule(QNET_OPT_TX_USECS, 0, 0..=1_000_000, EVERY),
     Rule(QNET_OPT_CORK, 1, 0..=1, EVERY),
@@ -212,6 +231,11 @@ static RULES: [Rule; 29] = [
     Rule(QNET_OPT_STORM_FPS, 0, 0..=FOREVER, EVERY),
     Rule(QNET_OPT_MIRROR, 0, 0..=1, EVERY),
     Rule(QNET_OPT_MIRRORED, 1, 0..=3, EVERY),
+    Rule(QNET_OPT_SNAPLEN, 0, 0..=FOREVER, CAPTURE),
+    Rule(QNET_OPT_CAPTURE_BYTES, 4 << 20, 128 << 10..=FOREVER, CAPTURE),
+    // 0, its default, can be set too.
+    Rule(QNET_OPT_FILE_BYTES, 0, 64 << 10..=FOREVER, CAPTURE),
+    Rule(QNET_OPT_FILES, 0, 0..=FOREVER, CAPTURE),
 ];
 
 /// The index of an option's rule and of its value, if the option exists.
@@ -272,7 +296,8 @@ impl Default for Options {
 impl Options {
     pub fn set(&mut self, option: i32, value: i64, holder: Holder) -> Result<()> {
         let rule = find(option, holder)?;
-        if !rule.2.contains(&value) {
+        let is_none = value == 0 && option == FILE_BYTES;
+        if !rule.2.contains(&value) && !is_none {
             return Err(rule.refusal(value));
         }
         self.values[index(option).expect("every option has a rule")] = value as i32;

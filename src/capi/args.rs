@@ -3,6 +3,7 @@
 use std::ffi::{CStr, c_char, c_int};
 
 use crate::error::{Error, Result};
+use crate::options::{Holder, Options};
 
 /// The bytes of a C string.
 ///
@@ -59,6 +60,21 @@ pub unsafe fn slice<'a, T>(at: *const T, count: usize, name: &str) -> Result<&'a
     }
     // SAFETY: not null, not longer than memory can be, and the caller's promise.
     Ok(unsafe { std::slice::from_raw_parts(at, count) })
+}
+
+/// The options of what is about to be made.
+///
+/// # Safety
+/// `options` is NULL or points to `pairs` pairs of an option and its value.
+pub unsafe fn chosen(options: *const i64, pairs: usize, holder: Holder) -> Result<Options> {
+    let mut chosen = Options::default();
+    // SAFETY: the caller's promise.
+    for &[option, value] in unsafe { slice(options.cast::<[i64; 2]>(), pairs, "options") }? {
+        let option = i32::try_from(option)
+            .map_err(|_| Error::invalid(format!("unknown option {option}")))?;
+        chosen.set(option, value, holder)?;
+    }
+    Ok(chosen)
 }
 
 /// Refuses an out-parameter that is NULL.

@@ -8,8 +8,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
 use crate::capi::args::{out, put};
-use crate::capi::handles::{qnet_clock, qnet_conn, qnet_hub, qnet_listener, token_of};
+use crate::capi::handles::{
+    qnet_capture, qnet_clock, qnet_conn, qnet_hub, qnet_listener, token_of,
+};
 use crate::capi::last_error::record;
+use crate::capture::{self, Capture};
 use crate::conn::close_handler::{self, CloseCall};
 use crate::conn::{self, Conn};
 use crate::error::{Error, Result, qnet_error};
@@ -151,6 +154,15 @@ pub fn on_clock(
 ) -> c_int {
     let describe = |clock: Ref<Clock>| format!("clock {:#x}", clock.token);
     on(format_args!("{attempt}"), token_of(clock), clock::table(), describe, body)
+}
+
+pub fn on_capture(
+    capture: *mut qnet_capture,
+    attempt: &str,
+    body: impl FnOnce(Ref<Capture>) -> Result<c_int>,
+) -> c_int {
+    let describe = |capture: Ref<Capture>| format!("capture {:#x}", capture.token);
+    on(format_args!("{attempt}"), token_of(capture), capture::table(), describe, body)
 }
 
 /// A call on a connection that may report its end, and then runs its close handler.

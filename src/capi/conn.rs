@@ -2,12 +2,12 @@ use std::ffi::{c_char, c_int};
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
 
-use crate::capi::args::{self, out, put, shown, slice, string};
+use crate::capi::args::{self, chosen, out, put, shown, string};
 use crate::capi::boundary::{OK, call, give_new};
 use crate::capi::handles::{of_conn, qnet_conn};
 use crate::conn::open;
 use crate::error::{Error, Result};
-use crate::options::{Holder, Options};
+use crate::options::Holder;
 
 /// Connects to a listening QEMU or to any other program that uses the same framing. With
 /// "unixpacket" it connects to a SEQPACKET socket, on which each message is one frame, such as that
@@ -88,22 +88,12 @@ unsafe fn dial(
             to,
             || format!("dial {} {}", shown(network), shown(address)),
             || {
-                let options = chosen(slice(options.cast::<[i64; 2]>(), pairs, "options")?)?;
+                let options = chosen(options, pairs, Holder::Dial)?;
                 let (network, address) = (string(network, "network")?, string(address, "address")?);
                 open::dial(network, address, options).map(of_conn)
             },
         )
     }
-}
-
-fn chosen(pairs: &[[i64; 2]]) -> Result<Options> {
-    let mut options = Options::default();
-    for &[option, value] in pairs {
-        let option = i32::try_from(option)
-            .map_err(|_| Error::invalid(format!("unknown option {option}")))?;
-        options.set(option, value, Holder::Dial)?;
-    }
-    Ok(options)
 }
 
 /// Creates two connections that are each other's peer, using socketpair(2).

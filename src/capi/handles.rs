@@ -2,6 +2,7 @@
 
 use std::ptr;
 
+use crate::capture::Capture;
 use crate::conn::Conn;
 use crate::forward::clock::Clock;
 use crate::forward::hub::Hub;
@@ -30,6 +31,12 @@ pub struct qnet_clock {
     _token: u8,
 }
 
+/// Writes the frames of connections and hubs to a file; see qnet_capture_open(). The pointer is a
+/// handle, as for qnet_conn.
+pub struct qnet_capture {
+    _token: u8,
+}
+
 /// The handle that stands for an object in C.
 fn pointer<T: Object, H>(object: Ref<T>) -> *mut H {
     ptr::without_provenance_mut(object.token as usize)
@@ -49,6 +56,10 @@ pub fn of_hub(hub: Ref<Hub>) -> *mut qnet_hub {
 
 pub fn of_clock(clock: Ref<Clock>) -> *mut qnet_clock {
     pointer(clock)
+}
+
+pub fn of_capture(capture: Ref<Capture>) -> *mut qnet_capture {
+    pointer(capture)
 }
 
 /// The token that a handle of C is.

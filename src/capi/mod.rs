@@ -9,6 +9,7 @@
 
 pub mod args;
 pub mod boundary;
+pub mod capture;
 pub mod clock;
 pub mod conn;
 pub mod dgram;

@@ -74,7 +74,10 @@ pub fn run(conn: Ref<Conn>) {
                     cork::with(|cork| {
                         cork.begin(process, send::uncork);
                         match handler {
-                            Handler::One(one) => deliver_each(conn, cork, one, bytes),
+                            Handler::One(one) if conn.slot.rx_counts.probes.is_any() => {
+                                deliver_each::<true>(conn, cork, one, bytes);
+                            }
+                            Handler::One(one) => deliver_each::<false>(conn, cork, one, bytes),
                             Handler::Batch(many) => deliver_batches(conn, cork, many, bytes),
                         }
                     });
@@ -145,7 +148,12 @@ fn guarded<R>(conn: Ref<Conn>, part: impl FnOnce() -> R) -> Option<R> {
 }
 
 /// Hands over the frames of `bytes`, one a call, until one is not whole or the thread may not go on.
-fn deliver_each(conn: Ref<Conn>, cork: &Cork, handler: Callback<FrameFn>, bytes: &[u8]) {
+fn deliver_each<const IS_CAPTURED: bool>(
+    conn: Ref<Conn>,
+    cork: &Cork,
+    handler: Callback<FrameFn>,
+    bytes: &[u8],
+) {
     let (conn, goes_on) = (conn.slot, may_deliver(conn.token));
     let mut walk = Walk::over(bytes);
     while let Some(alike) = walk.next_alike(ALIKE) {
@@ -157,9 +165,9 @@ fn deliver_each(conn: Ref<Conn>, cork: &Cork, handler: Callback<FrameFn>, bytes:
         // Whether another call follows decides what a call's sends may do.
         let (others, last) = alike.split_last();
         cork.open(true);
-        hand_over(conn, goes_on, handler, others);
+        hand_over::<IS_CAPTURED>(conn, goes_on, handler, others);
         cork.open(matches!(frame::front(walk.rest()), Front::Whole(_)));
-        hand_over(conn, goes_on, handler, last);
+        hand_over::<IS_CAPTURED>(conn, goes_on, handler, last);
         if !goes_on.load(Ordering::Acquire) {
             return;
         }
@@ -169,10 +177,19 @@ fn deliver_each(conn: Ref<Conn>, cork: &Cork, handler: Callback<FrameFn>, bytes:
 /// Hands over frames of one length, as long as the thread may go on. Not in line, so that all that the loop
 /// needs is in registers.
 #[inline(never)]
-fn hand_over(conn: &Conn, goes_on: &AtomicBool, handler: Callback<FrameFn>, alike: Alike<'_>) {
+fn hand_over<const IS_CAPTURED: bool>(
+    conn: &Conn,
+    goes_on: &AtomicBool,
+    handler: Callback<FrameFn>,
+    alike: Alike<'_>,
+) {
+    let mut bytes = alike.frames();
     for frame in qnet_frame::all(&alike) {
         if !goes_on.load(Ordering::Acquire) {
             return;
+        }
+        if IS_CAPTURED && let Some(frame) = bytes.next() {
+            conn.rx_counts.probes.record_one(frame);
         }
         conn.delivered.add((PREFIX + alike.len) as u64);
         conn.rx_counts.frame(alike.len);
@@ -197,6 +214,7 @@ fn deliver_batches(conn: Ref<Conn>, cork: &Cork, handler: Callback<BatchFn>, byt
         if run.frames == 0 {
             break;
         }
+        conn.rx_counts.probes.record_run(&bytes[at - run.end..at]);
         cork.open(matches!(frame::front(&bytes[at..]), Front::Whole(_)));
         handler.call(&batch[..run.frames]);
     }

@@ -8,6 +8,7 @@
 //! stays open.
 
 pub mod background;
+pub mod capture;
 pub mod carrier;
 pub mod close;
 pub mod close_handler;
@@ -135,6 +136,8 @@ pub struct State {
     pub is_hubs: bool,
     /// The listener's count of its living connections.
     pub living: Option<Living>,
+    /// Whether a capture has the connection: then receiving takes no fast path.
+    pub is_captured: bool,
     /// What wakes the calls of `poll` that wait for it.
     pub pollers: SmallVec<[Arc<Wake>; 1]>,
 }
@@ -155,7 +158,7 @@ impl Object for Conn {
 impl Guarded for State {
     fn key(&self) -> u64 {
         let is_pulled = self.handler.is_none() && self.port.is_none() && !self.delivering;
-        let is_open = self.life.has_handle() && !self.life.has_ended();
+        let is_open = self.life.has_handle() && !self.life.has_ended() && !self.is_captured;
         if is_open && is_pulled && !self.rx.lends() { self.token } else { NO_KEY }
     }
 }

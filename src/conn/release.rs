@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::capture::interface::Probes;
 use crate::conn::life::Call;
 use crate::conn::{self, Conn, State, background};
 use crate::runtime::callback::Doing;
@@ -51,6 +52,7 @@ pub fn release(conn: Ref<Conn>) -> Released {
     conn.slot.changed(&state);
     *tx = Tx::default();
     drop(tx);
+    conn.slot.rx_counts.probes.change(|probes| *probes = Probes::default());
     state.living = None;
     let released = let_go(&mut state);
     conn.slot.free_if_unused(state);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::capture::interface::Probes;
 use crate::conn::close_handler::{self, CloseCall};
 use crate::conn::{self, Conn, close, end, open, plug, release};
 use crate::error::{Error, Result};
@@ -146,12 +147,21 @@ pub fn set_clock(hub: Ref<Hub>, clock: Option<Ref<Clock>>) -> Result<()> {
     let runner = clock.map_or_else(choose_loop, |clock| clock.slot.runner());
     let user = clock.map(|_| runner.join(NONE)).transpose()?;
     let switch = new_switch(&state.options, runner);
-    switch.lock().counts = before.counts;
+    let mut inside = switch.lock();
+    (inside.counts, inside.probes) = (before.counts, std::mem::take(&mut before.probes));
+    drop(inside);
     // Who is about to plug something in there finds the other.
     before.close();
     drop(before);
     (state.switch, state.on_clock) = (Some(switch), user);
     Ok(())
+}
+
+/// Changes what records the frames that a hub takes in.
+pub fn change_probes(hub: Ref<Hub>, change: impl FnOnce(&mut Probes) -> Result<()>) -> Result<()> {
+    // Held, so that the hub does not get another switch meanwhile.
+    let state = hub.state()?;
+    change(&mut state.switch().lock().probes)
 }
 
 /// Does something with a hub's switch, and again where it has got another meanwhile.

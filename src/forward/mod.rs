@@ -1,6 +1,7 @@
 //! Frames between connections.
 
 pub mod advance;
+pub mod capture;
 pub mod clock;
 pub mod fdb;
 pub mod hub;

@@ -166,12 +166,14 @@ pub fn read(
     };
     // What was read before it was plugged in. This also finds a length that no frame has.
     while rx.has_frame(counts) {
+        counts.probes.record_forwarded(inside.runner, rx.unread());
         let used = take(inside, rx.unread(), sorter, *now);
         rx.use_up(used);
         came += used;
     }
     let room = &mut buffer[..loop_room(&socket)];
     if let Some(bytes) = rx.read_behind(&socket, room, counts) {
+        counts.probes.record_forwarded(inside.runner, bytes);
         let used = take(inside, bytes, sorter, *now);
         rx.keep(&bytes[used..], counts);
         came += bytes.len();

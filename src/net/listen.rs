@@ -115,7 +115,7 @@ impl ListenSocket {
                 return Ok(None);
             }
             match rustix::net::accept_with(&self.fd, CLOEXEC) {
-                Ok(fd) => return above_standard(fd).map(Some),
+                Ok(fd) => return Ok(Some(above_standard(fd)?)),
                 Err(Errno::AGAIN) => return Ok(None),
                 // The peer has gone, or its network failed: accept(2) says to try again.
                 Err(

@@ -20,7 +20,7 @@ const UDP_BUFFER: usize = 4 << 20;
 pub const CLOEXEC: SocketFlags = SocketFlags::CLOEXEC;
 
 pub fn open(family: AddressFamily, kind: SocketType, flags: SocketFlags) -> Result<OwnedFd> {
-    above_standard(rustix::net::socket_with(family, kind, CLOEXEC | flags, None)?)
+    Ok(above_standard(rustix::net::socket_with(family, kind, CLOEXEC | flags, None)?)?)
 }
 
 pub fn datagram_socket(family: AddressFamily) -> Result<OwnedFd> {

@@ -14,7 +14,8 @@ use crate::runtime::lock::{Guard, Guarded, NO_KEY, lock};
 use crate::sys::fork::{PerProcess, Wiped};
 
 /// A handle's number. From the lowest bit on: a one, 2 bits of kind, 18 bits of index, and 26 bits
-/// of generation, which begins at 1. So a token is odd, above 2^21 and below 2^47.
+/// of generation, which begins at 1. So a token is odd, above 2^21 and below 2^47. Where there are few
+/// objects of a kind, the highest bit of the index tells it from another.
 pub type Token = u64;
 
 /// The token of a slot that stands for nothing.
@@ -24,6 +25,7 @@ const KIND_SHIFT: u32 = 1;
 const INDEX_SHIFT: u32 = 3;
 const GENERATION_SHIFT: u32 = 21;
 const MARK_MASK: u64 = (1 << INDEX_SHIFT) - 1;
+const HALF_SHIFT: u32 = GENERATION_SHIFT - 1;
 const ONE_GENERATION: u64 = 1 << GENERATION_SHIFT;
 const END: Token = 1 << 47;
 
@@ -44,7 +46,8 @@ pub fn index_of(token: Token) -> usize {
 
 /// What a table can hold.
 pub trait Object: Default + Sync + 'static {
-    /// The number of the type in its tokens: 0 to 3.
+    /// The number of the type in its tokens: 0 to 3, or 4, which a table that has but half of the slots
+    /// tells from 0.
     const KIND: u64;
 
     /// What the object's lock guards.
@@ -111,8 +114,9 @@ impl<T> Default for Free<T> {
 }
 
 impl<T: Object, const N: usize> Table<T, N> {
-    /// The lowest bits of every token of this table: the one, and the kind.
-    const MARK: Token = T::KIND << KIND_SHIFT | 1;
+    /// What every token of this table has in common, the one and the kind, and in which bits.
+    const MARK: Token = ((T::KIND / 4) << HALF_SHIFT) | ((T::KIND % 4) << KIND_SHIFT) | 1;
+    const MASK: u64 = if N < SLOTS { MARK_MASK | 1 << HALF_SHIFT } else { MARK_MASK };
 
     pub const fn new() -> Table<T, N> {
         Table { slots: Wiped::pointers(), free: PerProcess::new(), next: AtomicU32::new(0) }
@@ -127,7 +131,7 @@ impl<T: Object, const N: usize> Table<T, N> {
     /// The slot of a token, if the token can be one of this table.
     #[inline]
     pub fn get(&'static self, token: Token) -> Result<Ref<T>> {
-        let slot = self.slot(token).filter(|_| token & MARK_MASK == Self::MARK && token < END);
+        let slot = self.slot(token).filter(|_| token & Self::MASK == Self::MARK && token < END);
         slot.map(|slot| Ref { slot, token }).ok_or(Error::Handle)
     }
 

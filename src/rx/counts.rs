@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::capture::interface::{Probes, ProbesIn};
 use crate::frame::Run;
 
 /// A connection's counters. They have one writer at a time: the delivering thread, or whoever holds the
@@ -15,6 +16,8 @@ pub struct RxCounts {
     pub foreign: Counter,
     /// Of `frames`, those that went nowhere on purpose.
     pub refused: Counter,
+    /// What records the frames that come in.
+    pub probes: ProbesIn,
 }
 
 /// A counter with one writer at a time, and any number of readers.
@@ -37,9 +40,10 @@ impl Counter {
 }
 
 impl RxCounts {
-    /// Sets all counters to 0, for another connection.
+    /// Sets all counters to 0, for another connection, which nothing records.
     pub fn clear(&self) {
-        let RxCounts { frames, bytes, runts, reads, foreign, refused } = self;
+        let RxCounts { frames, bytes, runts, reads, foreign, refused, probes } = self;
+        probes.change(|probes| *probes = Probes::default());
         for counter in [frames, bytes, runts, reads, foreign, refused] {
             counter.clear();
         }

@@ -25,6 +25,7 @@ impl Rx {
         if cap > 0 {
             let room = buf.get_mut(..len).ok_or_else(|| too_small(cap, len))?;
             room.write_copy_of_slice(frame);
+            counts.probes.record_one(frame);
             counts.frame(len);
             self.use_up(PREFIX + len);
         }
@@ -63,6 +64,7 @@ impl Rx {
         if settles && run.frames < count && self.settle(Sizes::of(socket)) {
             run = Run::over(self.unread(), count, lend);
         }
+        counts.probes.record_run(&self.unread()[..run.end]);
         self.use_up(run.end);
         self.loan = Loan::InBuffer;
         counts.run(&run);
@@ -127,6 +129,7 @@ impl Rx {
     /// bytes these frames have.
     fn sort(&mut self, bytes: &mut [u8], counts: &RxCounts) -> usize {
         let run = Run::over(bytes, usize::MAX, |_, _| {});
+        counts.probes.record_run(&bytes[..run.end]);
         counts.run(&run);
         self.buffer.replace(&bytes[run.end..]);
         // This finds a length that no frame has.
@@ -157,6 +160,7 @@ impl Rx {
                 break;
             };
             room.write_copy_of_slice(&self.unread()[..len]);
+            counts.probes.record_one(&self.unread()[PREFIX..len]);
             counts.frame(frame_len);
             self.use_up(len);
             used += len;

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use crate::capture::interface::Occasion;
 use crate::emulation::direction::enter::Verdict;
 use crate::emulation::flight::Moment;
 use crate::frame::{self, Alike, PREFIX, Run, Walk};
@@ -23,10 +24,15 @@ impl Inside {
         now: Instant,
     ) -> usize {
         sorter.sending.begun = None;
-        let run = if !self.is_altered(from) {
-            self.forward(from, bytes, sorter, now)
-        } else if self.is_dead(from) {
+        let is_altered = self.is_altered(from);
+        if is_altered && self.is_dead(from) {
             return Inside::refuse(bytes, counts);
+        }
+        if !self.probes.is_empty() {
+            self.probes.record_in(Occasion::of_forwarding(Some(self.runner)), bytes);
+        }
+        let run = if !is_altered {
+            self.forward(from, bytes, sorter, now)
         } else {
             self.take_in_altered(from, bytes, sorter, now)
         };

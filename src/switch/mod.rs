@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
+use crate::capture::interface::Probes;
 use crate::error::{Error, Result};
 use crate::runtime::event_loop::{Interest, Loop, READABLE, WRITABLE};
 use crate::runtime::handle::Token;
@@ -41,7 +42,7 @@ pub struct Switch {
 
 /// What the loop works with, and others when they plug a connection in or out, or ask for counts.
 pub struct Inside {
-    runner: &'static Loop,
+    pub runner: &'static Loop,
     ports: Slab<Outlet>,
     pub kind: Kind,
     pub counts: Counts,
@@ -54,6 +55,8 @@ pub struct Inside {
     rules: HubRules,
     /// The ports that get copies.
     mirrors: Vec<usize>,
+    /// What records the frames that a hub takes in.
+    pub probes: Probes,
 }
 
 pub enum Kind {
@@ -108,6 +111,7 @@ impl Switch {
             has_vlans: false,
             rules: HubRules::NONE,
             mirrors: Vec::new(),
+            probes: Probes::default(),
         };
         Arc::new(Switch { runner, inside: Lock::new(inside) })
     }

@@ -20,6 +20,12 @@ pub fn nanoseconds() -> u64 {
     now.tv_sec as u64 * NS_PER_S + now.tv_nsec as u64
 }
 
+/// What time of day it is, in nanoseconds since 1970.
+pub fn time_of_day() -> u64 {
+    let now = clock_gettime(ClockId::Realtime);
+    now.tv_sec as u64 * NS_PER_S + now.tv_nsec as u64
+}
+
 /// A descriptor that is readable from a time of that clock on. What waits by a time-out wakes up later than
 /// it asked for, by a thousandth of the time even for the shortest slack (the kernel's
 /// `select_estimate_accuracy`); this has no slack at all.

@@ -12,11 +12,11 @@ use crate::error::Result;
 /// Moves a descriptor above those of the standard streams (0 to 2). If the host has closed them, as
 /// daemons do, it would otherwise print its messages into a network, or read what is meant to wake
 /// a thread.
-pub fn above_standard(fd: OwnedFd) -> Result<OwnedFd> {
+pub fn above_standard(fd: OwnedFd) -> rustix::io::Result<OwnedFd> {
     if fd.as_raw_fd() > libc::STDERR_FILENO {
         return Ok(fd);
     }
-    Ok(rustix::io::fcntl_dupfd_cloexec(fd, libc::STDERR_FILENO + 1)?)
+    rustix::io::fcntl_dupfd_cloexec(fd, libc::STDERR_FILENO + 1)
 }
 
 /// An event descriptor, which is readable while the event is raised.

@@ -2,8 +2,12 @@
 
 use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::AtomicU64;
 
 use memmap2::MmapMut;
+use rustix::io::Errno;
+
+use crate::error::Result;
 
 /// From this size on, memory is mapped rather than allocated: it costs nothing until it is touched,
 /// and is returned to the system as soon as it is dropped.
@@ -50,6 +54,32 @@ impl DerefMut for Memory {
         match self {
             Memory::Heap(bytes) => bytes,
             Memory::Mapped(bytes) => bytes,
+        }
+    }
+}
+
+/// Words that threads share, zeroed when they are made. They cost nothing until they are touched.
+pub struct Words(MmapMut);
+
+impl Words {
+    pub fn of(count: usize) -> Result<Words> {
+        let map = MmapMut::map_anon(count * size_of::<AtomicU64>());
+        Ok(Words(map.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOMEM))?))
+    }
+}
+
+impl Deref for Words {
+    type Target = [AtomicU64];
+
+    #[inline]
+    fn deref(&self) -> &[AtomicU64] {
+        // SAFETY: whole pages that are this value's alone, may be written to, and are reached as such words
+        // only.
+        unsafe {
+            std::slice::from_raw_parts(
+                self.0.as_ptr().cast(),
+                self.0.len() / size_of::<AtomicU64>(),
+            )
         }
     }
 }

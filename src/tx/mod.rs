@@ -21,6 +21,7 @@ mod write;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::capture::interface::Probes;
 use crate::error::Error;
 use crate::frame;
 use crate::net::io::Lost;
@@ -73,6 +74,8 @@ pub struct Tx {
     /// Whether sends may be corked (`QNET_OPT_CORK`).
     may_cork: bool,
     counts: Counts,
+    /// What records the frames that are taken.
+    pub probes: Probes,
     /// Those of the frames in `counts` that were messages, and that nobody has received.
     unheard: Lost,
 }
@@ -89,7 +92,11 @@ pub struct Counts {
 impl Guarded for Tx {
     fn key(&self) -> u64 {
         let is_whole = self.end.is_none() && self.peer_loss.is_none() && self.socket.is_some();
-        if is_whole && self.runner.is_none() && self.fit.padded == 0 { self.token } else { NO_KEY }
+        if is_whole && self.runner.is_none() && self.fit.padded == 0 && self.probes.is_empty() {
+            self.token
+        } else {
+            NO_KEY
+        }
     }
 }
 

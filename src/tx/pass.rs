@@ -2,6 +2,7 @@
 
 use std::io::IoSlice;
 
+use crate::capture::interface::{Occasion, Way};
 use crate::frame::Walk;
 use crate::tx::Tx;
 use crate::tx::frames::Wire;
@@ -37,6 +38,17 @@ impl Tx {
     /// Sends on frames in wire format that go out as they are. What the socket does not take is queued,
     /// as long as no more than `limit` bytes are. Returns how many frames were dropped.
     pub fn pass(&mut self, bytes: &[u8], frames: usize, limit: usize) -> usize {
+        if self.probes.is_empty() {
+            return self.pass_unseen(bytes, frames, limit);
+        }
+        let occasion = Occasion::of_forwarding(self.runner);
+        let dropped = self.pass_unseen(bytes, frames, limit);
+        self.probes.record(occasion, Way::Out, Walk::over(bytes).take(frames - dropped), 0);
+        dropped
+    }
+
+    /// The same, unrecorded.
+    fn pass_unseen(&mut self, bytes: &[u8], frames: usize, limit: usize) -> usize {
         // Even where the socket was full: it has room long before it says so.
         self.write_backlog();
         let written = self.pass_now(bytes);

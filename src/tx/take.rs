@@ -3,6 +3,7 @@
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 
+use crate::capture::interface::{Occasion, Way};
 use crate::error::{Error, Result};
 use crate::frame::{self, PREFIX};
 use crate::net::io::Written;
@@ -23,6 +24,20 @@ impl Tx {
     /// Takes as many of `frames` as it can at once, and moves past them. Returns how many it took. The
     /// queue has nothing but what is held back.
     pub fn put<'a>(&mut self, frames: &mut impl Frames<'a>) -> Result<usize> {
+        if self.probes.is_empty() {
+            return self.put_unseen(frames);
+        }
+        let (occasion, before) = (Occasion::of_sending(self.runner), frames.clone());
+        let put = self.put_unseen(frames)?;
+        if !self.has_lost_peer() {
+            let taken = before.take(put).filter_map(Result::ok);
+            self.probes.record(occasion, Way::Out, taken, self.fit.padded);
+        }
+        Ok(put)
+    }
+
+    /// The same, unrecorded.
+    fn put_unseen<'a>(&mut self, frames: &mut impl Frames<'a>) -> Result<usize> {
         let mut ahead = frames.clone();
         let Some(first) = ahead.next() else {
             return Ok(0);

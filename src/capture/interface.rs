@@ -1,0 +1,202 @@
+//! What records frames: an interface of a capture, and all that a connection or a hub has of those.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use smallvec::SmallVec;
+
+use crate::capture::ring::Mark;
+use crate::capture::shared::{Entry, Shared};
+use crate::frame::{self, Walk};
+use crate::runtime::event_loop::Loop;
+use crate::runtime::lock::lock;
+use crate::sys::clock;
+
+/// A connection, or a hub, in a capture.
+#[derive(Clone)]
+pub struct Interface {
+    shared: Arc<Shared>,
+    entry: Arc<Entry>,
+}
+
+/// When frames came or went.
+#[derive(Clone, Copy)]
+pub struct Occasion {
+    time: u64,
+    /// Whether the thread waits for room, because the program moves the clock.
+    waits: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    In,
+    Out,
+}
+
+impl Occasion {
+    /// Now, for a program that receives.
+    pub fn now() -> Occasion {
+        Occasion { time: clock::time_of_day(), waits: false }
+    }
+
+    /// Now, for a program that sends, perhaps past a loop.
+    pub fn of_sending(runner: Option<&Loop>) -> Occasion {
+        let by_hand = runner.filter(|runner| runner.is_by_hand());
+        by_hand.map_or_else(Occasion::now, |runner| Occasion { time: runner.time(), waits: false })
+    }
+
+    /// Now, in a loop's turn.
+    pub fn of_forwarding(runner: Option<&Loop>) -> Occasion {
+        let waits = runner.is_some_and(Loop::is_by_hand);
+        Occasion { waits, ..Occasion::of_sending(runner) }
+    }
+}
+
+impl Interface {
+    /// Puts an interface behind those that a capture has.
+    pub fn add(shared: &Arc<Shared>, name: Vec<u8>, description: Vec<u8>) -> Interface {
+        let mut all = lock(&shared.interfaces);
+        let number = all.len() as u32;
+        let entry = Arc::new(Entry { number, name, description, ..Entry::default() });
+        all.push(entry.clone());
+        Interface { shared: shared.clone(), entry }
+    }
+
+    /// Records frames, each with zeros up to a length of `padded`.
+    fn record<'a>(
+        &self,
+        occasion: Occasion,
+        way: Way,
+        frames: impl Iterator<Item = &'a [u8]>,
+        padded: usize,
+    ) {
+        let shared = &*self.shared;
+        if shared.is_off() {
+            return;
+        }
+        let (mut kept, mut bytes, mut dropped) = (0, 0, 0);
+        for frame in frames {
+            let len = frame.len().max(padded);
+            if self.put(occasion, way, frame, len) {
+                kept += 1;
+                bytes += len as u64;
+            } else {
+                self.entry.lost.fetch_add(1, Ordering::Relaxed);
+                dropped += 1;
+            }
+        }
+        shared.taken.add(kept, bytes);
+        self.entry.received.fetch_add(kept + dropped, Ordering::Relaxed);
+        if dropped > 0 {
+            self.entry.dropped.fetch_add(dropped, Ordering::Relaxed);
+            shared.dropped.fetch_add(dropped, Ordering::Relaxed);
+        }
+        shared.wake_if_half_full();
+    }
+
+    fn put(&self, occasion: Occasion, way: Way, frame: &[u8], len: usize) -> bool {
+        let shared = &*self.shared;
+        let mark = || Mark {
+            len: len as u32,
+            interface: self.entry.number,
+            is_out: way == Way::Out,
+            notes: shared.claim_notes(),
+            time: occasion.time,
+            lost: self.take_lost(),
+        };
+        let kept = len.min(shared.snaplen);
+        let put = || shared.is_on() && shared.ring.put(frame, kept, mark);
+        while !put() {
+            if !occasion.waits || !shared.wait_for_room() {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn take_lost(&self) -> u64 {
+        let lost = self.entry.lost.load(Ordering::Relaxed);
+        if lost > 0 { self.entry.lost.swap(0, Ordering::Relaxed) } else { 0 }
+    }
+}
+
+/// The interfaces of a connection's one way, or of a hub.
+#[derive(Default)]
+pub struct Probes(SmallVec<[Interface; 1]>);
+
+impl Probes {
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn add(&mut self, interface: &Interface) {
+        self.0.push(interface.clone());
+    }
+
+    pub fn remove(&mut self, interface: &Interface) {
+        self.0.retain(|other| !Arc::ptr_eq(&other.entry, &interface.entry));
+    }
+
+    /// Records frames, each with zeros up to a length of `padded`.
+    pub fn record<'a>(
+        &self,
+        occasion: Occasion,
+        way: Way,
+        frames: impl Iterator<Item = &'a [u8]> + Clone,
+        padded: usize,
+    ) {
+        self.0.iter().for_each(|interface| interface.record(occasion, way, frames.clone(), padded));
+    }
+
+    /// Records the whole frames that `bytes` begin with, in wire format, as having come in.
+    pub fn record_in(&self, occasion: Occasion, bytes: &[u8]) {
+        let frames = Walk::over(bytes).filter(|frame| frame.len() >= frame::MIN);
+        self.record(occasion, Way::In, frames, 0);
+    }
+}
+
+/// Those of what comes in at a connection, where those who receive find them without its lock.
+#[derive(Default)]
+pub struct ProbesIn {
+    is_any: AtomicBool,
+    probes: Mutex<Probes>,
+}
+
+impl ProbesIn {
+    #[inline]
+    pub fn is_any(&self) -> bool {
+        self.is_any.load(Ordering::Acquire)
+    }
+
+    pub fn change(&self, change: impl FnOnce(&mut Probes)) {
+        let mut probes = lock(&self.probes);
+        change(&mut probes);
+        self.is_any.store(!probes.is_empty(), Ordering::Release);
+    }
+
+    /// Records one frame that a program is given.
+    #[inline]
+    pub fn record_one(&self, frame: &[u8]) {
+        if self.is_any() {
+            let one = std::iter::once(frame);
+            lock(&self.probes).record(Occasion::now(), Way::In, one, 0);
+        }
+    }
+
+    /// Records the whole frames that `bytes` begin with, which a program is given.
+    #[inline]
+    pub fn record_run(&self, bytes: &[u8]) {
+        if self.is_any() {
+            lock(&self.probes).record_in(Occasion::now(), bytes);
+        }
+    }
+
+    /// The same for frames that are forwarded.
+    #[inline]
+    pub fn record_forwarded(&self, runner: &Loop, bytes: &[u8]) {
+        if self.is_any() {
+            lock(&self.probes).record_in(Occasion::of_forwarding(Some(runner)), bytes);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The format of a capture, pcapng (draft-ietf-opsawg-pcapng): blocks, each with its length at both ends,
+//! in the byte order of this machine. Pure.
+
+use std::ops::Range;
+
+use crate::capture::ring::Mark;
+
+const SECTION: u32 = 0x0a0d_0d0a;
+const INTERFACE: u32 = 1;
+const STATISTICS: u32 = 5;
+const FRAME: u32 = 6;
+
+const BYTE_ORDER: u32 = 0x1a2b_3c4d;
+const ETHERNET: u16 = 1;
+
+const COMMENT: u16 = 1;
+const USER_APPLICATION: u16 = 4;
+const NAME: u16 = 2;
+const DESCRIPTION: u16 = 3;
+const TIME_RESOLUTION: u16 = 9;
+const FLAGS: u16 = 2;
+const DROPPED: u16 = 4;
+const RECEIVED_BY_INTERFACE: u16 = 4;
+const DROPPED_BY_INTERFACE: u16 = 5;
+
+/// Times are in units of 10 to the power of minus this.
+const NANOSECONDS: u8 = 9;
+
+const INBOUND: u32 = 1;
+const OUTBOUND: u32 = 2;
+
+/// How many bytes a text may have.
+pub const LONGEST_TEXT: usize = u16::MAX as usize;
+
+/// Appends a block: what `fill` appends, within the block's type and lengths.
+fn block(out: &mut Vec<u8>, kind: u32, fill: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    put(out, &[kind, 0]);
+    fill(out);
+    let len = (out.len() - start + 4) as u32;
+    put(out, &[len]);
+    out[start + 4..start + 8].copy_from_slice(&len.to_ne_bytes());
+}
+
+fn put(out: &mut Vec<u8>, numbers: &[u32]) {
+    numbers.iter().for_each(|number| out.extend(number.to_ne_bytes()));
+}
+
+fn put_padded(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend(bytes);
+    out.resize(out.len().next_multiple_of(4), 0);
+}
+
+fn option(out: &mut Vec<u8>, code: u16, value: &[u8]) {
+    out.extend(code.to_ne_bytes());
+    out.extend((value.len() as u16).to_ne_bytes());
+    put_padded(out, value);
+}
+
+fn end_of_options(out: &mut Vec<u8>) {
+    put(out, &[0]);
+}
+
+/// What a file begins with.
+pub fn section(out: &mut Vec<u8>) {
+    block(out, SECTION, |out| {
+        put(out, &[BYTE_ORDER]);
+        // Version 1.0.
+        out.extend([1u16.to_ne_bytes(), 0u16.to_ne_bytes()].concat());
+        // Its length is not told.
+        put(out, &[u32::MAX, u32::MAX]);
+        option(out, USER_APPLICATION, concat!("libqnet ", env!("CARGO_PKG_VERSION")).as_bytes());
+        end_of_options(out);
+    });
+}
+
+pub fn interface(out: &mut Vec<u8>, name: &[u8], description: &[u8], snaplen: u32) {
+    block(out, INTERFACE, |out| {
+        out.extend(ETHERNET.to_ne_bytes());
+        out.extend([0; 2]);
+        put(out, &[snaplen]);
+        option(out, NAME, name);
+        if !description.is_empty() {
+            option(out, DESCRIPTION, description);
+        }
+        option(out, TIME_RESOLUTION, &[NANOSECONDS]);
+        end_of_options(out);
+    });
+}
+
+/// A frame, of which `kept` is kept. `notes` are its comments.
+pub fn frame(out: &mut Vec<u8>, mark: &Mark, kept: &[u8], notes: impl Iterator<Item = String>) {
+    block(out, FRAME, |out| {
+        let [high, low] = halves(mark.time);
+        put(out, &[mark.interface, high, low, kept.len() as u32, mark.len]);
+        put_padded(out, kept);
+        notes.for_each(|note| option(out, COMMENT, note.as_bytes()));
+        let flags = if mark.is_out { OUTBOUND } else { INBOUND };
+        option(out, FLAGS, &flags.to_ne_bytes());
+        if mark.lost > 0 {
+            option(out, DROPPED, &mark.lost.to_ne_bytes());
+        }
+        end_of_options(out);
+    });
+}
+
+/// How many frames an interface has had, and how many of those were not recorded, by that time.
+pub fn statistics(out: &mut Vec<u8>, interface: u32, time: u64, received: u64, dropped: u64) {
+    block(out, STATISTICS, |out| {
+        let [high, low] = halves(time);
+        put(out, &[interface, high, low]);
+        option(out, RECEIVED_BY_INTERFACE, &received.to_ne_bytes());
+        option(out, DROPPED_BY_INTERFACE, &dropped.to_ne_bytes());
+        end_of_options(out);
+    });
+}
+
+fn halves(number: u64) -> [u32; 2] {
+    [(number >> 32) as u32, number as u32]
+}
+
+/// The blocks of what was appended above.
+fn blocks(bytes: &[u8]) -> impl Iterator<Item = (Range<usize>, &[u8])> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let len = number(bytes.get(at..)?, 4)? as usize;
+        let place = at..at + len;
+        at += len;
+        Some((place.clone(), bytes.get(place)?))
+    })
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// How many of the first `n` bytes are those of whole blocks.
+pub fn whole(bytes: &[u8], n: usize) -> usize {
+    blocks(bytes).map(|(place, _)| place.end).take_while(|end| *end <= n).last().unwrap_or(0)
+}
+
+/// How many frames there are, and how long they were, all together.
+pub fn count_frames(bytes: &[u8]) -> (u64, u64) {
+    let frames = blocks(bytes).filter(|(_, block)| number(block, 0) == Some(FRAME));
+    let lens = frames.filter_map(|(_, block)| number(block, 24));
+    lens.fold((0, 0), |(frames, bytes), len| (frames + 1, bytes + u64::from(len)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_found_again() {
+        let mark = Mark { len: 70, interface: 0, is_out: true, notes: 1, time: 1 << 40, lost: 3 };
+        let mut out = Vec::new();
+        section(&mut out);
+        interface(&mut out, b"a", b"", 0);
+        let before = out.len();
+        frame(&mut out, &mark, &[1; 33], ["why".to_owned()].into_iter());
+        let middle = out.len();
+        frame(&mut out, &Mark { len: 30, ..mark }, &[1; 30], std::iter::empty());
+        statistics(&mut out, 0, 5, 2, 3);
+        assert!(out.len().is_multiple_of(4));
+        assert_eq!(blocks(&out).count(), 5);
+        assert_eq!(count_frames(&out), (2, 100));
+        assert_eq!(count_frames(&out[middle..]), (1, 30));
+        for n in 0..=out.len() {
+            let end = whole(&out, n);
+            assert!(end <= n && (n < before || end >= before));
+            assert_eq!(count_frames(&out[..end]).0 >= 1, n >= middle);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The buffer of a capture: frames are copied into it by the threads that receive and send them, and the
+//! writing thread takes them out.
+//!
+//! Nobody waits. Who puts a frame in reserves room for it by an exchange, copies it there, and then marks
+//! the record as whole. One thread takes the records out, in the order of their reservation, up to the
+//! first that is not whole, and leaves zeros behind.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::Result;
+use crate::sys::memory::Words;
+
+const WORD: usize = size_of::<u64>();
+
+/// How many words a record has before its frame.
+const HEADER: u64 = 4;
+
+/// The first word of a record that is whole.
+const WHOLE: u64 = 1 << 63;
+
+pub struct Ring {
+    words: Words,
+    /// How many words were ever reserved, and how many of those are free again.
+    head: AtomicU64,
+    tail: AtomicU64,
+}
+
+/// What goes with a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// The length of the frame, of which less may have been kept.
+    pub len: u32,
+    pub interface: u32,
+    pub is_out: bool,
+    /// How many of the notes that wait go with it: fewer than 2^31.
+    pub notes: u32,
+    pub time: u64,
+    /// How many frames of the interface before it were not recorded.
+    pub lost: u64,
+}
+
+impl Ring {
+    pub fn of(bytes: usize) -> Result<Ring> {
+        let words = Words::of(bytes / WORD)?;
+        Ok(Ring { words, head: AtomicU64::new(0), tail: AtomicU64::new(0) })
+    }
+
+    fn size(&self) -> u64 {
+        self.words.len() as u64
+    }
+
+    /// Whether more than half of it is in use.
+    #[inline]
+    pub fn is_half_full(&self) -> bool {
+        let used =
+            self.head.load(Ordering::Relaxed).wrapping_sub(self.tail.load(Ordering::Relaxed));
+        used > self.size() / 2
+    }
+
+    /// Copies a frame in, of which `kept` bytes are kept, and zeros where it has fewer. `mark` is asked once
+    /// there is room. Returns whether there was.
+    #[inline]
+    pub fn put(&self, frame: &[u8], kept: usize, mark: impl FnOnce() -> Mark) -> bool {
+        let words = HEADER + kept.div_ceil(WORD) as u64;
+        let mut head = self.head.load(Ordering::Relaxed);
+        loop {
+            // Acquire: who sees that words are free sees them as zeros, too.
+            if head + words > self.tail.load(Ordering::Acquire) + self.size() {
+                return false;
+            }
+            let (order, to) = (Ordering::Relaxed, head + words);
+            match self.head.compare_exchange_weak(head, to, order, order) {
+                Ok(_) => break,
+                Err(other) => head = other,
+            }
+        }
+        let mark = mark();
+        self.copy(head + HEADER, &frame[..frame.len().min(kept)]);
+        let of_interface = u64::from(mark.interface) << 32 | u64::from(mark.notes) << 1;
+        self.word(head + 1).store(of_interface | u64::from(mark.is_out), Ordering::Relaxed);
+        self.word(head + 2).store(mark.time, Ordering::Relaxed);
+        self.word(head + 3).store(mark.lost, Ordering::Relaxed);
+        // Release: who sees this sees all of the record.
+        self.word(head).store(WHOLE | (kept as u64) << 32 | u64::from(mark.len), Ordering::Release);
+        true
+    }
+
+    fn word(&self, at: u64) -> &AtomicU64 {
+        &self.words[(at % self.size()) as usize]
+    }
+
+    #[inline]
+    fn copy(&self, at: u64, bytes: &[u8]) {
+        let start = (at % self.size()) as usize;
+        let (chunks, rest) = bytes.as_chunks::<WORD>();
+        let (front, behind) = chunks.split_at(chunks.len().min(self.words.len() - start));
+        for (chunks, words) in [(front, &self.words[start..]), (behind, &self.words[..])] {
+            for (chunk, word) in chunks.iter().zip(words) {
+                word.store(u64::from_ne_bytes(*chunk), Ordering::Relaxed);
+            }
+        }
+        if !rest.is_empty() {
+            let mut last = [0; WORD];
+            last[..rest.len()].copy_from_slice(rest);
+            self.word(at + chunks.len() as u64).store(u64::from_ne_bytes(last), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether there is a record to take out.
+    pub fn has_next(&self) -> bool {
+        self.word(self.tail.load(Ordering::Relaxed)).load(Ordering::Acquire) != 0
+    }
+
+    /// Takes out the next record, whose bytes replace those of `frame`. For one thread.
+    pub fn take(&self, frame: &mut Vec<u8>) -> Option<Mark> {
+        let tail = self.tail.load(Ordering::Relaxed);
+        let first = self.word(tail).load(Ordering::Acquire);
+        if first == 0 {
+            return None;
+        }
+        let take = |at: u64| {
+            let word = self.word(at);
+            let value = word.load(Ordering::Relaxed);
+            word.store(0, Ordering::Relaxed);
+            value
+        };
+        let kept = (first & !WHOLE) >> 32;
+        let words = HEADER + kept.div_ceil(WORD as u64);
+        take(tail);
+        let [of_interface, time, lost] = [tail + 1, tail + 2, tail + 3].map(take);
+        frame.clear();
+        (tail + HEADER..tail + words).for_each(|at| frame.extend(take(at).to_ne_bytes()));
+        frame.truncate(kept as usize);
+        self.tail.store(tail + words, Ordering::Release);
+        Some(Mark {
+            len: first as u32,
+            interface: (of_interface >> 32) as u32,
+            is_out: of_interface & 1 != 0,
+            notes: of_interface as u32 >> 1,
+            time,
+            lost,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BYTES: usize = 4096;
+
+    fn mark(number: u64) -> Mark {
+        let (interface, notes) = (number as u32 % 7, number as u32 % 3);
+        Mark {
+            len: 0,
+            interface,
+            is_out: number.is_multiple_of(2),
+            notes,
+            time: number,
+            lost: number,
+        }
+    }
+
+    #[test]
+    fn every_length_comes_out_as_it_went_in() {
+        let (ring, mut frame) = (Ring::of(BYTES).unwrap(), Vec::new());
+        for len in (0..1000).chain(0..1000) {
+            let bytes: Vec<u8> = (0..len).map(|i| (i * 7 + len) as u8).collect();
+            for kept in [len, len / 2, len + 9] {
+                let mark = Mark { len: len as u32, ..mark(len as u64) };
+                assert!(!ring.has_next() && ring.put(&bytes, kept, || mark) && ring.has_next());
+                assert_eq!(ring.take(&mut frame), Some(mark));
+                let zeros = vec![0; kept.saturating_sub(len)];
+                assert_eq!(frame, [&bytes[..len.min(kept)], &zeros[..]].concat());
+            }
+        }
+    }
+
+    #[test]
+    fn what_finds_no_room_is_refused_and_disturbs_nothing() {
+        let (ring, mut frame) = (Ring::of(BYTES).unwrap(), Vec::new());
+        for round in 0..100 {
+            let put =
+                (0..1000).take_while(|n| ring.put(&[*n as u8; 100], 100, || mark(*n))).count();
+            assert_eq!(put, BYTES / (32 + 104));
+            assert!(ring.is_half_full());
+            for n in 0..put as u64 {
+                assert_eq!(ring.take(&mut frame), Some(mark(n)), "in round {round}");
+                assert_eq!(frame, [n as u8; 100]);
+            }
+            assert!(ring.take(&mut frame).is_none());
+        }
+    }
+
+    #[test]
+    fn threads_put_in_while_another_takes_out() {
+        const EACH: u64 = if cfg!(miri) { 100 } else { 50_000 };
+        let (ring, mut frame) = (Ring::of(BYTES).unwrap(), Vec::new());
+        std::thread::scope(|scope| {
+            for thread in 0..3 {
+                let ring = &ring;
+                scope.spawn(move || {
+                    for n in 0..EACH {
+                        let len = (n % 90) as usize;
+                        let mark = Mark { interface: thread, ..mark(n) };
+                        while !ring.put(&[n as u8; 90][..len], len, || mark) {
+                            std::thread::yield_now();
+                        }
+                    }
+                });
+            }
+            let mut next = [0; 3];
+            while next != [EACH; 3] {
+                let Some(taken) = ring.take(&mut frame) else {
+                    continue;
+                };
+                let n = &mut next[taken.interface as usize];
+                assert_eq!(taken, Mark { interface: taken.interface, ..mark(*n) });
+                assert_eq!(frame, vec![*n as u8; (*n % 90) as usize]);
+                *n += 1;
+            }
+        });
+    }
+}

@@ -1,0 +1,227 @@
+//! The thread that writes a capture: it takes frames out of the buffer, encodes them, and writes them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+
+use crate::capture::output::Output;
+use crate::capture::pcapng;
+use crate::capture::shared::Shared;
+use crate::runtime::lock::lock;
+use crate::runtime::wake::{PollFds, poll_fd};
+use crate::sys::clock::Deadline;
+
+/// How long frames wait in the buffer, and a FIFO's readers for the first byte.
+const TICK: Duration = Duration::from_millis(40);
+
+/// How many bytes are encoded before they are written.
+const CHUNK: usize = 128 << 10;
+
+/// Frames on their way out of the buffer.
+struct Writer {
+    shared: Arc<Shared>,
+    output: Output,
+    /// Blocks, of which `sent` bytes are written.
+    out: Vec<u8>,
+    sent: usize,
+    /// How many bytes of this file were written before those.
+    written: u64,
+    /// Whether this file has been begun, and how many interfaces it has.
+    is_begun: bool,
+    described: usize,
+    /// The time of the last frame.
+    time: u64,
+    /// Memory for one frame.
+    frame: Vec<u8>,
+    /// Whether the last block of all is there.
+    is_finished: bool,
+}
+
+/// Runs the thread until the capture is closed.
+pub fn run(shared: &Arc<Shared>, output: Output) {
+    let (out, frame) = (Vec::with_capacity(2 * CHUNK), Vec::new());
+    let mut writer = Writer {
+        shared: shared.clone(),
+        output,
+        out,
+        sent: 0,
+        written: 0,
+        is_begun: false,
+        described: 0,
+        time: 0,
+        frame,
+        is_finished: false,
+    };
+    if catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
+        shared.fail(Errno::IO);
+    }
+    drop(writer);
+    shared.end();
+}
+
+impl Writer {
+    fn run(&mut self) {
+        loop {
+            let epoch = self.shared.wake.epoch();
+            let closing = self.shared.begin_turn();
+            let is_all = self.turn(closing.is_some()).unwrap_or_else(|errno| self.give_up(errno));
+            self.shared.end_turn();
+            if closing.is_some_and(|until| is_all || until.passed()) {
+                return;
+            }
+            self.wait(epoch, is_all, closing.unwrap_or(Deadline::Never));
+        }
+    }
+
+    /// Waits for what the next turn is for: time, room, a reader's leaving or somebody who wakes the thread.
+    fn wait(&self, epoch: u32, is_all: bool, closing: Deadline) {
+        let until = if is_all { Deadline::after(TICK) } else { Deadline::Never };
+        let events = if is_all { PollFlags::empty() } else { PollFlags::OUT };
+        // A file is always ready. Of a reader's leaving, poll tells unasked.
+        let fd = self.output.fd().filter(|_| !self.output.is_file());
+        let fds: PollFds<'_> = fd.and_then(|fd| poll_fd(fd, events)).into_iter().collect();
+        // An error means that memory is short, which does not last.
+        let _ = self.shared.wake.wait_fds(epoch, fds, until.sooner(closing));
+    }
+
+    /// Writes what there is. Returns whether that is all, and not only as much as there is room for.
+    fn turn(&mut self, is_last: bool) -> Result<bool, Errno> {
+        if self.shared.has_failed() || !self.meet_reader()? {
+            self.withdraw();
+            return Ok(true);
+        }
+        if !self.is_begun {
+            self.output.begin()?;
+            self.begin_file();
+        }
+        loop {
+            if !self.write_out()? {
+                return Ok(false);
+            }
+            if self.encode()? {
+                continue;
+            }
+            if !is_last || std::mem::replace(&mut self.is_finished, true) {
+                return Ok(true);
+            }
+            self.finish_file();
+        }
+    }
+
+    /// Whether there is somebody to write for.
+    fn meet_reader(&mut self) -> Result<bool, Errno> {
+        if self.output.fd().is_some() {
+            return Ok(true);
+        }
+        let has_come = self.output.open_to_reader()?;
+        if has_come {
+            self.withdraw();
+            self.shared.note_reader();
+            self.shared.turn(true);
+        }
+        Ok(has_come)
+    }
+
+    fn begin_file(&mut self) {
+        (self.is_begun, self.described, self.written) = (true, 0, 0);
+        pcapng::section(&mut self.out);
+        if self.output.is_file() {
+            self.shared.note_file();
+        }
+        self.describe();
+    }
+
+    /// Describes the interfaces that are new.
+    fn describe(&mut self) {
+        let snaplen = u32::try_from(self.shared.snaplen).unwrap_or(0);
+        for entry in &lock(&self.shared.interfaces)[self.described..] {
+            pcapng::interface(&mut self.out, &entry.name, &entry.description, snaplen);
+            self.described += 1;
+        }
+    }
+
+    /// Encodes what was recorded, some of it. Returns whether there was anything.
+    fn encode(&mut self) -> Result<bool, Errno> {
+        self.describe();
+        while self.out.len() < CHUNK && self.shared.ring.has_next() {
+            if self.output.is_full(self.written + self.out.len() as u64) {
+                self.begin_next_file()?;
+            }
+            let Some(mark) = self.shared.ring.take(&mut self.frame) else {
+                break;
+            };
+            if mark.interface as usize >= self.described {
+                self.describe();
+            }
+            self.time = mark.time;
+            let notes = self.shared.take_notes(mark.notes);
+            pcapng::frame(&mut self.out, &mark, &self.frame, notes.into_iter());
+        }
+        Ok(!self.out.is_empty())
+    }
+
+    fn begin_next_file(&mut self) -> Result<(), Errno> {
+        self.finish_file();
+        self.write_out()?;
+        self.output.open_next()?;
+        self.output.begin()?;
+        self.begin_file();
+        Ok(())
+    }
+
+    /// Writes how many frames each interface has had.
+    fn finish_file(&mut self) {
+        for entry in lock(&self.shared.interfaces).iter().take(self.described) {
+            let counts = [&entry.received, &entry.dropped];
+            let [received, dropped] = counts.map(|count| count.load(Ordering::Relaxed));
+            pcapng::statistics(&mut self.out, entry.number, self.time, received, dropped);
+        }
+    }
+
+    /// Writes what is encoded. Returns whether that is all of it.
+    fn write_out(&mut self) -> Result<bool, Errno> {
+        while self.sent < self.out.len() {
+            match self.output.write(&self.out[self.sent..]) {
+                Ok(0) => return Err(Errno::IO),
+                Ok(n) => self.sent += n,
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(errno) => return Err(errno),
+            }
+        }
+        self.written += self.out.len() as u64;
+        self.out.clear();
+        self.sent = 0;
+        Ok(true)
+    }
+
+    /// A write has failed: a FIFO's reader has left, or it is the end. Returns that nothing is left.
+    fn give_up(&mut self, errno: Errno) -> bool {
+        let has_left = errno == Errno::PIPE && self.output.is_fifo();
+        if has_left {
+            self.shared.turn(false);
+        } else {
+            self.shared.fail(errno);
+        }
+        let whole = pcapng::whole(&self.out, self.sent);
+        self.output.cut(self.sent - whole);
+        let (frames, bytes) = pcapng::count_frames(&self.out[whole..]);
+        self.shared.withdraw(frames, bytes);
+        self.out.clear();
+        (self.sent, self.is_begun) = (0, false);
+        self.output.close();
+        self.withdraw();
+        true
+    }
+
+    /// Gives up what is in the buffer.
+    fn withdraw(&mut self) {
+        while let Some(mark) = self.shared.ring.take(&mut self.frame) {
+            self.shared.take_notes(mark.notes);
+            self.shared.withdraw(1, mark.len.into());
+        }
+    }
+}
