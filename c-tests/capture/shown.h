@@ -46,6 +46,14 @@ static inline qnet_capture_stats capture_stats_of(qnet_capture *capture)
     return stats;
 }
 
+/* Whether so many frames were recorded or counted as dropped. */
+static inline int has_had(qnet_capture *capture, uint64_t frames)
+{
+    qnet_capture_stats stats = capture_stats_of(capture);
+
+    return stats.frames + stats.dropped == frames;
+}
+
 static inline uint64_t time_of_day(void)
 {
     struct timespec time;
@@ -63,7 +71,7 @@ struct shown_frame {
     const uint8_t *data;
     int way;
     uint64_t lost;
-    char comments[200]; /* each with a ';' behind it */
+    char comments[200]; /* as much as there is room for, each with a ';' behind it */
 };
 
 struct shown_interface {
@@ -162,8 +170,10 @@ static inline void shown_frame_option(void *to, unsigned code, const uint8_t *va
     size_t used = strlen(frame->comments);
 
     if (code == 1) {
+        if (len > sizeof frame->comments / 4)
+            len = sizeof frame->comments / 4;
         if (used + len + 2 > sizeof frame->comments)
-            len = sizeof frame->comments - used - 2;
+            return;
         memcpy(frame->comments + used, value, len);
         strcpy(frame->comments + used + len, ";");
     } else if (code == 2) {
@@ -289,27 +299,35 @@ static inline struct shown shown_from(int fd, int is_cut)
     return shown_of(bytes, len, is_cut);
 }
 
-static inline struct shown shown_in(const char *path)
+static inline struct shown shown_at(const char *path, int is_cut)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     struct shown shown;
 
     CHECK(fd >= 0);
-    shown = shown_from(fd, 1);
+    shown = shown_from(fd, is_cut);
     CHECK(close(fd) == 0);
     return shown;
+}
+
+/* What stands in a file that is being written. */
+static inline struct shown shown_in(const char *path)
+{
+    return shown_at(path, 1);
+}
+
+/* What stands in a file that was given up, which has whole blocks only. */
+static inline struct shown shown_uncut(const char *path)
+{
+    return shown_at(path, 0);
 }
 
 /* What stands in the file of a capture that is closed, whole and with its counts. */
 static inline struct shown shown_whole(const char *path)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    struct shown shown;
+    struct shown shown = shown_uncut(path);
     unsigned i;
 
-    CHECK(fd >= 0);
-    shown = shown_from(fd, 0);
-    CHECK(close(fd) == 0);
     CHECK(shown.len > 0);
     for (i = 0; i < shown.interface_count; i++)
         CHECK(shown.interfaces[i].is_counted);
@@ -327,6 +345,15 @@ static inline size_t shown_count(const char *path)
 {
     struct shown shown = shown_in(path);
     size_t count = shown.count;
+
+    shown_free(&shown);
+    return count;
+}
+
+static inline unsigned shown_interfaces(const char *path)
+{
+    struct shown shown = shown_in(path);
+    unsigned count = shown.interface_count;
 
     shown_free(&shown);
     return count;

@@ -128,6 +128,17 @@ pub fn stats(capture: Ref<Capture>) -> Result<qnet_capture_stats> {
     Ok(capture.state()?.shared().stats())
 }
 
+/// Refuses what cannot name an interface.
+pub fn check_name(name: Option<&[u8]>) -> Result<()> {
+    match name {
+        Some(name) if name.len() > LONGEST_NAME => {
+            Err(Error::invalid(format!("a name of {} bytes", name.len())))
+        }
+        Some(name) if str::from_utf8(name).is_err() => Err(Error::invalid("the name is not UTF-8")),
+        _ => Ok(()),
+    }
+}
+
 /// What is left of a capture that is closed: to be taken out of its members, and then to be closed.
 pub struct Closing {
     pub members: BTreeMap<Token, Interface>,
@@ -168,13 +179,7 @@ impl State {
             return Err(Error::Busy("it is in the capture already"));
         }
         let name = match name {
-            Some(name) if name.len() > LONGEST_NAME => {
-                return Err(Error::invalid(format!("a name of {} bytes", name.len())));
-            }
-            Some(name) => str::from_utf8(name)
-                .map_err(|_| Error::invalid("the name is not UTF-8"))?
-                .as_bytes()
-                .to_vec(),
+            Some(name) => name.to_vec(),
             None if !description.is_empty() => description.clone(),
             None => {
                 let number = &mut self.numbered[numbered as usize];

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::capture::interface::Interface;
-use crate::capture::{Capture, Numbered};
+use crate::capture::{Capture, Numbered, check_name};
 use crate::conn::{Conn, State, may_deliver};
 use crate::error::Result;
 use crate::runtime::handle::Ref;
@@ -12,6 +12,7 @@ use crate::runtime::handle::Ref;
 pub fn add(capture: Ref<Capture>, conn: Ref<Conn>, name: Option<&[u8]>) -> Result<()> {
     let mut captured = capture.state()?;
     let mut state = conn.state()?;
+    check_name(name)?;
     if let Some(end) = state.life.end_reason() {
         return Err(end.clone());
     }

@@ -1,7 +1,7 @@
 //! Capturing hubs, and closing captures, which have connections and hubs.
 
 use crate::capture::interface::Interface;
-use crate::capture::{self, Capture, Numbered};
+use crate::capture::{self, Capture, Numbered, check_name};
 use crate::conn;
 use crate::error::Result;
 use crate::forward::hub::{self, Hub};
@@ -10,6 +10,8 @@ use crate::runtime::handle::Ref;
 /// Has a capture record what a hub takes in, from now on.
 pub fn add_hub(capture: Ref<Capture>, hub: Ref<Hub>, name: Option<&[u8]>) -> Result<()> {
     let mut captured = capture.state()?;
+    hub.check()?;
+    check_name(name)?;
     hub::change_probes(hub, |probes| {
         let interface = captured.add(hub.token, name, Vec::new(), Numbered::Hub)?;
         probes.add(&interface);
