@@ -235,9 +235,8 @@ typedef enum qnet_option {
      */
     QNET_OPT_SNAPLEN = 40,
     /**
-     * For captures: how many bytes of frames that were recorded may wait for being written, from
-     * 131072 on, 32 bytes more for each frame. The default is 4194304. The memory is used only when
-     * that much waits.
+     * For captures: how many bytes of frames that were recorded may wait for being written, and 32
+     * bytes for each frame: from 131072 on. The default is 4194304.
      */
     QNET_OPT_CAPTURE_BYTES = 41,
     /**

@@ -119,6 +119,14 @@ static const struct {
     PLAY(clock_close, FINE | HANDLE | BUSY),
     PLAY(hub_set_clock, FINE | HANDLE | BUSY),
     PLAY(link_on, FINE | HANDLE | INVALID | BUSY | ENDED),
+    PLAY(capture_open, FINE | INVALID | UNSUPPORTED | SYSTEM),
+    PLAY(capture_open_fd, FINE | INVALID | UNSUPPORTED | SYSTEM),
+    PLAY(capture_add, FINE | HANDLE | INVALID | BUSY | ENDED),
+    PLAY(capture_add_hub, FINE | HANDLE | INVALID | BUSY),
+    PLAY(capture_remove, FINE | HANDLE | INVALID),
+    PLAY(capture_note, FINE | HANDLE | INVALID | SYSTEM),
+    PLAY(capture_get_stats, FINE | HANDLE | INVALID),
+    PLAY(capture_close, FINE | HANDLE),
 };
 enum { FUNCTIONS = sizeof functions / sizeof *functions };
 
@@ -410,6 +418,7 @@ static void prepare(void)
         strcpy(places[2 * i], scratch_path(name));
         strcpy(places[2 * i + 1], scratch_abstract(name));
     }
+    CHECK_INT(mkfifo("fifo", 0600), 0);
     raw_fill(filled, BYTES, 0);
     bytes = filled;
     zeroes = mmap(NULL, huge, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -7,6 +7,7 @@
 
 #include <sys/stat.h>
 
+#include "../../capture/shown.h"
 #include "ends.h"
 
 enum { MANY = 12 };
@@ -697,6 +698,147 @@ static void asks(void)
     finish(&end);
 }
 
+/* ---- Captures ---- */
+
+enum { CAPTURED = 600 };
+
+/* Whether recording went well, or has failed for the reason of this run. */
+static int is_recorded(qnet_capture *capture)
+{
+    qnet_capture_stats stats = capture_stats_of(capture);
+
+    if (stats.error != 0)
+        CHECK(may_fail() && stats.error == (uint64_t)fault_now->what);
+    return stats.error == 0;
+}
+
+/*
+ * Sends frames that a capture records: that goes well, whatever becomes of the capture. Returns how many.
+ * (None where it is the sending that is to fail, of which other scenarios are.)
+ */
+static unsigned talk_captured(qnet_capture *capture)
+{
+    static const size_t size = 200;
+    struct flow flow = flow_of_one_size(&size), received = flow;
+    unsigned count = fault_now && call_now == CALL_send ? 0 : CAPTURED;
+    qnet_conn *conn;
+    int fd;
+
+    shim_pause(1);
+    conn = raw_pair(&fd);
+    shim_pause(0);
+    capture_add(capture, conn, "captured");
+    while (flow.next < count) {
+        CHECK_INT(flow_send(&flow, conn, 1, 10), 10);
+        raw_take_until(fd, &received, flow.next);
+    }
+    EVENTUALLY(has_had(capture, count));
+    CHECK(!is_recorded(capture) || capture_stats_of(capture).dropped == 0);
+    shim_pause(1);
+    CHECK_INT(qnet_close(conn), QNET_OK);
+    CHECK(close(fd) == 0);
+    shim_pause(0);
+    return count;
+}
+
+/* Returns how many frames stand in a file, whole blocks only. */
+static size_t count_shown(const char *path)
+{
+    struct shown shown = shown_uncut(path);
+    size_t count = shown.count;
+
+    shown_free(&shown);
+    CHECK(unlink(path) == 0);
+    return count;
+}
+
+/* Many files, of which two are kept: each block in them is whole. */
+static void captured_to_files(void)
+{
+    int64_t options[] = { QNET_OPT_FILE_BYTES, 65536, QNET_OPT_FILES, 2 };
+    qnet_capture *capture = NULL;
+    size_t count = 0;
+    unsigned sent;
+    int result, i, recorded;
+
+    scratch_make();
+    TRY(result, qnet_capture_open(scratch_path("faulty.pcapng"), options, 2, &capture));
+    if (made(result, capture, "capture to")) {
+        sent = talk_captured(capture);
+        recorded = is_recorded(capture);
+        capture_close(capture);
+        for (i = 1; i < 9; i++) {
+            char name[24];
+
+            snprintf(name, sizeof name, "faulty_%05d.pcapng", i);
+            if (access(scratch_path(name), F_OK) == 0)
+                count += count_shown(scratch_path(name));
+        }
+        CHECK(!recorded || may_fail() || sent == 0 || (count > 0 && count < sent));
+    }
+    scratch_remove();
+}
+
+static void captured_to_a_file(void)
+{
+    qnet_capture *capture = NULL;
+    qnet_capture_stats stats;
+    unsigned sent;
+    int result;
+
+    scratch_make();
+    TRY(result, qnet_capture_open(scratch_path("faulty.pcapng"), NULL, 0, &capture));
+    if (made(result, capture, "capture to")) {
+        sent = talk_captured(capture);
+        EVENTUALLY(!is_recorded(capture) || shown_count(scratch_path("faulty.pcapng")) == sent);
+        EVENTUALLY(has_had(capture, sent));
+        stats = capture_stats_of(capture);
+        capture_close(capture);
+        CHECK_INT(count_shown(scratch_path("faulty.pcapng")), stats.frames);
+    }
+    scratch_remove();
+}
+
+static void *read_captured(void *fd)
+{
+    struct shown shown = shown_from(*(int *)fd, 1);
+
+    shown_free(&shown);
+    return NULL;
+}
+
+/* A FIFO's reader that is there, and a pipe's. */
+static void captured_to_readers(void)
+{
+    pthread_t reader;
+    int kind, ends[2], result;
+
+    scratch_make();
+    for (kind = 0; kind < 2; kind++) {
+        qnet_capture *capture = NULL;
+
+        if (kind == 0) {
+            CHECK(mkfifo(scratch_path("fifo"), 0600) == 0);
+            ends[0] = open(scratch_path("fifo"), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+            TRY(result, qnet_capture_open(scratch_path("fifo"), NULL, 0, &capture));
+        } else {
+            CHECK(pipe2(ends, O_CLOEXEC) == 0);
+            TRY(result, qnet_capture_open_fd(ends[1], NULL, 0, &capture));
+            if (result != QNET_OK)
+                CHECK(close(ends[1]) == 0);
+        }
+        CHECK(ends[0] >= 0 && fcntl(ends[0], F_SETFL, 0) == 0);
+        if (made(result, capture, "capture to")) {
+            start_thread(&reader, read_captured, &ends[0]);
+            talk_captured(capture);
+            capture_close(capture);
+            join_thread(reader);
+        }
+        CHECK(close(ends[0]) == 0);
+    }
+    scratch_remove();
+}
+
 struct scenario {
     const char *name;
     void (*play)(void);
@@ -712,7 +854,7 @@ static const struct scenario scenarios[] = {
     SCENARIO(filled_cable), SCENARIO(spread_cable), SCENARIO(traced_cable), SCENARIO(cable_on_a_clock),
     SCENARIO(hub), SCENARIO(impaired_hub), SCENARIO(reconnecting),
     SCENARIO(datagram_pair), SCENARIO(seqpacket), SCENARIO(udp), SCENARIO(unixgram),
-    SCENARIO(asks),
+    SCENARIO(asks), SCENARIO(captured_to_files), SCENARIO(captured_to_a_file), SCENARIO(captured_to_readers),
 };
 enum { SCENARIOS = sizeof scenarios / sizeof *scenarios, KINDS = sizeof faults / sizeof *faults };
 

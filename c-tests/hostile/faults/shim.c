@@ -107,9 +107,12 @@ static int is_divisible(enum shim_call call, int fd)
 {
     int type = 0;
     socklen_t len = sizeof type;
+    struct stat about;
 
     if (call == CALL_sendmmsg || call == CALL_recvmmsg)
         return 1;
+    if (call == CALL_write)
+        return fstat(fd, &about) == 0 && (S_ISREG(about.st_mode) || S_ISFIFO(about.st_mode));
     return syscall(SYS_getsockopt, fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 &&
            type == SOCK_STREAM;
 }
@@ -208,6 +211,7 @@ PASS(int, flock, fd, (int fd, int how), (fd, how))
 PASS(int, fstatat64, -1,
      (int fd, const char *restrict path, struct stat64 *restrict to, int flags),
      (fd, path, to, flags))
+PASS(int, ftruncate64, fd, (int fd, off64_t len), (fd, len))
 PASS(int, getpeername, fd, (int fd, __SOCKADDR_ARG to, socklen_t *restrict len),
      (fd, to, len))
 PASS(int, getsockname, fd, (int fd, __SOCKADDR_ARG to, socklen_t *restrict len),
@@ -237,7 +241,6 @@ PASS(int, timerfd_settime, fd,
      (int fd, int flags, const struct itimerspec *value, struct itimerspec *before),
      (fd, flags, value, before))
 PASS(int, unlink, -1, (const char *path), (path))
-PASS(ssize_t, write, fd, (int fd, const void *from, size_t len), (fd, from, len))
 
 /* The same where a call may do a part of what it was asked; `less` says which. */
 #define PASS_LESS(type, name, fd, parameters, all, arguments)                                  \
@@ -253,6 +256,7 @@ PASS_LESS(ssize_t, recv, fd, (int fd, void *to, size_t len, int flags), len,
           (fd, to, len, flags))
 PASS_LESS(ssize_t, send, fd, (int fd, const void *from, size_t len, int flags), len,
           (fd, from, len, flags))
+PASS_LESS(ssize_t, write, fd, (int fd, const void *from, size_t len), len, (fd, from, len))
 PASS_LESS(int, recvmmsg, fd,
           (int fd, struct mmsghdr *to, unsigned count, int flags, struct timespec *time), count,
           (fd, to, count, flags, time))

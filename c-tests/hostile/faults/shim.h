@@ -13,7 +13,7 @@
 #define SHIM_CALLS(X)                                                                          \
     X(accept4) X(bind) X(chmod) X(clock_nanosleep) X(close) X(connect) X(epoll_create1)        \
     X(epoll_ctl) X(epoll_wait) X(eventfd) X(fchmod) X(fcntl) X(flock) X(fstatat64)             \
-    X(getaddrinfo) X(getcwd) X(getpeername) X(getrandom) X(getsockname) X(getsockopt) X(ioctl) \
+    X(ftruncate64) X(getaddrinfo) X(getcwd) X(getpeername) X(getrandom) X(getsockname) X(getsockopt) X(ioctl) \
     X(link) X(listen) X(madvise) X(mmap64) X(open64) X(ppoll) X(pthread_create) X(read)        \
     X(recv) X(recvmmsg) X(recvmsg) X(rename) X(renameat2) X(sched_getaffinity) X(send)         \
     X(sendmmsg) X(sendmsg) X(setsockopt) X(shutdown) X(socket) X(socketpair)          \

@@ -12,7 +12,7 @@
 
 enum { SLOTS = 20, PLACES = 4, MOST_PORTS = 64, BYTES = 200000 };
 
-enum kind { CONN, LISTENER, HUB, CLOCK, KINDS };
+enum kind { CONN, LISTENER, HUB, CLOCK, CAPTURE, KINDS };
 
 /* Handles that any thread may use, some of them stale; and descriptors, each with one owner. */
 static void *handles[KINDS][SLOTS];
@@ -157,7 +157,8 @@ static void close_handle(enum kind kind, void *handle)
     int result = kind == CONN ? qnet_close(handle)
                  : kind == LISTENER ? qnet_listener_close(handle)
                  : kind == HUB      ? qnet_hub_close(handle)
-                                    : qnet_clock_close(handle);
+                 : kind == CLOCK    ? qnet_clock_close(handle)
+                                    : qnet_capture_close(handle);
 
     /* What is on a clock keeps it. */
     if (kind == CLOCK && result == QNET_ERR_BUSY)
