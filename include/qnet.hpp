@@ -50,6 +50,7 @@ using frame = ::qnet_frame;
 using stats = ::qnet_stats;
 using hub_stats = ::qnet_hub_stats;
 using impair_stats = ::qnet_impair_stats;
+using capture_stats = ::qnet_capture_stats;
 using direction = ::qnet_direction;
 using fdb_entry = ::qnet_fdb_entry;
 using mac = std::array<std::uint8_t, 6>;
@@ -1755,6 +1756,119 @@ inline void unlink(const conn_ref &one)
     detail::or_throw([&](auto &ec) { unlink(one, ec); });
 }
 #endif
+
+/*
+ * Writes the frames of connections and hubs to a file for Wireshark, and closes itself. Closing
+ * blocks until what was recorded is written, for at most a second where a reader is slow.
+ */
+class capture {
+public:
+    /* An empty object, which refers to no capture. */
+    capture(std::nullptr_t) noexcept {}
+    /* Takes ownership of a handle. */
+    explicit capture(qnet_capture *handle) noexcept : handle_(handle) {}
+
+    /* Opens a file or a FIFO. The object is empty if that fails. */
+    static capture open(std::string_view path, const options &with, std::error_code &ec)
+    {
+        qnet_capture *handle = nullptr;
+        detail::text_for_c where(path);
+        detail::check(qnet_capture_open(where.get(), with.data(), with.size(), &handle), ec);
+        return capture(handle);
+    }
+    /* The same for a descriptor, which is the capture's on success. */
+    static capture open_fd(int fd, const options &with, std::error_code &ec) noexcept
+    {
+        qnet_capture *handle = nullptr;
+        detail::check(qnet_capture_open_fd(fd, with.data(), with.size(), &handle), ec);
+        return capture(handle);
+    }
+
+    /* Closes it now. */
+    void reset() noexcept { handle_.reset(); }
+
+    /* Releases the handle, which the caller then closes with qnet_capture_close(). */
+    [[nodiscard]] qnet_capture *release() noexcept { return handle_.release(); }
+
+    /* Records a connection or a hub from now on; with an empty name, under one that it is given. */
+    void add(const conn_ref &one, std::string_view name, std::error_code &ec)
+    {
+        detail::text_for_c text(name);
+        auto code = name.empty() || text.get()
+                        ? qnet_capture_add(get(), one.get(), text.get_unless_empty())
+                        : QNET_ERR_INVALID;
+        detail::check(code, ec);
+    }
+    void add(const hub &one, std::string_view name, std::error_code &ec)
+    {
+        detail::text_for_c text(name);
+        auto code = name.empty() || text.get()
+                        ? qnet_capture_add_hub(get(), one.get(), text.get_unless_empty())
+                        : QNET_ERR_INVALID;
+        detail::check(code, ec);
+    }
+    void remove(const conn_ref &one, std::error_code &ec) noexcept
+    {
+        detail::check(qnet_capture_remove(get(), one.get()), ec);
+    }
+
+    /* Adds a comment to the next frame. */
+    void note(std::string_view text, std::error_code &ec)
+    {
+        detail::check(qnet_capture_note(get(), detail::text_for_c(text).get()), ec);
+    }
+
+    /* The counters. */
+    capture_stats stats(std::error_code &ec) const noexcept
+    {
+        capture_stats counts{};
+        detail::check(qnet_capture_get_stats(get(), &counts, sizeof counts), ec);
+        return counts;
+    }
+
+    /* The handle, for use with the functions of qnet.h; NULL if this is empty. */
+    qnet_capture *get() const noexcept { return handle_.get(); }
+    explicit operator bool() const noexcept { return handle_ != nullptr; }
+
+#ifdef __cpp_exceptions
+    /* The forms that throw. */
+    static capture open(std::string_view path, const options &with = {})
+    {
+        return detail::or_throw([&](auto &ec) { return open(path, with, ec); });
+    }
+    static capture open_fd(int fd, const options &with = {})
+    {
+        return detail::or_throw([&](auto &ec) { return open_fd(fd, with, ec); });
+    }
+    void add(const conn_ref &one, std::string_view name = {})
+    {
+        detail::or_throw([&](auto &ec) { add(one, name, ec); });
+    }
+    void add(const hub &one, std::string_view name = {})
+    {
+        detail::or_throw([&](auto &ec) { add(one, name, ec); });
+    }
+    void remove(const conn_ref &one)
+    {
+        detail::or_throw([&](auto &ec) { remove(one, ec); });
+    }
+    void note(std::string_view text)
+    {
+        detail::or_throw([&](auto &ec) { note(text, ec); });
+    }
+    capture_stats stats() const
+    {
+        return detail::or_throw([&](auto &ec) { return stats(ec); });
+    }
+#endif
+
+private:
+    struct close {
+        void operator()(qnet_capture *handle) const noexcept { qnet_capture_close(handle); }
+    };
+
+    std::unique_ptr<qnet_capture, close> handle_{};
+};
 
 } // namespace qnet
 

@@ -533,6 +533,38 @@ static void clocks_move()
     CHECK_INT(qnet_clock_close(handle), QNET_ERR_HANDLE);
 }
 
+static void captures_record()
+{
+    auto capture = qnet::capture::open("/dev/null", {{QNET_OPT_SNAPLEN, 100}});
+    qnet::hub hub;
+    auto device = hub.port(), other = hub.port();
+    std::uint8_t buf[100];
+    std::error_code ec;
+
+    capture.add(hub, "the hub");
+    capture.add(device);
+    capture.note("one");
+    device.send(some_frame, sizeof some_frame);
+    CHECK(other.recv(buf, sizeof buf).has_value());
+    CHECK_INT(capture.stats().frames, 2);
+    capture.remove(device);
+    capture.remove(device, ec);
+    CHECK_INT(ec.value(), QNET_ERR_INVALID);
+    capture.add(hub, "", ec);
+    CHECK_INT(ec.value(), QNET_ERR_BUSY);
+    capture.add(other, std::string_view("a\0b", 3), ec);
+    CHECK_INT(ec.value(), QNET_ERR_INVALID);
+    capture.note(std::string_view("\0", 1), ec);
+    CHECK_INT(ec.value(), QNET_ERR_INVALID);
+    CHECK(!qnet::capture::open_fd(-1, {}, ec));
+    CHECK_INT(ec.value(), QNET_ERR_INVALID);
+    qnet_capture *handle = capture.release();
+    CHECK(!capture);
+    capture = qnet::capture(handle);
+    capture.reset();
+    CHECK_INT(qnet_capture_close(handle), QNET_ERR_HANDLE);
+}
+
 static void datagrams_and_their_netdev()
 {
     auto a = qnet::conn::dgram("udp", "127.0.0.1:0", "127.0.0.1:9");
@@ -598,6 +630,7 @@ int main()
     RUN(links_are_impaired);
     RUN(hubs_have_vlans);
     RUN(clocks_move);
+    RUN(captures_record);
     RUN(datagrams_and_their_netdev);
     RUN(datagrams_of_whoever_sends_first);
     RUN(descriptors_change_hands);

@@ -120,6 +120,26 @@ static void forwarding()
     CHECK_CODE(qnet::unlink(b, ec), QNET_ERR_INVALID);
 }
 
+static void captures()
+{
+    std::error_code ec;
+    qnet::hub hub(ec);
+    auto [a, b] = qnet::conn::pair(ec);
+
+    auto capture = qnet::capture::open("/dev/null", {}, ec);
+    CHECK(capture && !ec);
+    CHECK_OK(capture.add(a, "a", ec));
+    CHECK_CODE(capture.add(a, "", ec), QNET_ERR_BUSY);
+    CHECK_OK(capture.add(hub, "", ec));
+    CHECK_OK(capture.note("x", ec));
+    CHECK_OK(a.send(some_frame, ec));
+    CHECK_OK(CHECK_INT(capture.stats(ec).frames, 1));
+    CHECK_OK(capture.remove(a, ec));
+    CHECK_CODE(capture.remove(a, ec), QNET_ERR_INVALID);
+    CHECK_CODE(CHECK(!qnet::capture::open_fd(-1, {}, ec)), QNET_ERR_INVALID);
+    CHECK_CODE(CHECK(!qnet::capture::open("/", {}, ec)), QNET_ERR_OS);
+}
+
 static void clocks()
 {
     std::error_code ec;
@@ -201,6 +221,7 @@ int main()
     RUN(functions_are_set);
     RUN(the_other_ways_to_connect);
     RUN(forwarding);
+    RUN(captures);
     RUN(clocks);
     RUN(nothing_comes_of_failures);
     return check_done();

@@ -866,7 +866,11 @@ static int play_capture_add_hub(void)
 
 static int play_capture_remove(void)
 {
-    return qnet_capture_remove(any_handle(CAPTURE), any_handle(CONN));
+    void *capture = any_handle(CAPTURE), *conn = any_handle(CONN);
+
+    if (one_in(2))
+        qnet_capture_add(capture, conn, "brief");
+    return qnet_capture_remove(capture, conn);
 }
 
 static int play_capture_note(void)
