@@ -216,6 +216,8 @@ public:
     }
     /* The text, or one that is not understood: NULL would be understood, as none. */
     const char *get_as_spec() const noexcept { return get() ? get() : "\\0"; }
+    /* NULL for none, or one that is no name, as it is not UTF-8: NULL would be none. */
+    const char *get_as_name() const noexcept { return text_.empty() ? nullptr : get() ? get() : "\xff"; }
     const char *get_unless_empty() const noexcept { return text_.empty() ? nullptr : get(); }
 
 private:
@@ -1794,18 +1796,12 @@ public:
     void add(const conn_ref &one, std::string_view name, std::error_code &ec)
     {
         detail::text_for_c text(name);
-        auto code = name.empty() || text.get()
-                        ? qnet_capture_add(get(), one.get(), text.get_unless_empty())
-                        : QNET_ERR_INVALID;
-        detail::check(code, ec);
+        detail::check(qnet_capture_add(get(), one.get(), text.get_as_name()), ec);
     }
     void add(const hub &one, std::string_view name, std::error_code &ec)
     {
         detail::text_for_c text(name);
-        auto code = name.empty() || text.get()
-                        ? qnet_capture_add_hub(get(), one.get(), text.get_unless_empty())
-                        : QNET_ERR_INVALID;
-        detail::check(code, ec);
+        detail::check(qnet_capture_add_hub(get(), one.get(), text.get_as_name()), ec);
     }
     void remove(const conn_ref &one, std::error_code &ec) noexcept
     {
