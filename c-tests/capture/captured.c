@@ -4,6 +4,7 @@
  */
 #include "../forward/cable.h"
 #include "macs.h"
+#include "redialling.h"
 #include "shown.h"
 
 /* ---- Programs that receive and send ---- */
@@ -510,6 +511,54 @@ static void begun_and_ended_at_full_speed(void)
     cable_close(&cable);
 }
 
+/* ---- Peers that come and go ---- */
+
+/* While the peer is away nothing is shown of what is lost, and what comes after is shown again. */
+static void dialled_again(void)
+{
+    const char *path = scratch_path("again.pcapng");
+    int64_t options[] = { QNET_OPT_RECONNECT_MS, SOON_MS };
+    struct flow flow = flow_of_one_size(&short_frame), came = flow, out = flow;
+    qnet_capture *capture = capture_to(path);
+    struct shown shown;
+    struct peer peer;
+    qnet_conn *conn = NULL;
+    uint64_t lost;
+    int fd, round;
+
+    place_make(&peer.place, kind_now);
+    peer_listens(&peer, 1);
+    CHECK_INT(qnet_dial_with(kind_now->network, peer.place.text, options, 1, &conn), QNET_OK);
+    capture_add(capture, conn, "again");
+    for (round = 0; round < 3; round++) {
+        fd = accept_only(peer.listener);
+        EVENTUALLY(stats_of(conn).reconnects == (uint64_t)round);
+        CHECK_INT(flow_send(&flow, conn, 1, 10), 10);
+        raw_take_until(fd, &came, flow.next);
+        if (peer.place.directory[0])
+            CHECK(unlink(peer.place.text) == 0);
+        CHECK(close(fd) == 0);
+        lost = stats_of(conn).tx_dropped;
+        EVENTUALLY((qnet_wait(conn, 0), make_send(conn) == QNET_OK && stats_of(conn).tx_dropped > lost));
+        peer_listens(&peer, 1);
+    }
+    fd = accept_only(peer.listener);
+    CHECK_INT(capture_stats_of(capture).frames, stats_of(conn).tx_frames);
+    capture_close(capture);
+    shown = shown_whole(path);
+    CHECK(shown.count >= 30);
+    for (lost = 0; lost < shown.count; lost++)
+        if (shown.frames[lost].len == short_frame)
+            flow_take(&out, shown.frames[lost].data, short_frame);
+    CHECK_INT(out.next, 30);
+    shown_free(&shown);
+    CHECK_INT(qnet_close(conn), QNET_OK);
+    CHECK(close(fd) == 0);
+    if (peer.place.directory[0])
+        CHECK(unlink(peer.place.text) == 0);
+    place_remove(&peer.place);
+}
+
 int main(void)
 {
     scratch_make();
@@ -526,6 +575,7 @@ int main(void)
     RUN(the_fast_paths_again);
     RUN(an_end_while_captured);
     RUN(begun_and_ended_at_full_speed);
+    RUN(dialled_again);
     scratch_remove();
     return check_done();
 }
