@@ -45,7 +45,7 @@ impl Occasion {
         by_hand.map_or_else(Occasion::now, |runner| Occasion { time: runner.time(), waits: false })
     }
 
-    /// Now, in a loop's turn.
+    /// Now, for who forwards.
     pub fn of_forwarding(runner: Option<&Loop>) -> Occasion {
         let waits = runner.is_some_and(Loop::is_by_hand);
         Occasion { waits, ..Occasion::of_sending(runner) }

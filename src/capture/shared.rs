@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -82,7 +82,7 @@ pub struct Shared {
     readers: AtomicU64,
     error: AtomicI32,
     progress: Mutex<Progress>,
-    has_progressed: Condvar,
+    has_progressed: Wake,
 }
 
 /// How many frames, and how many bytes. Relaxed: they only count.
@@ -108,8 +108,6 @@ struct Notes {
 /// How far the thread is.
 #[derive(Default)]
 struct Progress {
-    /// How many turns it has had.
-    turns: u64,
     /// Until when it may go on, once the capture is being closed.
     closing: Option<Deadline>,
     is_over: bool,
@@ -134,7 +132,7 @@ impl Shared {
             readers: AtomicU64::new(0),
             error: AtomicI32::new(0),
             progress: Mutex::default(),
-            has_progressed: Condvar::new(),
+            has_progressed: Wake::default(),
         }
     }
 
@@ -216,20 +214,18 @@ impl Shared {
         }
     }
 
-    /// Waits for a turn of the thread, where that makes room. Returns whether it may have.
+    /// Waits for a turn of the thread, where that makes room, or for its end. Returns whether there was one.
     #[cold]
     pub fn wait_for_room(&self) -> bool {
         if !self.is_file || !self.is_on() {
             return false;
         }
-        let mut progress = lock(&self.progress);
-        let before = progress.turns;
+        let epoch = self.has_progressed.epoch();
         self.wake.raise();
-        while progress.turns == before && !progress.is_over {
-            let waited = self.has_progressed.wait(progress);
-            progress = waited.unwrap_or_else(PoisonError::into_inner);
+        if !lock(&self.progress).is_over {
+            self.has_progressed.wait_change(epoch);
         }
-        !progress.is_over
+        true
     }
 }
 
@@ -275,24 +271,27 @@ impl Shared {
     }
 
     pub fn end_turn(&self) {
-        lock(&self.progress).turns += 1;
-        self.has_progressed.notify_all();
+        self.has_progressed.raise();
     }
 
     /// The thread has ended.
     pub fn end(&self) {
+        // What has failed goes on counting.
+        let _ = self.mode.compare_exchange(ON, OFF, Ordering::Release, Ordering::Relaxed);
         lock(&self.progress).is_over = true;
-        self.has_progressed.notify_all();
+        self.has_progressed.raise();
     }
 
     /// Has the thread write what is left, and waits until it has ended.
     pub fn close(&self) {
-        let mut progress = lock(&self.progress);
-        progress.closing = Some(Deadline::after(CLOSING));
+        lock(&self.progress).closing = Some(Deadline::after(CLOSING));
         self.wake.raise();
-        while !progress.is_over {
-            let waited = self.has_progressed.wait(progress);
-            progress = waited.unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let epoch = self.has_progressed.epoch();
+            if lock(&self.progress).is_over {
+                return;
+            }
+            self.has_progressed.wait_change(epoch);
         }
     }
 }

@@ -95,8 +95,7 @@ impl Inbox {
         tx.add_dropped(std::mem::take(&mut left.dropped));
         drop(left);
         if frames > 0 {
-            // They have been taken, so no limit applies any more.
-            tx.pass(&bytes, frames, usize::MAX);
+            tx.pass_left(&bytes, frames);
         }
         true
     }

@@ -4,6 +4,7 @@ use std::io::IoSlice;
 
 use crate::capture::interface::{Occasion, Way};
 use crate::frame::Walk;
+use crate::runtime::event_loop::Loop;
 use crate::tx::Tx;
 use crate::tx::frames::Wire;
 use crate::tx::queue::Progress;
@@ -38,10 +39,27 @@ impl Tx {
     /// Sends on frames in wire format that go out as they are. What the socket does not take is queued,
     /// as long as no more than `limit` bytes are. Returns how many frames were dropped.
     pub fn pass(&mut self, bytes: &[u8], frames: usize, limit: usize) -> usize {
+        self.pass_seen(bytes, frames, limit, Occasion::of_forwarding)
+    }
+
+    /// Sends on what a loop has left, for which no limit applies any more. Whoever sends does this, and waits
+    /// for nothing.
+    pub fn pass_left(&mut self, bytes: &[u8], frames: usize) {
+        self.pass_seen(bytes, frames, usize::MAX, Occasion::of_sending);
+    }
+
+    #[inline]
+    fn pass_seen(
+        &mut self,
+        bytes: &[u8],
+        frames: usize,
+        limit: usize,
+        occasion: fn(Option<&Loop>) -> Occasion,
+    ) -> usize {
         if self.probes.is_empty() {
             return self.pass_unseen(bytes, frames, limit);
         }
-        let occasion = Occasion::of_forwarding(self.runner);
+        let occasion = occasion(self.runner);
         let dropped = self.pass_unseen(bytes, frames, limit);
         self.probes.record(occasion, Way::Out, Walk::over(bytes).take(frames - dropped), 0);
         dropped
