@@ -8,7 +8,7 @@ use std::{env, fs};
 use cbindgen::{Builder, Config, ItemType};
 
 /// The files with types that are part of the header.
-const TYPES: [&str; 13] = [
+const TYPES: [&str; 14] = [
     "error.rs",
     "frame.rs",
     "options.rs",
@@ -21,6 +21,7 @@ const TYPES: [&str; 13] = [
     "capi/mod.rs",
     "capi/receive.rs",
     "capi/redial.rs",
+    "capi/hub.rs",
     "capi/ports.rs",
 ];
 

@@ -419,6 +419,17 @@ typedef struct qnet_capture_stats {
 } qnet_capture_stats;
 
 /**
+ * Called when a peer that a listener of a hub has accepted is to be attached, and again when it has
+ * left; see qnet_hub_set_port_handler(). It must not throw an exception or longjmp out. It may end
+ * its thread (pthread_exit): the hub then has no port handler, and the peer is attached.
+ *
+ * @param user      The pointer that was given to qnet_hub_set_port_handler().
+ * @param conn      The peer's connection. It is the hub's, as after qnet_hub_serve().
+ * @param attached  1 before it is attached, 0 after it has left.
+ */
+typedef void (*qnet_port_handler)(void *user, struct qnet_conn *conn, int attached);
+
+/**
  * The counters of a hub since it was created; see qnet_hub_get_stats().
  *
  * Later releases only add members at the end of the struct.
@@ -564,6 +575,26 @@ typedef struct qnet_impair_stats {
      */
     uint64_t held_bytes;
 } qnet_impair_stats;
+
+/**
+ * Who the peer of a connection over a Unix socket is; see qnet_peer_cred().
+ *
+ * Later releases only add members at the end of the struct.
+ */
+typedef struct qnet_cred {
+    /**
+     * The number of its user.
+     */
+    int64_t uid;
+    /**
+     * The number of its group.
+     */
+    int64_t gid;
+    /**
+     * The number of its process; 0 if that is in a PID namespace which this process cannot see.
+     */
+    int64_t pid;
+} qnet_cred;
 
 /**
  * The counters of a connection since it was created; see qnet_get_stats().
@@ -1473,6 +1504,25 @@ int qnet_local_addr(qnet_conn *conn, char *buf, size_t cap);
 int qnet_peer_addr(qnet_conn *conn, char *buf, size_t cap);
 
 /**
+ * Tells who the peer of a connection over a Unix socket is, as the system has noted when the two
+ * were connected. It does not change, even if the peer gives its end to another process. If the
+ * peer was dialled, it is whoever listened there; of a qnet_socketpair() or qnet_socketpair_fd() it
+ * is this process. The answer stays when the connection has ended. While a reconnecting connection
+ * is down there is none, and then it is that of the new peer.
+ *
+ * @param out   Receives user, group and process. Members that this release of the library does not
+ *              know are set to zero.
+ * @param size  The size of the struct in bytes: sizeof(qnet_cred) as the caller was compiled.
+ * @return The size in bytes of the struct that the library knows; QNET_ERR_HANDLE,
+ *         QNET_ERR_INVALID (out is NULL), QNET_ERR_UNSUPPORTED (the system does not know: TCP, UDP,
+ *         Unix datagrams that are sent to an address, TAPs), QNET_ERR_OS, QNET_ERR_INTERNAL.
+ *
+ * Blocks: no.
+ * Calls back: no.
+ */
+int qnet_peer_cred(qnet_conn *conn, qnet_cred *out, size_t size);
+
+/**
  * Gets the connection's counters.
  *
  * @param out   Receives the counters. Members that this release of the library does not know are
@@ -1714,6 +1764,45 @@ int qnet_hub_port(qnet_hub *hub, qnet_conn **out);
 int qnet_hub_serve(qnet_hub *hub, qnet_listener *listener);
 
 /**
+ * Sets the handler that is told of the peers of the listeners that the hub serves
+ * (qnet_hub_serve()).
+ *
+ * It is called with 1 for each peer that has been accepted, before anything is read from it. In
+ * this call the program can look at the peer (qnet_peer_cred(), qnet_peer_addr()), set options,
+ * impairments and a close handler, or refuse it with qnet_close(). When the call has returned, the
+ * connection is attached; until then nothing is sent to it, qnet_hub_ports() leaves it out, and it
+ * counts for QNET_OPT_MAX_CONNS. It is not attached if the call has ended it; nor if the call has
+ * given it a handler, linked it or attached it elsewhere: then it is the program's to close.
+ *
+ * For each of these calls there is one with 0 when the connection has left the hub, for whatever
+ * reason; unless the handler has closed it in the first call. If the peer has left, the handle stays
+ * valid during the call. If the program has closed or detached it, or has closed the hub, the
+ * handle may be stale. This call and the connection's close handler are in no particular order.
+ *
+ * A handler is told nothing of peers that were attached before it was set. Peers that wait for
+ * their call when there is no handler any more are attached without one.
+ *
+ * There is one call at a time for a hub, in order, on a library thread of the hub's own, so that a
+ * slow handler delays neither frames nor other hubs; peers wait for it. On a clock of the program's
+ * (qnet_hub_set_clock()) the calls are made in qnet_clock_advance(), and those for peers that
+ * qnet_hub_close() ends in that. The handler may call any function of the library.
+ *
+ * Outside a handler of any kind, this function returns only when the handler that it replaces is
+ * not running and never will again, so that its `user` can be freed, as does qnet_hub_close(). Hold
+ * no lock that the old handler takes. Inside a handler neither waits.
+ *
+ * @param handler  The handler, or NULL for none.
+ * @param user     A pointer that is passed to the handler.
+ * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+ *
+ * Blocks: yes, until the previous handler has returned; not inside a handler of any kind.
+ * Calls back: no.
+ */
+int qnet_hub_set_port_handler(qnet_hub *hub,
+                              qnet_port_handler handler,
+                              void *user);
+
+/**
  * Lists the connections that are attached to a hub, in no particular order. Those accepted by
  * qnet_hub_serve() and the hub's own ends of qnet_hub_port() are included.
  *
@@ -1789,9 +1878,10 @@ int qnet_hub_get_stats(qnet_hub *hub, qnet_hub_stats *out, size_t size);
  * @return QNET_OK; QNET_ERR_HANDLE (if two threads close a hub at the same time, the second gets
  *         this immediately), QNET_ERR_INTERNAL.
  *
- * Blocks: yes, as qnet_close() does, for the connections that it closes.
- * Calls back: yes, on a clock of the program's (qnet_hub_set_clock()): the close handlers of the
- * connections that it closes. Otherwise no.
+ * Blocks: yes, as qnet_close() does, for the connections that it closes; and until the port handler
+ * has been told of all that left.
+ * Calls back: yes, on a clock of the program's (qnet_hub_set_clock()): the port handler, and the
+ * close handlers of the connections that it closes. Otherwise no.
  */
 int qnet_hub_close(qnet_hub *hub);
 
@@ -2101,7 +2191,8 @@ int qnet_clock_new(qnet_clock **out);
  * Connections whose peers have left end in this call, and their close handlers run in it, on its
  * thread, while the clock shows the time at which the last of their frames has arrived. (When the
  * program itself ends a connection, qnet_close(), qnet_shutdown() or qnet_hub_close() runs it.) If
- * two threads advance a clock, one waits until the other is done or runs a close handler.
+ * two threads advance a clock, one waits until the other is done or runs a handler. Port handlers
+ * (qnet_hub_set_port_handler()) are called in the same way.
  *
  * @param to_ns  The time to advance to, in nanoseconds. If that is the present, the call only takes
  *               in what there is, and forwards what is due now.
@@ -2112,7 +2203,7 @@ int qnet_clock_new(qnet_clock **out);
  *         signal handler ran while the call waited; the next call goes on), QNET_ERR_INTERNAL.
  *
  * Blocks: yes, while a link's socket is full or another thread advances the clock.
- * Calls back: yes, close handlers.
+ * Calls back: yes, close handlers and port handlers.
  */
 int qnet_clock_advance(qnet_clock *clock, int64_t to_ns);
 
@@ -2148,7 +2239,8 @@ int qnet_clock_close(qnet_clock *clock);
  *
  * @param clock  The clock, which cannot be closed while the hub is on it; NULL for the system's.
  * @return QNET_OK; QNET_ERR_HANDLE (either handle), QNET_ERR_BUSY (something is attached to the
- *         hub, or it serves a listener), QNET_ERR_INTERNAL. On failure nothing has changed.
+ *         hub, or it serves a listener, or its port handler is running or about to),
+ *         QNET_ERR_INTERNAL. On failure nothing has changed.
  *
  * Blocks: no.
  * Calls back: no.

@@ -51,6 +51,7 @@ using stats = ::qnet_stats;
 using hub_stats = ::qnet_hub_stats;
 using impair_stats = ::qnet_impair_stats;
 using capture_stats = ::qnet_capture_stats;
+using cred = ::qnet_cred;
 using direction = ::qnet_direction;
 using fdb_entry = ::qnet_fdb_entry;
 using mac = std::array<std::uint8_t, 6>;
@@ -784,6 +785,14 @@ public:
     }
 
     /* The counters. */
+    /* Who the peer of a connection over a Unix socket is. */
+    qnet::cred peer_cred(std::error_code &ec) const noexcept
+    {
+        qnet::cred who{};
+        detail::check(qnet_peer_cred(handle_, &who, sizeof who), ec);
+        return who;
+    }
+
     qnet::stats stats(std::error_code &ec) const noexcept
     {
         qnet::stats counts{};
@@ -927,6 +936,10 @@ public:
     std::string netdev(std::string_view id, int qemu_version) const
     {
         return detail::or_throw([&](auto &ec) { return netdev(id, qemu_version, ec); });
+    }
+    qnet::cred peer_cred() const
+    {
+        return detail::or_throw([&](auto &ec) { return peer_cred(ec); });
     }
     qnet::stats stats() const
     {
@@ -1577,6 +1590,15 @@ public:
         detail::check(qnet_hub_serve(get(), from.get()), ec);
     }
 
+    /*
+     * Sets the handler that is told of the peers that come and leave; nullptr for none. As with
+     * qnet_hub_set_port_handler(), the caller keeps alive what `user` leads to.
+     */
+    void set_port_handler(qnet_port_handler handler, void *user, std::error_code &ec) noexcept
+    {
+        detail::check(qnet_hub_set_port_handler(get(), handler, user), ec);
+    }
+
     /* Puts the hub on a clock of the program's, or back on the system's. */
     void set_clock(const clock &on, std::error_code &ec) noexcept
     {
@@ -1675,6 +1697,10 @@ public:
     void serve(const listener &from)
     {
         detail::or_throw([&](auto &ec) { serve(from, ec); });
+    }
+    void set_port_handler(qnet_port_handler handler, void *user)
+    {
+        detail::or_throw([&](auto &ec) { set_port_handler(handler, user, ec); });
     }
     void set_clock(const clock &on)
     {

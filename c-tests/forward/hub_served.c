@@ -8,15 +8,6 @@ static const size_t middle_frame = 1514;
 
 /* ---- Served listeners ---- */
 
-/* A peer joins: of it there is only a plain socket, no connection. */
-static void peer_join(struct device *peer, const char *place, int n)
-{
-    memset(peer, 0, sizeof *peer);
-    peer->n = n;
-    peer->fd = raw_unix_connect(place);
-    CHECK(peer->fd >= 0);
-}
-
 /* The connection of the one peer that has joined. */
 static qnet_conn *served_one(const struct service *service)
 {

@@ -15,14 +15,28 @@ struct service {
     struct device own;
 };
 
-static inline void service_open(struct service *service)
+static inline void service_open_at(struct service *service, const char *name)
 {
     CHECK_INT(qnet_hub_new(&service->hub), QNET_OK);
-    service->place = scratch_abstract("served");
+    service->place = scratch_abstract(name);
     CHECK_INT(qnet_listen("unix", service->place, &service->listener), QNET_OK);
     CHECK_INT(qnet_hub_serve(service->hub, service->listener), QNET_OK);
     device_open(&service->own, 1);
     CHECK_INT(qnet_hub_attach(service->hub, service->own.conn), QNET_OK);
+}
+
+static inline void service_open(struct service *service)
+{
+    service_open_at(service, "served");
+}
+
+/* A peer joins: of it there is only a plain socket, no connection. */
+static inline void peer_join(struct device *peer, const char *place, int n)
+{
+    memset(peer, 0, sizeof *peer);
+    peer->n = n;
+    peer->fd = raw_unix_connect(place);
+    CHECK(peer->fd >= 0);
 }
 
 static inline void service_close(const struct service *service)

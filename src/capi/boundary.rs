@@ -18,6 +18,7 @@ use crate::conn::{self, Conn};
 use crate::error::{Error, Result, qnet_error};
 use crate::forward::clock::{self, Clock};
 use crate::forward::hub::{self, Hub};
+use crate::forward::served::Call;
 use crate::listener::{self, Listener};
 use crate::runtime::callback::Doing;
 use crate::runtime::handle::{Object, Ref, Table, Token};
@@ -185,6 +186,21 @@ pub fn run_due_close_call(conn: *mut qnet_conn) {
     };
     if let Some(call) = guard(|_| None, due) {
         run_close_call(call);
+    }
+}
+
+/// The same for either kind of handler.
+pub fn run_call(call: Call) {
+    match call {
+        Call::Close(call) => run_close_call(call),
+        Call::Port(mut call) => {
+            while call.run() {
+                match guard(|_| None, || call.returned()) {
+                    Some(next) => call = next,
+                    None => return,
+                }
+            }
+        }
     }
 }
 

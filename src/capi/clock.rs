@@ -1,7 +1,7 @@
 use std::ffi::c_int;
 
 use crate::capi::args::put;
-use crate::capi::boundary::{OK, give_new, on_clock, on_hub, run_close_call};
+use crate::capi::boundary::{OK, give_new, on_clock, on_hub, run_call};
 use crate::capi::handles::{of_clock, qnet_clock, qnet_conn, qnet_hub, token_of};
 use crate::conn;
 use crate::forward::advance::{self, Progress};
@@ -53,7 +53,8 @@ pub unsafe extern "C-unwind" fn qnet_clock_new(out: *mut *mut qnet_clock) -> c_i
 /// Connections whose peers have left end in this call, and their close handlers run in it, on its
 /// thread, while the clock shows the time at which the last of their frames has arrived. (When the
 /// program itself ends a connection, qnet_close(), qnet_shutdown() or qnet_hub_close() runs it.) If
-/// two threads advance a clock, one waits until the other is done or runs a close handler.
+/// two threads advance a clock, one waits until the other is done or runs a handler. Port handlers
+/// (qnet_hub_set_port_handler()) are called in the same way.
 ///
 /// @param to_ns  The time to advance to, in nanoseconds. If that is the present, the call only takes
 ///               in what there is, and forwards what is due now.
@@ -64,7 +65,7 @@ pub unsafe extern "C-unwind" fn qnet_clock_new(out: *mut *mut qnet_clock) -> c_i
 ///         signal handler ran while the call waited; the next call goes on), QNET_ERR_INTERNAL.
 ///
 /// Blocks: yes, while a link's socket is full or another thread advances the clock.
-/// Calls back: yes, close handlers.
+/// Calls back: yes, close handlers and port handlers.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_clock_advance(clock: *mut qnet_clock, to_ns: i64) -> c_int {
     let mut progress = Progress::to(to_ns);
@@ -75,7 +76,7 @@ pub unsafe extern "C-unwind" fn qnet_clock_advance(clock: *mut qnet_clock, to_ns
             Ok(progress.frames())
         });
         match call {
-            Some(call) => run_close_call(call),
+            Some(call) => run_call(call),
             None => return code,
         }
     }
@@ -126,7 +127,8 @@ pub unsafe extern "C-unwind" fn qnet_clock_close(clock: *mut qnet_clock) -> c_in
 ///
 /// @param clock  The clock, which cannot be closed while the hub is on it; NULL for the system's.
 /// @return QNET_OK; QNET_ERR_HANDLE (either handle), QNET_ERR_BUSY (something is attached to the
-///         hub, or it serves a listener), QNET_ERR_INTERNAL. On failure nothing has changed.
+///         hub, or it serves a listener, or its port handler is running or about to),
+///         QNET_ERR_INTERNAL. On failure nothing has changed.
 ///
 /// Blocks: no.
 /// Calls back: no.

@@ -1,13 +1,16 @@
-use std::ffi::c_int;
-use std::mem::ManuallyDrop;
+use std::ffi::{c_int, c_void};
+use std::mem::{ManuallyDrop, transmute};
 use std::ptr;
 
 use crate::capi::args::{self, give_struct, out, put};
-use crate::capi::boundary::{OK, give_new, guard, on_hub, run_close_call};
+use crate::capi::boundary::{OK, give_new, guard, on_hub, run_call};
 use crate::capi::handles::{of_conn, of_hub, qnet_conn, qnet_hub, qnet_listener, token_of};
 use crate::conn;
-use crate::forward::hub::{self, Closing, qnet_hub_stats};
+use crate::forward::closing::{self, Closing};
+use crate::forward::hub::{self, qnet_hub_stats};
+use crate::forward::served;
 use crate::listener;
+use crate::runtime::callback::{PortFn, PortHandler};
 
 /// Creates a hub, a learning switch that forwards frames between the connections attached to it.
 ///
@@ -114,7 +117,70 @@ pub unsafe extern "C-unwind" fn qnet_hub_serve(
     listener: *mut qnet_listener,
 ) -> c_int {
     on_hub(hub, "serve", |hub| {
-        hub::serve(hub, listener::table().get(token_of(listener))?).map(|()| OK)
+        served::serve(hub, listener::table().get(token_of(listener))?).map(|()| OK)
+    })
+}
+
+/// Called when a peer that a listener of a hub has accepted is to be attached, and again when it has
+/// left; see qnet_hub_set_port_handler(). It must not throw an exception or longjmp out. It may end
+/// its thread (pthread_exit): the hub then has no port handler, and the peer is attached.
+///
+/// @param user      The pointer that was given to qnet_hub_set_port_handler().
+/// @param conn      The peer's connection. It is the hub's, as after qnet_hub_serve().
+/// @param attached  1 before it is attached, 0 after it has left.
+pub type qnet_port_handler =
+    Option<unsafe extern "C-unwind" fn(user: *mut c_void, conn: *mut qnet_conn, attached: c_int)>;
+
+/// Sets the handler that is told of the peers of the listeners that the hub serves
+/// (qnet_hub_serve()).
+///
+/// It is called with 1 for each peer that has been accepted, before anything is read from it. In
+/// this call the program can look at the peer (qnet_peer_cred(), qnet_peer_addr()), set options,
+/// impairments and a close handler, or refuse it with qnet_close(). When the call has returned, the
+/// connection is attached; until then nothing is sent to it, qnet_hub_ports() leaves it out, and it
+/// counts for QNET_OPT_MAX_CONNS. It is not attached if the call has ended it; nor if the call has
+/// given it a handler, linked it or attached it elsewhere: then it is the program's to close.
+///
+/// For each of these calls there is one with 0 when the connection has left the hub, for whatever
+/// reason; unless the handler has closed it in the first call. If the peer has left, the handle stays
+/// valid during the call. If the program has closed or detached it, or has closed the hub, the
+/// handle may be stale. This call and the connection's close handler are in no particular order.
+///
+/// A handler is told nothing of peers that were attached before it was set. Peers that wait for
+/// their call when there is no handler any more are attached without one.
+///
+/// There is one call at a time for a hub, in order, on a library thread of the hub's own, so that a
+/// slow handler delays neither frames nor other hubs; peers wait for it. On a clock of the program's
+/// (qnet_hub_set_clock()) the calls are made in qnet_clock_advance(), and those for peers that
+/// qnet_hub_close() ends in that. The handler may call any function of the library.
+///
+/// Outside a handler of any kind, this function returns only when the handler that it replaces is
+/// not running and never will again, so that its `user` can be freed, as does qnet_hub_close(). Hold
+/// no lock that the old handler takes. Inside a handler neither waits.
+///
+/// @param handler  The handler, or NULL for none.
+/// @param user     A pointer that is passed to the handler.
+/// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INTERNAL.
+///
+/// Blocks: yes, until the previous handler has returned; not inside a handler of any kind.
+/// Calls back: no.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn qnet_hub_set_port_handler(
+    hub: *mut qnet_hub,
+    handler: qnet_port_handler,
+    user: *mut c_void,
+) -> c_int {
+    on_hub(hub, "set a port handler", |hub| {
+        let handler = handler.map(|call| {
+            // SAFETY: the two types differ in what a pointer points to, which is a handle and not an
+            // address.
+            let call = unsafe {
+                transmute::<unsafe extern "C-unwind" fn(_, *mut qnet_conn, _), PortFn>(call)
+            };
+            // SAFETY: C promises that the handler may be called with `user` until another takes its place.
+            unsafe { PortHandler::new(call, user) }
+        });
+        served::set_handler(hub, handler).map(|()| OK)
     })
 }
 
@@ -227,19 +293,20 @@ pub unsafe extern "C-unwind" fn qnet_hub_get_stats(
 /// @return QNET_OK; QNET_ERR_HANDLE (if two threads close a hub at the same time, the second gets
 ///         this immediately), QNET_ERR_INTERNAL.
 ///
-/// Blocks: yes, as qnet_close() does, for the connections that it closes.
-/// Calls back: yes, on a clock of the program's (qnet_hub_set_clock()): the close handlers of the
-/// connections that it closes. Otherwise no.
+/// Blocks: yes, as qnet_close() does, for the connections that it closes; and until the port handler
+/// has been told of all that left.
+/// Calls back: yes, on a clock of the program's (qnet_hub_set_clock()): the port handler, and the
+/// close handlers of the connections that it closes. Otherwise no.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_hub_close(hub: *mut qnet_hub) -> c_int {
     let mut left = ManuallyDrop::new(Closing::default());
     let code = on_hub(hub, "close", |hub| {
-        *left = hub::close(hub)?;
+        *left = closing::close(hub)?;
         Ok(OK)
     });
     // A close handler may end this thread: what is left is then never dropped.
     while let Some(call) = guard(|_| None, || left.next_call()) {
-        run_close_call(call);
+        run_call(call);
     }
     guard(|_| (), || ManuallyDrop::into_inner(left).finish());
     code

@@ -4,7 +4,7 @@ use crate::capi::args::{give_struct, give_text, out, put};
 use crate::capi::boundary::{OK, guard, on_conn};
 use crate::capi::handles::qnet_conn;
 use crate::capi::last_error;
-use crate::conn::info::{self, qnet_stats};
+use crate::conn::info::{self, qnet_cred, qnet_stats};
 use crate::error;
 
 /// Gets the connection's own hardware (MAC) address, for programs that act as a device on it. The
@@ -87,6 +87,33 @@ pub unsafe extern "C-unwind" fn qnet_peer_addr(
     on_conn(conn, "tell the peer's address", |conn| {
         // SAFETY: C promises room for `cap` bytes.
         unsafe { give_text(&info::peer_addr(conn)?, buf, cap) }
+    })
+}
+
+/// Tells who the peer of a connection over a Unix socket is, as the system has noted when the two
+/// were connected. It does not change, even if the peer gives its end to another process. If the
+/// peer was dialled, it is whoever listened there; of a qnet_socketpair() or qnet_socketpair_fd() it
+/// is this process. The answer stays when the connection has ended. While a reconnecting connection
+/// is down there is none, and then it is that of the new peer.
+///
+/// @param out   Receives user, group and process. Members that this release of the library does not
+///              know are set to zero.
+/// @param size  The size of the struct in bytes: sizeof(qnet_cred) as the caller was compiled.
+/// @return The size in bytes of the struct that the library knows; QNET_ERR_HANDLE,
+///         QNET_ERR_INVALID (out is NULL), QNET_ERR_UNSUPPORTED (the system does not know: TCP, UDP,
+///         Unix datagrams that are sent to an address, TAPs), QNET_ERR_OS, QNET_ERR_INTERNAL.
+///
+/// Blocks: no.
+/// Calls back: no.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn qnet_peer_cred(
+    conn: *mut qnet_conn,
+    out: *mut qnet_cred,
+    size: usize,
+) -> c_int {
+    on_conn(conn, "tell who the peer is", |conn| {
+        // SAFETY: C promises room for `size` bytes; the struct is plain integers.
+        unsafe { give_struct(|| info::peer_cred(conn), out, size) }
     })
 }
 

@@ -37,7 +37,7 @@ fn wait_until_given_back(conn: Ref<Conn>) -> bool {
         let waits = state.waits_for_handlers();
         let is_called =
             !state.life.call().is_none_or(|call| matches!(call, Call::Waiting | Call::Done));
-        if !state.is_hubs || state.finish.is_none() && !is_called {
+        if !state.is_hubs || state.finish.is_none() && !is_called && state.leaving.is_none() {
             // It has been detached, and is a caller's to close; or nobody has begun to call its close
             // handler, which a caller that closes it does.
             return false;

@@ -2,6 +2,8 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 
+use rustix::io::Errno;
+
 use crate::conn::background::dialler;
 use crate::conn::dialled::{Given, Reserve};
 use crate::conn::{Conn, State, down, end, impair, rules};
@@ -10,6 +12,7 @@ use crate::net::socket_file::SocketFile;
 use crate::net::{dgram, netdev};
 use crate::options::{self, Holder, Options};
 use crate::runtime::handle::Ref;
+use crate::sys::sockopt::peer_cred as peer_cred_of;
 
 /// The counters of a connection since it was created; see qnet_get_stats().
 ///
@@ -50,6 +53,21 @@ pub struct qnet_stats {
     pub rx_refused: u64,
 }
 
+/// Who the peer of a connection over a Unix socket is; see qnet_peer_cred().
+///
+/// Later releases only add members at the end of the struct.
+#[allow(non_camel_case_types)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct qnet_cred {
+    /// The number of its user.
+    pub uid: i64,
+    /// The number of its group.
+    pub gid: i64,
+    /// The number of its process; 0 if that is in a PID namespace which this process cannot see.
+    pub pid: i64,
+}
+
 /// What the connection is connected to, for messages.
 pub fn describe(conn: Ref<Conn>) -> String {
     conn.state().map_or_else(|_| "a connection".into(), |state| state.socket().peer().to_string())
@@ -70,6 +88,20 @@ pub fn local_addr(conn: Ref<Conn>) -> Result<Vec<u8>> {
 
 pub fn peer_addr(conn: Ref<Conn>) -> Result<Vec<u8>> {
     Ok(conn.state()?.socket().peer().to_bytes())
+}
+
+/// Who the peer is. While the connection is down, its placeholder of a socket has none.
+pub fn peer_cred(conn: Ref<Conn>) -> Result<qnet_cred> {
+    const NONE: Error = Error::Unsupported("the system does not know whose the other end is");
+    let socket = conn.state()?.socket().clone();
+    match peer_cred_of(socket.fd()) {
+        Ok(cred) if cred.uid == u32::MAX => Err(NONE),
+        Ok(cred) => {
+            Ok(qnet_cred { uid: cred.uid.into(), gid: cred.gid.into(), pid: cred.pid.into() })
+        }
+        Err(Errno::NOTSOCK) => Err(NONE),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// The `-netdev` argument with which a QEMU of that version is the other end.

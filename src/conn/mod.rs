@@ -20,6 +20,7 @@ pub mod finish;
 pub mod handler;
 pub mod impair;
 pub mod info;
+pub mod leaving;
 pub mod life;
 pub mod living;
 pub mod open;
@@ -40,6 +41,7 @@ use smallvec::SmallVec;
 
 use crate::conn::dialled::Redial;
 use crate::conn::finish::Finish;
+use crate::conn::leaving::Leaving;
 use crate::conn::life::{Call, Life};
 use crate::conn::living::Living;
 use crate::error::Error;
@@ -134,6 +136,8 @@ pub struct State {
     pub vlan: Option<Arc<Vlan>>,
     /// Whether the connection is a hub's, not a caller's: the library then closes it when it is over.
     pub is_hubs: bool,
+    /// Present while a hub's port handler is to be told that it leaves. Boxed, since most have none.
+    pub leaving: Option<Box<Leaving>>,
     /// The listener's count of its living connections.
     pub living: Option<Living>,
     /// Whether a capture has the connection: then receiving takes no fast path.

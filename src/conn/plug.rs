@@ -103,12 +103,20 @@ fn take_out(conn: Ref<Conn>, state: &mut State, is_left: bool) {
     }
     conn.slot.sender.lock().unplug();
     leave_sending(conn, runner);
+    report_leaving(conn, state);
     if state.life.has_ended() {
         close_handler::call_on_own_thread(conn, state, runner);
     }
     conn.slot.changed(state);
     // Dropped last, so that the loop has a thread for what is to be tried again.
     drop(port);
+}
+
+/// Has a port handler told that the connection has left its hub, if one is to be and has not been.
+pub fn report_leaving(conn: Ref<Conn>, state: &mut State) {
+    if state.leaving.as_mut().is_some_and(|leaving| !leaving.tell(conn.token)) {
+        state.leaving = None;
+    }
 }
 
 /// Leaves to the service thread what is unwritten, and an end that a write has met and the loop has not

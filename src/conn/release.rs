@@ -31,7 +31,9 @@ pub fn give_back_if_over(conn: Ref<Conn>) {
     };
     let is_over =
         state.finish.is_none() && state.life.call() == Some(Call::Done) && !state.delivering;
-    if state.is_hubs && is_over && state.life.begin_closing() {
+    // A port handler that is told of its leaving may still use the handle.
+    let is_told = state.leaving.is_none();
+    if state.is_hubs && is_over && is_told && state.life.begin_closing() {
         drop(state);
         discard(conn);
     }

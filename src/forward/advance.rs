@@ -15,7 +15,8 @@ use crate::conn::{self, Conn, State, release, service};
 use crate::emulation::flight::Moment;
 use crate::error::{Error, Result};
 use crate::forward::clock::{Clock, Tour};
-use crate::forward::turn;
+use crate::forward::served::{self, Call};
+use crate::forward::{hub, turn};
 use crate::listener;
 use crate::runtime::callback::{self, Doing};
 use crate::runtime::event_loop::{Due, Loop};
@@ -64,9 +65,9 @@ struct Advance<'a> {
     tour: &'a mut Tour,
 }
 
-/// Advances a clock, until it is done or a close handler is to be called: then the caller calls that, and goes
+/// Advances a clock, until it is done or a handler is to be called: then the caller calls that, and goes
 /// on with the same progress. In between, others may advance the clock.
-pub fn advance(clock: Ref<Clock>, progress: &mut Progress) -> Result<Option<CloseCall>> {
+pub fn advance(clock: Ref<Clock>, progress: &mut Progress) -> Result<Option<Call>> {
     let mut turn = begin(clock, progress)?;
     let Some(tour) = turn.tour.as_deref_mut() else {
         return Ok(None);
@@ -122,11 +123,14 @@ impl Drop for Turn {
 }
 
 impl Advance<'_> {
-    fn go_on(&mut self, to: u64) -> Result<Option<CloseCall>> {
+    fn go_on(&mut self, to: u64) -> Result<Option<Call>> {
         loop {
             if let Some(call) = self.next_close_call() {
-                return Ok(Some(call));
+                return Ok(Some(Call::Close(call)));
             } else if let Some(token) = self.runner.pop_look() {
+                if let Some(call) = hub::table().get(token).ok().and_then(served::next_call) {
+                    return Ok(Some(Call::Port(call)));
+                }
                 self.guarded(token, |advance| advance.turn(token));
             } else if let Some(conn) = self.tour.stuck.front().copied() {
                 self.wait_for_room(conn)?;

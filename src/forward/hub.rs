@@ -1,20 +1,19 @@
-//! Hubs: learning switches, the connections attached to them, and the listeners that they serve.
+//! Hubs: learning switches, and the connections attached to them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::capture::interface::Probes;
-use crate::conn::close_handler::{self, CloseCall};
-use crate::conn::{self, Conn, close, end, open, plug, release};
+use crate::conn::{self, Conn, open, plug};
 use crate::error::{Error, Result};
 use crate::forward::clock::Clock;
+use crate::forward::joining::Joining;
 use crate::forward::ring;
 use crate::forward::thread::choose_loop;
-use crate::listener::{self, Listener};
+use crate::listener::Listener;
 use crate::options::{self, Holder, Options};
-use crate::runtime::callback::Doing;
 use crate::runtime::event_loop::{Loop, LoopUser};
 use crate::runtime::handle::{self, NONE, Object, Ref, Token};
-use crate::runtime::lock::{Guard, Guarded, Lock};
+use crate::runtime::lock::{Guard, Guarded, Lock, lock};
 use crate::switch::rules::HubRules;
 use crate::switch::ruling::Refused;
 use crate::switch::table::Table;
@@ -36,20 +35,21 @@ pub fn table() -> &'static handle::Table<Hub, MOST> {
 #[derive(Default)]
 pub struct Hub {
     state: Lock<State>,
+    pub joining: Mutex<Joining>,
 }
 
 #[derive(Default)]
 pub struct State {
     token: Token,
     /// Present while the handle is live.
-    switch: Option<Arc<Switch>>,
+    pub switch: Option<Arc<Switch>>,
     options: Options,
     /// Present while it is on a clock of the program's, which this keeps from being closed.
-    on_clock: Option<LoopUser>,
+    pub on_clock: Option<LoopUser>,
     /// The listeners that it serves, some of which may be closed.
-    listeners: Vec<Ref<Listener>>,
+    pub listeners: Vec<Ref<Listener>>,
     /// The hub's own connections, and some that were and are gone.
-    own: Vec<Ref<Conn>>,
+    pub own: Vec<Ref<Conn>>,
     /// How many those may be before the ones that are gone are sorted out.
     most: usize,
 }
@@ -120,7 +120,9 @@ pub struct qnet_hub_stats {
 pub fn new() -> Result<Ref<Hub>> {
     let hub = table().take()?;
     let options = Options::default();
-    let switch = Some(new_switch(&options, choose_loop()));
+    let runner = choose_loop();
+    let switch = Some(new_switch(&options, runner));
+    *lock(&hub.slot.joining) = Joining::of(hub.token, runner);
     *hub.slot.state.lock() = State { token: hub.token, switch, options, ..State::default() };
     Ok(hub)
 }
@@ -144,6 +146,10 @@ pub fn set_clock(hub: Ref<Hub>, clock: Option<Ref<Clock>>) -> Result<()> {
     if !state.listeners.is_empty() || before.ports().len() > 0 {
         return Err(Error::Busy("something is attached to the hub, or served"));
     }
+    let mut joining = lock(&hub.slot.joining);
+    if joining.call.is_some() || joining.has_notices() {
+        return Err(Error::Busy("the port handler is told of peers"));
+    }
     let runner = clock.map_or_else(choose_loop, |clock| clock.slot.runner());
     let user = clock.map(|_| runner.join(NONE)).transpose()?;
     let switch = new_switch(&state.options, runner);
@@ -153,6 +159,7 @@ pub fn set_clock(hub: Ref<Hub>, clock: Option<Ref<Clock>>) -> Result<()> {
     // Who is about to plug something in there finds the other.
     before.close();
     drop(before);
+    joining.runner = Some(runner);
     (state.switch, state.on_clock) = (Some(switch), user);
     Ok(())
 }
@@ -218,37 +225,23 @@ pub fn port(hub: Ref<Hub>) -> Result<Ref<Conn>> {
     Ok(outer)
 }
 
-/// Attaches what a served listener has accepted. Failing, the peer is hung up on: the hub is closed, or
-/// the system refuses.
-fn adopt_served(hub: Token, conn: Ref<Conn>) {
-    let attached = table().get(hub).and_then(|hub| {
-        with_switch(hub, |switch| attach_to(switch, conn, &mut *conn.state()?, true))?;
-        Ok(hub)
-    });
-    match attached {
-        Ok(hub) => add_own(hub, conn),
-        Err(_) => release::discard(conn),
-    }
+/// Attaches a peer that is to be the hub's own.
+pub fn attach_own(hub: Ref<Hub>, conn: Ref<Conn>) -> Result<()> {
+    with_switch(hub, |switch| attach_to(switch, conn, &mut *conn.state()?, true))
 }
 
 /// Remembers a connection that is the hub's own, unless the hub has been closed since.
-fn add_own(hub: Ref<Hub>, conn: Ref<Conn>) {
+pub fn add_own(hub: Ref<Hub>, conn: Ref<Conn>) {
     if let Ok(mut state) = hub.state() {
         state.add_own(conn);
     }
 }
 
-/// Accepts from a listener from now on, and attaches what is accepted.
-pub fn serve(hub: Ref<Hub>, listener: Ref<Listener>) -> Result<()> {
-    listener::serve(listener, hub.token, adopt_served, switch(hub)?.runner)?;
-    match hub.state() {
-        Ok(mut state) => {
-            state.listeners.retain(|listener| listener.check().is_ok());
-            state.listeners.push(listener);
-        }
-        // The hub was closed since, and closes what it serves. It may be closed already.
-        Err(_) => _ = listener::close(listener),
-    }
+/// Remembers a listener that the hub serves.
+pub fn add_listener(hub: Ref<Hub>, listener: Ref<Listener>) -> Result<()> {
+    let mut state = hub.state()?;
+    state.listeners.retain(|listener| listener.check().is_ok());
+    state.listeners.push(listener);
     Ok(())
 }
 
@@ -302,60 +295,8 @@ pub fn get(hub: Ref<Hub>, option: i32) -> Result<i64> {
 }
 
 /// The connections of some tokens.
-fn connections(tokens: impl Iterator<Item = Token>) -> Vec<Ref<Conn>> {
+pub fn connections(tokens: impl Iterator<Item = Token>) -> Vec<Ref<Conn>> {
     tokens.filter_map(|token| conn::table().get(token).ok()).collect()
-}
-
-/// What is left of a hub that is closed: its own connections, which have ended.
-#[derive(Default)]
-pub struct Closing {
-    own: Vec<Ref<Conn>>,
-    /// Whether the caller calls their close handlers.
-    is_callers: bool,
-}
-
-impl Closing {
-    /// The close handler that the caller is to call next.
-    pub fn next_call(&self) -> Option<CloseCall> {
-        let mut own = self.own.iter().filter(|_| self.is_callers);
-        own.find_map(|conn| {
-            let mut state = conn.state().ok().filter(|state| state.is_hubs)?;
-            close_handler::due(*conn, &mut state, Doing::CallersClose)
-        })
-    }
-
-    /// Closes the connections.
-    pub fn finish(self) {
-        // Those that left before may still be in their close handlers.
-        self.own.into_iter().for_each(close::close_own);
-    }
-}
-
-/// Detaches all connections, and ends the hub's own, all at the same time.
-pub fn close(hub: Ref<Hub>) -> Result<Closing> {
-    let State { switch, listeners, mut own, on_clock, .. } = std::mem::take(&mut *hub.state()?);
-    let switch = switch.expect("a live hub has a switch");
-    table().give_back(hub.token);
-    for listener in listeners {
-        // It may be closed already.
-        let _ = listener::close(listener);
-    }
-    let ports = connections(switch.lock().close().into_iter());
-    ports.iter().for_each(|conn| leave_closed_hub(*conn, &switch));
-    own.extend(ports);
-    Ok(Closing { own, is_callers: on_clock.is_some() })
-}
-
-/// Ends the hub's own connection, and detaches a caller's.
-fn leave_closed_hub(conn: Ref<Conn>, switch: &Arc<Switch>) {
-    if let Ok(mut state) = conn.state() {
-        if state.is_hubs {
-            end::end_locally(conn, &mut state);
-        } else {
-            // It may have been detached meanwhile.
-            let _ = plug::unplug_from(conn, &mut state, switch);
-        }
-    }
 }
 
 impl State {

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::conn;
+use crate::forward::joining;
 use crate::forward::turn::{self, Work};
 use crate::listener;
 use crate::runtime::event_loop::{Loop, Turns};
@@ -38,7 +39,7 @@ pub fn choose_loop() -> &'static Loop {
     &all[chosen.fetch_add(1, Ordering::Relaxed) % all.len()]
 }
 
-/// The turns of a loop's thread, of listeners and of connections.
+/// The turns of a loop's thread, of listeners, of connections, and of hubs that rest.
 fn turns() -> Turns {
     thread::wait_exactly();
     let mut work = Work::default();
@@ -52,6 +53,8 @@ fn turns() -> Turns {
                 work = Work::default();
                 turn::forwarding_panicked(conn, runner);
             }
+        } else {
+            let _ = catch_unwind(|| joining::resume(token));
         }
     })
 }

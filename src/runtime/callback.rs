@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
+use std::ptr;
 
 use crate::frame::{Alike, PREFIX};
 use crate::runtime::cork;
@@ -39,6 +40,8 @@ impl qnet_frame {
 pub type FrameFn = unsafe extern "C-unwind" fn(*mut c_void, *const u8, usize);
 pub type BatchFn = unsafe extern "C-unwind" fn(*mut c_void, *const qnet_frame, usize);
 pub type IntFn = unsafe extern "C-unwind" fn(*mut c_void, c_int);
+/// The second argument is a handle.
+pub type PortFn = unsafe extern "C-unwind" fn(*mut c_void, *mut c_void, c_int);
 
 /// The pointer that the caller wants passed to a function: an address or any other word, which the
 /// library never dereferences.
@@ -90,6 +93,14 @@ impl Callback<IntFn> {
     }
 }
 
+impl Callback<PortFn> {
+    pub fn call(&self, conn: Token, is_attached: bool) {
+        let conn = ptr::without_provenance_mut(conn as usize);
+        // SAFETY: the caller of `new` has promised it.
+        unsafe { (self.function)(self.user.0, conn, is_attached.into()) };
+    }
+}
+
 /// A frame handler, for one frame a call or for several.
 #[derive(Debug, Clone, Copy)]
 pub enum Handler {
@@ -100,7 +111,10 @@ pub enum Handler {
 /// A state handler, or a close handler.
 pub type IntHandler = Callback<IntFn>;
 
-/// Which callback of a connection a thread is running.
+/// A hub's port handler.
+pub type PortHandler = Callback<PortFn>;
+
+/// Which callback of a connection, or of a hub, a thread is running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doing {
     /// The frame handler, on the connection's own thread.
@@ -115,6 +129,8 @@ pub enum Doing {
     ClosersClose,
     /// A close handler that was set after the end had been dealt with, and that nobody waits for.
     LateClose,
+    /// The port handler of a hub, whose token stands in a connection's place.
+    Port,
 }
 
 #[derive(Clone, Copy)]

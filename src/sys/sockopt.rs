@@ -51,6 +51,17 @@ pub fn not_taken(fd: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(counts[DROPS])
 }
 
+/// Who was at the other end of a socket when it was connected. Where the system does not know, the numbers
+/// of user and group are the highest, which nobody has.
+pub fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<libc::ucred> {
+    let mut cred = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = size_of_val(&cred) as libc::socklen_t;
+    let (level, name, room) = (libc::SOL_SOCKET, libc::SO_PEERCRED, &raw mut cred);
+    // SAFETY: `cred` has `len` bytes, and both live during the call.
+    returned(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, room.cast(), &raw mut len) })?;
+    Ok(cred)
+}
+
 /// How many of the bytes that were written to a TCP socket have not been sent; 0 for other sockets.
 pub fn unsent(fd: BorrowedFd<'_>) -> usize {
     // SAFETY: the request has this number, and writes an int. Other sockets refuse it.

@@ -59,6 +59,16 @@ static void on_state(void *user, int up)
     maybe_exit();
 }
 
+/* It may refuse the peer, and do anything to its hub. */
+static void on_port(void *user, qnet_conn *conn, int attached)
+{
+    CHECK(attached == 0 || attached == 1);
+    if (one_in(8))
+        qnet_close(conn);
+    react(one_in(2) ? user : conn);
+    maybe_exit();
+}
+
 /* ---- One call of each function ---- */
 
 static int play_dial(void)
@@ -642,6 +652,13 @@ static int play_hub_serve(void)
     return qnet_hub_serve(any_handle(HUB), any_handle(LISTENER));
 }
 
+static int play_hub_set_port_handler(void)
+{
+    void *hub = any_handle(HUB);
+
+    return qnet_hub_set_port_handler(hub, one_in(3) ? NULL : on_port, hub);
+}
+
 static int play_hub_ports(void)
 {
     size_t cap = below(8);
@@ -664,6 +681,16 @@ static int play_hub_get(void)
     int64_t value;
 
     return qnet_hub_get(any_handle(HUB), any_option(), one_in(16) ? NULL : &value);
+}
+
+static int play_peer_cred(void)
+{
+    size_t size = below(2 * sizeof(qnet_cred));
+    qnet_cred *cred = one_in(16) ? NULL : allocate(size);
+    int result = qnet_peer_cred(any_handle(CONN), cred, size);
+
+    free(cred);
+    return result;
 }
 
 static int play_hub_get_stats(void)
