@@ -784,7 +784,6 @@ public:
         return detail::text(give, ec);
     }
 
-    /* The counters. */
     /* Who the peer of a connection over a Unix socket is. */
     qnet::cred peer_cred(std::error_code &ec) const noexcept
     {
@@ -793,6 +792,7 @@ public:
         return who;
     }
 
+    /* The counters. */
     qnet::stats stats(std::error_code &ec) const noexcept
     {
         qnet::stats counts{};

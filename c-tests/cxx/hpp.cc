@@ -5,6 +5,7 @@
  */
 #include <dlfcn.h>
 
+#include <atomic>
 #include <list>
 #include <map>
 #include <thread>
@@ -395,8 +396,11 @@ static void hubs_forward()
     qnet::hub hub;
     auto a = hub.port(), b = hub.port();
     auto listener = qnet::listener::listen("tcp", "127.0.0.1:0");
+    std::atomic<int> told{0};
     std::uint8_t buf[100];
 
+    hub.set_port_handler([](void *to, qnet_conn *, int) { ++*static_cast<std::atomic<int> *>(to); },
+                         &told);
     hub.serve(listener);
     auto c = qnet::conn::dial("tcp", listener.addr());
     while (hub.stats().ports < 3)
@@ -405,7 +409,9 @@ static void hubs_forward()
     a.send(some_frame, sizeof some_frame);
     CHECK(b.recv(buf, sizeof buf).has_value());
     CHECK(c.recv(buf, sizeof buf).has_value());
+    CHECK_INT(a.peer_cred().pid, getpid());
     hub.reset();
+    CHECK_INT(told, 2);
     CHECK(c.wait());
     CHECK_INT(qnet_listener_fd(listener.get()), QNET_ERR_HANDLE);
 }

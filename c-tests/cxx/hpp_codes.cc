@@ -112,6 +112,8 @@ static void forwarding()
     CHECK_CODE(hub.detach(a, ec), QNET_ERR_INVALID);
     CHECK_OK(hub.set(QNET_OPT_MAC_MAX, 9, ec));
     CHECK_OK(CHECK_INT(hub.get(QNET_OPT_MAC_MAX, ec), 9));
+    CHECK_OK(CHECK_INT(port.peer_cred(ec).pid, getpid()));
+    CHECK_OK(hub.set_port_handler(nullptr, nullptr, ec));
     CHECK_OK(hub.serve(listener, ec));
     CHECK_OK(qnet::link(b, c, ec));
     CHECK_OK(d.send(some_frame, ec));

@@ -59,13 +59,15 @@ static void on_state(void *user, int up)
     maybe_exit();
 }
 
-/* It may refuse the peer, and do anything to its hub. */
+/* It may refuse a peer or take it for the pool, and do anything to its hub, or to one that has left. */
 static void on_port(void *user, qnet_conn *conn, int attached)
 {
     CHECK(attached == 0 || attached == 1);
     if (one_in(8))
         qnet_close(conn);
-    react(one_in(2) ? user : conn);
+    else if (attached && one_in(8) && qnet_set_handler(conn, on_frame, conn) == QNET_OK)
+        keep(CONN, conn);
+    react(attached || one_in(2) ? user : conn);
     maybe_exit();
 }
 
