@@ -6,8 +6,11 @@
 #include <errno.h>
 #include <semaphore.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "allocations.h"
 #include "qnet.h"
@@ -414,13 +417,74 @@ static void impair(const struct work *work, qnet_conn *from)
         check(qnet_impair(from, QNET_IN, text), "impair");
 }
 
+/* A pipe that a process of its own reads. */
+static int pipe_that_is_read(void)
+{
+    char *bytes = work_memory(WORK_READ);
+    int ends[2];
+    pid_t reader;
+
+    work_check(pipe(ends) == 0, "pipe");
+    reader = fork();
+    work_check(reader >= 0, "fork");
+    if (reader > 0) {
+        close(ends[0]);
+        return ends[1];
+    }
+    close(ends[1]);
+    while (read(ends[0], bytes, WORK_READ) > 0)
+        continue;
+    _exit(0);
+}
+
+/* The FIFO of a capture that nobody reads. */
+static char *unread;
+
+/* A capture as it is asked for, or NULL. */
+static qnet_capture *capture_for(const struct work *work)
+{
+    qnet_capture *capture = NULL;
+    char path[] = "/tmp/qnet-bench.XXXXXX";
+
+    if (work->capture && strcmp(work->capture, "read") == 0)
+        check(qnet_capture_open_fd(pipe_that_is_read(), NULL, 0, &capture), "capture");
+    if (work->capture && strcmp(work->capture, "unread") == 0) {
+        work_check(mkdtemp(path) != NULL && rmdir(path) == 0 && mkfifo(path, 0600) == 0, "FIFO");
+        check(qnet_capture_open(path, NULL, 0, &capture), "capture");
+        unread = strdup(path);
+    }
+    return capture;
+}
+
+/* Waits while frames pass between two connections, both of which are captured, if that is asked for. */
+static void wait_captured(qnet_capture *capture, qnet_conn *from, qnet_conn *to)
+{
+    qnet_capture_stats stats;
+
+    if (!capture) {
+        wait_counting(from);
+        return;
+    }
+    check(qnet_capture_add(capture, from, "from"), "capture");
+    check(qnet_capture_add(capture, to, "to"), "capture");
+    wait_counting(from);
+    check(qnet_capture_get_stats(capture, &stats, sizeof stats), "stats");
+    work_say("captured", stats.frames);
+    work_say("uncaptured", stats.dropped);
+    check(qnet_capture_close(capture), "close capture");
+    if (unread)
+        work_check(unlink(unread) == 0, "FIFO");
+    free(unread);
+}
+
 static void run_link(const struct work *work)
 {
+    qnet_capture *capture = capture_for(work);
     qnet_conn *to = dial(work, work->to), *from = accept_one(work);
 
     impair(work, from);
     check(qnet_link(from, to), "link");
-    wait_counting(from);
+    wait_captured(capture, from, to);
     check(qnet_close(from), "close");
     check(qnet_close(to), "close");
 }
@@ -450,6 +514,7 @@ static void close_hub(qnet_hub *hub)
 /* Frames pass between two ports. All others are attached and idle. */
 static void run_hub(const struct work *work)
 {
+    qnet_capture *capture = capture_for(work);
     qnet_hub *hub = open_hub();
     qnet_conn *to = dial(work, work->to), *from, *idle;
     unsigned i;
@@ -459,7 +524,7 @@ static void run_hub(const struct work *work)
         check(qnet_hub_port(hub, &idle), "port");
     from = accept_one(work);
     check(qnet_hub_attach(hub, from), "attach");
-    wait_counting(from);
+    wait_captured(capture, from, to);
     close_hub(hub);
     check(qnet_close(from), "close");
     check(qnet_close(to), "close");

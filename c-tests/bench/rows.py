@@ -100,6 +100,10 @@ PKTKIT_LATE = replace(PKTKIT_RELAY, relay="pktkit link" + DELAY)
 SWITCH = Contender("libqnet", "libqnet", *KNOWN, "qnet hub")
 CROWDED = Contender("libqnet", "libqnet", *KNOWN, "qnet hub ports=1000")
 TWO_PORTS = Contender("hub with 2 ports", "libqnet", *KNOWN, "qnet hub")
+CAPTURED_LINK = replace(LINK, name="captured", relay="qnet link capture=read")
+CAPTURED = replace(SWITCH, name="captured", relay="qnet hub capture=read")
+UNREAD_LINK = replace(LINK, name="captured, unread", relay="qnet link capture=unread")
+UNREAD = replace(SWITCH, name="captured, unread", relay="qnet hub capture=unread")
 MIXED = Contender("libqnet", "libqnet", MESH, "", "qnet serve")
 ECHOED = Contender("libqnet", "libqnet", ECHO, "", "qnet serve")
 THROUGH = Contender("libqnet", "libqnet", "qnet lone", "qnet delay", "qnet hub")
@@ -154,6 +158,10 @@ WORKS = [
           [(TUNED_RELAY, 0.90), (HUB, 2), (PKTKIT_HUB, 5)],
           plot={64: "hub, 64 B", 1514: "hub, 1514 B"}),
     *both("hub, 1000 ports, traffic between 2", CROWDED, [(TWO_PORTS, 0.90)], [(TWO_PORTS, 0.90)]),
+    *both("link, all captured to a pipe", CAPTURED_LINK, [(LINK, 0.5)], [(LINK, 0.5)]),
+    *both("hub, all captured to a pipe", CAPTURED, [(SWITCH, 0.5)], [(SWITCH, 0.5)]),
+    *both("link, a capture that nobody reads", UNREAD_LINK, [(LINK, 0.97)], [(LINK, 0.97)]),
+    *both("hub, a capture that nobody reads", UNREAD, [(SWITCH, 0.97)], [(SWITCH, 0.97)]),
     *both("hub, 64 ports, frames mixed", MIXED, [(PKTKIT_MESH, 10)], [(PKTKIT_MESH,)]),
     *both("hub, 64 ports, one frame each, echoed", ECHOED,
           [(PLAIN_ECHO, 0.90), (PKTKIT_ECHO, AHEAD)],

@@ -36,6 +36,8 @@ static void parse(struct work *work, char **arguments)
             work->delay = value;
         else if (strcmp(name, "to") == 0)
             work->to = value;
+        else if (strcmp(name, "capture") == 0)
+            work->capture = value;
         else
             work_fail(name, "no such setting");
     }
@@ -45,7 +47,7 @@ static void parse(struct work *work, char **arguments)
 
 int main(int count, char **arguments)
 {
-    struct work work = {NULL, NULL, NULL, 0, 0, 1, 2, 0, NULL, NULL};
+    struct work work = {NULL, NULL, NULL, 0, 0, 1, 2, 0, NULL, NULL, NULL};
     const struct work_role *role = work_roles;
 
     if (count < 6)

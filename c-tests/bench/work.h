@@ -5,7 +5,7 @@
  * A program is one side of a measurement, a process of its own:
  *
  *     PROGRAM ROLE NETWORK ADDRESS SIZE FRAMES [threads=N] [usecs=N] [ports=N]
- *             [loss=PERCENT] [delay=US] [to=ADDRESS]
+ *             [loss=PERCENT] [delay=US] [to=ADDRESS] [capture=HOW]
  *
  * On the networks "udp", "unixgram" and "tap" a message is a frame; ADDRESS is
  * the side's own there, and `to` the other's.
@@ -42,6 +42,8 @@ struct work {
     long usecs;          /* what QNET_OPT_TX_USECS is set to */
     const char *loss;    /* what a link does to the frames that are sent, */
     const char *delay;   /* or NULL */
+    const char *capture; /* "read": all frames are captured to a pipe that is read; "unread": to a
+                            FIFO that is not; NULL: none are */
 };
 
 /* What a program can be; the table ends with a NULL name. */

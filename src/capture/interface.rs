@@ -5,12 +5,33 @@ use std::sync::{Arc, Mutex};
 
 use smallvec::SmallVec;
 
-use crate::capture::ring::Mark;
+use crate::capture::ring::{Mark, Ring};
 use crate::capture::shared::{Entry, Shared};
 use crate::frame::{self, Walk};
 use crate::runtime::event_loop::Loop;
 use crate::runtime::lock::lock;
 use crate::sys::clock;
+
+/// For how many frames room is reserved at once.
+const TOGETHER: usize = 64;
+
+/// How many frames, and how many bytes.
+#[derive(Default, Clone, Copy)]
+struct Sum {
+    frames: u64,
+    bytes: u64,
+}
+
+impl Sum {
+    fn add(&mut self, len: usize) {
+        self.add_all(Sum { frames: 1, bytes: len as u64 });
+    }
+
+    fn add_all(&mut self, other: Sum) {
+        self.frames += other.frames;
+        self.bytes += other.bytes;
+    }
+}
 
 /// A connection, or a hub, in a capture.
 #[derive(Clone)]
@@ -67,51 +88,94 @@ impl Interface {
         &self,
         occasion: Occasion,
         way: Way,
-        frames: impl Iterator<Item = &'a [u8]>,
+        mut frames: impl Iterator<Item = &'a [u8]> + Clone,
         padded: usize,
     ) {
         let shared = &*self.shared;
         if shared.is_off() {
             return;
         }
-        let (mut kept, mut bytes, mut dropped) = (0, 0, 0);
-        for frame in frames {
-            let len = frame.len().max(padded);
-            if self.put(occasion, way, frame, len) {
-                kept += 1;
-                bytes += len as u64;
-            } else {
-                self.entry.lost.fetch_add(1, Ordering::Relaxed);
-                dropped += 1;
+        let (mut all, mut kept) = (Sum::default(), Sum::default());
+        loop {
+            let some = frames.clone().take(TOGETHER);
+            let mut sum = Sum::default();
+            let room = Ring::room_for(some.clone().map(|frame| {
+                sum.add(frame.len().max(padded));
+                frame.len().max(padded).min(shared.snaplen)
+            }));
+            if sum.frames == 0 {
+                break;
             }
+            if let Some(at) = self.reserve(false, room) {
+                self.put(at, occasion, way, some, padded);
+                kept.add_all(sum);
+            } else {
+                some.for_each(|frame| kept.add_all(self.record_one(occasion, way, frame, padded)));
+            }
+            all.add_all(sum);
+            frames.nth(TOGETHER - 1);
         }
-        shared.taken.add(kept, bytes);
-        self.entry.received.fetch_add(kept + dropped, Ordering::Relaxed);
-        if dropped > 0 {
-            self.entry.dropped.fetch_add(dropped, Ordering::Relaxed);
-            shared.dropped.fetch_add(dropped, Ordering::Relaxed);
-        }
+        self.count(all, kept);
         shared.wake_if_half_full();
     }
 
-    fn put(&self, occasion: Occasion, way: Way, frame: &[u8], len: usize) -> bool {
-        let shared = &*self.shared;
-        let mark = || Mark {
-            len: len as u32,
-            interface: self.entry.number,
-            is_out: way == Way::Out,
-            notes: shared.claim_notes(),
-            time: occasion.time,
-            lost: self.take_lost(),
-        };
-        let kept = len.min(shared.snaplen);
-        let put = || shared.is_on() && shared.ring.put(frame, kept, mark);
-        while !put() {
-            if !occasion.waits || !shared.wait_for_room() {
-                return false;
+    /// Records a frame, or notes that it is lost. Returns what is recorded.
+    fn record_one(&self, occasion: Occasion, way: Way, frame: &[u8], padded: usize) -> Sum {
+        let mut kept = Sum::default();
+        let len = frame.len().max(padded);
+        let room = Ring::room_for([len.min(self.shared.snaplen)].into_iter());
+        if let Some(at) = self.reserve(occasion.waits, room) {
+            self.put(at, occasion, way, std::iter::once(frame), padded);
+            kept.add(len);
+        } else {
+            self.entry.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        kept
+    }
+
+    /// Reserves room, perhaps waiting for it: for one frame, since it may never be there for many.
+    fn reserve(&self, waits: bool, room: u64) -> Option<u64> {
+        while self.shared.is_on() {
+            let at = self.shared.ring.reserve(room);
+            if at.is_some() || !waits || !self.shared.wait_for_room() {
+                return at;
             }
         }
-        true
+        None
+    }
+
+    /// Puts frames where there is room for them.
+    fn put<'a>(
+        &self,
+        mut at: u64,
+        occasion: Occasion,
+        way: Way,
+        frames: impl Iterator<Item = &'a [u8]>,
+        padded: usize,
+    ) {
+        let shared = &*self.shared;
+        for frame in frames {
+            let len = frame.len().max(padded);
+            let mark = Mark {
+                len: len as u32,
+                interface: self.entry.number,
+                is_out: way == Way::Out,
+                notes: shared.claim_notes(),
+                time: occasion.time,
+                lost: self.take_lost(),
+            };
+            at = shared.ring.put(at, frame, len.min(shared.snaplen), mark);
+        }
+    }
+
+    fn count(&self, all: Sum, kept: Sum) {
+        let (relaxed, dropped) = (Ordering::Relaxed, all.frames - kept.frames);
+        self.shared.taken.add(kept.frames, kept.bytes);
+        self.entry.received.fetch_add(all.frames, relaxed);
+        if dropped > 0 {
+            self.entry.dropped.fetch_add(dropped, relaxed);
+            self.shared.dropped.fetch_add(dropped, relaxed);
+        }
     }
 
     fn take_lost(&self) -> u64 {

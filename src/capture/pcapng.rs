@@ -35,19 +35,24 @@ pub const LONGEST_TEXT: usize = u16::MAX as usize;
 /// Appends a block: what `fill` appends, within the block's type and lengths.
 fn block(out: &mut Vec<u8>, kind: u32, fill: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
-    put(out, &[kind, 0]);
+    put(out, [kind, 0]);
     fill(out);
+    end_block(out, start);
+}
+
+fn end_block(out: &mut Vec<u8>, start: usize) {
     let len = (out.len() - start + 4) as u32;
-    put(out, &[len]);
+    put(out, [len]);
     out[start + 4..start + 8].copy_from_slice(&len.to_ne_bytes());
 }
 
-fn put(out: &mut Vec<u8>, numbers: &[u32]) {
-    numbers.iter().for_each(|number| out.extend(number.to_ne_bytes()));
+#[inline]
+fn put<const N: usize>(out: &mut Vec<u8>, numbers: [u32; N]) {
+    out.extend_from_slice(numbers.map(u32::to_ne_bytes).as_flattened());
 }
 
 fn put_padded(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend(bytes);
+    out.extend_from_slice(bytes);
     out.resize(out.len().next_multiple_of(4), 0);
 }
 
@@ -58,17 +63,17 @@ fn option(out: &mut Vec<u8>, code: u16, value: &[u8]) {
 }
 
 fn end_of_options(out: &mut Vec<u8>) {
-    put(out, &[0]);
+    put(out, [0]);
 }
 
 /// What a file begins with.
 pub fn section(out: &mut Vec<u8>) {
     block(out, SECTION, |out| {
-        put(out, &[BYTE_ORDER]);
+        put(out, [BYTE_ORDER]);
         // Version 1.0.
         out.extend([1u16.to_ne_bytes(), 0u16.to_ne_bytes()].concat());
         // Its length is not told.
-        put(out, &[u32::MAX, u32::MAX]);
+        put(out, [u32::MAX, u32::MAX]);
         option(out, USER_APPLICATION, concat!("libqnet ", env!("CARGO_PKG_VERSION")).as_bytes());
         end_of_options(out);
     });
@@ -78,7 +83,7 @@ pub fn interface(out: &mut Vec<u8>, name: &[u8], description: &[u8], snaplen: u3
     block(out, INTERFACE, |out| {
         out.extend(ETHERNET.to_ne_bytes());
         out.extend([0; 2]);
-        put(out, &[snaplen]);
+        put(out, [snaplen]);
         option(out, NAME, name);
         if !description.is_empty() {
             option(out, DESCRIPTION, description);
@@ -89,26 +94,26 @@ pub fn interface(out: &mut Vec<u8>, name: &[u8], description: &[u8], snaplen: u3
 }
 
 /// A frame, of which `kept` is kept. `notes` are its comments.
-pub fn frame(out: &mut Vec<u8>, mark: &Mark, kept: &[u8], notes: impl Iterator<Item = String>) {
-    block(out, FRAME, |out| {
-        let [high, low] = halves(mark.time);
-        put(out, &[mark.interface, high, low, kept.len() as u32, mark.len]);
-        put_padded(out, kept);
-        notes.for_each(|note| option(out, COMMENT, note.as_bytes()));
-        let flags = if mark.is_out { OUTBOUND } else { INBOUND };
-        option(out, FLAGS, &flags.to_ne_bytes());
-        if mark.lost > 0 {
-            option(out, DROPPED, &mark.lost.to_ne_bytes());
-        }
-        end_of_options(out);
-    });
+pub fn frame(out: &mut Vec<u8>, mark: &Mark, kept: &[u8], notes: Vec<String>) {
+    let start = out.len();
+    let [high, low] = halves(mark.time);
+    let flags = if mark.is_out { OUTBOUND } else { INBOUND };
+    put(out, [FRAME, 0, mark.interface, high, low, kept.len() as u32, mark.len]);
+    put_padded(out, kept);
+    notes.iter().for_each(|note| option(out, COMMENT, note.as_bytes()));
+    option(out, FLAGS, &flags.to_ne_bytes());
+    if mark.lost > 0 {
+        option(out, DROPPED, &mark.lost.to_ne_bytes());
+    }
+    end_of_options(out);
+    end_block(out, start);
 }
 
 /// How many frames an interface has had, and how many of those were not recorded, by that time.
 pub fn statistics(out: &mut Vec<u8>, interface: u32, time: u64, received: u64, dropped: u64) {
     block(out, STATISTICS, |out| {
         let [high, low] = halves(time);
-        put(out, &[interface, high, low]);
+        put(out, [interface, high, low]);
         option(out, RECEIVED_BY_INTERFACE, &received.to_ne_bytes());
         option(out, DROPPED_BY_INTERFACE, &dropped.to_ne_bytes());
         end_of_options(out);
@@ -157,9 +162,9 @@ mod tests {
         section(&mut out);
         interface(&mut out, b"a", b"", 0);
         let before = out.len();
-        frame(&mut out, &mark, &[1; 33], ["why".to_owned()].into_iter());
+        frame(&mut out, &mark, &[1; 33], vec!["why".to_owned()]);
         let middle = out.len();
-        frame(&mut out, &Mark { len: 30, ..mark }, &[1; 30], std::iter::empty());
+        frame(&mut out, &Mark { len: 30, ..mark }, &[1; 30], Vec::new());
         statistics(&mut out, 0, 5, 2, 3);
         assert!(out.len().is_multiple_of(4));
         assert_eq!(blocks(&out).count(), 5);

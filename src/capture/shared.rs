@@ -75,8 +75,8 @@ pub struct Shared {
     /// How many notes wait for a frame. It grows under the lock of the notes.
     unclaimed: AtomicU32,
     /// The frames that were put in the ring, and of those the ones that were given up again.
-    pub taken: Sum,
-    withdrawn: Sum,
+    pub taken: Counts,
+    withdrawn: Counts,
     pub dropped: AtomicU64,
     files: AtomicU64,
     readers: AtomicU64,
@@ -87,12 +87,12 @@ pub struct Shared {
 
 /// How many frames, and how many bytes. Relaxed: they only count.
 #[derive(Default)]
-pub struct Sum {
+pub struct Counts {
     pub frames: AtomicU64,
     pub bytes: AtomicU64,
 }
 
-impl Sum {
+impl Counts {
     pub fn add(&self, frames: u64, bytes: u64) {
         self.frames.fetch_add(frames, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -125,8 +125,8 @@ impl Shared {
             interfaces: Mutex::default(),
             notes: Mutex::default(),
             unclaimed: AtomicU32::new(0),
-            taken: Sum::default(),
-            withdrawn: Sum::default(),
+            taken: Counts::default(),
+            withdrawn: Counts::default(),
             dropped: AtomicU64::new(0),
             files: AtomicU64::new(0),
             readers: AtomicU64::new(0),

@@ -159,7 +159,7 @@ impl Writer {
             }
             self.time = mark.time;
             let notes = self.shared.take_notes(mark.notes);
-            pcapng::frame(&mut self.out, &mark, &self.frame, notes.into_iter());
+            pcapng::frame(&mut self.out, &mark, &self.frame, notes);
         }
         Ok(!self.out.is_empty())
     }
