@@ -1,6 +1,10 @@
 /*
  * captured_messages.c - captures of connections on which each message is a frame.
  */
+#include <linux/if_packet.h>
+#include <net/if.h>
+
+#include "alone.h"
 #include "dgrams.h"
 #include "shown.h"
 
@@ -78,11 +82,57 @@ static void forwarded(void)
     far_close(conn, &far);
 }
 
+/* A TAP, and a packet socket at its other end. */
+static void by_tap(void)
+{
+    static const size_t size = 60;
+    const char *path = scratch_path("tap.pcapng");
+    struct flow flow = flow_of_one_size(&size);
+    struct sockaddr_ll to;
+    struct ifreq request;
+    qnet_capture *capture = capture_to(path);
+    qnet_conn *conn = NULL;
+    uint8_t frame[2000];
+    struct shown shown;
+    qnet_stats stats;
+    int fd;
+
+    if (!be_alone() || qnet_tap("captured", &conn) != QNET_OK)
+        check_skip("no right to make a TAP");
+    memset(&request, 0, sizeof request);
+    strcpy(request.ifr_name, "captured");
+    request.ifr_flags = IFF_UP;
+    fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+    CHECK(fd >= 0 && ioctl(fd, SIOCSIFFLAGS, &request) == 0);
+    capture_add(capture, conn, NULL);
+    CHECK_INT(flow_send(&flow, conn, 1, 5), 5);
+    memset(&to, 0, sizeof to);
+    to.sll_family = AF_PACKET;
+    to.sll_ifindex = (int)if_nametoindex("captured");
+    frame_make(frame, size, 7);
+    CHECK(sendto(fd, frame, size, 0, (struct sockaddr *)&to, sizeof to) == (ssize_t)size);
+    CHECK(qnet_recv(conn, frame, sizeof frame, patience_ms()) > 0);
+    while (qnet_recv(conn, frame, sizeof frame, 50) > 0)
+        ;
+    stats = stats_of(conn);
+    capture_close(capture);
+    shown = shown_whole(path);
+    shown_name(&shown, 0, "captured", stats.rx_frames + stats.tx_frames);
+    CHECK(stats.rx_frames >= 1);
+    CHECK_INT(stats.tx_frames, 5);
+    flow.next = 0;
+    shown_flow(&shown, 0, SHOWN_OUT, &flow, 5);
+    shown_free(&shown);
+    CHECK_INT(qnet_close(conn), QNET_OK);
+    CHECK(close(fd) == 0);
+}
+
 int main(void)
 {
     scratch_make();
     RUN_KINDS(by_program, EVERY_KIND);
     RUN_KINDS(forwarded, EVERY_KIND);
+    RUN(by_tap);
     scratch_remove();
     return check_done();
 }

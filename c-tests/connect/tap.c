@@ -564,28 +564,6 @@ static void on_a_hub(void)
     device_close(&device);
 }
 
-static void captured(void)
-{
-    qnet_capture *capture = NULL;
-    qnet_capture_stats stats;
-    qnet_stats counts;
-    struct far far;
-    qnet_conn *conn;
-
-    enter_namespace();
-    conn = tap_open("captured", &far, MTU);
-    CHECK_INT(qnet_capture_open("/dev/null", NULL, 0, &capture), QNET_OK);
-    CHECK_INT(qnet_capture_add(capture, conn, NULL), QNET_OK);
-    works(conn, &far);
-    counts = stats_of(conn);
-    CHECK_INT(qnet_capture_get_stats(capture, &stats, sizeof stats), sizeof stats);
-    CHECK(counts.rx_frames > 0 && counts.tx_frames > 0);
-    CHECK_INT(stats.frames, counts.rx_frames + counts.tx_frames);
-    CHECK_INT(stats.bytes, counts.rx_bytes + counts.tx_bytes);
-    CHECK_INT(qnet_capture_close(capture), QNET_OK);
-    far_close(conn, &far);
-}
-
 /* ---- Interfaces that are down, or gone ---- */
 
 static void down(void)
@@ -907,7 +885,6 @@ int main(void)
     RUN(echoed_by_a_handler);
     RUN(padded_and_coalesced);
     RUN(on_a_hub);
-    RUN(captured);
     RUN(down);
     RUN(taken_away);
     RUN(taken_away_from_who_waits);
