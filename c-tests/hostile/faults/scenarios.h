@@ -791,6 +791,8 @@ static void captured_to_a_file(void)
     if (made(result, capture, "capture to")) {
         sent = talk_captured(capture);
         EVENTUALLY(!is_recorded(capture) || shown_count(scratch_path("faulty.pcapng")) == sent);
+        /* What was put in the buffer as writing failed is given up in the thread's next turn. */
+        EVENTUALLY(shown_count(scratch_path("faulty.pcapng")) == capture_stats_of(capture).frames);
         EVENTUALLY(has_had(capture, sent));
         stats = capture_stats_of(capture);
         capture_close(capture);
