@@ -19,6 +19,7 @@ static struct {
     int said, heard, came; /* frames of the speaker: sent, the last one heard, and received */
     struct device speaker, hearer, flooder;
     unsigned *own_heard;
+    int joined, left;      /* visitors, as the port handler was told */
     pthread_t threads[3];
 } town;
 
@@ -124,6 +125,21 @@ static void hear_and_answer(void *unused, const uint8_t *frame, size_t len)
         count_up(&town.own_said);
 }
 
+/* A visitor comes, or has left. */
+static void meet(void *user, qnet_conn *conn, int attached)
+{
+    qnet_cred cred;
+
+    (void)user;
+    if (!attached) {
+        count_up(&town.left);
+        return;
+    }
+    count_up(&town.joined);
+    CHECK_INT(qnet_peer_cred(conn, &cred, sizeof cred), sizeof cred);
+    CHECK_INT(cred.pid, getpid());
+}
+
 static void town_open(void)
 {
     void *(*const lives[])(void *) = { speaking, hearing, flooding };
@@ -138,6 +154,7 @@ static void town_open(void)
     CHECK_INT(qnet_hub_new(&town.hub), QNET_OK);
     CHECK_INT(qnet_listen("unix", town.path, &listener), QNET_OK);
     CHECK_INT(qnet_hub_serve(town.hub, listener), QNET_OK);
+    CHECK_INT(qnet_hub_set_port_handler(town.hub, meet, NULL), QNET_OK);
     CHECK_INT(qnet_hub_port(town.hub, &town.own), QNET_OK);
     CHECK_INT(qnet_set(town.own, QNET_OPT_SEND_TIMEOUT_MS, 0), QNET_OK);
     CHECK_INT(qnet_set_handler(town.own, hear_and_answer, NULL), QNET_OK);
@@ -165,6 +182,7 @@ static void town_close(struct sort *sort)
     CHECK(town.came > 0 && stats.forwarded > 0 && stats.flooded > 0);
     CHECK(town.heard - town.came <= (int)hearers.tx_dropped);
     CHECK_INT(qnet_hub_close(town.hub), QNET_OK);
+    CHECK_INT(town.joined, town.left);
     CHECK_INT(qnet_close(town.own), QNET_OK);
     device_close(&town.speaker);
     device_close(&town.hearer);

@@ -471,8 +471,19 @@ static void cable_on_a_clock(void)
     CHECK_INT(qnet_clock_close(clock), QNET_OK);
 }
 
-/* A hub with two ports of the program's own, and a peer that joins by a listener, all impaired. */
-static void hub_with(const char *spec)
+static void count_a_port(void *user, qnet_conn *conn, int attached)
+{
+    int *counts = user;
+
+    (void)conn;
+    count_up(&counts[attached]);
+}
+
+/*
+ * A hub with two ports of the program's own, and a peer that joins by a listener, all impaired; perhaps
+ * with a handler, which is told of the peer.
+ */
+static void hub_with(const char *spec, qnet_port_handler handler)
 {
     static const struct link_kind kind = { .family = AF_UNIX };
     qnet_conn *ports[2] = { NULL, NULL };
@@ -481,7 +492,7 @@ static void hub_with(const char *spec)
     struct end outside = end_of(NULL, -1);
     qnet_hub *hub = NULL;
     struct place place;
-    int i, result, is_up = 1;
+    int i, result, is_up = 1, told[2] = { 0, 0 };
 
     place_make(&place, &kind);
     shim_pause(1);
@@ -498,6 +509,7 @@ static void hub_with(const char *spec)
             is_up = went(result, "impair");
         }
     }
+    CHECK_INT(qnet_hub_set_port_handler(hub, handler, told), QNET_OK);
     TRY(result, qnet_hub_serve(hub, listener));
     is_up = went(result, "serve") && is_up;
     if (is_up) {
@@ -524,6 +536,8 @@ static void hub_with(const char *spec)
         CHECK_INT(qnet_set_close_handler(ports[1], NULL, NULL), QNET_OK);
     }
     CHECK_INT(qnet_hub_close(hub), QNET_OK);
+    CHECK_INT(told[0], told[1]);
+    CHECK(told[1] == (handler != NULL) || may_fail());
     if (qnet_listener_close(listener) != QNET_OK)
         CHECK(is_up || may_fail());
     for (i = 0; i < 2; i++)
@@ -536,12 +550,17 @@ static void hub_with(const char *spec)
 
 static void hub(void)
 {
-    hub_with("");
+    hub_with("", NULL);
 }
 
 static void impaired_hub(void)
 {
-    hub_with("delay 1ms 1us duplicate 0%");
+    hub_with("delay 1ms 1us duplicate 0%", NULL);
+}
+
+static void hub_that_tells(void)
+{
+    hub_with("", count_a_port);
 }
 
 /* A connection that is dialled again after its peer has left. */
@@ -854,7 +873,7 @@ static const struct scenario scenarios[] = {
     SCENARIO(listen_tcp), SCENARIO(handler), SCENARIO(batch_handler), SCENARIO(coalesced),
     SCENARIO(close_busy), SCENARIO(shutdown_busy), SCENARIO(cable), SCENARIO(delayed_cable),
     SCENARIO(filled_cable), SCENARIO(spread_cable), SCENARIO(traced_cable), SCENARIO(cable_on_a_clock),
-    SCENARIO(hub), SCENARIO(impaired_hub), SCENARIO(reconnecting),
+    SCENARIO(hub), SCENARIO(impaired_hub), SCENARIO(hub_that_tells), SCENARIO(reconnecting),
     SCENARIO(datagram_pair), SCENARIO(seqpacket), SCENARIO(udp), SCENARIO(unixgram),
     SCENARIO(asks), SCENARIO(captured_to_files), SCENARIO(captured_to_a_file), SCENARIO(captured_to_readers),
 };
