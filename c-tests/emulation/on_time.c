@@ -123,9 +123,10 @@ static int64_t lateness(const char *what, const struct train *train)
 
 /*
  * Frames that are delayed leave as soon as those that a thread writes at these times. Beside that one,
- * two threads more have to wake for each of them: the library's, to read it, and the test's.
+ * two threads more have to wake for each of them: the library's, to read it, and the test's. Returns by
+ * how much the median is later.
  */
-static void no_delay_lasts_longer(int direction, int count)
+static int64_t train_of_delay(int direction)
 {
     static struct train train, control;
     struct cable cable = cable_plugged();
@@ -137,7 +138,7 @@ static void no_delay_lasts_longer(int direction, int count)
     impair(cable.a, direction, "delay 10ms");
     train.in = direction == QNET_IN ? cable.fa : cable.fb;
     train.out = direction == QNET_IN ? cable.fb : cable.fa;
-    train.count = control.count = rounds(count);
+    train.count = control.count = rounds(direction == QNET_IN ? TRAIN : TRAIN / 5);
     train.takes_ns = DELAY_NS;
     train.begin_ns = now_ns() + DELAY_NS;
     control.in = pair[0];
@@ -151,19 +152,32 @@ static void no_delay_lasts_longer(int direction, int count)
         join_thread(threads[i]);
     late = lateness("delay 10ms", &train);
     control_late = lateness("  a thread's writes", &control);
-    CHECK(late <= control_late + LATER_NS * check_slow());
     CHECK(close(pair[0]) == 0 && close(pair[1]) == 0);
     cable_close(&cable);
+    return late > control_late ? late - control_late : 0;
+}
+
+/*
+ * Tries until something takes at most so many nanoseconds too much. Where the machine has no time, that
+ * fails for a while; what is wrong fails each time. Programs that are slowed down are not judged.
+ */
+static void is_in_time(int64_t (*attempt)(int direction), int direction, int64_t most_ns)
+{
+    enum { ATTEMPTS = 5 };
+    int left = ATTEMPTS;
+
+    while (llabs(attempt(direction)) > most_ns && check_slow() == 1)
+        CHECK(--left > 0);
 }
 
 static void no_delay_in_lasts_longer(void)
 {
-    no_delay_lasts_longer(QNET_IN, TRAIN);
+    is_in_time(train_of_delay, QNET_IN, LATER_NS);
 }
 
 static void no_delay_out_lasts_longer(void)
 {
-    no_delay_lasts_longer(QNET_OUT, TRAIN / 5);
+    is_in_time(train_of_delay, QNET_OUT, LATER_NS);
 }
 
 /* Makes all frames first, so that it does not fall behind the rate. */
@@ -212,20 +226,11 @@ static int64_t second_of_rate(int direction)
     return last - first;
 }
 
-/*
- * Within half a percent. Where the machine has no time, the rate is not met in that second; one that
- * is wrong never is.
- */
+/* Within half a percent. */
 static void rate_is_exact(void)
 {
-    enum { SECONDS = 10, MOST_NS = 5000000 };
-    int d, left;
-
-    for (d = QNET_IN; d <= QNET_OUT; d++) {
-        for (left = SECONDS; left > 0 && llabs(second_of_rate(d)) > MOST_NS; left--)
-            continue;
-        CHECK(left > 0);
-    }
+    is_in_time(second_of_rate, QNET_IN, 5000000);
+    is_in_time(second_of_rate, QNET_OUT, 5000000);
 }
 
 /* Both ends of a cable, and both directions of each, add up. */
