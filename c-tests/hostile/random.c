@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 
 #include "alone.h"
+#include "random/captures.h"
 #include "random/plays.h"
 
 enum {
