@@ -679,7 +679,8 @@ typedef struct qnet_fdb_entry {
      */
     uint32_t moves;
     /**
-     * The connection that it is behind, as qnet_hub_ports() names it.
+     * The connection that it is behind: of qnet_hub_port() the one that the program was given, else as
+     * qnet_hub_ports() names it.
      */
     struct qnet_conn *conn;
     /**

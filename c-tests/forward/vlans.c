@@ -425,7 +425,7 @@ static void both_handles_of_a_hubs_port(void)
     CHECK_INT(qnet_get(port, QNET_OPT_STORM_FPS, &value), QNET_OK);
     CHECK_INT(value, 0);
     CHECK_INT(qnet_hub_fdb_add(lab.hub, frame + MAC_LEN, 20, port), QNET_OK);
-    CHECK(lab_find(&lab, 7, 20).conn == inner);
+    CHECK(lab_find(&lab, 7, 20).conn == port);
     /* What is not attached any more has its own. */
     CHECK_INT(qnet_hub_detach(lab.hub, inner), QNET_OK);
     check_vlan(port, "");

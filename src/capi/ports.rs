@@ -22,7 +22,8 @@ pub struct qnet_fdb_entry {
     pub flags: u32,
     /// How many times it has moved from one port to another since it was learned.
     pub moves: u32,
-    /// The connection that it is behind, as qnet_hub_ports() names it.
+    /// The connection that it is behind: of qnet_hub_port() the one that the program was given, else as
+    /// qnet_hub_ports() names it.
     pub conn: *mut qnet_conn,
     /// How long ago its last frame came, in milliseconds; 0 for static ones.
     pub age_ms: u64,

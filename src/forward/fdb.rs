@@ -53,6 +53,19 @@ const NS_PER_MS: u64 = 1_000_000;
 
 /// All that the hub knows now, in no particular order.
 pub fn list(hub: Ref<Hub>) -> Result<Vec<Known>> {
+    let mut known = known(hub)?;
+    // The switch is not locked any more: states are locked before it.
+    known.iter_mut().for_each(|known| known.conn = given(known.conn));
+    Ok(known)
+}
+
+/// The connection that a program was given: of its own device on a hub it is the other end.
+fn given(conn: Ref<Conn>) -> Ref<Conn> {
+    let twin = conn.state().ok().filter(|state| state.is_hubs).and_then(|state| state.twin);
+    twin.unwrap_or(conn)
+}
+
+fn known(hub: Ref<Hub>) -> Result<Vec<Known>> {
     let switch = hub::switch(hub)?;
     let mut inside = switch.lock();
     let now = inside.forget_old();
