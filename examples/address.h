@@ -72,11 +72,10 @@ static inline int parse_address(const char *argument, enum how how, struct addre
     return 0;
 }
 
-/* Listens, and prints where. Returns 0, or the exit status. */
-static inline int listen_at(const struct address *address, const struct options *how,
+/* Listens. Returns 0, or the exit status. */
+static inline int open_listener(const struct address *address, const struct options *how,
                             qnet_listener **out)
 {
-    char where[256]; /* with the port that the system chose, if the port was 0 */
     int status, code = qnet_listen(address->network, address->local, out);
 
     if (code != QNET_OK)
@@ -86,10 +85,20 @@ static inline int listen_at(const struct address *address, const struct options 
         return status;
     if (strncmp(address->network, "unix", 4) == 0 && address->local[0] != '@')
         code = qnet_listener_set(*out, QNET_OPT_UNIX_MODE, how->mode);
-    if (code == QNET_OK)
-        code = qnet_listener_addr(*out, where, sizeof where);
-    if (code < 0)
-        return failed(code);
+    return code == QNET_OK ? 0 : failed(code);
+}
+
+/* Listens, and prints where. Returns 0, or the exit status. */
+static inline int listen_at(const struct address *address, const struct options *how,
+                            qnet_listener **out)
+{
+    char where[256]; /* with the port that the system chose, if the port was 0 */
+    int status = open_listener(address, how, out);
+
+    if (status != 0)
+        return status;
+    if (qnet_listener_addr(*out, where, sizeof where) < 0)
+        return failed(QNET_ERR_OS);
     if (printf("listening at %s:%s\n", address->network, where) < 0 || fflush(stdout) != 0)
         return complain("cannot write to standard output", 1);
     return 0;

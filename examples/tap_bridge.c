@@ -18,11 +18,11 @@
 
 static const char usage[] =
     "usage: tap_bridge TAP [[--mode MODE] [--in TEXT] [--out TEXT] [--seed N]\n"
-    "                  ADDRESS|dial=ADDRESS]...\n\n"
+    "                  ADDRESS|dial=ADDRESS [WORD]...]...\n\n"
     "Switches Ethernet frames between the interface TAP, the peers that connect, and those that\n"
     "it connects to (dial=, repeated whenever the peer is not there), until Ctrl-C, SIGTERM or\n"
     "the end of the interface.\n\n" ADDRESS_USAGE
-    "\n" OPTIONS_USAGE
+    "\n" OPTIONS_USAGE "\n" PORT_USAGE
     "\nIf there is no TAP of that name, one is created, which needs root and is\n"
     "deleted with this program. One created before, for the user alice, needs no root then:\n\n"
     "    ip tuntap add tap0 mode tap user alice      # as root\n"
@@ -78,7 +78,7 @@ int main(int argc, char **argv)
     struct sigaction action = {0};
     qnet_hub *hub = NULL;
     qnet_conn *tap = NULL;
-    qnet_conn **own; /* other connections that the hub does not close */
+    struct entrance *entrances;
     int i, status = 0;
 
     if (argc == 2 && strcmp(argv[1], "--help") == 0)
@@ -90,14 +90,14 @@ int main(int argc, char **argv)
     action.sa_handler = on_signal;
     if (sigaction(SIGINT, &action, NULL) != 0 || sigaction(SIGTERM, &action, NULL) != 0)
         return complain("cannot start", 1);
-    own = calloc((size_t)argc, sizeof *own);
-    if (own == NULL)
+    entrances = calloc((size_t)argc, sizeof *entrances);
+    if (entrances == NULL)
         return complain("no memory", 1);
     if (qnet_tap(argv[1], &tap) != QNET_OK || qnet_hub_new(&hub) != QNET_OK ||
         qnet_hub_attach(hub, tap) != QNET_OK)
         status = complain(qnet_last_error(), 1);
     if (status == 0)
-        status = join_all(hub, argv + 2, own);
+        status = join_all(hub, argv + 2, entrances);
     if (status == 0)
         status = wait_for(tap);
     if (status == 0)
@@ -105,7 +105,7 @@ int main(int argc, char **argv)
     (void)qnet_hub_close(hub); /* closes the listeners and their peers too */
     (void)qnet_close(tap);     /* does nothing if it is NULL */
     for (i = 0; i < argc; i++)
-        (void)qnet_close(own[i]);
-    free(own);
+        (void)qnet_close(entrances[i].conn);
+    free(entrances);
     return status;
 }
