@@ -247,6 +247,35 @@ static void two_survivors(void)
     footprint_again(before);
 }
 
+/* What is still in flight to one of them stays ahead of what the other one's peer sends. */
+static void survivors_keep_order(void)
+{
+    struct cable one = cable_unplugged(), two = cable_unplugged();
+    struct flow flow = flow_of_one_size(&short_frame), received = flow;
+    unsigned i;
+
+    outlive(one.b, 1);
+    outlive(two.b, 1);
+    impair(two.b, QNET_OUT, "delay 300ms");
+    CHECK_INT(qnet_link(one.a, one.b), QNET_OK);
+    CHECK_INT(qnet_link(two.a, two.b), QNET_OK);
+    for (i = 1; i <= 3; i++) {
+        raw_send_flow(two.fa, &flow, 10, 0);
+        EVENTUALLY(check_counts(two.b, QNET_OUT).frames == 10 * i);
+    }
+    end_other_side(&one, 1);
+    end_other_side(&two, 1);
+    impair(two.b, QNET_OUT, "delay 0");
+    CHECK_INT(qnet_link(one.b, two.b), QNET_OK);
+    raw_send_flow(one.fb, &flow, 10, 0);
+    raw_take_until(two.fb, &received, 40);
+    EVENTUALLY(check_counts(two.b, QNET_OUT).passed == 40);
+    CHECK_INT(check_counts(two.b, QNET_OUT).reordered, 0);
+    CHECK_INT(qnet_close(one.b), QNET_OK);
+    CHECK_INT(qnet_close(two.b), QNET_OK);
+    CHECK(close(one.fb) == 0 && close(two.fb) == 0);
+}
+
 /* A survivor that is not to be one any more ends, and so does one whose own peer leaves. */
 static void survivors_end(void)
 {
@@ -328,6 +357,7 @@ int main(void)
     RUN(linked_to_nothing_and_again);
     RUN(unlinked_from_nothing);
     RUN(two_survivors);
+    RUN(survivors_keep_order);
     RUN(survivors_end);
     RUN(what_was_sent_arrives);
     RUN(no_ring_through_a_survivor);

@@ -71,6 +71,11 @@ fn link_by(clock: Option<Ref<Clock>>, a: Ref<Conn>, b: Ref<Conn>) -> Result<()> 
         (Some(end), None) => plug::plug(b, &mut other, &end),
         (None, Some(end)) => plug::plug(a, &mut one, &end),
         (Some(end), Some(left)) => {
+            // What is in flight keeps its numbers, and what comes later is behind it.
+            let number = left.lock().number;
+            let mut inside = end.lock();
+            inside.number = inside.number.max(number);
+            drop(inside);
             plug::move_out(b, &mut other);
             plug::plug(b, &mut other, &end).inspect_err(|_| {
                 // Where that fails too, it is linked to nothing that it could be unlinked from.
