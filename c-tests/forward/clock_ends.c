@@ -242,6 +242,36 @@ static void a_peer_leaves(void)
     cable_close(&cable);
 }
 
+/* What a program sends itself is written later by another thread, which ends nothing of the clock's. */
+static void held_sends_end_nobody(void)
+{
+    qnet_clock *clock = clock_open();
+    struct cable cable = cable_on(clock);
+    uint8_t frame[60];
+    struct witness b;
+    unsigned i;
+
+    watch_end(cable.b, &b, clock);
+    CHECK_INT(qnet_set(cable.b, QNET_OPT_TX_USECS, 50000), QNET_OK);
+    CHECK_INT(advance(clock, 5), 0);
+    for (i = 0; i < 2; i++) {
+        frame_make(frame, sizeof frame, i);
+        CHECK_INT(qnet_send(cable.b, frame, sizeof frame), QNET_OK);
+    }
+    CHECK_INT(qnet_close(cable.a), QNET_OK);
+    for (i = 0; i < 2; i++)
+        CHECK_INT(raw_take_numbered(cable.fb), i);
+    check_silent(cable.fb);
+    CHECK_INT(qnet_close_reason(cable.b), QNET_OK);
+    CHECK_INT(b.ends, 0);
+    CHECK_INT(advance(clock, 5), 0);
+    check_seen(&b, QNET_ERR_CLOSED, 5);
+    raw_take_end(cable.fb);
+    CHECK_INT(qnet_close(cable.b), QNET_OK);
+    CHECK(close(cable.fa) == 0 && close(cable.fb) == 0);
+    clock_close(clock);
+}
+
 /* What this side ends calls its handler in the call; the other side ends in an advance. */
 static void this_side_ends(void)
 {
@@ -547,6 +577,7 @@ int main(void)
     RUN(through_a_pair);
     RUN(a_signal);
     RUN(a_peer_leaves);
+    RUN(held_sends_end_nobody);
     RUN(this_side_ends);
     RUN(a_broken_peer);
     RUN(a_served_peer);

@@ -17,7 +17,7 @@ const AGAIN: Duration = Duration::from_millis(20);
 pub fn turn(token: Token) -> Option<Wait> {
     let conn = conn::table().get(token).ok()?;
     let mut state = conn.state().ok()?;
-    end_if_over(conn, &mut state);
+    end_unless_by_hand(conn, &mut state);
     let is_retried = state.lacks_thread() && !close_handler::start_thread(conn, &mut state);
     let retry = if is_retried { Deadline::after(REST) } else { Deadline::Never };
     let (events, until) = match end::finish_turn(conn, &mut state) {
@@ -35,6 +35,14 @@ pub fn turn(token: Token) -> Option<Wait> {
     };
     // It may be another socket than when the turn began.
     Some(Wait { source: state.socket().clone(), events, until })
+}
+
+/// Does what `end_if_over` does, but on a clock of the program's: there an advance does, and calls the close
+/// handler.
+pub fn end_unless_by_hand(conn: Ref<Conn>, state: &mut State) {
+    if state.port.as_ref().is_some_and(|port| !port.switch.runner.is_by_hand()) {
+        end_if_over(conn, state);
+    }
 }
 
 /// Ends a connection that is plugged in, if its loop has found that it is over. The state's lock is held.

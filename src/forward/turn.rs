@@ -87,7 +87,7 @@ fn service_now(conn: Ref<Conn>) -> bool {
     if !state.is_of(conn.token) {
         return true;
     }
-    conn::service::end_if_over(conn, &mut state);
+    conn::service::end_unless_by_hand(conn, &mut state);
     if state.lacks_thread() {
         close_handler::start_thread(conn, &mut state);
     }
