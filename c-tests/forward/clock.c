@@ -486,6 +486,25 @@ static void a_storm_ends(void)
     clock_close(clock);
 }
 
+/* When something is due is told anew after each change, without an advance. */
+static void the_next_time_follows_changes(void)
+{
+    qnet_clock *clock = clock_open();
+    struct cable cable = cable_on(clock);
+
+    impair(cable.b, QNET_OUT, "rate 8bit");
+    raw_send_numbered(cable.fa, 0, 100);
+    raw_send_numbered(cable.fa, 1, 100);
+    CHECK_INT(advance(clock, 0), 0);
+    CHECK_INT(next_of(clock), 100000 * ms);
+    impair(cable.b, QNET_OUT, "delay 5ms reorder");
+    CHECK_INT(next_of(clock), 5 * ms);
+    CHECK_INT(qnet_set(cable.b, QNET_OPT_LINK, 0), QNET_OK);
+    CHECK(next_of(clock) == INT64_MAX);
+    cable_close(&cable);
+    clock_close(clock);
+}
+
 int main(void)
 {
     RUN(the_time);
@@ -495,6 +514,7 @@ int main(void)
     RUN(to_the_nanosecond);
     RUN(ages);
     RUN(schedules);
+    RUN(the_next_time_follows_changes);
     RUN(at_one_instant);
     RUN(the_same_each_time);
     RUN(a_storm_ends);

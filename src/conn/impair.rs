@@ -249,6 +249,10 @@ fn change(conn: Ref<Conn>, state: &mut State, is_needed: bool, change: impl FnOn
     }
     inside.look_at_plug(port.id);
     let other = inside.conn_opposite(port.id);
+    if port.switch.runner.is_by_hand() {
+        // The clock tells at once what is due next.
+        inside.set_alarms(port.id);
+    }
     drop(inside);
     // What is due leaves, and the next time is set; what was held up here goes on.
     [Some(conn.token), other].into_iter().flatten().for_each(|it| port.switch.runner.look(it));
