@@ -3,7 +3,8 @@
  * processor, and never waits for a lock that a caller holds during a system
  * call; and it copes with what others do meanwhile. A caller in this program
  * can be held at a gate inside a system call: send(), with the connection's
- * sending part locked, setsockopt(), with its state locked, and epoll_ctl().
+ * sending part locked, setsockopt(), with its state locked, epoll_ctl(), and
+ * pthread_create().
  */
 #include <dlfcn.h>
 #include <sys/epoll.h>
@@ -66,6 +67,8 @@ int pthread_create(pthread_t *restrict thread, const pthread_attr_t *restrict at
         put(&threads_refused, get(&threads_refused) - 1);
         return EAGAIN;
     }
+    if (is_gates_turn())
+        wait_at(ENTRY);
     if (!next)
         *(void **)&next = real("pthread_create");
     return next(thread, attributes, body, argument);
@@ -709,6 +712,45 @@ static void without_threads_closing_writes_what_was_taken(void)
     close(fd);
 }
 
+/* ---- A hub that is about to serve a listener ---- */
+
+struct server {
+    qnet_hub *hub;
+    qnet_listener *listener;
+    pthread_t thread;
+};
+
+static void *serving(void *argument)
+{
+    struct server *server = argument;
+
+    is_for_the_gate = 1;
+    CHECK_INT(qnet_hub_serve(server->hub, server->listener), QNET_OK);
+    return NULL;
+}
+
+/* Who accepts has been chosen by then: the hub does not get another clock meanwhile. */
+static void a_hub_that_begins_to_serve_keeps_its_clock(void)
+{
+    struct server server;
+    qnet_clock *clock;
+
+    CHECK_INT(qnet_clock_new(&clock), QNET_OK);
+    CHECK_INT(qnet_hub_new(&server.hub), QNET_OK);
+    CHECK_INT(qnet_listen("tcp4", "127.0.0.1:0", &server.listener), QNET_OK);
+    shut_gate(ENTRY);
+    start_thread(&server.thread, serving, &server);
+    EVENTUALLY(get(&gate_reached[ENTRY]));
+    CHECK_INT(qnet_hub_set_clock(server.hub, clock), QNET_ERR_BUSY);
+    put(&gate_shut[ENTRY], 0);
+    join_thread(server.thread);
+    CHECK_INT(qnet_hub_serve(server.hub, server.listener), QNET_ERR_BUSY);
+    CHECK_INT(qnet_listener_close(server.listener), QNET_OK);
+    CHECK_INT(qnet_hub_set_clock(server.hub, clock), QNET_OK);
+    CHECK_INT(qnet_hub_close(server.hub), QNET_OK);
+    CHECK_INT(qnet_clock_close(clock), QNET_OK);
+}
+
 int main(void)
 {
     RUN(a_held_port_holds_nobody_up);
@@ -727,5 +769,6 @@ int main(void)
     RUN(without_threads_closing_a_hub_only_takes_longer);
     RUN(a_close_handler_survives_its_thread);
     RUN(without_threads_closing_writes_what_was_taken);
+    RUN(a_hub_that_begins_to_serve_keeps_its_clock);
     return check_done();
 }

@@ -48,6 +48,8 @@ pub struct State {
     pub on_clock: Option<LoopUser>,
     /// The listeners that it serves, some of which may be closed.
     pub listeners: Vec<Ref<Listener>>,
+    /// How many it is about to serve.
+    beginning: usize,
     /// The hub's own connections, and some that were and are gone.
     pub own: Vec<Ref<Conn>>,
     /// How many those may be before the ones that are gone are sorted out.
@@ -143,7 +145,8 @@ pub fn set_clock(hub: Ref<Hub>, clock: Option<Ref<Clock>>) -> Result<()> {
     let mut state = hub.state()?;
     state.listeners.retain(|listener| listener.check().is_ok());
     let mut before = state.switch().lock();
-    if !state.listeners.is_empty() || before.ports().len() > 0 {
+    let is_serving = state.beginning > 0 || !state.listeners.is_empty();
+    if is_serving || before.ports().len() > 0 {
         return Err(Error::Busy("something is attached to the hub, or served"));
     }
     let mut joining = lock(&hub.slot.joining);
@@ -237,11 +240,19 @@ pub fn add_own(hub: Ref<Hub>, conn: Ref<Conn>) {
     }
 }
 
-/// Remembers a listener that the hub serves.
-pub fn add_listener(hub: Ref<Hub>, listener: Ref<Listener>) -> Result<()> {
+/// What is to accept from a listener. The hub keeps its clock until `end_serving`.
+pub fn begin_serving(hub: Ref<Hub>) -> Result<&'static Loop> {
     let mut state = hub.state()?;
+    state.beginning += 1;
+    Ok(state.switch().runner)
+}
+
+/// Remembers a listener, if the hub serves it now.
+pub fn end_serving(hub: Ref<Hub>, listener: Option<Ref<Listener>>) -> Result<()> {
+    let mut state = hub.state()?;
+    state.beginning -= 1;
     state.listeners.retain(|listener| listener.check().is_ok());
-    state.listeners.push(listener);
+    state.listeners.extend(listener);
     Ok(())
 }
 

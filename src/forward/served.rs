@@ -59,12 +59,13 @@ impl PortCall {
 
 /// Accepts from a listener from now on, and attaches what is accepted.
 pub fn serve(hub: Ref<Hub>, listener: Ref<Listener>) -> Result<()> {
-    listener::serve(listener, hub.token, come, hub::switch(hub)?.runner)?;
-    if hub::add_listener(hub, listener).is_err() {
+    let served = listener::serve(listener, hub.token, come, hub::begin_serving(hub)?);
+    let is_closed = hub::end_serving(hub, served.is_ok().then_some(listener)).is_err();
+    if is_closed && served.is_ok() {
         // The hub was closed since, and closes what it serves. It may be closed already.
         let _ = listener::close(listener);
     }
-    Ok(())
+    served
 }
 
 /// Sets what is told of the peers that come from now on, or nothing. Where this thread may wait for handlers,
