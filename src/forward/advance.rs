@@ -244,6 +244,8 @@ impl Advance<'_> {
         let has_come =
             !inside.is_cut(id) && self.take_in(conn, &mut inside, id, twin.is_some(), most);
         let is_over = inside.is_over(id);
+        // One that was found while the connection was still being plugged in has passed unheard.
+        inside.outlet(id).note_alarm(self.runner.time());
         inside.set_alarms(id);
         self.tour.number = inside.number;
         let is_link = inside.is_link();
