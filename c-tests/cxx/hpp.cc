@@ -493,7 +493,7 @@ static void hubs_have_vlans()
     hub.fdb_add(mac, 10, device);
     hub.fdb_add(mac, 20, device);
     CHECK_INT(hub.fdb().size(), 2);
-    CHECK(hub.fdb()[0].conn == hub.ports()[0].get());
+    CHECK(hub.fdb()[0].conn == device.get());
     CHECK_INT(hub.fdb()[0].flags, QNET_FDB_STATIC);
     CHECK_INT(hub.fdb_forget(-1), 0);
     CHECK_INT(hub.fdb_remove(mac, 10), 1);
