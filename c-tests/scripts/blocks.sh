@@ -27,6 +27,15 @@ enter()
     export PATH LD_LIBRARY_PATH
 }
 
+# Runs a test in such a directory. If it fails, prints what its processes have said last.
+run_inside()    # test
+{
+    enter || return 1
+    "$1" && return
+    tail -n 20 ./*.log said 2>/dev/null
+    return 1
+}
+
 # ---- Outside ----
 
 # Writes each block to a file below $work/blocks.
@@ -89,4 +98,13 @@ END
 bring()         # program
 {
     ! found=$(command -v "$1") || cp "$found" "$work/tmp/bin/"
+}
+
+# Tries a test of this script in namespaces of its own; each finds $work/tmp as it is now.
+try_inside()    # test
+{
+    [ ! "${DRY_RUN:-}" ] || return 0
+    rm -rf "$work/kept" && cp -a "$work/tmp" "$work/kept" || exit 2
+    try "$1" sandbox "$root/c-tests/scripts/${0##*/}" inside "$1"
+    rm -rf "$work/tmp" && mv "$work/kept" "$work/tmp"
 }

@@ -229,10 +229,8 @@ recipe_killed()
 }
 
 if [ "$target" = inside ]; then
-    enter || exit
-    "$2" && exit
-    tail -n 20 ./*.log 2>/dev/null
-    exit 1
+    run_inside "$2"
+    exit
 fi
 
 # ---- Outside ----
@@ -293,9 +291,6 @@ for test in $tests; do
         lack "${QNET_REQUIRE_RECIPES:-0}" "$test: no $tool"
         continue
     fi
-    [ ! "${DRY_RUN:-}" ] || continue
-    rm -rf "$work/kept" && cp -a "$tmp" "$work/kept" || exit 2
-    try "$test" sandbox "$root/c-tests/scripts/recipes.sh" inside "$test"
-    rm -rf "$tmp" && mv "$work/kept" "$tmp"
+    try_inside "$test"
 done
 finish
