@@ -241,6 +241,45 @@ static void closing_with_a_reader_who_stops(void)
     cable_close(&link.cable);
 }
 
+/* Whether this process has a FIFO open. */
+static int has_open(const char *path)
+{
+    char name[64];
+    struct stat fifo, other;
+    int fd, found = 0;
+
+    CHECK(stat(path, &fifo) == 0);
+    for (fd = 0; fd < 1024; fd++) {
+        snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+        found |= stat(name, &other) == 0 && other.st_ino == fifo.st_ino && other.st_dev == fifo.st_dev;
+    }
+    return found;
+}
+
+/* A reader leaves, and another comes, while nothing passes: it gets a whole file, too. */
+static void a_reader_leaves_quietly(void)
+{
+    const char *path = fifo_make("quietly");
+    struct seen_link link = seen_link(capture_to(path));
+    unsigned char bytes[12];
+    struct shown shown;
+    int fd = open_reader(path);
+
+    CHECK(read(fd, bytes, sizeof bytes) == sizeof bytes && shown_u32(bytes) == 0x0a0d0d0a);
+    CHECK_INT(capture_stats_of(link.capture).readers, 1);
+    CHECK(close(fd) == 0);
+    EVENTUALLY(!has_open(path));
+    fd = open_reader(path);
+    EVENTUALLY(capture_stats_of(link.capture).readers == 2);
+    pass_frames(&link, 10);
+    capture_close(link.capture);
+    shown = shown_from(fd, 0);
+    CHECK_INT(shown.count, 20);
+    shown_free(&shown);
+    CHECK(close(fd) == 0);
+    cable_close(&link.cable);
+}
+
 /* A FIFO that is gone ends the capture when its reader leaves. */
 static void a_fifo_that_is_gone(void)
 {
@@ -342,6 +381,7 @@ int main(void)
     RUN(a_reader_is_there_before);
     RUN(a_reader_who_waits);
     RUN(a_hundred_readers);
+    RUN(a_reader_leaves_quietly);
     RUN(a_reader_who_stops);
     RUN(closing_with_a_reader_who_stops);
     RUN(a_fifo_that_is_gone);

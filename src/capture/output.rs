@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use rustix::event::PollFlags;
 use rustix::fs::{
     FileType, Mode, OFlags, SeekFrom, fcntl_getfl, fcntl_setfl, fstat, ftruncate, open, seek,
     unlink,
@@ -14,7 +15,7 @@ use rustix::net::{SendFlags, send};
 
 use crate::error::{Error, Result};
 use crate::options::{self, Options};
-use crate::sys::descriptor::above_standard;
+use crate::sys::descriptor::{above_standard, is_ready};
 use crate::sys::file::absolute_path;
 
 pub struct Output {
@@ -140,6 +141,13 @@ impl Output {
 
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.fd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether it is a FIFO that nobody reads any more.
+    pub fn has_been_left(&self) -> bool {
+        let fd = self.fd().filter(|_| self.is_fifo());
+        // An error means that memory is short; a write will tell.
+        fd.is_some_and(|fd| is_ready(fd, PollFlags::ERR).unwrap_or(false))
     }
 
     pub fn close(&mut self) {

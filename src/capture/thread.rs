@@ -80,9 +80,10 @@ impl Writer {
     /// Waits for what the next turn is for: time, room, a reader's leaving or somebody who wakes the thread.
     fn wait(&self, epoch: u32, is_all: bool, closing: Deadline) {
         let until = if is_all { Deadline::after(TICK) } else { Deadline::Never };
-        let events = if is_all { PollFlags::empty() } else { PollFlags::OUT };
-        // A file is always ready. Of a reader's leaving, poll tells unasked.
-        let fd = self.output.fd().filter(|_| !self.output.is_file());
+        let events = if is_all { PollFlags::ERR } else { PollFlags::OUT };
+        // A file is always ready. Whether the reader has left, the next turn looks for a FIFO alone.
+        let is_polled = if is_all { self.output.is_fifo() } else { !self.output.is_file() };
+        let fd = self.output.fd().filter(|_| is_polled);
         let fds: PollFds<'_> = fd.and_then(|fd| poll_fd(fd, events)).into_iter().collect();
         // An error means that memory is short, which does not last.
         let _ = self.shared.wake.wait_fds(epoch, fds, until.sooner(closing));
@@ -115,7 +116,8 @@ impl Writer {
     /// Whether there is somebody to write for.
     fn meet_reader(&mut self) -> Result<bool, Errno> {
         if self.output.fd().is_some() {
-            return Ok(true);
+            // Seen here too, so that the next reader gets a file of its own although nothing was written meanwhile.
+            return if self.output.has_been_left() { Err(Errno::PIPE) } else { Ok(true) };
         }
         let has_come = self.output.open_to_reader()?;
         if has_come {
