@@ -71,7 +71,8 @@ ports_are_drawn()
 draws_asked()
 {
     ping -c 1 unix /tmp/vm1.sock 10.0.0.1
-    grep -E '^unix:/tmp/vm1\. pid [1-9][0-9]* +access 10 +[1-9][0-9]* +[1-9][0-9]* +[1-9][0-9]* +[1-9][0-9]* +0 +0' drawn
+    number='[1-9][0-9.]*[kM]? +'
+    grep -E "^unix:/tmp/vm1\\. pid [1-9][0-9]* +access 10 +$number$number$number${number}0 +0" drawn
 }
 
 # A cable with both ends in the switch: what is flooded would go round there without end.
@@ -105,17 +106,22 @@ capture_is_written()
     ! command -v tshark || tshark -r lab.pcapng icmp | tee shown | grep 'Echo (ping) reply' && cat shown
 }
 
-# Whether Wireshark shows what is asked from now on. One that is closed and started again at once may get the rest of
-# what was for the one before, so it is started until it does.
+# Whether a Wireshark that is started anew gets a whole file. One that is started before the last one's end has been
+# noticed may get the rest of what was for that.
 shows_anew()
 {
     ! reader=$(pgrep -x cat) || kill "$reader"
     rm -f seen.pcapng
     wireshark -k -i /tmp/sw.fifo &
-    await is_asked_until_seen && is_pcapng seen.pcapng
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        is_seen && break
+        sleep 0.1
+    done
+    is_pcapng seen.pcapng
 }
 
-is_asked_until_seen()
+# Whether what is asked now, or was, is seen.
+is_seen()
 {
     ping -c 1 unix /tmp/sw.sock 10.0.0.1
     [ -s seen.pcapng ]
@@ -126,7 +132,7 @@ wireshark_reads_live()
     printf '#!/bin/sh\nexec cat "$3" >/tmp/seen.pcapng\n' >bin/wireshark && chmod +x bin/wireshark &&
         command_of live 1 >wireshark && command_of live 2 | grep capture && sh -eux wireshark && await test -p sw.fifo &&
         begin live 2 && await grep '^listening' live.2.log && host_at 10.0.0.1 /tmp/sw.sock &&
-        await is_asked_until_seen && is_pcapng seen.pcapng && await shows_anew
+        await is_seen && is_pcapng seen.pcapng && await shows_anew
 }
 
 # A switch that dials the mirror learns both ends of a ping, and cannot be heard itself.
