@@ -71,7 +71,7 @@ ports_are_drawn()
 draws_asked()
 {
     ping -c 1 unix /tmp/vm1.sock 10.0.0.1
-    number='[1-9][0-9.]*[kM]? +'
+    number='([1-9][0-9]*[kM]?|[1-9]\.[0-9][kM]) +'
     grep -E "^unix:/tmp/vm1\\. pid [1-9][0-9]* +access 10 +$number$number$number${number}0 +0" drawn
 }
 
