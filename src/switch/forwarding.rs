@@ -172,18 +172,17 @@ impl Inside {
 
     /// Sends every port the frames on its list.
     pub fn send_sorted(&mut self, bytes: &[u8], sorter: &mut Sorter) {
-        if self.is_ruled {
-            return self.send_sorted_ruled(bytes, sorter);
-        }
         let limit = self.limit();
-        let Sorter { pieces, ports, sending, .. } = sorter;
+        let Sorter { pieces, ports, sending, changed, .. } = sorter;
         let mut out = sending.way_out(self.runner, limit, &mut self.number);
         for id in ports.drain(..) {
             let outlet = &mut self.ports[id];
             let list = std::mem::replace(&mut outlet.pieces, List::EMPTY).over(pieces);
             let frames: usize = list.clone().map(|piece| piece.frames).sum();
-            let dropped = outlet.send(&mut out, bytes, list);
-            self.counts.forwarded += (frames - dropped) as u64;
+            let dropped = outlet.send_changed(&mut out, bytes, list, changed);
+            if !outlet.is_mirror() {
+                self.counts.forwarded += (frames - dropped) as u64;
+            }
             self.counts.dropped += dropped as u64;
         }
         pieces.clear();

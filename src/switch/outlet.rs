@@ -15,6 +15,7 @@ use crate::rx::counts::RxCounts;
 use crate::switch::cable::{Cable, MOST_AT_ONCE, until};
 use crate::switch::rules::Rules;
 use crate::switch::sorter::{List, Piece, WayOut, pass_pieces};
+use crate::switch::vlan::{self, Change};
 use crate::tx::Tx;
 use crate::tx::sender::Sender;
 
@@ -103,6 +104,37 @@ impl Outlet {
     /// How the stream that is read here ended, once all before the end has been forwarded.
     pub fn end(&self) -> Option<Error> {
         self.rx.as_ref().and_then(Rx::end)
+    }
+
+    /// Whether it gets copies of what others take, and nothing else.
+    pub fn is_mirror(&self) -> bool {
+        self.rules.as_ref().is_some_and(|rules| rules.is_mirror)
+    }
+
+    /// Sends pieces of `bytes` with their tags changed as they say, by way of `changed` if any is. Returns how
+    /// many frames were dropped.
+    pub fn send_changed(
+        &mut self,
+        out: &mut WayOut<'_>,
+        bytes: &[u8],
+        pieces: impl Iterator<Item = Piece> + Clone,
+        changed: &mut Vec<u8>,
+    ) -> usize {
+        if pieces.clone().all(|piece| piece.change == Change::None) {
+            return self.send(out, bytes, pieces);
+        }
+        changed.clear();
+        let too_long = pieces
+            .map(|piece| vlan::change(piece.change, &bytes[piece.start..piece.end], changed))
+            .sum();
+        let mut dropped = 0;
+        if !changed.is_empty() {
+            dropped += self.send(out, changed, [Piece::of(changed)]);
+        }
+        if too_long > 0 {
+            dropped += self.drop_all(out.runner, too_long);
+        }
+        dropped
     }
 
     /// Sends pieces of `bytes`, in order, or has them enter OUT. Returns how many frames were dropped for

@@ -7,9 +7,9 @@ use crate::switch::outlet::Outlet;
 use crate::switch::recent::{Addresses, Recent};
 use crate::switch::rules::{BROADCAST, COMING, GOING, HubRules, MULTICAST, Rules, UNKNOWN};
 use crate::switch::ruling::{Mark, Refused, Ruling};
-use crate::switch::sorter::{List, Piece, Sorter, WayOut};
+use crate::switch::sorter::{Piece, Sorter};
 use crate::switch::table::{Entry, Learned, Mac, Table};
-use crate::switch::vlan::{self, Change, Head, Inner, Vlan};
+use crate::switch::vlan::{Change, Head, Inner, Vlan};
 use crate::switch::{Inside, Kind};
 
 /// The first five bytes of the groups that a switch of the standard keeps to itself, and how many there are.
@@ -136,7 +136,7 @@ impl Inside {
         if port == from {
             return Ok(Ruling::Back);
         }
-        if are_isolated(&self.ports[from], to) || is_mirror(to) {
+        if are_isolated(&self.ports[from], to) || to.is_mirror() {
             return Err(Refused::Isolated);
         }
         let change = self.leave_at(to, inner).ok_or(Refused::Vlan)?;
@@ -222,7 +222,7 @@ impl Inside {
                 continue;
             };
             let takes = outlet.rules.as_ref().is_none_or(|rules| rules.flood & class != 0);
-            if !takes || is_mirror(outlet) || are_isolated(&self.ports[from], outlet) {
+            if !takes || outlet.is_mirror() || are_isolated(&self.ports[from], outlet) {
                 continue;
             }
             let Some(change) = self.leave_at(outlet, inner) else {
@@ -231,32 +231,14 @@ impl Inside {
             let piece = Piece { change, ..piece };
             let mut out = sorter.sending.way_out(self.runner, limit, &mut self.number);
             let pieces = [piece].into_iter();
-            let dropped =
-                send_changed(&mut self.ports[id], &mut out, bytes, pieces, &mut sorter.changed);
+            let changed = &mut sorter.changed;
+            let dropped = self.ports[id].send_changed(&mut out, bytes, pieces, changed);
             self.counts.dropped += dropped as u64;
             if self.mirrors_of(id, GOING) {
                 self.mirror(None, piece, sorter);
             }
         }
         self.counts.flooded += piece.frames as u64;
-    }
-
-    /// The same as `send_sorted`, in a hub with rules.
-    pub fn send_sorted_ruled(&mut self, bytes: &[u8], sorter: &mut Sorter) {
-        let limit = self.limit();
-        let Sorter { pieces, ports, sending, changed, .. } = sorter;
-        let mut out = sending.way_out(self.runner, limit, &mut self.number);
-        for id in ports.drain(..) {
-            let outlet = &mut self.ports[id];
-            let list = std::mem::replace(&mut outlet.pieces, List::EMPTY).over(pieces);
-            let frames: usize = list.clone().map(|piece| piece.frames).sum();
-            let dropped = send_changed(outlet, &mut out, bytes, list, changed);
-            if !is_mirror(outlet) {
-                self.counts.forwarded += (frames - dropped) as u64;
-            }
-            self.counts.dropped += dropped as u64;
-        }
-        pieces.clear();
     }
 
     /// Puts what is set for a port in force.
@@ -325,17 +307,13 @@ impl Inside {
         }
         self.is_ruled = self.rules != HubRules::NONE || rules().next().is_some();
         self.has_vlans = has_vlans;
-        let mirrors = self.ports.iter().filter(|(_, outlet)| is_mirror(outlet));
+        let mirrors = self.ports.iter().filter(|(_, outlet)| outlet.is_mirror());
         self.mirrors = mirrors.map(|(id, _)| id).collect();
     }
 }
 
 fn vlan_at(outlet: &Outlet) -> &Vlan {
     Vlan::or_transparent(outlet.rules.as_ref().and_then(|rules| rules.vlan.as_deref()))
-}
-
-fn is_mirror(outlet: &Outlet) -> bool {
-    outlet.rules.as_ref().is_some_and(|rules| rules.is_mirror)
 }
 
 fn are_isolated(one: &Outlet, other: &Outlet) -> bool {
@@ -345,30 +323,4 @@ fn are_isolated(one: &Outlet, other: &Outlet) -> bool {
 
 fn has_room(table: &mut Table, port: usize, rules: Option<&Rules>, now: u64) -> bool {
     table.has_room_at(port, rules.map_or(0, |rules| rules.limit), now)
-}
-
-/// Sends pieces of `bytes` with their tags changed as they say, by way of `changed` if any is. Returns how
-/// many frames were dropped.
-fn send_changed(
-    outlet: &mut Outlet,
-    out: &mut WayOut<'_>,
-    bytes: &[u8],
-    pieces: impl Iterator<Item = Piece> + Clone,
-    changed: &mut Vec<u8>,
-) -> usize {
-    if pieces.clone().all(|piece| piece.change == Change::None) {
-        return outlet.send(out, bytes, pieces);
-    }
-    changed.clear();
-    let too_long = pieces
-        .map(|piece| vlan::change(piece.change, &bytes[piece.start..piece.end], changed))
-        .sum();
-    let mut dropped = 0;
-    if !changed.is_empty() {
-        dropped += outlet.send(out, changed, [Piece::of(changed)]);
-    }
-    if too_long > 0 {
-        dropped += outlet.drop_all(out.runner, too_long);
-    }
-    dropped
 }
