@@ -100,6 +100,26 @@ bring()         # program
     ! found=$(command -v "$1") || cp "$found" "$work/tmp/bin/"
 }
 
+# Reports whether all blocks were taken, by the script's takes_all. If not, ends the script.
+try_blocks()    # of what
+{
+    if [ "${DRY_RUN:-}" ] || takes_all >"$work/log" 2>&1; then
+        report ok "every block of the $1 is run"
+    else
+        report FAILED "every block of the $1 is run"
+        cat "$work/log"
+        finish
+        exit
+    fi
+}
+
+# Ends the script where there is no right to make namespaces.
+need_namespaces()   # whether that is a failure
+{
+    sandbox ip link set lo up 2>"$work/log" ||
+        cannot "$1" "no right to make namespaces: $(tail -n 1 "$work/log")"
+}
+
 # Tries a test of this script in namespaces of its own; each finds $work/tmp as it is now.
 try_inside()    # test
 {

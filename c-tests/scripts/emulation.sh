@@ -210,22 +210,14 @@ takes_all()
 try 'every text of the page is taken' texts_are_taken
 try 'the table has every word' table_has_every_word
 try 'the page quotes an error' error_is_quoted
-if [ "${DRY_RUN:-}" ] || takes_all >"$work/log" 2>&1; then
-    report ok 'every block of the page is run'
-else
-    report FAILED 'every block of the page is run'
-    cat "$work/log"
-    finish
-    exit
-fi
+try_blocks page
 try 'the same frames are lost again' same_again
 if command -v python3 >/dev/null; then
     try 'carrier.py pulls a cable and tells QEMU' carrier_pulls
 else
     lack "${QNET_REQUIRE_LANGUAGES:-0}" 'carrier.py pulls a cable and tells QEMU: no python3'
 fi
-sandbox ip link set lo up 2>"$work/log" ||
-    cannot "${QNET_REQUIRE_HOSTS:-0}" "no right to make namespaces: $(tail -n 1 "$work/log")"
+need_namespaces "${QNET_REQUIRE_HOSTS:-0}"
 for test in $tests; do
     wanted "$test" || continue
     if [ "$test" = pulled_guest_is_told ]; then

@@ -174,8 +174,7 @@ try 'every block of the README is run' all_are_taken
 
 command -v qemu-system-x86_64 >/dev/null ||
     cannot "${QNET_REQUIRE_QEMU:-0}" 'no QEMU (apt-get install qemu-system-x86)'
-sandbox ip link set lo up 2>"$work/log" ||
-    cannot "${QNET_REQUIRE_HOSTS:-0}" "no right to make namespaces: $(tail -n 1 "$work/log")"
+need_namespaces "${QNET_REQUIRE_HOSTS:-0}"
 [ ! "${DRY_RUN:-}" ] || exit 0
 furnish responder ping switch link || conclude FAILED
 sandbox "$root/c-tests/scripts/readme.sh" inside >"$work/results"

@@ -274,16 +274,8 @@ takes_all()
 }
 
 mkdir -p "$tmp" && chmod 1777 "$tmp" && chmod 755 "$work" # passt makes its socket as nobody
-if [ "${DRY_RUN:-}" ] || takes_all >"$work/log" 2>&1; then
-    report ok 'every block of the recipes is run'
-else
-    report FAILED 'every block of the recipes is run'
-    cat "$work/log"
-    finish
-    exit
-fi
-sandbox ip link set lo up 2>"$work/log" ||
-    cannot "${QNET_REQUIRE_RECIPES:-0}" "no right to make namespaces: $(tail -n 1 "$work/log")"
+try_blocks recipes
+need_namespaces "${QNET_REQUIRE_RECIPES:-0}"
 for test in $tests; do
     wanted "$test" || continue
     tool=$(missing "$test")
