@@ -194,27 +194,21 @@ static void the_failure_names_the_connection(void)
 static void arguments_are_judged_in_order(void)
 {
     static const int wrong[] = { 0, -1, 4, INT_MAX, INT_MIN };
-    struct cable cable = cable_unplugged(), closed = cable_unplugged();
+    struct cable cable = cable_unplugged();
+    struct wrong_handles bad[WRONG_HANDLES];
     qnet_impair_stats stats;
     qnet_listener *listener;
-    qnet_conn *handles[4];
     char buf[10];
     size_t i;
 
-    cable_close(&closed);
     CHECK_INT(qnet_listen("unix", scratch_abstract("judged"), &listener), QNET_OK);
-    handles[0] = NULL;
-    handles[1] = closed.a;
-    handles[2] = (qnet_conn *)(uintptr_t)4099;
-    handles[3] = (qnet_conn *)listener;
-    for (i = 0; i < 4; i++) {
-        qnet_listener *other = i == 3 ? (qnet_listener *)cable.a : (qnet_listener *)handles[i];
-
-        CHECK_INT(qnet_impair(handles[i], 0, "nonsense"), QNET_ERR_HANDLE);
-        CHECK_INT(qnet_impairment(handles[i], 0, NULL, 1), QNET_ERR_HANDLE);
-        CHECK_INT(qnet_get_impair_stats(handles[i], 0, NULL, 0), QNET_ERR_HANDLE);
-        CHECK_INT(qnet_listener_impair(other, 0, "nonsense"), QNET_ERR_HANDLE);
-        CHECK_INT(qnet_listener_impairment(other, 0, NULL, 1), QNET_ERR_HANDLE);
+    wrong_handles_make(bad, cable.a, listener);
+    for (i = 0; i < WRONG_HANDLES; i++) {
+        CHECK_INT(qnet_impair(bad[i].conn, 0, "nonsense"), QNET_ERR_HANDLE);
+        CHECK_INT(qnet_impairment(bad[i].conn, 0, NULL, 1), QNET_ERR_HANDLE);
+        CHECK_INT(qnet_get_impair_stats(bad[i].conn, 0, NULL, 0), QNET_ERR_HANDLE);
+        CHECK_INT(qnet_listener_impair(bad[i].listener, 0, "nonsense"), QNET_ERR_HANDLE);
+        CHECK_INT(qnet_listener_impairment(bad[i].listener, 0, NULL, 1), QNET_ERR_HANDLE);
     }
     for (i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         CHECK_INT(qnet_impair(cable.a, wrong[i], "nonsense"), QNET_ERR_INVALID);

@@ -43,6 +43,31 @@ static inline void cable_close(const struct cable *cable)
     CHECK(close(cable->fb) == 0);
 }
 
+enum { WRONG_HANDLES = 4 };
+
+/* Two handles that are none, one of a connection and one of a listener. */
+struct wrong_handles {
+    qnet_conn *conn;
+    qnet_listener *listener;
+};
+
+/* NULL, a stale one, an invented one, and one of the other's type. */
+static inline void wrong_handles_make(struct wrong_handles *wrong, qnet_conn *conn,
+                                      qnet_listener *listener)
+{
+    struct cable closed = cable_unplugged();
+    qnet_conn *conns[WRONG_HANDLES] = { NULL, NULL, (qnet_conn *)(uintptr_t)4099, NULL };
+    int i;
+
+    cable_close(&closed);
+    conns[1] = closed.a;
+    conns[3] = (qnet_conn *)listener;
+    for (i = 0; i < WRONG_HANDLES; i++) {
+        wrong[i].conn = conns[i];
+        wrong[i].listener = (qnet_listener *)(i == 3 ? conn : conns[i]);
+    }
+}
+
 /* One frame written at one side comes out at the other. */
 static inline void passes(int from, int to)
 {

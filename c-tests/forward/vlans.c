@@ -340,25 +340,19 @@ static void texts_are_given_back(void)
 
 static void handles_are_judged_first(void)
 {
-    struct cable cable = cable_unplugged(), closed = cable_unplugged();
+    struct cable cable = cable_unplugged();
+    struct wrong_handles bad[WRONG_HANDLES];
     qnet_listener *listener;
-    qnet_conn *handles[4];
     char buf[10];
     size_t i;
 
-    cable_close(&closed);
     CHECK_INT(qnet_listen("unix", scratch_abstract("judged"), &listener), QNET_OK);
-    handles[0] = NULL;
-    handles[1] = closed.a;
-    handles[2] = (qnet_conn *)(uintptr_t)4099;
-    handles[3] = (qnet_conn *)listener;
-    for (i = 0; i < 4; i++) {
-        qnet_listener *other = i == 3 ? (qnet_listener *)cable.a : (qnet_listener *)handles[i];
-
-        CHECK_INT(qnet_set_vlan(handles[i], "nonsense"), QNET_ERR_HANDLE);
-        CHECK_INT(qnet_vlan(handles[i], NULL, 1), QNET_ERR_HANDLE);
-        CHECK_INT(qnet_listener_set_vlan(other, "nonsense"), QNET_ERR_HANDLE);
-        CHECK_INT(qnet_listener_vlan(other, NULL, 1), QNET_ERR_HANDLE);
+    wrong_handles_make(bad, cable.a, listener);
+    for (i = 0; i < WRONG_HANDLES; i++) {
+        CHECK_INT(qnet_set_vlan(bad[i].conn, "nonsense"), QNET_ERR_HANDLE);
+        CHECK_INT(qnet_vlan(bad[i].conn, NULL, 1), QNET_ERR_HANDLE);
+        CHECK_INT(qnet_listener_set_vlan(bad[i].listener, "nonsense"), QNET_ERR_HANDLE);
+        CHECK_INT(qnet_listener_vlan(bad[i].listener, NULL, 1), QNET_ERR_HANDLE);
     }
     CHECK_INT(qnet_listener_set_vlan(listener, "nonsense"), QNET_ERR_INVALID);
     CHECK_INT(qnet_listener_vlan(listener, NULL, 1), QNET_ERR_INVALID);

@@ -171,14 +171,15 @@ static void talk_briefly(qnet_conn *conn, int fd)
 }
 
 /* A connection that was made without faults. */
-static qnet_conn *sound_pair(int *fd)
+static struct end sound_end(void)
 {
     qnet_conn *conn;
+    int fd;
 
     shim_pause(1);
-    conn = raw_pair(fd);
+    conn = raw_pair(&fd);
     shim_pause(0);
-    return conn;
+    return end_of(conn, fd);
 }
 
 #endif

@@ -207,10 +207,10 @@ static void handles(int way)
 {
     struct responder responder;
     qnet_conn *conn;
-    int fd, result;
+    int result;
 
-    conn = sound_pair(&fd);
-    responder.end = end_of(conn, fd);
+    responder.end = sound_end();
+    conn = responder.end.conn;
     taker_start(&responder.taker, conn, BY_RECV, respond, &responder);
     plain_send(&responder.end, MANY);
     if (way == BY_HANDLER)
@@ -242,11 +242,10 @@ static void batch_handler(void)
 /* Sends that are held for others to join them, and a shutdown while some are. */
 static void coalesced(void)
 {
-    struct end end;
-    int fd, i, result = 0;
-    qnet_conn *conn = sound_pair(&fd);
+    struct end end = sound_end();
+    qnet_conn *conn = end.conn;
+    int i, result = 0;
 
-    end = end_of(conn, fd);
     CHECK_INT(qnet_set(conn, QNET_OPT_TX_USECS, 20000), QNET_OK);
     if (!says(&end, 0)) {
         finish(&end);
@@ -281,11 +280,10 @@ static void ends_busy(int (*finally)(qnet_conn *conn))
     static const size_t size = 60000;
     struct raw_job writer;
     pthread_t reader;
-    struct end end;
-    int fd, result;
-    qnet_conn *conn = sound_pair(&fd);
+    struct end end = sound_end();
+    qnet_conn *conn = end.conn;
+    int result;
 
-    end = end_of(conn, fd);
     end.taken = end.arrived = flow_of_one_size(&size);
     CHECK_INT(qnet_set(conn, QNET_OPT_SEND_TIMEOUT_MS, 0), QNET_OK);
     do
@@ -293,7 +291,7 @@ static void ends_busy(int (*finally)(qnet_conn *conn))
     while (result > 0);
     if (result != QNET_ERR_AGAIN)
         went(result, "send");
-    raw_start(&writer, writing_until_the_end, fd, flow_of_one_size(&size), 20);
+    raw_start(&writer, writing_until_the_end, end.fd, flow_of_one_size(&size), 20);
     start_thread(&reader, reading_in_order, &end);
     CHECK_INT(finally(conn), QNET_OK);
     join_thread(reader);
@@ -302,7 +300,7 @@ static void ends_busy(int (*finally)(qnet_conn *conn))
     CHECK(end.arrivals <= end.taken.next);
     if (finally != qnet_close)
         CHECK_INT(qnet_close(conn), QNET_OK);
-    CHECK(close(fd) == 0);
+    CHECK(close(end.fd) == 0);
 }
 
 static void close_busy(void)
@@ -358,14 +356,9 @@ static void all_have_passed(qnet_conn *conn, unsigned count)
 /* A link with frames of one size both ways, of which one end is impaired. */
 static void cable_with(const char *spec, const size_t *size, unsigned count)
 {
-    struct end a, b;
-    int fds[2], result;
-    qnet_conn *conns[2];
+    struct end a = sound_end(), b = sound_end();
+    int result;
 
-    conns[0] = sound_pair(&fds[0]);
-    conns[1] = sound_pair(&fds[1]);
-    a = end_of(conns[0], fds[0]);
-    b = end_of(conns[1], fds[1]);
     if (size)
         a.written = a.arrived = b.written = b.arrived = flow_of_one_size(size);
     TRY(result, qnet_impair(a.conn, QNET_BOTH, spec));
@@ -447,14 +440,9 @@ static void takes_by_clock(struct end *end, unsigned until, qnet_clock *clock)
 static void cable_on_a_clock(void)
 {
     qnet_clock *clock = NULL;
-    struct end a, b;
-    int fds[2], result;
-    qnet_conn *conns[2];
+    struct end a = sound_end(), b = sound_end();
+    int result;
 
-    conns[0] = sound_pair(&fds[0]);
-    conns[1] = sound_pair(&fds[1]);
-    a = end_of(conns[0], fds[0]);
-    b = end_of(conns[1], fds[1]);
     TRY(result, qnet_clock_new(&clock));
     CHECK_INT(result, QNET_OK);
     CHECK_INT(qnet_impair(a.conn, QNET_BOTH, "rate 10mbit limit 1000 delay 5ms 1ms"), QNET_OK);
@@ -687,9 +675,9 @@ static void unixgram(void)
 static void asks(void)
 {
     static const int options[] = { QNET_OPT_SNDBUF, QNET_OPT_RCVBUF };
-    int fd, i, result;
-    qnet_conn *conn = sound_pair(&fd);
-    struct end end = end_of(conn, fd);
+    struct end end = sound_end();
+    qnet_conn *conn = end.conn;
+    int i, result;
     uint8_t ready = 0;
     int64_t value;
 
@@ -711,7 +699,7 @@ static void asks(void)
     TRY(result, qnet_poll(&conn, &ready, 1, patience_ms()));
     if (went(result, "poll"))
         CHECK_INT(ready, 1);
-    CHECK(shutdown(fd, SHUT_WR) == 0);
+    CHECK(shutdown(end.fd, SHUT_WR) == 0);
     TRY(result, qnet_wait(conn, patience_ms()));
     went(result, "wait");
     finish(&end);
