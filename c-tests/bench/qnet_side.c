@@ -502,6 +502,19 @@ static qnet_hub *open_hub(void)
     return hub;
 }
 
+/* Attaches a connection to a hub, with access to the VLAN that is asked for, if one is. */
+static void attach(const struct work *work, qnet_hub *hub, qnet_conn *conn)
+{
+    char access[32];
+
+    /* Before it is attached: what the hub learns of it is in its VLAN. */
+    if (work->vlan) {
+        snprintf(access, sizeof access, "access %s", work->vlan);
+        check(qnet_set_vlan(conn, access), "VLAN");
+    }
+    check(qnet_hub_attach(hub, conn), "attach");
+}
+
 static void close_hub(qnet_hub *hub)
 {
     qnet_hub_stats stats;
@@ -519,11 +532,11 @@ static void run_hub(const struct work *work)
     qnet_conn *to = dial(work, work->to), *from, *idle;
     unsigned i;
 
-    check(qnet_hub_attach(hub, to), "attach");
+    attach(work, hub, to);
     for (i = 2; i < work->ports; i++)
         check(qnet_hub_port(hub, &idle), "port");
     from = accept_one(work);
-    check(qnet_hub_attach(hub, from), "attach");
+    attach(work, hub, from);
     wait_captured(capture, from, to);
     close_hub(hub);
     check(qnet_close(from), "close");

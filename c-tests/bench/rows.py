@@ -98,6 +98,9 @@ LOSSY, LATE = qnet("", "", "link" + LOSS), qnet("", "", "link" + DELAY)
 PKTKIT_LOSSY = replace(PKTKIT_RELAY, relay="pktkit link" + LOSS)
 PKTKIT_LATE = replace(PKTKIT_RELAY, relay="pktkit link" + DELAY)
 SWITCH = Contender("libqnet", "libqnet", *KNOWN, "qnet hub")
+FORMER_HUB = replace(SWITCH, name="library in FORMER", relay="former hub")
+PLAIN_SWITCH = replace(SWITCH, name="hub without VLANs")
+IN_VLAN = replace(SWITCH, relay="qnet hub vlan=10")
 CROWDED = Contender("libqnet", "libqnet", *KNOWN, "qnet hub ports=1000")
 TWO_PORTS = Contender("hub with 2 ports", "libqnet", *KNOWN, "qnet hub")
 CAPTURED_LINK = replace(LINK, name="captured", relay="qnet link capture=read")
@@ -154,9 +157,10 @@ WORKS = [
     *both("link, delay 1ms", LATE,
           [(PLAIN_LINK, 0.35), (PKTKIT_LATE, 20)], [(PLAIN_LINK,), (PKTKIT_LATE,)]),
     *both("hub, 2 ports", SWITCH,
-          [(TUNED_RELAY, 0.80), (HUB, 20), (PKTKIT_HUB, 40)],
-          [(TUNED_RELAY, 0.90), (HUB, 2), (PKTKIT_HUB, 5)],
+          [(TUNED_RELAY, 0.80), (HUB, 20), (PKTKIT_HUB, 40), (FORMER_HUB, 0.98)],
+          [(TUNED_RELAY, 0.90), (HUB, 2), (PKTKIT_HUB, 5), (FORMER_HUB, 0.98)],
           plot={64: "hub, 64 B", 1514: "hub, 1514 B"}),
+    *both("hub, both ports in a VLAN", IN_VLAN, [(PLAIN_SWITCH, 0.5)], [(PLAIN_SWITCH, 0.5)]),
     *both("hub, 1000 ports, traffic between 2", CROWDED, [(TWO_PORTS, 0.90)], [(TWO_PORTS, 0.90)]),
     *both("link, all captured to a pipe", CAPTURED_LINK, [(LINK, 0.5)], [(LINK, 0.5)]),
     *both("hub, all captured to a pipe", CAPTURED, [(SWITCH, 0.5)], [(SWITCH, 0.5)]),

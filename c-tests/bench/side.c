@@ -30,6 +30,8 @@ static void parse(struct work *work, char **arguments)
             work->ports = (unsigned)atoi(value);
         else if (strcmp(name, "usecs") == 0)
             work->usecs = atol(value);
+        else if (strcmp(name, "vlan") == 0)
+            work->vlan = value;
         else if (strcmp(name, "loss") == 0)
             work->loss = value;
         else if (strcmp(name, "delay") == 0)
@@ -47,7 +49,7 @@ static void parse(struct work *work, char **arguments)
 
 int main(int count, char **arguments)
 {
-    struct work work = {NULL, NULL, NULL, 0, 0, 1, 2, 0, NULL, NULL, NULL};
+    struct work work = {.threads = 1, .ports = 2};
     const struct work_role *role = work_roles;
 
     if (count < 6)

@@ -5,7 +5,7 @@
  * A program is one side of a measurement, a process of its own:
  *
  *     PROGRAM ROLE NETWORK ADDRESS SIZE FRAMES [threads=N] [usecs=N] [ports=N]
- *             [loss=PERCENT] [delay=US] [to=ADDRESS] [capture=HOW]
+ *             [vlan=ID] [loss=PERCENT] [delay=US] [to=ADDRESS] [capture=HOW]
  *
  * On the networks "udp", "unixgram" and "tap" a message is a frame; ADDRESS is
  * the side's own there, and `to` the other's.
@@ -39,6 +39,7 @@ struct work {
     uint64_t frames;     /* to send, or to expect */
     unsigned threads;
     unsigned ports;      /* of a hub */
+    const char *vlan;    /* which a hub's ports give access to, or NULL */
     long usecs;          /* what QNET_OPT_TX_USECS is set to */
     const char *loss;    /* what a link does to the frames that are sent, */
     const char *delay;   /* or NULL */
