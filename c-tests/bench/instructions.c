@@ -252,7 +252,7 @@ static void run_link_loss(unsigned rounds)
     forward_by_link("loss 0%", rounds);
 }
 
-static void forward_by_hub(unsigned pairs, unsigned rounds)
+static void forward_by_hub(unsigned pairs, const char *vlan, unsigned rounds)
 {
     int in, out;
     unsigned i;
@@ -260,6 +260,8 @@ static void forward_by_hub(unsigned pairs, unsigned rounds)
     qnet_hub *hub;
 
     check(qnet_hub_new(&hub), "hub");
+    check(qnet_set_vlan(a, vlan), "VLAN");
+    check(qnet_set_vlan(b, vlan), "VLAN");
     check(qnet_hub_attach(hub, a), "attach");
     check(qnet_hub_attach(hub, b), "attach");
     for (i = 0; i < pairs; i++) {
@@ -310,12 +312,17 @@ static void run_hub_tags(unsigned rounds)
 
 static void run_hub(unsigned rounds)
 {
-    forward_by_hub(1, rounds);
+    forward_by_hub(1, NULL, rounds);
 }
 
 static void run_hub_mixed(unsigned rounds)
 {
-    forward_by_hub(PAIRS, rounds);
+    forward_by_hub(PAIRS, NULL, rounds);
+}
+
+static void run_hub_access(unsigned rounds)
+{
+    forward_by_hub(1, "access 10", rounds);
 }
 
 static const struct {
@@ -332,6 +339,7 @@ static const struct {
     {"batch-handler", run_batch_handler},
     {"hub", run_hub},
     {"hub-mixed", run_hub_mixed},
+    {"hub-access", run_hub_access},
     {"hub-vlans", run_hub_vlans},
     {"hub-tags", run_hub_tags},
     {"link", run_link},

@@ -31,8 +31,9 @@ BUDGET = {
     "batch-handler": ("a batch handler", 20),
     "hub": ("hub, runs of one pair of addresses", 50),
     "hub-mixed": ("hub, 35 pairs of addresses that change with each frame", 130),
-    "hub-vlans": ("hub with VLANs, the same, tags as they are", 130),
-    "hub-tags": ("hub with VLANs, the same, each tag changed", 220),
+    "hub-access": ("hub, both ports in a VLAN, runs of one pair of addresses", 50),
+    "hub-vlans": ("hub with VLANs, 35 pairs, tags as they are", 130),
+    "hub-tags": ("hub with VLANs, 35 pairs, each tag changed", 220),
     "link": ("link", 30),
     "link-loss": ("link, each frame perhaps lost", 160),
 }

@@ -31,7 +31,7 @@ impl Inside {
             let Some(addresses) = Addresses::of(frame) else {
                 continue;
             };
-            let head = if self.has_vlans { Head::of(frame) } else { Head::UNSEEN };
+            let head = if self.has_vlans { Head::of(frame) } else { Head::UNTAGGED };
             let mark = Mark { addresses, head };
             if mark != course.ruled.mark {
                 let ruling = match sorter.rulings.find(mark) {

@@ -15,6 +15,14 @@ pub const TAG: usize = 4;
 /// The types of tags: of VLANs, and of those around them (802.1ad).
 const TPIDS: [(&str, [u8; 2]); 2] = [("8100", [0x81, 0x00]), ("88a8", [0x88, 0xa8])];
 
+/// Whether a type, its first byte the lowest, is that of a tag.
+#[inline]
+fn is_tag(kind: u16) -> bool {
+    const VLAN: u16 = u16::from_le_bytes(TPIDS[0].1);
+    const AROUND: u16 = u16::from_le_bytes(TPIDS[1].1);
+    matches!(kind, VLAN | AROUND)
+}
+
 /// The highest VLAN. The number above it is reserved.
 pub const LAST: u16 = 4094;
 
@@ -73,16 +81,19 @@ impl Set {
 }
 
 /// What a switch sees of a frame beside its addresses: 6 bytes from its type on, of which the last 4 count
-/// only behind a tag's type.
+/// only behind a tag's type. Types that are none of tags are 0, since nothing depends on which they are:
+/// so frames of all protocols between two devices are alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head(u64);
 
 impl Head {
     /// That of no frame.
     pub const NONE: Head = Head(u64::MAX);
-    /// That of a frame whose tag is not looked at.
-    pub const UNSEEN: Head = Head(0);
+    /// That of a frame without a tag, or whose tag is not looked at.
+    pub const UNTAGGED: Head = Head(0);
     const CUT_SHORT: u64 = 1 << 63;
+    /// How far behind the first type the one behind the tag is, in bits.
+    const BEHIND: u32 = 8 * TAG as u32;
 
     #[inline]
     pub fn of(frame: &[u8]) -> Head {
@@ -92,8 +103,12 @@ impl Head {
         let Some(bytes) = start.last_chunk() else {
             return Head::NONE;
         };
-        let head = Head(u64::from_le_bytes(*bytes) >> 16);
-        if head.is_tagged() { head } else { Head(head.0 & 0xffff) }
+        let head = u64::from_le_bytes(*bytes) >> 16;
+        if !is_tag(head as u16) {
+            return Head::UNTAGGED;
+        }
+        let is_tagged_twice = is_tag((head >> Head::BEHIND) as u16);
+        Head(if is_tagged_twice { head } else { head & ((1 << Head::BEHIND) - 1) })
     }
 
     /// That of a frame in which no tag has room.
@@ -101,15 +116,8 @@ impl Head {
         let Some(bytes) = frame.get(TYPE_AT..).and_then(|rest| rest.first_chunk::<2>()) else {
             return Head::NONE;
         };
-        let head = Head(u16::from_le_bytes(*bytes).into());
-        if head.is_tagged() { Head(head.0 | Head::CUT_SHORT) } else { head }
-    }
-
-    #[inline]
-    fn is_tagged(self) -> bool {
-        const VLAN: u16 = u16::from_le_bytes(TPIDS[0].1);
-        const AROUND: u16 = u16::from_le_bytes(TPIDS[1].1);
-        matches!(self.0 as u16, VLAN | AROUND)
+        let kind = u16::from_le_bytes(*bytes);
+        if is_tag(kind) { Head(Head::CUT_SHORT | u64::from(kind)) } else { Head::UNTAGGED }
     }
 
     pub fn bits(self) -> u64 {
@@ -133,7 +141,7 @@ pub struct Inner {
     pub vlan: u16,
     /// The tag with which it came, where that said which VLAN, or which priority.
     tag: Option<[u8; TAG]>,
-    /// The type that it has but for that.
+    /// The type that it has but for that, if it is a tag's.
     kind: [u8; 2],
 }
 
