@@ -6,14 +6,15 @@ link of this program, which is impaired; their second ones by examples/carrier.p
 each test that passes, a line with its name and PASS is printed. What the guests say goes to the standard error."""
 
 import ctypes
-import os
 import re
 import shlex
 import subprocess
 import sys
 import time
-import traceback
 from ctypes import byref, c_char_p, c_int, c_int64, c_size_t, c_uint64, c_void_p
+
+import guest as guests
+from guest import directory
 
 IN, OUT, BOTH, OPT_LINK = 1, 2, 3, 14
 TX_DROPPED, RX_REFUSED = 6, 10  # members of qnet_stats, all of which have 64 bits
@@ -30,7 +31,7 @@ lib.qnet_get_stats.argtypes = c_void_p, c_void_p, c_size_t
 lib.qnet_impair.argtypes = c_void_p, c_int, c_char_p
 lib.qnet_get_impair_stats.argtypes = c_void_p, c_int, c_void_p, c_size_t
 
-directory, kernel, carrier_program, *wanted = sys.argv[1:]
+carrier_program, *wanted = guests.arguments
 
 
 def check(code):
@@ -53,36 +54,17 @@ def accept(listener):
     return conn
 
 
-class Guest:
+class Guest(guests.Guest):
     """A guest, whose addresses end in `number`; the other's end in 3 - number. Its second NIC dials `second`."""
 
     def __init__(self, number, second):
         self.number = number
         listener = listen(f"guest{number}")
-        command = ["qemu-system-x86_64", *os.environ["MACHINE"].split(), "-serial", "stdio", "-kernel", kernel,
-                   "-initrd", f"{directory}/initramfs", "-qmp", f"unix:{path(f'qmp{number}')},server=on,wait=off",
-                   "-append", f"console=ttyS0 quiet panic=-1 ipv6.disable=1 own={number} peer={3 - number}"]
-        for nic, name in enumerate((f"guest{number}", second)):
-            command += ["-netdev", f"stream,id=n{nic},server=off,addr.type=unix,addr.path={path(name)}", "-device",
-                        f"virtio-net-pci,netdev=n{nic},id=nic{nic},romfile=,mac=52:54:00:00:0{nic}:0{number}"]
-        self.qemu = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                     errors="replace")
+        nics = [(f"stream,id=n{nic},server=off,addr.type=unix,addr.path={path(name)}",
+                 f"mac=52:54:00:00:0{nic}:0{number}") for nic, name in enumerate((f"guest{number}", second))]
+        super().__init__(number, f"own={number} peer={3 - number}", nics,
+                         ("-qmp", f"unix:{path(f'qmp{number}')},server=on,wait=off"))
         self.conn = accept(listener)
-
-    def finish(self):
-        """Waits until a command has ended. Returns its output and its status."""
-        said = ""
-        for line in self.qemu.stdout:
-            print(f"guest {self.number}: {line.rstrip()}", file=sys.stderr)
-            if match := re.fullmatch(r"END (\d+)\s*", line):
-                return said, int(match[1])
-            said += line
-        raise EOFError(f"guest {self.number} has left")
-
-    def run(self, command):
-        self.qemu.stdin.write(command + "\n")
-        self.qemu.stdin.flush()
-        return self.finish()
 
     def ping(self, count, interval, more=""):
         """Pings the other guest. Returns how many pings were sent and answered, and each one's time in ms."""
@@ -219,6 +201,11 @@ def hub_impairs():
     loses()
 
 
+def restore():
+    one.impair("")
+    one.set_link(1)
+
+
 network = listen("network")
 two = Guest(2, "network")
 plugged = accept(network)
@@ -232,14 +219,7 @@ check(lib.qnet_link(one.conn, two.conn))
 try:
     for guest in one, two:
         guest.finish()  # it has booted
-    for name in wanted:
-        try:
-            globals()[name]()
-            print(name, "PASS", flush=True)
-        except AssertionError:
-            traceback.print_exc()
-        one.impair("")
-        one.set_link(1)
+    guests.run_tests(wanted, globals(), restore)
 finally:
     for process in one.qemu, two.qemu, carrier:
         process.kill()
