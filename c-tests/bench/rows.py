@@ -162,7 +162,7 @@ WORKS = [
           plot={64: "hub, 64 B", 1514: "hub, 1514 B"}),
     *both("hub, both ports in a VLAN", IN_VLAN, [(PLAIN_SWITCH, 0.5)], [(PLAIN_SWITCH, 0.5)]),
     *both("hub, 1000 ports, traffic between 2", CROWDED, [(TWO_PORTS, 0.90)], [(TWO_PORTS, 0.90)]),
-    *both("link, all captured to a pipe", CAPTURED_LINK, [(LINK, 0.5)], [(LINK, 0.5)]),
+    *both("link, all captured to a pipe", CAPTURED_LINK, [(LINK,)], [(LINK,)]),
     *both("hub, all captured to a pipe", CAPTURED, [(SWITCH, 0.5)], [(SWITCH, 0.5)]),
     *both("link, a capture that nobody reads", UNREAD_LINK, [(LINK, 0.97)], [(LINK, 0.97)]),
     *both("hub, a capture that nobody reads", UNREAD, [(SWITCH, 0.97)], [(SWITCH, 0.97)]),
