@@ -97,15 +97,15 @@ impl Interface {
         }
         let (mut all, mut kept) = (Sum::default(), Sum::default());
         loop {
-            let some = frames.clone().take(TOGETHER);
             let mut sum = Sum::default();
-            let room = Ring::room_for(some.clone().map(|frame| {
+            let room = Ring::room_for(frames.clone().take(TOGETHER).map(|frame| {
                 sum.add(frame.len().max(padded));
                 frame.len().max(padded).min(shared.snaplen)
             }));
             if sum.frames == 0 {
                 break;
             }
+            let some = frames.by_ref().take(sum.frames as usize);
             if let Some(at) = self.reserve(false, room) {
                 self.put(at, occasion, way, some, padded);
                 kept.add_all(sum);
@@ -113,7 +113,6 @@ impl Interface {
                 some.for_each(|frame| kept.add_all(self.record_one(occasion, way, frame, padded)));
             }
             all.add_all(sum);
-            frames.nth(TOGETHER - 1);
         }
         self.count(all, kept);
         shared.wake_if_half_full();

@@ -13,7 +13,7 @@ use crate::sys::memory::Words;
 const WORD: usize = size_of::<u64>();
 
 /// How many words a record has before its frame.
-const HEADER: u64 = 4;
+const HEADER: usize = 4;
 
 /// The first word of a record that is whole.
 const WHOLE: u64 = 1 << 63;
@@ -22,8 +22,13 @@ pub struct Ring {
     words: Words,
     /// How many words were ever reserved, and how many of those are free again.
     head: AtomicU64,
-    tail: AtomicU64,
+    tail: Apart,
 }
+
+/// What the writing thread changes with each frame, apart from what those read who put frames in: a processor
+/// fetches the whole line of 64 bytes when another one has changed a part of it.
+#[repr(align(64))]
+struct Apart(AtomicU64);
 
 /// What goes with a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +47,7 @@ pub struct Mark {
 impl Ring {
     pub fn of(bytes: usize) -> Result<Ring> {
         let words = Words::of(bytes / WORD)?;
-        Ok(Ring { words, head: AtomicU64::new(0), tail: AtomicU64::new(0) })
+        Ok(Ring { words, head: AtomicU64::new(0), tail: Apart(AtomicU64::new(0)) })
     }
 
     fn size(&self) -> u64 {
@@ -53,7 +58,7 @@ impl Ring {
     #[inline]
     pub fn is_half_full(&self) -> bool {
         let used =
-            self.head.load(Ordering::Relaxed).wrapping_sub(self.tail.load(Ordering::Relaxed));
+            self.head.load(Ordering::Relaxed).wrapping_sub(self.tail.0.load(Ordering::Relaxed));
         used > self.size() / 2
     }
 
@@ -67,7 +72,7 @@ impl Ring {
     pub fn reserve(&self, room: u64) -> Option<u64> {
         let mut head = self.head.load(Ordering::Relaxed);
         // Acquire: who sees that words are free sees them as zeros, too.
-        while head + room <= self.tail.load(Ordering::Acquire) + self.size() {
+        while head + room <= self.tail.0.load(Ordering::Acquire) + self.size() {
             let order = Ordering::Relaxed;
             match self.head.compare_exchange_weak(head, head + room, order, order) {
                 Ok(_) => return Some(head),
@@ -81,23 +86,38 @@ impl Ring {
     /// fewer. Returns where the next one goes.
     #[inline]
     pub fn put(&self, at: u64, frame: &[u8], kept: usize, mark: Mark) -> u64 {
-        self.copy(at + HEADER, &frame[..frame.len().min(kept)]);
+        let place = self.place(at);
+        self.copy(place + HEADER, &frame[..frame.len().min(kept)]);
         let of_interface = u64::from(mark.interface) << 32 | u64::from(mark.notes) << 1;
-        self.word(at + 1).store(of_interface | u64::from(mark.is_out), Ordering::Relaxed);
-        self.word(at + 2).store(mark.time, Ordering::Relaxed);
-        self.word(at + 3).store(mark.lost, Ordering::Relaxed);
+        self.word(place + 1).store(of_interface | u64::from(mark.is_out), Ordering::Relaxed);
+        self.word(place + 2).store(mark.time, Ordering::Relaxed);
+        self.word(place + 3).store(mark.lost, Ordering::Relaxed);
+        let first = WHOLE | (kept as u64) << 32 | u64::from(mark.len);
         // Release: who sees this sees all of the record.
-        self.word(at).store(WHOLE | (kept as u64) << 32 | u64::from(mark.len), Ordering::Release);
+        self.word(place).store(first, Ordering::Release);
         at + words_of(kept)
     }
 
-    fn word(&self, at: u64) -> &AtomicU64 {
-        &self.words[(at % self.size()) as usize]
+    /// Where a record begins. The buffer's size may be any, and a division takes long: one does for a record.
+    #[inline]
+    fn place(&self, at: u64) -> usize {
+        (at % self.size()) as usize
+    }
+
+    /// A place that may be behind the end of the buffer, by less than its size, in there.
+    #[inline]
+    fn wrapped(&self, place: usize) -> usize {
+        if place < self.words.len() { place } else { place - self.words.len() }
     }
 
     #[inline]
-    fn copy(&self, at: u64, bytes: &[u8]) {
-        let start = (at % self.size()) as usize;
+    fn word(&self, place: usize) -> &AtomicU64 {
+        &self.words[self.wrapped(place)]
+    }
+
+    #[inline]
+    fn copy(&self, place: usize, bytes: &[u8]) {
+        let start = self.wrapped(place);
         let (chunks, rest) = bytes.as_chunks::<WORD>();
         let (front, behind) = chunks.split_at(chunks.len().min(self.words.len() - start));
         for (chunks, words) in [(front, &self.words[start..]), (behind, &self.words[..])] {
@@ -108,26 +128,27 @@ impl Ring {
         if !rest.is_empty() {
             let mut last = [0; WORD];
             last[..rest.len()].copy_from_slice(rest);
-            self.word(at + chunks.len() as u64).store(u64::from_ne_bytes(last), Ordering::Relaxed);
+            self.word(start + chunks.len()).store(u64::from_ne_bytes(last), Ordering::Relaxed);
         }
     }
 
     /// Whether there is a record to take out.
     pub fn has_next(&self) -> bool {
-        self.word(self.tail.load(Ordering::Relaxed)).load(Ordering::Acquire) != 0
+        self.word(self.place(self.tail.0.load(Ordering::Relaxed))).load(Ordering::Acquire) != 0
     }
 
     /// Takes out the next record, whose bytes replace those of `frame`. For one thread.
     pub fn take(&self, frame: &mut Vec<u8>) -> Option<Mark> {
-        let tail = self.tail.load(Ordering::Relaxed);
-        let first = self.word(tail).load(Ordering::Acquire);
+        let tail = self.tail.0.load(Ordering::Relaxed);
+        let place = self.place(tail);
+        let first = self.word(place).load(Ordering::Acquire);
         if first == 0 {
             return None;
         }
         let kept = ((first & !WHOLE) >> 32) as usize;
         let words = words_of(kept);
-        let [_, of_interface, time, lost] = [0, 1, 2, 3].map(|n| take_out(self.word(tail + n)));
-        let (start, len) = (((tail + HEADER) % self.size()) as usize, (words - HEADER) as usize);
+        let [_, of_interface, time, lost] = [0, 1, 2, 3].map(|n| take_out(self.word(place + n)));
+        let (start, len) = (self.wrapped(place + HEADER), words as usize - HEADER);
         frame.resize(len * WORD, 0);
         let (front, behind) = frame.split_at_mut(len.min(self.words.len() - start) * WORD);
         for (bytes, words) in [(front, &self.words[start..]), (behind, &self.words[..])] {
@@ -136,7 +157,7 @@ impl Ring {
             }
         }
         frame.truncate(kept);
-        self.tail.store(tail + words, Ordering::Release);
+        self.tail.0.store(tail + words, Ordering::Release);
         Some(Mark {
             len: first as u32,
             interface: (of_interface >> 32) as u32,
@@ -151,7 +172,7 @@ impl Ring {
 /// How many words a record has.
 #[inline]
 fn words_of(kept: usize) -> u64 {
-    HEADER + kept.div_ceil(WORD) as u64
+    (HEADER + kept.div_ceil(WORD)) as u64
 }
 
 #[inline]
