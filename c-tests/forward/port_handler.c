@@ -141,6 +141,35 @@ static void a_peer_is_taken(void)
     leaves(&peer);
 }
 
+static void attach_and_detach(struct porter *porter, qnet_conn *conn, int attached)
+{
+    if (!attached)
+        return;
+    CHECK_INT(qnet_hub_attach(porter->hub, conn), QNET_OK);
+    CHECK_INT(qnet_hub_detach(porter->hub, conn), QNET_OK);
+}
+
+/* One that the handler attaches and detaches is attached behind it all the same, and leaves once. */
+static void a_peer_is_attached_and_detached(void)
+{
+    struct footprint before = footprint_now();
+    struct service service;
+    struct porter porter;
+    struct device peer;
+
+    porter_open(&porter, &service);
+    porter.act = attach_and_detach;
+    peer_join(&peer, service.place, 10);
+    speaks(&service, &peer);
+    leaves(&peer);
+    told(&porter, 1, 0);
+    CHECK(porter.conns[1] == porter.conns[0]);
+    EVENTUALLY(qnet_close_reason(porter.conns[0]) == QNET_ERR_HANDLE);
+    service_close(&service);
+    CHECK_INT(get(&porter.calls), 2);
+    footprint_again(before);
+}
+
 static void prepare(struct porter *porter, qnet_conn *conn, int attached)
 {
     (void)porter;
@@ -594,6 +623,7 @@ int main(void)
     RUN(a_peer_is_refused);
     RUN(a_peer_is_shut_down);
     RUN(a_peer_is_taken);
+    RUN(a_peer_is_attached_and_detached);
     RUN(a_peer_is_prepared);
     RUN(the_handler_closes_another_peer);
     RUN(the_program_detaches_and_closes);

@@ -59,6 +59,8 @@ pub struct Joining {
     pub call: Option<Notice>,
     /// Whether the handler has not returned from that.
     pub is_in_handler: bool,
+    /// Whether the peer has left since it has.
+    pub has_left: bool,
     /// How many peers there are of which a handler was told that they have come, and which have not left.
     pub present: usize,
     /// How many calls have begun, and the number of the handler of the last.
@@ -97,17 +99,21 @@ impl Joining {
     /// Notes that a connection has left of which a handler was told. Returns whether that one is to be told
     /// of this.
     ///
-    /// One of which the handler is just being told that it has come is dealt with when that has returned.
-    pub fn leave(&mut self, conn: Ref<Conn>, handler: u64) -> bool {
-        if self.is_in_handler && self.call.is_some_and(|call| call.conn().token == conn.token) {
-            return true;
+    /// One of which the handler is just being told that it has come is dealt with when that has returned, and
+    /// is `None` until then: the handler may have plugged it in and out again.
+    pub fn leave(&mut self, conn: Ref<Conn>, handler: u64) -> Option<bool> {
+        if self.call.is_some_and(|call| call.conn().token == conn.token) {
+            if self.is_in_handler {
+                return None;
+            }
+            self.has_left = true;
         }
         self.present -= 1;
         let is_told = self.handler.is_some() && self.number == handler;
         if is_told {
             self.notices.push_back(Notice::Left(conn, handler));
         }
-        is_told
+        Some(is_told)
     }
 
     pub fn has_notices(&self) -> bool {
@@ -123,7 +129,7 @@ impl Joining {
         };
         let handler = self.handler.filter(|_| is_for_it);
         if handler.is_some() {
-            (self.call, self.is_in_handler) = (Some(notice), true);
+            (self.call, self.is_in_handler, self.has_left) = (Some(notice), true, false);
             self.present += usize::from(notice.has_come());
             self.calls += 1;
             self.called = self.number;

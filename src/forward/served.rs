@@ -116,26 +116,26 @@ fn come(hub: Token, conn: Ref<Conn>) {
         resume(hub, joining);
     } else {
         drop(joining);
-        attach(hub, conn, None);
+        attach(hub, conn, false);
     }
 }
 
 /// A connection has left, whose state is locked.
-fn leave(hub: Token, handler: u64, conn: Token) -> bool {
+fn leave(hub: Token, handler: u64, conn: Token) -> Option<bool> {
     let (Ok(hub), Ok(conn)) = (hub::table().get(hub), conn::table().get(conn)) else {
-        return false;
+        return Some(false);
     };
     let mut joining = lock(&hub.slot.joining);
     if joining.hub != hub.token {
-        return false;
+        return Some(false);
     }
     let is_told = joining.leave(conn, handler);
     // Who closes the hub may wait for this one.
     joining.wake.raise();
-    if is_told {
-        resume(hub, joining)
-    } else {
-        free_if_over(hub, joining)
+    match is_told {
+        Some(true) => resume(hub, joining),
+        Some(false) => free_if_over(hub, joining),
+        None => {}
     }
     is_told
 }
@@ -194,7 +194,7 @@ pub fn next_call(hub: Ref<Hub>) -> Option<PortCall> {
         };
         drop(joining);
         let Some(handler) = handler else {
-            follow(hub, notice, None);
+            follow(hub, notice, false);
             continue;
         };
         if let Notice::Came(conn) = notice
@@ -210,10 +210,10 @@ fn leaving(hub: Ref<Hub>, handler: u64) -> Box<Leaving> {
     Box::new(Leaving::new(hub.token, handler, leave))
 }
 
-/// What follows when something has been told to the handler of that number, or nobody is to be.
-fn follow(hub: Ref<Hub>, notice: Notice, told: Option<u64>) {
+/// What follows when something has been told, or nobody is to be.
+fn follow(hub: Ref<Hub>, notice: Notice, is_told: bool) {
     match notice {
-        Notice::Came(conn) => attach(hub, conn, told),
+        Notice::Came(conn) => attach(hub, conn, is_told),
         Notice::Left(conn, _) => {
             if let Ok(mut state) = conn.state() {
                 state.leaving = None;
@@ -228,9 +228,8 @@ fn follow(hub: Ref<Hub>, notice: Notice, told: Option<u64>) {
 fn end_call(hub: Ref<Hub>, notice: Notice) {
     let mut joining = lock(&hub.slot.joining);
     joining.is_in_handler = false;
-    let told = joining.called;
     drop(joining);
-    follow(hub, notice, Some(told));
+    follow(hub, notice, true);
     let mut joining = lock(&hub.slot.joining);
     joining.call = None;
     joining.wake.raise();
@@ -279,22 +278,20 @@ fn died(token: Token, _: Doing) {
     }
 }
 
-/// Attaches a peer, before anybody reads from it, of which the handler of that number was told. If it cannot
-/// be, it is hung up on; unless it is closed, or the program has begun to use it otherwise, when told of it:
-/// then it is the program's.
-fn attach(hub: Ref<Hub>, conn: Ref<Conn>, told: Option<u64>) {
+/// Attaches a peer, before anybody reads from it, perhaps behind the call of the handler that was told of it. If
+/// it cannot be, it is hung up on; unless it is closed, or the program has begun to use it otherwise, when told
+/// of it: then it is the program's.
+fn attach(hub: Ref<Hub>, conn: Ref<Conn>, is_told: bool) {
     if hub::attach_own(hub, conn).is_ok() {
         return hub::add_own(hub, conn);
     }
     let Ok(mut state) = conn.state() else {
         let mut joining = lock(&hub.slot.joining);
-        if told.is_some() && joining.hub == hub.token {
+        if is_told && joining.hub == hub.token && !joining.has_left {
             joining.present -= 1;
         }
         return;
     };
-    // It may have left meanwhile where the program has attached it.
-    state.leaving = told.map(|handler| leaving(hub, handler));
     if state.port.is_some() || state.handler.is_some() {
         plug::report_leaving(conn, &mut state);
     } else {
