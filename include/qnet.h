@@ -2380,7 +2380,7 @@ int qnet_capture_remove(qnet_capture *capture, qnet_conn *conn);
  *
  * @param text  The comment, in UTF-8, of at most 65535 bytes.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (text is NULL, too long or not UTF-8),
- *         QNET_ERR_OS (1 MiB of comments wait for a frame), QNET_ERR_INTERNAL.
+ *         QNET_ERR_OS (1 MiB of comments wait for a frame, or 65536 of them), QNET_ERR_INTERNAL.
  *
  * Blocks: no.
  * Calls back: no.

@@ -265,6 +265,32 @@ static void notes_go_with_the_next_frame(void)
     CHECK(close(fd) == 0);
 }
 
+/* Each takes memory, as long as no frame comes. */
+static void empty_notes_are_limited(void)
+{
+    const char *path = scratch_path("empty.pcapng");
+    qnet_capture *capture = capture_to(path);
+    struct shown shown;
+    qnet_conn *conn;
+    int fd, i;
+
+    conn = raw_pair(&fd);
+    capture_add(capture, conn, "noted");
+    for (i = 0; i < 1 << 16; i++)
+        CHECK_INT(qnet_capture_note(capture, ""), QNET_OK);
+    CHECK_INT(qnet_capture_note(capture, ""), QNET_ERR_OS);
+    CHECK_INT(qnet_last_errno(), ENOBUFS);
+    CHECK_INT(make_send(conn), QNET_OK);
+    EVENTUALLY(shown_count(path) == 1);
+    CHECK_INT(qnet_capture_note(capture, ""), QNET_OK);
+    capture_close(capture);
+    shown = shown_whole(path);
+    CHECK_INT(shown.count, 1);
+    shown_free(&shown);
+    CHECK_INT(qnet_close(conn), QNET_OK);
+    CHECK(close(fd) == 0);
+}
+
 /* ---- Lengths ---- */
 
 static void the_beginnings_of_frames(void)
@@ -461,6 +487,7 @@ int main(void)
     RUN(counts_as_far_as_there_is_room);
     RUN(names);
     RUN(notes_go_with_the_next_frame);
+    RUN(empty_notes_are_limited);
     RUN(the_beginnings_of_frames);
     RUN(as_many_as_there_can_be);
     RUN(a_child_has_none);

@@ -16,8 +16,9 @@ use crate::sys::clock::Deadline;
 /// How long closing may take where a reader is slow.
 const CLOSING: Duration = Duration::from_secs(1);
 
-/// How many bytes the notes may have that wait for a frame.
+/// How many bytes the notes may have that wait for a frame, and how many they may be: empty ones take memory too.
 const NOTES_BYTES: usize = 1 << 20;
+const MOST_NOTES: usize = 1 << 16;
 
 /// Nobody reads, and frames pass unrecorded.
 const OFF: u8 = 0;
@@ -233,7 +234,7 @@ impl Shared {
 impl Shared {
     pub fn note(&self, text: String) -> Result<()> {
         let mut notes = lock(&self.notes);
-        if notes.bytes + text.len() > NOTES_BYTES {
+        if notes.bytes + text.len() > NOTES_BYTES || notes.texts.len() == MOST_NOTES {
             return Err(Error::Os(Errno::NOBUFS));
         }
         notes.bytes += text.len();
