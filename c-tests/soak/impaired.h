@@ -1,11 +1,13 @@
 /*
  * impaired.h - lives of two connections that are linked, or are on a hub of their own, and of
  * which each is impaired, pulled and plugged in while both sides send: on the system's clock, or
- * on one that the program moves. Every frame is counted by what became of it.
+ * on one that the program moves. On a hub they have rules that change, too, and some are captured.
+ * Every frame is counted by what became of it.
  */
 #ifndef IMPAIRED_H
 #define IMPAIRED_H
 
+#include "recorded.h"
 #include "streams.h"
 
 struct house {
@@ -13,6 +15,7 @@ struct house {
     qnet_conn *conns[2];
     qnet_hub *hub;     /* NULL: they are linked */
     qnet_clock *clock; /* NULL: the system's */
+    struct recorded recorded;
 };
 
 static inline void house_open(struct house *house, int has_clock)
@@ -20,11 +23,13 @@ static inline void house_open(struct house *house, int has_clock)
     int i, fd;
 
     memset(house, 0, sizeof *house);
+    recorded_open(&house->recorded);
     if (has_clock)
         CHECK_INT(qnet_clock_new(&house->clock), QNET_OK);
     if (pick(3) == 0) {
         CHECK_INT(qnet_hub_new(&house->hub), QNET_OK);
         CHECK_INT(qnet_hub_set_clock(house->hub, house->clock), QNET_OK);
+        recorded_add_hub(&house->recorded, house->hub);
     }
     for (i = 0; i < 2; i++) {
         house->conns[i] = open_any(&fd);
@@ -39,6 +44,39 @@ static inline void house_open(struct house *house, int has_clock)
         CHECK_INT(qnet_link(house->conns[0], house->conns[1]), QNET_OK);
 }
 
+/* Something else is set for one of them on the hub, or for that. */
+static inline void house_rule(struct house *house)
+{
+    static const char *const texts[] = { NULL, "access 10", "trunk 20 native 10", "trunk native 20", "tunnel 10" };
+    static const int options[] = { QNET_OPT_ISOLATED, QNET_OPT_FLOOD, QNET_OPT_MAC_LIMIT, QNET_OPT_SECURE,
+                                   QNET_OPT_STORM_FPS, QNET_OPT_MIRROR, QNET_OPT_MIRRORED };
+    static const unsigned limits[] = { 2, 8, 100, 2, 2000, 2, 4 };
+    size_t which = pick(sizeof options / sizeof *options);
+    qnet_conn *conn = house->conns[pick(2)];
+    uint8_t frame[14];
+
+    frame_make(frame, sizeof frame, pick(2000));
+    switch (pick(8)) {
+    case 0:
+        CHECK_INT(qnet_set_vlan(conn, texts[pick(sizeof texts / sizeof *texts)]), QNET_OK);
+        break;
+    case 1:
+        CHECK_INT(qnet_hub_set(house->hub, QNET_OPT_MOVE_MS, pick(2) * 5), QNET_OK);
+        break;
+    case 2:
+        CHECK_INT(qnet_hub_set(house->hub, QNET_OPT_MAC_MAX, pick(2) * 100), QNET_OK);
+        break;
+    case 3:
+        CHECK_INT(qnet_hub_fdb_add(house->hub, frame, (int)pick(3) * 10, conn), QNET_OK);
+        break;
+    case 4:
+        CHECK(qnet_hub_fdb_remove(house->hub, pick(4) ? frame : NULL, -1) >= 0);
+        break;
+    default:
+        CHECK_INT(qnet_set(conn, options[which], pick(2) * pick(limits[which])), QNET_OK);
+    }
+}
+
 /* Something else is set on one of them. There is always a text, so that all frames are counted. */
 static inline void house_change(struct house *house)
 {
@@ -50,6 +88,9 @@ static inline void house_change(struct house *house)
     };
     qnet_conn *conn = house->conns[pick(2)];
 
+    recorded_change(&house->recorded, conn);
+    if (house->hub)
+        house_rule(house);
     switch (pick(8)) {
     case 0:
         CHECK_INT(qnet_set(conn, QNET_OPT_LINK, pick(3) > 0), QNET_OK);
@@ -108,9 +149,22 @@ static inline int house_is_at_rest(struct house *house)
     return house_has_written(house, 0) && house_has_written(house, 1);
 }
 
+/* How many frames a hub has taken in and refused. Each is counted once, but for what a full queue loses later. */
+static inline uint64_t refused_in(qnet_hub *hub)
+{
+    qnet_hub_stats stats = hub_stats_of(hub);
+    uint64_t refused = stats.refused_vlan + stats.refused_group + stats.refused_storm + stats.refused_secure +
+                       stats.refused_move + stats.refused_isolated;
+    uint64_t sum = stats.forwarded + stats.flooded + refused;
+
+    CHECK(stats.received >= sum && stats.received <= sum + stats.dropped);
+    return refused;
+}
+
 /* Nothing more has come out, and gone further, than has come in. */
 static inline void house_check(struct house *house)
 {
+    uint64_t refused = 0, passed = 0;
     int i;
 
     for (i = 0; i < 2; i++) {
@@ -119,11 +173,15 @@ static inline void house_check(struct house *house)
         qnet_stats from = stats_of(house->conns[i]), to = stats_of(house->conns[!i]);
 
         CHECK_INT(from.rx_frames, house->sides[i].goal);
-        CHECK_INT(from.rx_frames, in.frames + from.rx_refused);
+        passed += in.passed;
+        refused += in.frames + from.rx_refused - from.rx_frames;
+        CHECK(in.frames + from.rx_refused >= from.rx_frames);
         CHECK_INT(get(&house->sides[!i].in.came), to.tx_frames);
         if (!house->hub)
             CHECK_INT(in.passed - out.frames + out.passed, to.tx_frames + to.tx_dropped);
     }
+    CHECK_INT(refused, house->hub ? refused_in(house->hub) : 0);
+    CHECK_INT(passed, house->hub ? hub_stats_of(house->hub).received : passed);
 }
 
 /* Lets time pass, and a clock's by as much. */
@@ -157,14 +215,17 @@ static inline void house_ends(struct house *house)
 
 static inline void house_close(struct house *house)
 {
+    uint64_t taken_in = 0;
     int direction, i;
 
     for (i = 0; i < 2; i++) {
         CHECK_INT(qnet_shutdown(house->conns[i]), QNET_OK);
         for (direction = QNET_IN; direction <= QNET_OUT; direction++)
             CHECK_INT(house_counts(house->conns[i], direction).held_bytes, 0);
+        taken_in += house_counts(house->conns[i], QNET_IN).frames;
         CHECK_INT(qnet_close(house->conns[i]), QNET_OK);
     }
+    recorded_close(&house->recorded, house->hub ? &taken_in : NULL);
     if (house->hub)
         CHECK_INT(qnet_hub_close(house->hub), QNET_OK);
     if (house->clock)

@@ -182,4 +182,31 @@ static struct end sound_end(void)
     return end_of(conn, fd);
 }
 
+/* Whether something comes to be read. Where a fault may have lost it, this does not wait long. */
+static int comes(const struct end *end, int may_be_lost)
+{
+    long long until_ms = raw_now_ms() + patience_ms();
+
+    while (!raw_readable(end->fd, 50)) {
+        if (may_be_lost && may_fail())
+            return 0;
+        CHECK(raw_now_ms() < until_ms);
+    }
+    return 1;
+}
+
+/* Reads frames up to number `until`, or to the end, which comes earlier only after a fault. */
+static void plain_takes(struct end *end, unsigned until, int may_be_lost)
+{
+    static uint8_t frame[QNET_FRAME_MAX];
+    long len = 0;
+
+    while (len >= 0 && end->arrived.next != until && comes(end, may_be_lost)) {
+        len = plain_recv(end, frame, sizeof frame);
+        if (len >= 0)
+            flow_take(&end->arrived, frame, (size_t)len);
+    }
+    CHECK(end->arrived.next == until || may_fail());
+}
+
 #endif

@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 
 #include "../../capture/shown.h"
-#include "ends.h"
+#include "hubs.h"
 
 enum { MANY = 12 };
 
@@ -313,33 +313,6 @@ static void shutdown_busy(void)
     ends_busy(qnet_shutdown);
 }
 
-/* Whether something comes to be read. Where a fault may have lost it, this does not wait long. */
-static int comes(const struct end *end, int may_be_lost)
-{
-    long long until_ms = raw_now_ms() + patience_ms();
-
-    while (!raw_readable(end->fd, 50)) {
-        if (may_be_lost && may_fail())
-            return 0;
-        CHECK(raw_now_ms() < until_ms);
-    }
-    return 1;
-}
-
-/* Reads frames up to number `until`, or to the end, which comes earlier only after a fault. */
-static void plain_takes(struct end *end, unsigned until, int may_be_lost)
-{
-    static uint8_t frame[QNET_FRAME_MAX];
-    long len = 0;
-
-    while (len >= 0 && end->arrived.next != until && comes(end, may_be_lost)) {
-        len = plain_recv(end, frame, sizeof frame);
-        if (len >= 0)
-            flow_take(&end->arrived, frame, (size_t)len);
-    }
-    CHECK(end->arrived.next == until || may_fail());
-}
-
 /* All frames have gone through both directions that are impaired, unless a fault has ended that. */
 static void all_have_passed(qnet_conn *conn, unsigned count)
 {
@@ -457,98 +430,6 @@ static void cable_on_a_clock(void)
     finish(&a);
     finish(&b);
     CHECK_INT(qnet_clock_close(clock), QNET_OK);
-}
-
-static void count_a_port(void *user, qnet_conn *conn, int attached)
-{
-    int *counts = user;
-
-    (void)conn;
-    count_up(&counts[attached]);
-}
-
-/*
- * A hub with two ports of the program's own, and a peer that joins by a listener, all impaired; perhaps
- * with a handler, which is told of the peer.
- */
-static void hub_with(const char *spec, qnet_port_handler handler)
-{
-    static const struct link_kind kind = { .family = AF_UNIX };
-    qnet_conn *ports[2] = { NULL, NULL };
-    qnet_listener *listener = NULL;
-    struct flow sent = flow_of_small_frames();
-    struct end outside = end_of(NULL, -1);
-    qnet_hub *hub = NULL;
-    struct place place;
-    int i, result, is_up = 1, told[2] = { 0, 0 };
-
-    place_make(&place, &kind);
-    shim_pause(1);
-    CHECK_INT(qnet_listen("unix", place.text, &listener), QNET_OK);
-    shim_pause(0);
-    CHECK_INT(qnet_listener_impair(listener, QNET_BOTH, spec), QNET_OK);
-    TRY(result, qnet_hub_new(&hub));
-    CHECK_INT(result, QNET_OK);
-    for (i = 0; i < 2 && is_up; i++) {
-        TRY(result, qnet_hub_port(hub, &ports[i]));
-        is_up = made(result, ports[i], "make a port");
-        if (is_up) {
-            TRY(result, qnet_impair(ports[i], QNET_BOTH, spec));
-            is_up = went(result, "impair");
-        }
-    }
-    CHECK_INT(qnet_hub_set_port_handler(hub, handler, told), QNET_OK);
-    TRY(result, qnet_hub_serve(hub, listener));
-    is_up = went(result, "serve") && is_up;
-    if (is_up) {
-        outside.fd = place_connect(&place);
-        EVENTUALLY(qnet_hub_ports(hub, NULL, 0) == 3 || may_fail());
-        is_up = !may_fail();
-    }
-    if (is_up) {
-        struct end end = end_of(ports[1], -1);
-        struct taker taker;
-        int failures = 0;
-
-        while (sent.next != FEW && failures < 2) {
-            TRY(result, flow_send(&sent, ports[0], 0, FEW - sent.next));
-            failures += !went(result, "send");
-        }
-        if (failures == 0)
-            plain_takes(&outside, FEW, 1);
-        taker_start(&taker, ports[1], BY_RECV, flow_each, &end.received);
-        while (failures == 0 && end.received.next != FEW) {
-            result = pull(&taker, 1);
-            failures += result == QNET_ERR_TIMEOUT && may_fail() ? 1 : !went(result, "receive");
-        }
-        CHECK_INT(qnet_set_close_handler(ports[1], NULL, NULL), QNET_OK);
-    }
-    CHECK_INT(qnet_hub_close(hub), QNET_OK);
-    CHECK_INT(told[0], told[1]);
-    CHECK(told[1] == (handler != NULL) || may_fail());
-    if (qnet_listener_close(listener) != QNET_OK)
-        CHECK(is_up || may_fail());
-    for (i = 0; i < 2; i++)
-        if (ports[i])
-            CHECK_INT(qnet_close(ports[i]), QNET_OK);
-    if (outside.fd >= 0)
-        CHECK(close(outside.fd) == 0);
-    place_leave(&place);
-}
-
-static void hub(void)
-{
-    hub_with("", NULL);
-}
-
-static void impaired_hub(void)
-{
-    hub_with("delay 1ms 1us duplicate 0%", NULL);
-}
-
-static void hub_that_tells(void)
-{
-    hub_with("", count_a_port);
 }
 
 /* A connection that is dialled again after its peer has left. */
@@ -861,7 +742,8 @@ static const struct scenario scenarios[] = {
     SCENARIO(listen_tcp), SCENARIO(handler), SCENARIO(batch_handler), SCENARIO(coalesced),
     SCENARIO(close_busy), SCENARIO(shutdown_busy), SCENARIO(cable), SCENARIO(delayed_cable),
     SCENARIO(filled_cable), SCENARIO(spread_cable), SCENARIO(traced_cable), SCENARIO(cable_on_a_clock),
-    SCENARIO(hub), SCENARIO(impaired_hub), SCENARIO(hub_that_tells), SCENARIO(reconnecting),
+    SCENARIO(hub), SCENARIO(impaired_hub), SCENARIO(hub_that_tells), SCENARIO(hub_that_rules),
+    SCENARIO(ruled_hub), SCENARIO(reconnecting),
     SCENARIO(datagram_pair), SCENARIO(seqpacket), SCENARIO(udp), SCENARIO(unixgram),
     SCENARIO(asks), SCENARIO(captured_to_files), SCENARIO(captured_to_a_file), SCENARIO(captured_to_readers),
 };
