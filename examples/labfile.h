@@ -117,7 +117,9 @@ static inline int parse_numbers(const struct word *list, char *const *words, int
 {
     set_usual(list, values);
     for (; words[0] != NULL; words += 2) {
-        int found = find_word(list, words[0]);
+        int found = find_word(list, words[0]), code;
+        qnet_capture *none;
+        int64_t pair[2];
 
         if (found < 0)
             return complain_of_word(words[0], "no such word here (see --help)");
@@ -125,8 +127,11 @@ static inline int parse_numbers(const struct word *list, char *const *words, int
             return complain_of_word(words[0], "a number has to follow");
         if (parse_number(words[1], &values[found]) != 0)
             return 2;
-        if (list == switch_words &&
-            qnet_hub_set(probe.hub, list[found].option, values[found]) != QNET_OK)
+        pair[0] = list[found].option;
+        pair[1] = values[found];
+        code = list == switch_words ? qnet_hub_set(probe.hub, list[found].option, values[found])
+                                    : qnet_capture_open("", pair, 1, &none); /* no such file */
+        if (code == QNET_ERR_INVALID)
             return refuse(words[0], words[1]);
     }
     return 0;

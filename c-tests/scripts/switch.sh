@@ -232,6 +232,7 @@ lab_refuses()
             "$s" 'port s1 vm1 unix:x.sock in "delay 10"' &&
         lab_refuses_lines '2: "flood 8": it is from 0 to 7' "$s" 'port s1 vm1 unix:x.sock flood 8' &&
         lab_refuses_lines '1: "age": a number has to follow' 'switch s1 move 200 age' &&
+        lab_refuses_lines '2: "bytes 5": it is from 65536 to 2147483647' "$s" 'capture s1 lab.pcapng snap 9 bytes 5' &&
         lab_refuses_lines '1: "fast": a number was expected' 'switch s1 move fast' &&
         lab_refuses_lines '1: "lose" at 12: expected one of '"$all_words" 'cable unix:x.sock unix:y.sock delay 10ms lose 1%' &&
         lab_refuses_lines '2: "access 10": the closing quote is missing' "$s" 'port s1 vm1 unix:x.sock vlan "access 10'
