@@ -221,6 +221,45 @@ static void secure_ports(void)
     lab_close(&lab);
 }
 
+/* A flood of new addresses does not have the table forget what is to stay where it is. */
+static void full_tables(void)
+{
+    const unsigned known = 1, others = 10, flood = 40;
+    struct lab lab;
+    unsigned i;
+
+    lab_open(&lab, 3);
+    lab_set_hub(&lab, QNET_OPT_MAC_MAX, 4);
+    lab_set(&lab, 0, QNET_OPT_SECURE, 1);
+    lab_says(&lab, 0, known, EVERYBODY);
+    for (i = 0; i < flood; i++)
+        lab_says(&lab, 1, others + i, EVERYBODY);
+    lab_drain(&lab);
+    lab_says(&lab, 1, known, EVERYBODY);
+    lab_got(&lab, "000");
+    CHECK_INT(lab_counts(&lab).refused_secure, 1);
+    CHECK(lab_find(&lab, known, 0).conn == lab.conns[0]);
+    CHECK_INT(lab_known(&lab), 4);
+    lab_set(&lab, 0, QNET_OPT_SECURE, 0);
+    lab_set_hub(&lab, QNET_OPT_MOVE_MS, 200);
+    lab_says(&lab, 0, known, EVERYBODY);
+    for (i = 0; i < flood; i++)
+        lab_says(&lab, 1, others + i, EVERYBODY);
+    lab_drain(&lab);
+    lab_says(&lab, 1, known, EVERYBODY);
+    lab_got(&lab, "000");
+    CHECK_INT(lab_counts(&lab).refused_move, 1);
+    /* Without either, it makes place for others. */
+    lab_set_hub(&lab, QNET_OPT_MOVE_MS, 0);
+    advance(lab.clock, 11000 * ms);
+    for (i = 0; i < flood; i++)
+        lab_says(&lab, 1, others + i, EVERYBODY);
+    lab_drain(&lab);
+    lab_says(&lab, 1, known, EVERYBODY);
+    lab_got(&lab, "101");
+    lab_close(&lab);
+}
+
 /* ---- Moves and loops ---- */
 
 static void moves_wait(void)
@@ -681,6 +720,7 @@ int main(void)
     RUN(groups_of_switches);
     RUN(limits_of_addresses);
     RUN(secure_ports);
+    RUN(full_tables);
     RUN(moves_wait);
     RUN(a_loop_carries_each_broadcast_once);
     RUN(a_loop_is_held_by_storm_limits);

@@ -94,6 +94,7 @@ impl Inside {
         let before = table.entry(source, now);
         let elsewhere = before.filter(|entry| entry.port != from);
         let is_secure = |port: usize| ports[port].rules.as_ref().is_some_and(|it| it.is_secure);
+        let is_held = |entry: &Entry| !entry.is_static() && entry.quiet_for(now) < hub.move_time;
         if elsewhere.is_some_and(|entry| is_secure(entry.port)) {
             return Err(Refused::Secure);
         }
@@ -101,12 +102,14 @@ impl Inside {
             && match before {
                 Some(entry) if entry.port == from => true,
                 Some(entry) => !entry.is_static() && has_room(table, from, rules, now),
-                None => has_room(table, from, rules, now) && table.has_place_for(source, now),
+                None => {
+                    let stays = |entry: &Entry| is_secure(entry.port) || is_held(entry);
+                    has_room(table, from, rules, now) && table.has_place_for(source, now, stays)
+                }
             };
         if !may_learn && is_secure(from) {
             return Err(Refused::Secure);
         }
-        let is_held = |entry: &Entry| !entry.is_static() && entry.quiet_for(now) < hub.move_time;
         if elsewhere.as_ref().is_some_and(is_held) {
             return Err(Refused::Move);
         }

@@ -147,7 +147,7 @@ impl Table {
             self.count_out(before);
             return learned;
         }
-        if !self.make_place(now) {
+        if !self.make_place(now, |_| false) {
             return Learned::Nothing;
         }
         self.put(mac, Entry { port, heard: now, moves: 0, is_known: false });
@@ -178,13 +178,13 @@ impl Table {
         !is_full(self)
     }
 
-    /// Makes room for a device. Returns whether there is.
-    pub fn has_place_for(&mut self, mac: Mac, now: u64) -> bool {
-        self.entries.contains_key(&mac) || self.make_place(now)
+    /// Makes room for a device, by forgetting none of those that are to stay. Returns whether there is.
+    pub fn has_place_for(&mut self, mac: Mac, now: u64, stays: impl Fn(&Entry) -> bool) -> bool {
+        self.entries.contains_key(&mac) || self.make_place(now, stays)
     }
 
     /// Makes room for one more entry. Returns whether there is.
-    fn make_place(&mut self, now: u64) -> bool {
+    fn make_place(&mut self, now: u64, stays: impl Fn(&Entry) -> bool) -> bool {
         if self.entries.len() < self.max {
             return true;
         }
@@ -192,7 +192,9 @@ impl Table {
         for _ in 0..CANDIDATES.min(self.entries.len()).min(self.max) {
             self.hand = (self.hand + 1) % self.entries.len();
             let entry = &self.entries[self.hand];
-            if !entry.is_known || !entry.is_valid(now, in_use) {
+            let is_in_use = entry.is_known && entry.is_valid(now, in_use);
+            let is_old = !entry.is_valid(now, self.age);
+            if is_old || !is_in_use && !stays(entry) {
                 let port = entry.port;
                 self.entries.swap_remove_index(self.hand);
                 self.count_out(port);
