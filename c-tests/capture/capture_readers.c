@@ -3,6 +3,7 @@
  * pipes and sockets, whose reader is the only one. None of them is felt by the frames.
  */
 #include <sys/socket.h>
+#include <termios.h>
 
 #include "../forward/cable.h"
 #include "shown.h"
@@ -241,6 +242,30 @@ static void closing_with_a_reader_who_stops(void)
     cable_close(&link.cable);
 }
 
+/* Nor for a terminal on which nothing moves. */
+static void closing_with_a_terminal_that_stands_still(void)
+{
+    int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC), fd;
+    struct seen_link link;
+    qnet_capture *capture;
+    struct termios raw;
+    long long before;
+
+    CHECK(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0);
+    fd = open(ptsname(master), O_RDWR | O_NOCTTY | O_CLOEXEC);
+    CHECK(fd >= 0 && tcgetattr(fd, &raw) == 0);
+    cfmakeraw(&raw);
+    CHECK(tcsetattr(fd, TCSANOW, &raw) == 0);
+    CHECK_INT(qnet_capture_open_fd(fd, NULL, 0, &capture), QNET_OK);
+    link = seen_link(capture);
+    pass_frames(&link, 1000);
+    before = raw_now_ms();
+    capture_close(link.capture);
+    CHECK(raw_now_ms() - before < 1000 + patience_ms());
+    CHECK(close(master) == 0);
+    cable_close(&link.cable);
+}
+
 /* Whether this process has a FIFO open. */
 static int has_open(const char *path)
 {
@@ -384,6 +409,7 @@ int main(void)
     RUN(a_reader_leaves_quietly);
     RUN(a_reader_who_stops);
     RUN(closing_with_a_reader_who_stops);
+    RUN(closing_with_a_terminal_that_stands_still);
     RUN(a_fifo_that_is_gone);
     RUN(the_reader_of_a_descriptor);
     RUN(the_reader_of_a_descriptor_leaves);

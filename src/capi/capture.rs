@@ -75,8 +75,8 @@ pub unsafe extern "C-unwind" fn qnet_capture_open(
 /// Opens a capture that goes to a descriptor: a pipe, a socket or a file. When the reader of a pipe or
 /// a socket has left, recording has failed, and qnet_capture_stats.error is EPIPE.
 ///
-/// @param fd       The descriptor. On success it is the library's. Should a pipe not be opened again
-///                 by way of /proc, it is set to O_NONBLOCK.
+/// @param fd       The descriptor. On success it is the library's. Should a pipe or a terminal not be
+///                 opened again by way of /proc, it is set to O_NONBLOCK.
 /// @param options  As for qnet_capture_open().
 /// @param pairs    The number of pairs.
 /// @param out      Receives the capture, to be closed with qnet_capture_close(); NULL on failure.

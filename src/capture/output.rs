@@ -65,9 +65,9 @@ fn copy(fd: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
     fcntl_dupfd_cloexec(fd, libc::STDERR_FILENO + 1)
 }
 
-/// Opens a pipe once more, so that only the capture's own writes do not block. Where that cannot be, nobody's
-/// do.
-fn pipe_again(fd: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
+/// Opens a pipe or a terminal once more, so that only the capture's own writes do not block. Where that cannot
+/// be, nobody's do.
+fn open_again(fd: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     open_to_write(path.as_bytes(), OFlags::empty()).or_else(|_| {
         let again = copy(fd)?;
@@ -121,12 +121,12 @@ impl Output {
         if !fcntl_getfl(fd)?.intersects(OFlags::WRONLY | OFlags::RDWR) {
             return Err(Error::Os(Errno::BADF));
         }
-        let (kind, is_pipe) = match kind_of(fd)? {
+        let (kind, may_block) = match kind_of(fd)? {
             FileType::Socket => (Kind::Socket, false),
             FileType::RegularFile => (Kind::File, false),
-            kind => (Kind::Other, kind == FileType::Fifo),
+            kind => (Kind::Other, matches!(kind, FileType::Fifo | FileType::CharacterDevice)),
         };
-        let fd = if is_pipe { pipe_again(fd)? } else { copy(fd)? };
+        let fd = if may_block { open_again(fd)? } else { copy(fd)? };
         Ok(Output { fd: Some(fd), kind, is_emptied: false })
     }
 
