@@ -455,15 +455,16 @@ typedef struct qnet_hub_stats {
     uint64_t flooded;
     /**
      * Frames that were not sent to a port because its queue was full, because the frame was longer
-     * than its QNET_OPT_MAX_FRAME, or because its connection was down or ending; each of these is
-     * also counted in that connection's tx_dropped. Also frames whose destination is behind the
-     * port that they came from. A flooded frame counts once for each port that drops it.
+     * than its QNET_OPT_MAX_FRAME, because its cable was pulled (QNET_OPT_LINK), or because its
+     * connection was down or ending; each of these is also counted in that connection's tx_dropped.
+     * Also frames whose destination is behind the port that they came from. A flooded frame counts
+     * once for each port that drops it, and a copy once for each mirror that does.
      */
     uint64_t dropped;
     /**
-     * Frames that came from all ports (behind QNET_IN, see qnet_impair()). While no queue is full and
-     * nothing is in flight, each is counted once in forwarded, flooded, dropped or one of the
-     * following that begin with refused_: for the first reason, in the order of mirrors
+     * Frames that came from all ports (behind QNET_IN, see qnet_impair()). While no port drops what is
+     * flooded, mirrored or in flight to it, each is counted once in forwarded, flooded, dropped or one of
+     * the following that begin with refused_: for the first reason, in the order of mirrors
      * (refused_isolated), refused_vlan, refused_group, refused_secure, refused_move, dropped,
      * refused_isolated, refused_storm.
      */
