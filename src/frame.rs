@@ -80,9 +80,10 @@ impl<'a> Walk<'a> {
         let step = PREFIX + len;
         let within = &self.rest[..self.rest.len().min(most.saturating_mul(step))];
         let mut rest = within;
-        while let Some((frame, behind)) = rest.split_at_checked(step)
-            && frame.first_chunk() == Some(prefix)
-        {
+        while let Some((frame, behind)) = rest.split_at_checked(step) {
+            if frame.first_chunk() != Some(prefix) {
+                break;
+            }
             rest = behind;
         }
         let (bytes, rest) = self.rest.split_at(within.len() - rest.len());
@@ -166,9 +167,10 @@ impl Run {
     pub fn over(bytes: &[u8], count: usize, mut each: impl FnMut(usize, &Alike<'_>)) -> Run {
         let mut run = Run::default();
         let mut walk = Walk::over(bytes);
-        while run.frames < count
-            && let Some(alike) = walk.next_alike(count - run.frames)
-        {
+        while run.frames < count {
+            let Some(alike) = walk.next_alike(count - run.frames) else {
+                break;
+            };
             if alike.len < MIN {
                 run.runts += alike.count;
                 continue;

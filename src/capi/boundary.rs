@@ -125,8 +125,8 @@ pub fn on_listener(
     attempt: &str,
     body: impl FnOnce(Ref<Listener>) -> Result<c_int>,
 ) -> c_int {
-    let (attempt, table) = (format_args!("{attempt} on"), listener::table());
-    on(attempt, token_of(listener), table, listener::describe, body)
+    let table = listener::table();
+    on(format_args!("{attempt} on"), token_of(listener), table, listener::describe, body)
 }
 
 /// The same, for what is done to the listener itself.
@@ -135,8 +135,8 @@ pub fn to_listener(
     attempt: &str,
     body: impl FnOnce(Ref<Listener>) -> Result<c_int>,
 ) -> c_int {
-    let (attempt, table) = (format_args!("{attempt}"), listener::table());
-    on(attempt, token_of(listener), table, listener::describe, body)
+    let table = listener::table();
+    on(format_args!("{attempt}"), token_of(listener), table, listener::describe, body)
 }
 
 pub fn on_hub(

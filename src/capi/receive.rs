@@ -150,17 +150,16 @@ pub unsafe extern "C-unwind" fn qnet_recv(
     cap: usize,
     timeout_ms: c_int,
 ) -> c_int {
-    if timeout_ms >= -1
-        && !buf.is_null()
-        && let Some(pulled) = Pulled::find(token_of(conn))
-    {
-        // SAFETY: not null, and C promises room for `cap` bytes.
-        let room_of =
-            |len| (len <= cap).then(|| unsafe { slice::from_raw_parts_mut(buf.cast(), len) });
-        // SAFETY: C's promise.
-        return pulled.recv_short(token_of(conn), room_of, |pulled| unsafe {
-            recv_long(conn, buf, cap, timeout_ms, pulled)
-        });
+    if timeout_ms >= -1 && !buf.is_null() {
+        if let Some(pulled) = Pulled::find(token_of(conn)) {
+            // SAFETY: not null, and C promises room for `cap` bytes.
+            let room_of =
+                |len| (len <= cap).then(|| unsafe { slice::from_raw_parts_mut(buf.cast(), len) });
+            // SAFETY: C's promise.
+            return pulled.recv_short(token_of(conn), room_of, |pulled| unsafe {
+                recv_long(conn, buf, cap, timeout_ms, pulled)
+            });
+        }
     }
     // SAFETY: C's promise.
     unsafe { recv_one(conn, buf, cap, timeout_ms) }

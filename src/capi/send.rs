@@ -39,16 +39,16 @@ pub unsafe extern "C-unwind" fn qnet_send(
     len: usize,
 ) -> c_int {
     let (at, token) = (frame.cast::<u8>(), token_of(conn));
-    if !at.is_null()
-        && let Some(mut tx) = send::open(token)
-    {
-        // What neither panics nor makes a system call needs no guard.
-        // SAFETY: not null, and C promises bytes that live for the call; no longer than a frame.
-        if tx.is_joined(len) && tx.join_short(unsafe { slice::from_raw_parts(at, len) }) {
-            return Guard::close(tx, token, OK);
+    if !at.is_null() {
+        if let Some(mut tx) = send::open(token) {
+            // What neither panics nor makes a system call needs no guard.
+            // SAFETY: not null, and C promises bytes that live for the call; no longer than a frame.
+            if tx.is_joined(len) && tx.join_short(unsafe { slice::from_raw_parts(at, len) }) {
+                return Guard::close(tx, token, OK);
+            }
+            // SAFETY: C's promise.
+            return unsafe { send_alone(conn, at, len, tx) };
         }
-        // SAFETY: C's promise.
-        return unsafe { send_alone(conn, at, len, tx) };
     }
     // SAFETY: C's promise.
     unsafe { send_one(conn, at, len) }

@@ -13,6 +13,7 @@ mod thread;
 
 use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::str;
 use std::sync::Arc;
 
 use crate::capture::interface::Interface;

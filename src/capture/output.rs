@@ -173,9 +173,10 @@ impl Output {
 
     /// Takes back the last `n` bytes, where that can be.
     pub fn cut(&self, n: usize) {
-        if let Some(fd) = self.fd().filter(|_| self.is_file() && n > 0)
-            && let Ok(end) = seek(fd, SeekFrom::Current(0))
-        {
+        let Some(fd) = self.fd().filter(|_| self.is_file() && n > 0) else {
+            return;
+        };
+        if let Ok(end) = seek(fd, SeekFrom::Current(0)) {
             let _ = ftruncate(fd, end.saturating_sub(n as u64));
         }
     }

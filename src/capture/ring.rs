@@ -118,17 +118,18 @@ impl Ring {
     #[inline]
     fn copy(&self, place: usize, bytes: &[u8]) {
         let start = self.wrapped(place);
-        let (chunks, rest) = bytes.as_chunks::<WORD>();
-        let (front, behind) = chunks.split_at(chunks.len().min(self.words.len() - start));
-        for (chunks, words) in [(front, &self.words[start..]), (behind, &self.words[..])] {
-            for (chunk, word) in chunks.iter().zip(words) {
-                word.store(u64::from_ne_bytes(*chunk), Ordering::Relaxed);
+        let (whole, rest) = bytes.split_at(bytes.len() / WORD * WORD);
+        let (front, behind) = whole.split_at(whole.len().min((self.words.len() - start) * WORD));
+        for (bytes, words) in [(front, &self.words[start..]), (behind, &self.words[..])] {
+            for (chunk, word) in bytes.chunks_exact(WORD).zip(words) {
+                let chunk = chunk.try_into().expect("as long as a word");
+                word.store(u64::from_ne_bytes(chunk), Ordering::Relaxed);
             }
         }
         if !rest.is_empty() {
             let mut last = [0; WORD];
             last[..rest.len()].copy_from_slice(rest);
-            self.word(start + chunks.len()).store(u64::from_ne_bytes(last), Ordering::Relaxed);
+            self.word(start + whole.len() / WORD).store(u64::from_ne_bytes(last), Ordering::Relaxed);
         }
     }
 
@@ -152,8 +153,8 @@ impl Ring {
         frame.resize(len * WORD, 0);
         let (front, behind) = frame.split_at_mut(len.min(self.words.len() - start) * WORD);
         for (bytes, words) in [(front, &self.words[start..]), (behind, &self.words[..])] {
-            for (bytes, word) in bytes.as_chunks_mut::<WORD>().0.iter_mut().zip(words) {
-                *bytes = take_out(word).to_ne_bytes();
+            for (chunk, word) in bytes.chunks_exact_mut(WORD).zip(words) {
+                chunk.copy_from_slice(&take_out(word).to_ne_bytes());
             }
         }
         frame.truncate(kept);
@@ -195,14 +196,7 @@ mod tests {
 
     fn mark(number: u64) -> Mark {
         let (interface, notes) = (number as u32 % 7, number as u32 % 3);
-        Mark {
-            len: 0,
-            interface,
-            is_out: number.is_multiple_of(2),
-            notes,
-            time: number,
-            lost: number,
-        }
+        Mark { len: 0, interface, is_out: number % 2 == 0, notes, time: number, lost: number }
     }
 
     #[test]

@@ -69,9 +69,8 @@ fn told(conn: Ref<Conn>) -> bool {
 fn died(token: Token, doing: Doing) {
     release::put_right(token, doing, |conn, state| {
         stop_telling(conn, state);
-        if let Some(redial) = &mut state.redial
-            && !redial.carrier.is_handler_new
-        {
+        let redial = state.redial.as_mut();
+        if let Some(redial) = redial.filter(|redial| !redial.carrier.is_handler_new) {
             redial.carrier.handler = None;
         }
         if leaves_close_handler(conn, state) {

@@ -58,13 +58,12 @@ pub fn end_locally(conn: Ref<Conn>, state: &mut State) {
 /// Finishes at once if it can, or leaves that to the closing thread or the service thread.
 fn finish(conn: Ref<Conn>, state: &mut State, finish: Finish) {
     state.finish = Some(Box::new(finish));
-    if finish_turn(conn, state).is_some()
-        // A thread that closes the connection takes the turns itself.
-        && !state.life.is_closing()
-        && !background::watch(conn)
-        && let Some(finish) = &mut state.finish
-    {
-        // There is no thread to go on, and the peer is to see the end all the same.
+    // A thread that closes the connection takes the turns itself.
+    if finish_turn(conn, state).is_none() || state.life.is_closing() || background::watch(conn) {
+        return;
+    }
+    // There is no thread to go on, and the peer is to see the end all the same.
+    if let Some(finish) = &mut state.finish {
         finish.deadline = Deadline::Now;
         finish_turn(conn, state);
     }
@@ -99,10 +98,11 @@ pub fn finish_turn(conn: Ref<Conn>, state: &mut State) -> Option<(PollFlags, Dea
 /// the connection, not the process.
 pub fn guarded<R>(conn: Ref<Conn>, does: &str, part: impl FnOnce() -> R) -> Option<R> {
     let done = catch_unwind(AssertUnwindSafe(part));
-    if done.is_err()
-        && let Ok(mut state) = conn.state()
-    {
-        end(conn, &mut state, Error::Internal(format!("a panic in the thread that {does}").into()));
+    if done.is_err() {
+        if let Ok(mut state) = conn.state() {
+            let error = Error::Internal(format!("a panic in the thread that {does}").into());
+            end(conn, &mut state, error);
+        }
     }
     done.ok()
 }

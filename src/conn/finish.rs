@@ -126,10 +126,8 @@ impl Finish {
         if let Some(position) = &self.draining {
             // A peer that can write no more may still leave.
             events |= if self.is_stopped { PollFlags::HUP } else { PollFlags::IN };
-            if let Some(heard) = self.heard
-                && !is_writing
-                && (self.is_stopped || !position.inside_frame())
-            {
+            let may_end = !is_writing && (self.is_stopped || !position.inside_frame());
+            if let Some(heard) = self.heard.filter(|_| may_end) {
                 until = until.sooner(Deadline::At(heard + SILENCE));
             }
         }

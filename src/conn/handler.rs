@@ -188,8 +188,10 @@ fn hand_over<const IS_CAPTURED: bool>(
         if !goes_on.load(Ordering::Acquire) {
             return;
         }
-        if IS_CAPTURED && let Some(frame) = bytes.next() {
-            conn.rx_counts.probes.record_one(frame);
+        if IS_CAPTURED {
+            if let Some(frame) = bytes.next() {
+                conn.rx_counts.probes.record_one(frame);
+            }
         }
         conn.delivered.add((PREFIX + alike.len) as u64);
         conn.rx_counts.frame(alike.len);
@@ -229,9 +231,7 @@ fn next_action(conn: Ref<Conn>) -> Option<Action> {
     loop {
         let mut state = conn.slot.state_of_own();
         may_deliver(conn.token).store(true, Ordering::Relaxed);
-        if let Some(end) = state.life.end_reason()
-            && state.life.awaits_call()
-        {
+        if let Some(end) = state.life.end_reason().filter(|_| state.life.awaits_call()) {
             let code = end.code();
             if state.is_telling() {
                 // The close handler is the last: the thread that runs the state handler calls it after.

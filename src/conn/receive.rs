@@ -19,7 +19,7 @@ use crate::rx::buffer::Sizes;
 use crate::rx::counts::RxCounts;
 use crate::rx::{Reading, Rx};
 use crate::sys::clock::Deadline;
-use crate::sys::memory::copy_short;
+use crate::sys::memory::{self, copy_short};
 
 /// How long a connection that is quiet keeps a large buffer for a thread that waits.
 const QUIET: Duration = Duration::from_millis(100);
@@ -121,7 +121,7 @@ impl Pulled {
     pub fn recv_long(mut self, buf: &mut [MaybeUninit<u8>]) -> Option<usize> {
         let frame = self.state.rx.front_at_hand()?;
         let len = frame.len();
-        buf.get_mut(..len)?.write_copy_of_slice(frame);
+        memory::write(buf.get_mut(..len)?, frame);
         self.state.rx.use_up(PREFIX + len);
         self.conn.rx_counts.frame(len);
         Some(len)
@@ -227,9 +227,11 @@ fn pull<R>(
     let mut reading = Reading::default();
     loop {
         let is_in_vain = !must_read && state.rx.is_drained() && !state.rx.has_frame(counts);
-        if !is_in_vain && let Some(taken) = take(&mut state.rx, socket, counts)? {
-            state.share_since(conn.slot, reads);
-            return Ok(Some(taken));
+        if !is_in_vain {
+            if let Some(taken) = take(&mut state.rx, socket, counts)? {
+                state.share_since(conn.slot, reads);
+                return Ok(Some(taken));
+            }
         }
         if let Some(end) = state.rx.end() {
             return end::meet_end(conn, state, end).map_or(Ok(None), Err);

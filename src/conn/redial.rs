@@ -96,10 +96,11 @@ fn dialled(conn: Ref<Conn>, dialled: Result<OwnedFd>) {
     let Ok(mut state) = conn.state() else {
         return;
     };
-    if !state.life.has_ended()
-        && dialled.and_then(|fd| down::come_up(conn, &mut state, fd)).is_err()
-        && let Some(down) = state.redial.as_mut().and_then(|redial| redial.down.as_mut())
+    if state.life.has_ended() || dialled.and_then(|fd| down::come_up(conn, &mut state, fd)).is_ok()
     {
+        return;
+    }
+    if let Some(down) = state.redial.as_mut().and_then(|redial| redial.down.as_mut()) {
         down.since = Instant::now();
     }
 }

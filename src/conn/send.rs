@@ -85,11 +85,10 @@ fn send_rest<'a>(
 fn watch_held(conn: Ref<Conn>, mut tx: TxGuard<'_>) {
     let wants_look = tx.wants_look();
     drop(tx);
-    if wants_look
-        && !background::watch(conn)
-        && let Ok(mut tx) = conn.slot.sender.lock_of(conn.token)
-    {
-        tx.stop_holding();
+    if wants_look && !background::watch(conn) {
+        if let Ok(mut tx) = conn.slot.sender.lock_of(conn.token) {
+            tx.stop_holding();
+        }
     }
 }
 
@@ -136,9 +135,10 @@ fn with_room<R>(
 
 /// Writes what is held. What the socket does not take is left to the service thread.
 pub fn uncork(token: Token) {
-    if let Ok(conn) = conn::table().get(token)
-        && conn.slot.sender.lock_of(token).is_ok_and(|mut tx| !tx.write_backlog())
-    {
+    let Ok(conn) = conn::table().get(token) else {
+        return;
+    };
+    if conn.slot.sender.lock_of(token).is_ok_and(|mut tx| !tx.write_backlog()) {
         background::watch(conn);
     }
 }

@@ -122,9 +122,10 @@ impl Flight {
                 self.heap.shrink_to(2 * self.heap.len());
             }
         }
-        while left > 0
-            && let Some(front) = self.queue.pop_front()
-        {
+        while left > 0 {
+            let Some(front) = self.queue.pop_front() else {
+                break;
+            };
             left -= front.frames;
             each(front.due.number, front.frames.into());
         }

@@ -126,7 +126,7 @@ impl Loser {
             }
             Model::Every(number) => {
                 self.number += 1;
-                self.number.is_multiple_of(*number)
+                self.number % *number == 0
             }
             Model::Frames(ranges) => {
                 self.number += 1;

@@ -142,7 +142,7 @@ impl fmt::Display for Speed {
 
 /// Prints a number in the largest of its units in which it is whole.
 fn print(f: &mut fmt::Formatter<'_>, number: u64, units: &[Unit]) -> fmt::Result {
-    let fits = units.iter().find(|(_, scale)| number.is_multiple_of(*scale));
+    let fits = units.iter().find(|(_, scale)| number % *scale == 0);
     let (unit, scale) = fits.expect("the last unit is 1");
     write!(f, "{}{unit}", number / scale)
 }

@@ -1,5 +1,6 @@
 //! Mahimahi traces: each line is the millisecond at which so many bytes may leave, over and over.
 
+use std::str;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};

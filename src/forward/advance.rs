@@ -73,7 +73,7 @@ pub fn advance(clock: Ref<Clock>, progress: &mut Progress) -> Result<Option<Call
         return Ok(None);
     };
     let mut advance = Advance { runner: clock.slot.runner(), tour };
-    let call = advance.go_on(progress.to.cast_unsigned())?;
+    let call = advance.go_on(progress.to as u64)?;
     progress.frames += advance.take_frames();
     turn.is_over = call.is_none();
     Ok(call)
@@ -250,7 +250,7 @@ impl Advance<'_> {
         self.tour.number = inside.number;
         let is_link = inside.is_link();
         drop(inside);
-        if has_come && let Some(twin) = twin {
+        if let Some(twin) = twin.filter(|_| has_come) {
             // There is room for more.
             self.look_if_full(twin);
         }

@@ -113,12 +113,12 @@ pub fn unlink(conn: Ref<Conn>) -> Result<()> {
     let port = port.ok_or_else(|| Error::invalid("the connection is not linked"))?;
     let (switch, other) = (port.switch.clone(), port.other_side());
     drop(state);
-    if let Some(other) = other.and_then(|other| conn::table().get(other).ok())
-        && let Ok((mut one, mut two)) = lock_both(conn, other)
-    {
-        // The other side may have ended meanwhile.
-        let _ = plug::unplug_from(other, &mut two, &switch);
-        return plug::unplug_from(conn, &mut one, &switch);
+    if let Some(other) = other.and_then(|other| conn::table().get(other).ok()) {
+        if let Ok((mut one, mut two)) = lock_both(conn, other) {
+            // The other side may have ended meanwhile.
+            let _ = plug::unplug_from(other, &mut two, &switch);
+            return plug::unplug_from(conn, &mut one, &switch);
+        }
     }
     plug::unplug_from(conn, &mut *conn.state()?, &switch)
 }

@@ -197,10 +197,10 @@ pub fn next_call(hub: Ref<Hub>) -> Option<PortCall> {
             follow(hub, notice, false);
             continue;
         };
-        if let Notice::Came(conn) = notice
-            && let Ok(mut state) = conn.state()
-        {
-            state.leaving = Some(leaving(hub, number));
+        if let Notice::Came(conn) = notice {
+            if let Ok(mut state) = conn.state() {
+                state.leaving = Some(leaving(hub, number));
+            }
         }
         return Some(PortCall { hub, handler, notice });
     }

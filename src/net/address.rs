@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::str;
 
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketType};

@@ -242,9 +242,10 @@ impl Attempt {
 
     /// Takes the socket out of the loop's set. To close it is not enough if a forked child has it too.
     fn leave_set(&self) {
-        if let Stage::Tcp(dial) = &self.stage
-            && let Some(fd) = dial.fd()
-        {
+        let Stage::Tcp(dial) = &self.stage else {
+            return;
+        };
+        if let Some(fd) = dial.fd() {
             // It fails only where the socket is not in the set.
             let _ = self.runner.watch(fd, self.token, WRITABLE, NOTHING);
         }

@@ -90,9 +90,7 @@ impl Wake {
             return;
         }
         let mut raised = lock(&self.raised);
-        if let Some(event) = self.event.get()
-            && !*raised
-        {
+        if let Some(event) = self.event.get().filter(|_| !*raised) {
             *raised = event.raise();
         }
     }
@@ -141,21 +139,19 @@ impl Wake {
 
     fn enter(&self) {
         let _raised = lock(&self.raised);
-        if self.event.get().is_none()
-            && let Ok(event) = Event::new()
-        {
-            // This cannot fail: the event is only ever set under the lock.
-            let _ = self.event.set(event);
+        if self.event.get().is_none() {
+            if let Ok(event) = Event::new() {
+                // This cannot fail: the event is only ever set under the lock.
+                let _ = self.event.set(event);
+            }
         }
         self.waiting.fetch_add(1, Ordering::SeqCst);
     }
 
     fn leave(&self) {
         let mut raised = lock(&self.raised);
-        if self.waiting.fetch_sub(1, Ordering::SeqCst) == 1
-            && *raised
-            && let Some(event) = self.event.get()
-        {
+        let is_last = self.waiting.fetch_sub(1, Ordering::SeqCst) == 1;
+        if let Some(event) = self.event.get().filter(|_| is_last && *raised) {
             *raised = !event.lower();
         }
     }

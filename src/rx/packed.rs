@@ -8,6 +8,7 @@ use crate::net::socket::Socket;
 use crate::rx::buffer::{Buffer, LARGE, Sizes};
 use crate::rx::counts::RxCounts;
 use crate::rx::{Loan, Rx};
+use crate::sys::memory;
 
 impl Rx {
     /// Copies the next frame to `buf`, if all of it is here. If `buf` is empty the frame stays. Returns
@@ -24,7 +25,7 @@ impl Rx {
         let len = frame.len();
         if cap > 0 {
             let room = buf.get_mut(..len).ok_or_else(|| too_small(cap, len))?;
-            room.write_copy_of_slice(frame);
+            memory::write(room, frame);
             counts.probes.record_one(frame);
             counts.frame(len);
             self.use_up(PREFIX + len);
@@ -119,10 +120,10 @@ impl Rx {
             return None;
         }
         let (front, room) = buf.split_at_mut(self.unread().len());
-        front.write_copy_of_slice(self.unread());
+        memory::write(front, self.unread());
         let read = front.len() + self.note(socket.read(room), counts)?.bytes;
         // SAFETY: the front was copied, and the socket wrote that many bytes behind it.
-        Some(unsafe { buf[..read].assume_init_mut() })
+        Some(unsafe { &mut *(std::ptr::from_mut(&mut buf[..read]) as *mut [u8]) })
     }
 
     /// Leaves whole frames without runts at the front of `bytes`, and keeps the rest. Returns how many
@@ -159,7 +160,7 @@ impl Rx {
                 }
                 break;
             };
-            room.write_copy_of_slice(&self.unread()[..len]);
+            memory::write(room, &self.unread()[..len]);
             counts.probes.record_one(&self.unread()[PREFIX..len]);
             counts.frame(frame_len);
             self.use_up(len);

@@ -91,9 +91,8 @@ impl Inside {
     ) -> Piece {
         let mut count = 0;
         for frame in alike.frames() {
-            if let Some(addresses) = Addresses::of(frame)
-                && addresses != course.addresses
-            {
+            let addresses = Addresses::of(frame);
+            if let Some(addresses) = addresses.filter(|other| *other != course.addresses) {
                 let way = match sorter.recent.find(addresses) {
                     Some(way) => way,
                     None => self.way_of(course.from, now, addresses, &mut sorter.recent),

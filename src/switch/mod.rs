@@ -208,10 +208,10 @@ impl Inside {
 
     /// Writes what is queued for a port. When all is written, the other side of a link is read again.
     pub fn write_and_resume(&mut self, id: usize) {
-        if self.write_queued(id)
-            && let Some(other) = self.other_side(id)
-        {
-            self.resume(other);
+        if self.write_queued(id) {
+            if let Some(other) = self.other_side(id) {
+                self.resume(other);
+            }
         }
     }
 

@@ -213,10 +213,10 @@ impl Outlet {
                 false => dropped + self.leave_from(&mut cable, out, until(out.runner.time())),
             }
         };
-        if let Some(next) = cable.out.next().filter(|_| out.limit < usize::MAX || !self.is_full())
-            && self.alarm.is_none_or(|alarm| (next.time, next.number) < alarm)
-        {
-            self.set_alarm(out.runner, Some(next));
+        let next = cable.out.next().filter(|_| out.limit < usize::MAX || !self.is_full());
+        let is_sooner = |alarm| next.is_some_and(|next| (next.time, next.number) < alarm);
+        if next.is_some() && self.alarm.is_none_or(is_sooner) {
+            self.set_alarm(out.runner, next);
         }
         self.cable = Some(cable);
         dropped

@@ -21,10 +21,10 @@ pub enum Memory {
 
 impl Memory {
     pub fn of(bytes: usize) -> Memory {
-        if bytes >= MAPPED
-            && let Ok(map) = MmapMut::map_anon(bytes)
-        {
-            return Memory::Mapped(map);
+        if bytes >= MAPPED {
+            if let Ok(map) = MmapMut::map_anon(bytes) {
+                return Memory::Mapped(map);
+            }
         }
         Memory::Heap(vec![0; bytes].into())
     }
@@ -104,9 +104,16 @@ pub fn copy_short(room: &mut [MaybeUninit<u8>], bytes: &[u8]) -> bool {
 /// Copies `N` to 2 `N` bytes: the first `N`, then the last `N`, which may overlap.
 #[inline(always)]
 fn copy_ends<const N: usize>(room: &mut [MaybeUninit<u8>], bytes: &[u8]) -> Option<()> {
-    room.first_chunk_mut::<N>()?.write_copy_of_slice(bytes.first_chunk::<N>()?);
-    room.last_chunk_mut::<N>()?.write_copy_of_slice(bytes.last_chunk::<N>()?);
+    write(room.first_chunk_mut::<N>()?, bytes.first_chunk::<N>()?);
+    write(room.last_chunk_mut::<N>()?, bytes.last_chunk::<N>()?);
     Some(())
+}
+
+/// Copies bytes to `room`, which has exactly their length and may be uninitialized.
+#[inline(always)]
+pub fn write(room: &mut [MaybeUninit<u8>], bytes: &[u8]) {
+    // SAFETY: the layout is the same, and what is initialized may be read as what may not be.
+    room.copy_from_slice(unsafe { &*(std::ptr::from_ref(bytes) as *const [MaybeUninit<u8>]) });
 }
 
 /// Copies bytes to `room`, which has exactly their length.
@@ -127,12 +134,22 @@ pub fn join<'a, const N: usize>(
     for part in parts {
         let place = room.get_mut(len..)?.get_mut(..part.len())?;
         if !copy_short(place, part) {
-            place.write_copy_of_slice(part);
+            write(place, part);
         }
         len += part.len();
     }
     // SAFETY: these bytes have just been written.
-    Some(unsafe { room.get(..len)?.assume_init_ref() })
+    Some(unsafe { written(room.get(..len)?) })
+}
+
+/// What has been written to a buffer.
+///
+/// # Safety
+/// All of it is initialized.
+#[inline(always)]
+pub unsafe fn written(room: &[MaybeUninit<u8>]) -> &[u8] {
+    // SAFETY: the layout is the same, and the caller promises the rest.
+    unsafe { &*(std::ptr::from_ref(room) as *const [u8]) }
 }
 
 /// Initialized bytes as a buffer to read into. Whoever gets it must write only initialized bytes.

@@ -8,6 +8,7 @@ use std::ptr;
 use smallvec::SmallVec;
 
 use crate::frame::{self, PREFIX};
+use crate::sys::memory;
 use crate::sys::sockopt::returned;
 
 /// The most messages that one call moves.
@@ -122,7 +123,7 @@ impl<'a> Inbox<'a> {
         Message {
             // SAFETY: the kernel has written these bytes, and `unpack` writes only initialized
             // ones.
-            bytes: unsafe { bytes.assume_init_ref() },
+            bytes: unsafe { memory::written(bytes) },
             is_cut: msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
             segment: segment_of(&msg_hdr),
             sender: bytes_of(&self.names[at], name_len),
@@ -141,7 +142,7 @@ impl<'a> Inbox<'a> {
         let mut done = 0;
         loop {
             let frame_len = step.min(len - done);
-            self.room[to..to + PREFIX].write_copy_of_slice(&frame::prefix(frame_len));
+            memory::write(&mut self.room[to..to + PREFIX], &frame::prefix(frame_len));
             self.room.copy_within(from + done..from + done + frame_len, to + PREFIX);
             to += PREFIX + frame_len;
             done += frame_len;
@@ -301,9 +302,10 @@ impl<'a> Outbox<'a> {
         self.messages.clear();
         (self.taken, self.done) = (0, 0);
         let mut ahead = frames.clone();
-        while self.pieces.len() < PIECES
-            && let Some(frame) = ahead.next()
-        {
+        while self.pieces.len() < PIECES {
+            let Some(frame) = ahead.next() else {
+                break;
+            };
             let (first, len) = (self.pieces.len(), frame.len());
             let count = self.messages.len();
             match self.messages.last_mut().filter(|last| last.admits(len, longest)) {

@@ -177,9 +177,7 @@ impl Tx {
     fn lose_peer(&mut self, why: Error) {
         self.peer_loss = Some(why);
         self.socket().shutdown();
-        if self.runner.is_none()
-            && let Some(on_loss) = self.on_loss
-        {
+        if let Some(on_loss) = self.on_loss.filter(|_| self.runner.is_none()) {
             on_loss(self.token);
         }
     }

@@ -45,7 +45,8 @@ impl Tx {
         let first = self.wire(first)?;
         // Many frames of one call are written together anyway.
         let is_alone = ahead.next().is_none();
-        if is_alone && let Some((time, corker)) = self.hold_time(first.len()) {
+        let hold = if is_alone { self.hold_time(first.len()) } else { None };
+        if let Some((time, corker)) = hold {
             if !self.has_room_to_hold(first.len()) && !self.make_way()? {
                 return Ok(0);
             }
@@ -230,10 +231,10 @@ fn go_over<'a, F: Frames<'a>>(
     let (mut count, mut len) = (0, 0);
     let mut ahead = frames.clone();
     let mut behind = frames.clone();
-    while let Some(Ok(frame)) = ahead.next()
-        && let Some(wire) = fit.wire(frame)
-        && len + wire.len() <= most
-    {
+    while let Some(Ok(frame)) = ahead.next() {
+        let Some(wire) = fit.wire(frame).filter(|wire| len + wire.len() <= most) else {
+            break;
+        };
         each(len, &wire);
         behind = ahead.clone();
         count += 1;
@@ -251,11 +252,16 @@ fn copy_over<'a, F: Frames<'a>>(frames: &mut F, fit: Fit, room: &mut [u8]) -> (u
     let mut left = most;
     let (mut ahead, mut behind) = (frames.clone(), frames.clone());
     let mut rest = room;
-    while let Some(Ok(frame)) = ahead.next()
-        && fit.takes(frame.len())
-        && let Some((prefix, room)) = std::mem::take(&mut rest).split_first_chunk_mut()
-        && let Some((room, further)) = room.split_at_mut_checked(frame.len())
-    {
+    while let Some(Ok(frame)) = ahead.next() {
+        if !fit.takes(frame.len()) {
+            break;
+        }
+        let Some((prefix, room)) = std::mem::take(&mut rest).split_first_chunk_mut() else {
+            break;
+        };
+        let Some((room, further)) = room.split_at_mut_checked(frame.len()) else {
+            break;
+        };
         *prefix = frame::prefix(frame.len());
         memory::copy(room, frame);
         left = further.len();

@@ -31,9 +31,10 @@ impl Direction {
         self.pacer.set(now, pace, spec.limit);
         self.spec = spec;
         self.only_loses = self.spec.only_loses();
-        while !self.pacer.is_on()
-            && let Some(waiting) = self.pacer.pop()
-        {
+        while !self.pacer.is_on() {
+            let Some(waiting) = self.pacer.pop() else {
+                break;
+            };
             self.fly(&waiting, Exact::at(now), now);
         }
         self.advance(now);

@@ -64,16 +64,12 @@ impl Direction {
         let now = self.begin(now);
         self.tally.frames += 1;
         self.tally.bytes += frame.len() as u64;
-        if let Some(program) = &self.spec.program
-            && program.run(frame) == 0
-        {
+        if self.spec.program.as_ref().is_some_and(|program| program.run(frame) == 0) {
             self.tally.bypassed += 1;
             return Verdict::Passes;
         }
         let mut is_marked = false;
-        if let Some(loser) = &mut self.loser
-            && loser.loses(&mut self.streams)
-        {
+        if self.loser.as_mut().is_some_and(|loser| loser.loses(&mut self.streams)) {
             if !self.spec.is_ecn || !ecn::is_capable(frame) {
                 self.tally.lost += 1;
                 self.tally.gone = self.tally.gone.wrapping_add(frame.len() as u64);

@@ -199,9 +199,10 @@ fn loss(word: &Word<'_>, words: &mut Words<'_>) -> Result<Loss> {
 /// The percentages of a model: one at least, `most` at most.
 fn percents(kind: &Word<'_>, words: &mut Words<'_>, most: usize) -> Result<Vec<Percent>> {
     let mut percents = vec![Percent::read(&words.after(kind, "a percentage")?)?];
-    while percents.len() < most
-        && let Some(percent) = optional_percent(words)?
-    {
+    while percents.len() < most {
+        let Some(percent) = optional_percent(words)? else {
+            break;
+        };
         percents.push(percent);
     }
     Ok(percents)

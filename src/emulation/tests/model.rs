@@ -1,7 +1,7 @@
 //! Plays scripts that `compare.py` writes, which runs them on the model too and compares.
 
 use std::fmt::Write;
-use std::{env, fs};
+use std::{env, fs, str};
 
 use crate::emulation::random::Side;
 use crate::emulation::tests::{Lab, frame, spec};

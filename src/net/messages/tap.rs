@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::frame::{self, PREFIX};
 use crate::net::io::{Got, MESSAGE, Read};
 use crate::sys::descriptor::{above_standard, blocks, is_ready};
+use crate::sys::memory;
 use crate::sys::mmsg::MESSAGES;
 use crate::sys::tap::{NAME, attach, interface, offload_nothing};
 
@@ -62,9 +63,10 @@ impl Tap {
     /// Reads one frame after another, each straight to its place in wire format.
     pub fn read(&self, fd: BorrowedFd<'_>, room: &mut [MaybeUninit<u8>]) -> Result<Read> {
         let mut got = Got { is_full: true, ..Got::default() };
-        while got.calls < MESSAGES as u64
-            && let Some(slot) = room.get_mut(got.bytes..got.bytes + PREFIX + frame::MAX)
-        {
+        while got.calls < MESSAGES as u64 {
+            let Some(slot) = room.get_mut(got.bytes..got.bytes + PREFIX + frame::MAX) else {
+                break;
+            };
             let (prefix, slot) = slot.split_at_mut(PREFIX);
             let read = match !self.is_blocking || is_ready(fd, PollFlags::IN)? {
                 true => rustix::io::read(fd, slot).map(|(read, _)| read.len()),
@@ -79,7 +81,7 @@ impl Tap {
                 }
                 Err(errno) => return Err(Error::Os(errno)),
             };
-            prefix.write_copy_of_slice(&frame::prefix(len));
+            memory::write(prefix, &frame::prefix(len));
             got.bytes += PREFIX + len;
             got.taken += len.max(MESSAGE) as u64;
             got.calls += 1;

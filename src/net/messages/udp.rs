@@ -102,8 +102,10 @@ impl Sent {
     /// many datagrams it cut that into: so the message is one of the last.
     fn look_for_refusals(&mut self, fd: BorrowedFd<'_>) {
         while let Some(is_refusal) = next_error(fd) {
-            if let Some(size) = self.recent.pop_if(|_| is_refusal) {
-                self.refused.add(size.into());
+            if is_refusal {
+                if let Some(size) = self.recent.pop() {
+                    self.refused.add(size.into());
+                }
             }
         }
     }

@@ -53,10 +53,11 @@ impl Loop {
     }
 
     pub(super) fn seat(&self, token: Token) {
-        if let Source::Program(by_hand) = &self.source
-            && token != NONE
-        {
-            lock(&by_hand.seats).members.push(token);
+        match &self.source {
+            Source::Program(by_hand) if token != NONE => {
+                lock(&by_hand.seats).members.push(token);
+            }
+            _ => {}
         }
     }
 
