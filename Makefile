@@ -1,4 +1,4 @@
-# make             the libraries, target/release/libqnet.so and libqnet.a
+# make             the libraries, target/install/libqnet.so and libqnet.a
 # make check       the tests, in a few minutes (see c-tests/Makefile for more of them, or fewer)
 # make install     them, the header, and what pkg-config and CMake find them by
 # make uninstall
@@ -26,7 +26,11 @@ STATIC     := $(TARGET)/install/libqnet.a
 # of them, as there is only a shared one: compilers add it by themselves, or libgcc_eh.a under -static.
 PRIVATE    := $(TARGET)/install/native-static-libs
 
-.PHONY: all check install uninstall clean
+# The shared library as it is installed: that object, linked by whichever linker LDFLAGS or CC choose. rustc
+# gives versions to symbols only by lld.
+SHARED     := $(TARGET)/install/libqnet.so
+
+.PHONY: all check shared install uninstall clean
 
 all:
 	$(CARGO) build --release --locked --target-dir $(TARGET)
@@ -38,16 +42,24 @@ all:
 	objcopy -w --keep-global-symbol='qnet_*' --strip-debug -R .llvmbc -R .llvmcmd $(STATIC:.a=.o)
 	rm -f $(STATIC)
 	$(AR) rcs $(STATIC) $(STATIC:.a=.o)
+	$(MAKE) shared
+
+shared:
+	abi/version-script >$(SHARED).map
+	$(CC) -shared $(LDFLAGS) -o $(SHARED) $(STATIC:.a=.o) -Wl,-soname,$(SONAME) -Wl,-z,nodelete \
+	-Wl,--version-script,$(SHARED).map -Wl,-z,relro,-z,now -Wl,--gc-sections,-O1 -Wl,--no-undefined \
+	-Wl,--as-needed $$(cat $(PRIVATE))
+	ln -sf $(notdir $(SHARED)) $(dir $(SHARED))$(SONAME)
 
 check:
 	$(MAKE) -C c-tests check
 
-$(STATIC):
+$(SHARED):
 	$(MAKE) all
 
-install: $(STATIC)
+install: $(SHARED)
 	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(CMAKEDIR)
-	install -m 755 $(BUILT)/libqnet.so $(DESTDIR)$(LIBDIR)/libqnet.so.$(VERSION)
+	install -m 755 $(SHARED) $(DESTDIR)$(LIBDIR)/libqnet.so.$(VERSION)
 	ln -sf libqnet.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libqnet.so
 	install -m 644 $(STATIC) $(DESTDIR)$(LIBDIR)

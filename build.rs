@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::{env, fs};
 
 use cbindgen::{Builder, Config, ItemType};
@@ -166,24 +167,42 @@ fn link(root: &Path) {
     link_soname(&major);
 }
 
-/// Gives each symbol of the shared library the version in `abi/symbols`. Those of the static
-/// library have none, because versioned symbols could not be linked into another shared object.
+/// Gives each symbol of the shared library the version in `abi/symbols`, where the linker can. Those of
+/// the static library have none, because versioned symbols could not be linked into another shared object.
 ///
-/// rustc passes a version script of its own, without versions. Only lld accepts a second script
-/// beside it, and only one that names no symbols. So this one names only the versions, and each
+/// rustc passes a version script of its own, without versions. Only lld gives versions by a second script
+/// beside it, and only by one that names no symbols. So this one names only the versions, and each
 /// symbol gets its version from an option `-u name@@VERSION`, which asks lld to look for the symbol
-/// by that name.
+/// by that name. GNU ld refuses the second script; gold and mold give no versions. `make` links the
+/// shared library that is installed without rustc, by any of them.
 fn version_symbols(root: &Path, arg: impl Fn(&str)) {
     let list = fs::read_to_string(root.join("abi/symbols")).expect("abi/symbols can be read");
-    let mut versions = BTreeSet::new();
-    for symbol in list.lines() {
-        arg(&format!("-u,{symbol}"));
-        versions.insert(symbol.split_once("@@").expect("name@@VERSION").1);
-    }
+    let version_of = |symbol: &str| symbol.split_once("@@").expect("name@@VERSION").1.to_owned();
+    let versions: BTreeSet<_> = list.lines().map(version_of).collect();
     let nodes: String = versions.iter().map(|version| format!("{version} {{ }};\n")).collect();
     let script = out_dir().join("versions.map");
     fs::write(&script, nodes).expect("cargo's directory can be written to");
-    arg(&format!("--version-script={}", script.display()));
+    let script = format!("--version-script={}", script.display());
+    if is_taken(&script) {
+        list.lines().for_each(|symbol| arg(&format!("-u,{symbol}")));
+        arg(&script);
+    }
+}
+
+/// Whether the linker takes an argument. Nothing tells which linker rustc calls, so it is tried with an
+/// empty library.
+fn is_taken(arg: &str) -> bool {
+    let source = out_dir().join("empty.rs");
+    fs::write(&source, "").expect("cargo's directory can be written to");
+    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").expect("cargo sets it");
+    let mut rustc = Command::new(env::var_os("RUSTC").expect("cargo sets it"));
+    rustc.args(["--target", &env::var("TARGET").expect("cargo sets it")]);
+    rustc.args(flags.split('\x1f').filter(|flag| !flag.is_empty()));
+    // Set only if cargo was told of one.
+    rustc.args(env::var("RUSTC_LINKER").map(|linker| format!("-Clinker={linker}")));
+    rustc.args(["--crate-type", "cdylib", &format!("-Clink-arg=-Wl,{arg}"), "-o"]);
+    rustc.arg(source.with_extension("so")).arg(source);
+    rustc.output().is_ok_and(|output| output.status.success())
 }
 
 fn out_dir() -> PathBuf {

@@ -81,9 +81,7 @@ write_stub()    # header
 describe()      # header description
 {
     write_stub "$1" >"$work/stub.c" &&
-        sed 's/\(.*\)@@\(.*\)/\2 { \1; };/' "$abi/symbols" |
-        awk '{ nodes[$1] = nodes[$1] " " $3 } END { for (n in nodes) print n " {" nodes[n] " };" }' \
-            >"$work/stub.map" &&
+        "$abi/version-script" | sed 's/ local: \*;//' >"$work/stub.map" &&
         "${CC:-cc}" -std=c99 -g -fdebug-prefix-map="$work"=. -fPIC -shared -I"$(dirname "$1")" \
             -Wl,-soname,libqnet.so.0 -Wl,--version-script="$work/stub.map" -o "$work/libqnet.so.0" "$work/stub.c" &&
         abidw --no-corpus-path --no-comp-dir-path --no-show-locs --out-file "$2" "$work/libqnet.so.0"
