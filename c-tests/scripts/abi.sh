@@ -1,6 +1,6 @@
 #!/bin/sh
 # abi.sh libqnet.so - checks that programs compiled against what is released run on the shared library:
-# what it exports, what its dynamic section says, and what has changed since each release in abi/.
+# what the header declares, and what has changed since each release in abi/. See linkers.sh for what it exports.
 #
 # abi.sh libqnet.so --programs - compiles all tests against the header of each release, and runs some of
 # them on the shared library.
@@ -20,12 +20,6 @@ abi=$(cd ../../abi && pwd)
 quick='conn listener socket_file refusals info handle netdev tap cork uncork coalesce hub hub_ports hub_served hub_calls link link_end link_calls'
 export LC_ALL=C
 
-# Functions and data as name@@version; the version nodes themselves (A) are left out.
-exported()
-{
-    nm -D --defined-only "$library" | awk '$2 != "A" { print $3 }' | sort
-}
-
 # Prints each declaration of a header on a line of its own.
 declarations()  # header
 {
@@ -37,11 +31,6 @@ declared()
     declarations ../../include/qnet.h | grep -v typedef | grep -o 'qnet_[a-z0-9_]* *(' | tr -d ' (' | sort
 }
 
-exports_what_is_listed()
-{
-    exported | diff "$abi/symbols" -
-}
-
 declares_what_is_listed()
 {
     declared >"$work/declared" && sed 's/@.*//' "$abi/symbols" | sort | diff - "$work/declared"
@@ -51,11 +40,6 @@ plays_what_is_listed()
 {
     sed -n 's/^ *PLAY(\([a-z_]*\), .*/qnet_\1/p' ../hostile/random.c | sort -u >"$work/played" &&
         sed 's/@.*//' "$abi/symbols" | sort | diff - "$work/played"
-}
-
-dynamic_section_has()   # line
-{
-    readelf -d "$library" | grep "$1"
 }
 
 # Writes a stub: the functions that a header declares, with empty bodies; a variable of every enum, as no
@@ -132,11 +116,8 @@ try_programs()  # release
 
 try_symbols()
 {
-    try 'what is exported is what abi/symbols lists' exports_what_is_listed
     try 'what the header declares is what abi/symbols lists' declares_what_is_listed
     try 'random.c calls what abi/symbols lists' plays_what_is_listed
-    try 'the soname is libqnet.so.0' dynamic_section_has 'SONAME.*\[libqnet\.so\.0\]'
-    try 'the library is never unloaded' dynamic_section_has 'FLAGS_1.*NODELETE'
 }
 
 [ "${2:-}" = --programs ] || try_symbols

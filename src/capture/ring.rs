@@ -129,7 +129,8 @@ impl Ring {
         if !rest.is_empty() {
             let mut last = [0; WORD];
             last[..rest.len()].copy_from_slice(rest);
-            self.word(start + whole.len() / WORD).store(u64::from_ne_bytes(last), Ordering::Relaxed);
+            self.word(start + whole.len() / WORD)
+                .store(u64::from_ne_bytes(last), Ordering::Relaxed);
         }
     }
 
