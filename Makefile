@@ -1,14 +1,16 @@
 # make             the libraries, target/install/libqnet.so and libqnet.a
 # make check       the tests, in a few minutes (see c-tests/Makefile for more of them, or fewer)
-# make install     them, the header, and what pkg-config and CMake find them by
+# make man         the manual pages, target/man; `make` makes them too, where there is a Python 3
+# make install     all of them, the header, and what pkg-config and CMake find the libraries by
 # make uninstall
 #
-# PREFIX, LIBDIR and INCLUDEDIR say where to; DESTDIR is put before them, for packages. `make install`
+# PREFIX, LIBDIR, INCLUDEDIR and MANDIR say where to; DESTDIR is put before them, for packages. `make install`
 # installs what was built before and builds nothing anew, so that another user may run it.
 
 PREFIX     ?= /usr/local
 LIBDIR     ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
+MANDIR     ?= $(PREFIX)/share/man
 CMAKEDIR    = $(PREFIX)/share/cmake/qnet
 CARGO      ?= cargo
 RUSTC      ?= rustc
@@ -25,12 +27,13 @@ STATIC     := $(TARGET)/install/libqnet.a
 # The libraries that a program needs beside the static library, as rustc lists them. -lgcc_s is left out
 # of them, as there is only a shared one: compilers add it by themselves, or libgcc_eh.a under -static.
 PRIVATE    := $(TARGET)/install/native-static-libs
+MAN        := $(TARGET)/man
 
 # The shared library as it is installed: that object, linked by whichever linker LDFLAGS or CC choose. rustc
 # gives versions to symbols only by lld.
 SHARED     := $(TARGET)/install/libqnet.so
 
-.PHONY: all check shared install uninstall clean
+.PHONY: all check shared man install uninstall clean
 
 all:
 	$(CARGO) build --release --locked --target-dir $(TARGET)
@@ -43,6 +46,7 @@ all:
 	rm -f $(STATIC)
 	$(AR) rcs $(STATIC) $(STATIC:.a=.o)
 	$(MAKE) shared
+	! command -v python3 >/dev/null || $(MAKE) man
 
 shared:
 	abi/version-script >$(SHARED).map
@@ -50,6 +54,10 @@ shared:
 	-Wl,--version-script,$(SHARED).map -Wl,-z,relro,-z,now -Wl,--gc-sections,-O1 -Wl,--no-undefined \
 	-Wl,--as-needed $$(cat $(PRIVATE))
 	ln -sf $(notdir $(SHARED)) $(dir $(SHARED))$(SONAME)
+
+man:
+	rm -rf $(MAN)
+	python3 packaging/man.py $(MAN)
 
 check:
 	$(MAKE) -C c-tests check
@@ -68,12 +76,16 @@ install: $(SHARED)
 	sed -e 's|@prefix@|$(PREFIX)|' -e 's|@libdir@|$(LIBDIR)|' -e 's|@includedir@|$(INCLUDEDIR)|' \
 	-e 's|@version@|$(VERSION)|' -e "s|@description@|$(call field,description)|" \
 	-e "s|@private@|$$(sed 's/-lgcc_s *//' $(PRIVATE))|" install/qnet.pc.in >$(DESTDIR)$(LIBDIR)/pkgconfig/qnet.pc
+	[ ! -d $(MAN) ] || { install -d $(DESTDIR)$(MANDIR)/man3 $(DESTDIR)$(MANDIR)/man7 && \
+	install -m 644 $(MAN)/man3/* $(DESTDIR)$(MANDIR)/man3 && \
+	install -m 644 $(MAN)/man7/* $(DESTDIR)$(MANDIR)/man7; }
 
 uninstall:
 	rm -f $(DESTDIR)$(LIBDIR)/libqnet.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME) \
 	$(DESTDIR)$(LIBDIR)/libqnet.so $(DESTDIR)$(LIBDIR)/libqnet.a \
 	$(DESTDIR)$(INCLUDEDIR)/qnet.h $(DESTDIR)$(INCLUDEDIR)/qnet.hpp \
-	$(DESTDIR)$(LIBDIR)/pkgconfig/qnet.pc
+	$(DESTDIR)$(LIBDIR)/pkgconfig/qnet.pc \
+	$(DESTDIR)$(MANDIR)/man3/qnet_*.3 $(DESTDIR)$(MANDIR)/man7/qnet.7
 	rm -rf $(DESTDIR)$(CMAKEDIR)
 
 clean:

@@ -2,8 +2,8 @@
 # install.sh TARGET - installs into an empty directory, and builds from there what a user would: the
 # examples with pkg-config and with CMake (with the shared library, with libqnet.a, and with no shared
 # library at all), and with -lqnet alone; a program with another static library made of Rust; a plugin.
-# Checks that `cargo cinstall` makes the same tree. Without cargo-c that is skipped, or fails if
-# QNET_REQUIRE_CARGO_C=1.
+# Checks that `cargo cinstall` makes the same tree, but for the manual pages, which cargo does not make.
+# Without cargo-c that is skipped, or fails if QNET_REQUIRE_CARGO_C=1.
 
 cd "$(dirname "$0")" || exit 2
 . ./report.sh
@@ -13,12 +13,16 @@ CC=${CC:-cc}
 root=$work/root
 examples='responder ping poll_loop switch link'
 
-installs() {
+installs() {    # target
     make && make install PREFIX=/usr DESTDIR="$root" &&
-        (cd "$root/usr" && find . -type f -o -type l | sort) | diff "$work/tree" -
+        {
+            cat "$work/tree"
+            ! command -v python3 >/dev/null || (cd "$1/man" && find man3 man7 -type f | sed 's|^|./share/man/|')
+        } | sort >"$work/tree-and-pages" &&
+        (cd "$root/usr" && find . -type f -o -type l | sort) | diff "$work/tree-and-pages" -
 }
 
-uninstalls() {
+uninstalls() {    # target
     make uninstall PREFIX=/usr DESTDIR="$root" && [ -z "$(find "$root" -type f -o -type l)" ]
 }
 
@@ -158,7 +162,7 @@ in_a_plugin() {
 by_cargo() {
     cargo cinstall --release --locked --prefix=/usr --libdir=/usr/lib --destdir="$work/cargo" &&
         (cd "$work/cargo/usr" && find . -type f -o -type l | sort) | diff "$work/tree" - &&
-        for same in include share; do
+        for same in include share/cmake; do
             diff -r "$root/usr/$same" "$work/cargo/usr/$same" || return 1
         done &&
         flags --modversion --libs --cflags --static >"$work/by-make" &&
@@ -179,8 +183,7 @@ cat >"$work/tree" <<'END'
 ./share/cmake/qnet/qnetConfig.cmake
 ./share/cmake/qnet/qnetConfigVersion.cmake
 END
-
-try 'make install makes the whole tree' installs
+try 'make install makes the whole tree' installs "$CARGO_TARGET_DIR"
 if command -v pkg-config >/dev/null; then
     try 'the examples build by pkg-config' by_pkg_config
     try 'the examples build by pkg-config, with libqnet.a inside' with_the_archive
