@@ -3,6 +3,8 @@
 # make man         the manual pages, target/man; `make` makes them too, where there is a Python 3
 # make install     all of them, the header, and what pkg-config and CMake find the libraries by
 # make uninstall
+# make dist        target/libqnet-VERSION.tar.xz: the files that git knows, and the crates, so that it
+#                  builds without a network
 #
 # PREFIX, LIBDIR, INCLUDEDIR and MANDIR say where to; DESTDIR is put before them, for packages. `make install`
 # installs what was built before and builds nothing anew, so that another user may run it.
@@ -28,12 +30,13 @@ STATIC     := $(TARGET)/install/libqnet.a
 # of them, as there is only a shared one: compilers add it by themselves, or libgcc_eh.a under -static.
 PRIVATE    := $(TARGET)/install/native-static-libs
 MAN        := $(TARGET)/man
+DIST       := $(TARGET)/dist/libqnet-$(VERSION)
 
 # The shared library as it is installed: that object, linked by whichever linker LDFLAGS or CC choose. rustc
 # gives versions to symbols only by lld.
 SHARED     := $(TARGET)/install/libqnet.so
 
-.PHONY: all check shared man install uninstall clean
+.PHONY: all check shared man install uninstall dist clean
 
 all:
 	$(CARGO) build --release --locked --target-dir $(TARGET)
@@ -87,6 +90,16 @@ uninstall:
 	$(DESTDIR)$(LIBDIR)/pkgconfig/qnet.pc \
 	$(DESTDIR)$(MANDIR)/man3/qnet_*.3 $(DESTDIR)$(MANDIR)/man7/qnet.7
 	rm -rf $(DESTDIR)$(CMAKEDIR)
+
+# The same commit and crates give the same bytes.
+dist:
+	rm -rf $(DIST)
+	mkdir -p $(DIST)/.cargo
+	git ls-files -z >$(DIST).files
+	tar -c --null -T $(DIST).files | tar -x -C $(DIST)
+	cd $(DIST) && $(CARGO) vendor --locked vendor >.cargo/config.toml
+	tar -C $(dir $(DIST)) -cJ --sort=name --owner=0 --group=0 --numeric-owner --mode=go=rX,u+rw \
+	--mtime=@$$(git log -1 --format=%ct) -f $(TARGET)/$(notdir $(DIST)).tar.xz $(notdir $(DIST))
 
 clean:
 	$(CARGO) clean --target-dir $(TARGET)

@@ -14,15 +14,18 @@ root=$work/root
 examples='responder ping poll_loop switch link'
 
 installs() {    # target
-    make && make install PREFIX=/usr DESTDIR="$root" &&
-        {
-            cat "$work/tree"
-            ! command -v python3 >/dev/null || (cd "$1/man" && find man3 man7 -type f | sed 's|^|./share/man/|')
-        } | sort >"$work/tree-and-pages" &&
+    make && make install PREFIX=/usr DESTDIR="$root" && manual_pages "$1" >"$work/pages" &&
+        sort "$work/tree" "$work/pages" >"$work/tree-and-pages" &&
         (cd "$root/usr" && find . -type f -o -type l | sort) | diff "$work/tree-and-pages" -
 }
 
-uninstalls() {    # target
+# Lists the manual pages to be installed, which are none where nothing can make them.
+manual_pages() {    # target
+    ! command -v python3 >/dev/null ||
+        (cd "$1/man" && [ -f man7/qnet.7 ] && find man3 man7 -type f | sed 's|^|./share/man/|')
+}
+
+uninstalls() {
     make uninstall PREFIX=/usr DESTDIR="$root" && [ -z "$(find "$root" -type f -o -type l)" ]
 }
 
