@@ -134,16 +134,6 @@ have()      # program
     command -v "$1" >/dev/null
 }
 
-# Finds the first Python that has a module: the one in the path need not be the system's.
-python_with()   # module
-{
-    reason="Python with $1"
-    for python in python3 /usr/bin/python3; do
-        "$python" -c "import $1" 2>/dev/null && return
-    done
-    return 1
-}
-
 have_koffi()
 {
     have node && reason='koffi in NODE_PATH' && node -e 'require("koffi")' 2>/dev/null

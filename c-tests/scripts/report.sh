@@ -68,6 +68,16 @@ lack()      # QNET_REQUIRE_... name
     fi
 }
 
+# Finds the first Python that has modules: the one in the path need not be the system's.
+python_with()   # "module, module"
+{
+    reason="Python with $1"
+    for python in python3 /usr/bin/python3; do
+        "$python" -c "import $1" 2>/dev/null && return
+    done
+    return 1
+}
+
 # Prints the counts, as the last thing that a script does.
 finish()
 {
