@@ -47,16 +47,19 @@ def test_batch_handler_gets_many_frames(pair: Pair) -> None:
 
 
 def test_handler_may_answer_and_close_its_own_connection(pair: Pair) -> None:
+    closed = Heard()
+
     def answer(got: bytes) -> None:
         pair[1].send(got)
         pair[1].close()
+        closed(pair[1].closed)
 
     pair[1].set_handler(answer)
     pair[0].send(frame(1))
     assert receives(pair[0]) == frame(1)
     with pytest.raises(qnet.Closed):
         receives(pair[0])
-    assert pair[1].closed
+    assert closed.wait(lambda h: len(h) == 1) == [True]
 
 
 def test_what_a_handler_raises_is_reported_and_the_next_frame_comes(

@@ -81,8 +81,17 @@ def test_a_signal_ends_no_wait_unless_its_handler_raises() -> None:
 
 
 def test_python_ends_in_the_middle_of_frames() -> None:
+    """No handler is called any more when what was registered before the package is run."""
     program = """
-        import threading, qnet
+        import atexit, threading, time
+
+        @atexit.register
+        def last():
+            before = count
+            time.sleep(0.1)
+            print(count - before, "more")
+
+        import qnet
         a, b = qnet.socketpair()
         count, done = 0, threading.Event()
 
@@ -101,7 +110,7 @@ def test_python_ends_in_the_middle_of_frames() -> None:
         print("leaving")
     """
     for _ in range(3):
-        assert runs(program) == "leaving\n"
+        assert runs(program) == "leaving\n0 more\n"
 
 
 def test_a_library_without_functions_can_be_imported() -> None:
