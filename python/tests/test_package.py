@@ -1,7 +1,6 @@
 """The package: what is built, and the code of its README."""
 
 import importlib.metadata
-import importlib.util
 import os
 import pathlib
 import re
@@ -122,14 +121,19 @@ def test_every_function_is_used() -> None:
     assert unused == {"qnet_dial", "qnet_send_batch", "qnet_recv_batch"}
 
 
-def builds() -> bool:
-    """Whether there is a setuptools that reads pyproject.toml."""
-    if not all(importlib.util.find_spec(name) for name in ("pip", "setuptools", "wheel")):
+def has(module: str, major: int, minor: int = 0) -> bool:
+    """Whether there is a module of that version or a later one."""
+    try:
+        version = importlib.metadata.version(module).split(".")
+    except importlib.metadata.PackageNotFoundError:
         return False
-    return int(importlib.metadata.version("setuptools").split(".")[0]) >= 61
+    return (int(version[0]), int(version[1])) >= (major, minor)
 
 
-@pytest.mark.skipif(not builds(), reason="no pip, wheel or setuptools 61")
+builds = has("pip", 20) and has("wheel", 0) and has("setuptools", 61)  # which reads pyproject.toml
+
+
+@pytest.mark.skipif(not builds, reason="no pip, wheel or setuptools 61")
 def test_wheels_and_installations_contain_the_header(tmp_path: pathlib.Path) -> None:
     quiet = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     copy = tmp_path / "python"
@@ -153,9 +157,8 @@ def test_wheels_and_installations_contain_the_header(tmp_path: pathlib.Path) -> 
     assert said == f"{tmp_path}/site/qnet/__init__.py {qnet.version()}\n"
 
 
+@pytest.mark.skipif(not has("mypy", 1, 5), reason="no mypy 1.5, which knows Buffer")
 def test_types_are_strict() -> None:
-    if not importlib.util.find_spec("mypy"):
-        pytest.skip("no mypy")
     done = subprocess.run([sys.executable, "-m", "mypy", "--cache-dir", "/dev/null"], cwd=HERE, capture_output=True,
                           text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
