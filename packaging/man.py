@@ -305,8 +305,10 @@ def usage_of(source):
     """The usage text of a program, with the texts of the headers that it is made of."""
     found = re.search(r"static const char usage\[\] =(.*?);\n", source.read_text(), re.S)
     headers = "".join(header.read_text() for header in sorted(source.parent.glob("*.h")))
-    macros = dict(re.findall(r"#define (\w+_USAGE)\s+((?:.*\\\n)*.*\n)", headers))
-    text = re.sub(r"\b\w+_USAGE\b", lambda name: macros[name[0]], found[1]) if found else ""
+    macros = dict(re.findall(r'#define (\w+) +\\\n((?: *".*\n)+)', headers))
+    text = found[1]
+    for _ in macros:  # a text of a header may have others in it
+        text = re.sub(r'"(?:[^"\\]|\\.)*"|\w+', lambda part: macros.get(part[0], part[0]), text)
     pieces = re.findall(r'"((?:[^"\\]|\\.)*)"', text)
     return re.sub(r"\\(.)", lambda m: {"n": "\n", "t": "\t"}.get(m[1], m[1]), "".join(pieces))
 
@@ -323,8 +325,7 @@ def write_program(source, programs, pages, directory):
         page.plain(rest if start == name else form)
     page.heading("DESCRIPTION")
     blocks = parse_comment("\n\n".join(body).splitlines())
-    commands = re.compile(rf"^({'|'.join(sorted(programs))})(?= )")
-    page.blocks([(kind, [commands.sub(r"qnet-\1", line) for line in content] if kind == "literal" else content)
+    page.blocks([(kind, [re.sub(rf"^{name} ", f"qnet-{name} ", line) for line in content] if kind == "literal" else content)
                  for kind, content in blocks])
     page.see_also({"qnet": 7, **{f"qnet-{other}": 1 for other in programs}})
     summary = re.match(r"/\*\n \* \S+ - ((?:.*\n)*?) \*(?:/|\n)", source.read_text())[1].replace("\n * ", " ")
@@ -338,8 +339,7 @@ def main():
     for name in pages.keys() - {"qnet"}:
         write_item(items[name], items, pages, directory)
     write_concepts(top, items, pages, directory)
-    listed = [TOP / f"examples/{name}.c" for name in (TOP / "packaging/programs").read_text().split()]
-    programs = {source.stem: source for source in listed if source.exists()}
+    programs = {name: TOP / f"examples/{name}.c" for name in (TOP / "packaging/programs").read_text().split()}
     for source in programs.values():
         write_program(source, programs, pages, directory)
 

@@ -71,14 +71,33 @@ explains_concepts()
         done <"$work/words"
 }
 
-# What a usage text says, what the headers add to it, and commands with the names of the installed programs.
-programs_have_theirs()
+# A text's letters and digits, with programs and functions named as in the source.
+letters()
+{
+    sed 's/^usage: //; s/qnet-//g; s/(3)/()/g' | tr -cd '[:alnum:]'
+}
+
+# All that a program's usage text says, and nothing else. Nothing else of the program is linked.
+says_what_the_usage_says()
+{
+    while read -r program; do
+        printf '#define main program\n#include "%s.c"\n#undef main\nint main(void) { return puts(usage) < 0; }\n' \
+            "$program" >"$work/usage.c" &&
+            "${CC:-cc}" -Iinclude -Iexamples -ffunction-sections -fdata-sections -Wl,--gc-sections -o "$work/usage" \
+                "$work/usage.c" && "$work/usage" | letters >"$work/said" && shown "man1/qnet-$program.1" |
+            sed -n '/^SYNOPSIS$/,/^SEE ALSO$/{/^[A-Z]/!p}' | letters | cmp - "$work/said" ||
+            { echo "qnet-$program(1) differs from the usage text" && return 1; }
+    done <packaging/programs
+}
+
+# Commands have the names of the installed programs, and nothing else that is called so does.
+names_what_is_installed()
 {
     for page in switch link tap_bridge; do
         shown "man1/qnet-$page.1" >"$work/page" && grep "^ *qnet-$page \[*[A-Z-]" "$work/page" &&
-            grep -e '\[--in TEXT\] \[--out TEXT\]' "$work/page" && grep 'is unix:PATH' "$work/page" &&
             grep "^  *qnet-$page [a-z0-9 ]*unix:/" "$work/page" || return 1
     done
+    shown man1/qnet-lab.1 | grep '^ *switch s1 move'
 }
 
 if ! command -v python3 >/dev/null; then
@@ -93,7 +112,8 @@ if command -v mandoc >/dev/null; then
     try 'a page says which codes there are' says_which_codes
     try "a function's page has all sections" has_all_sections
     try 'qnet(7) explains the concepts' explains_concepts
-    try 'programs have pages with their options' programs_have_theirs
+    try "a program's page says what its usage text says" says_what_the_usage_says
+    try 'commands are those that are installed' names_what_is_installed
 else
     lack "${QNET_REQUIRE_PACKAGING:-0}" 'the pages are sound: no mandoc'
 fi
