@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, Callable, Dict, List, Optional, Tuple, TypeVar, Union
 
 from ._conn import Conn, Listener, conn_of, made, mac_of, plug
@@ -102,8 +101,7 @@ class Hub(Configured):
 
     def set_port_handler(self, handler: Optional[Callable[[Conn, bool], object]]) -> None:
         """Has a handler told of each peer of a listener: True before it is attached, False when it has left."""
-        self._function("set_port_handler")  # is missed before the type of its handlers
-        self._set_handler("set_port_handler", _on_port(), handler)
+        self._set_handler("set_port_handler", _on_port, handler)
 
     def fdb(self) -> List[Dict[str, Any]]:
         """The table: the members of qnet_fdb_entry, of which `mac` is bytes and `conn` a Conn."""
@@ -135,15 +133,9 @@ def _entry_of(entry: Any) -> Dict[str, Any]:
     return {**members, "mac": bytes(entry.mac), "conn": conn_of(entry.conn)}
 
 
-@functools.lru_cache(None)
-def _on_port() -> Any:
-    """Made when one is set, as not every header has its type."""
-
-    @callback("qnet_port_handler")
-    def call(user: Any, conn: Any, attached: int) -> None:
-        handler_of(user)(conn_of(conn), bool(attached))
-
-    return call
+@callback("qnet_port_handler")
+def _on_port(user: Any, conn: Any, attached: int) -> None:
+    handler_of(user)(conn_of(conn), bool(attached))
 
 
 class Capture(Object):

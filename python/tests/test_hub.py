@@ -9,20 +9,11 @@ from typing import Any, Callable, List, Tuple
 
 import pytest
 import qnet
-from qnet._library import lib
 
 from .conftest import LONG, Heard, frame, receives
 
 Pair = Tuple[qnet.Conn, qnet.Conn]
 MAC = [b"\x02\0\0\0\0" + bytes([n]) for n in range(4)]
-
-
-def has(function: str) -> bool:
-    try:
-        getattr(lib, function)
-    except AttributeError:
-        return False
-    return True
 
 
 def test_link_forwards_both_ways_until_unlinked(pair: Pair) -> None:
@@ -73,9 +64,7 @@ def test_hub_of_three_learns(pair: Pair) -> None:
             assert receives(two) == receives(three) == frame(2, source=MAC[0])
             counted = hub.stats()
             assert (counted["ports"], counted["macs"], counted["forwarded"], counted["flooded"]) == (3, 3, 1, 4)
-            if has("qnet_hub_fdb"):
-                assert sorted(entry["mac"] for entry in hub.fdb()) == MAC[:3]
-                assert {e["mac"]: e["conn"] for e in hub.fdb()}[MAC[2]] is pair[1]
+            assert {entry["mac"]: entry["conn"] for entry in hub.fdb()} == dict(zip(MAC, (one, two, pair[1])))
             hub.detach(pair[1])
             one.send(frame(3))
             assert receives(two) == frame(3)
@@ -205,28 +194,6 @@ def test_hub_on_a_clock(pair: Pair) -> None:
         clock.close()
 
 
-NEWER = [
-    ("qnet_capture_open", lambda hub, conn: qnet.Capture("x.pcapng")),
-    ("qnet_capture_open_fd", lambda hub, conn: qnet.Capture(1)),
-    ("qnet_set_vlan", lambda hub, conn: setattr(conn, "vlan", "access 1")),
-    ("qnet_vlan", lambda hub, conn: conn.vlan),
-    ("qnet_hub_fdb", lambda hub, conn: hub.fdb()),
-    ("qnet_hub_fdb_add", lambda hub, conn: hub.fdb_add(MAC[0], 0, conn)),
-    ("qnet_hub_fdb_remove", lambda hub, conn: hub.fdb_remove()),
-    ("qnet_hub_set_port_handler", lambda hub, conn: hub.set_port_handler(print)),
-    ("qnet_peer_cred", lambda hub, conn: conn.peer_cred()),
-]
-
-
-@pytest.mark.parametrize("function, call", NEWER, ids=[name for name, _ in NEWER])
-def test_what_the_library_lacks_fails_when_called(function: str, call: Callable[..., Any], pair: Pair) -> None:
-    if has(function):
-        pytest.skip("is there")
-    with qnet.Hub() as hub, pytest.raises(AttributeError, match=function):
-        call(hub, pair[0])
-
-
-@pytest.mark.skipif(not has("qnet_capture_open"), reason="no captures")
 def test_capture_records(pair: Pair, tmp_path: pathlib.Path) -> None:
     with qnet.Capture(tmp_path / "lab.pcapng", snaplen=100) as capture:
         capture.add(pair[0], "vm1")
@@ -241,7 +208,6 @@ def test_capture_records(pair: Pair, tmp_path: pathlib.Path) -> None:
     assert b"vm1" in written and b"the first" in written and frame(1) in written and frame(2) not in written
 
 
-@pytest.mark.skipif(not has("qnet_capture_open"), reason="no captures")
 def test_capture_of_a_hub_goes_to_a_descriptor(pair: Pair) -> None:
     out, to = os.pipe()
     with qnet.Hub() as hub, hub.port() as port, os.fdopen(out, "rb") as reader:
@@ -253,35 +219,86 @@ def test_capture_of_a_hub_goes_to_a_descriptor(pair: Pair) -> None:
         assert frame(1) in reader.read()
 
 
-@pytest.mark.skipif(not has("qnet_set_vlan"), reason="no VLANs")
-def test_vlans_keep_ports_apart(tmp_path: pathlib.Path) -> None:
-    with qnet.Hub() as hub, hub.port() as a, hub.port() as b, hub.port() as c:
-        a.vlan, b.vlan, c.vlan = "access 10", "access 20", "access 10"
+def test_captures_have_options(pair: Pair, tmp_path: pathlib.Path) -> None:
+    with qnet.Capture(tmp_path / "lab.pcapng", snaplen=64, file_bytes=65536, files=2) as capture:
+        capture.add(pair[0])
+        for n in range(2000):
+            pair[0].send(frame(n, size=1000))
+            receives(pair[1])
+    left = sorted(tmp_path.iterdir())
+    assert len(left) == 2 and left[-1].name > "lab_00002.pcapng"
+    assert frame(1999, size=64) in left[-1].read_bytes() and frame(1999, size=65) not in left[-1].read_bytes()
+    with pytest.raises(qnet.Invalid):
+        qnet.Capture(tmp_path / "x.pcapng", link=1)
+
+
+def test_vlans_keep_ports_apart() -> None:
+    with qnet.Hub() as hub, hub.port() as a, hub.port() as b, hub.port() as c, hub.port() as trunk:
+        a.vlan, b.vlan, c.vlan, trunk.vlan = "access 10", "access 20", "access 10", "trunk 20"
         assert a.vlan == "access 10"
-        a.send(frame(1))
-        assert receives(c) == frame(1)
-        b.send(frame(2))
-        a.send(frame(3))
-        assert receives(c) == frame(3)
-        b.vlan = ""
-        assert b.vlan == ""
+        b.send(frame(1))
+        assert receives(trunk) == frame(1)[:12] + b"\x81\0\0\x14" + frame(1)[12:]
+        a.send(frame(2))
+        assert receives(c) == frame(2)
+        for port in b, trunk:
+            with pytest.raises(qnet.Again):
+                port.recv(0)
+        assert {(entry["vlan"], entry["conn"]) for entry in hub.fdb()} == {(10, a), (20, b)}
+        assert (hub.fdb_remove(vlan=30), hub.fdb_remove(vlan=20), len(hub.fdb())) == (0, 1, 1)
+        trunk.vlan = None
+        assert trunk.vlan == ""
+        with pytest.raises(qnet.Invalid, match="access"):
+            b.vlan = "nonsense"
 
 
-@pytest.mark.skipif(not has("qnet_hub_fdb"), reason="no table")
+def test_options_of_ports_are_those_of_connections() -> None:
+    with qnet.Hub() as hub, hub.port() as a, hub.port() as b, hub.port() as c:
+        a.set(isolated=1)
+        b.set(isolated=1)
+        assert (a.get("isolated"), c.get("isolated"), c.get("flood")) == (1, 0, 7)
+        a.send(frame(1, source=MAC[0]))
+        assert receives(c) == frame(1, source=MAC[0])
+        for number, to in enumerate((MAC[0], MAC[3])):
+            b.send(frame(number, to=to, source=MAC[1]))
+        assert receives(c) == frame(1, to=MAC[3], source=MAC[1])
+        assert hub.stats()["refused_isolated"] == 1
+        c.send(frame(2))
+        assert receives(b) == receives(a) == frame(2)
+
+
+def test_listeners_give_their_peers_vlans_and_options(tmp_path: pathlib.Path) -> None:
+    with qnet.Hub(move_ms=200) as hub, hub.port() as trunk:
+        trunk.vlan = "trunk 10"
+        listener = qnet.listen("unix", tmp_path / "sw", isolated=1)
+        listener.vlan = "access 10"
+        assert listener.vlan == "access 10"
+        hub.serve(listener)
+        with qnet.dial("unix", tmp_path / "sw") as a, qnet.dial("unix", tmp_path / "sw") as b:
+            while hub.stats()["ports"] < 3:
+                time.sleep(0.001)
+            a.send(frame(1, source=MAC[1]))
+            assert receives(trunk)[12:16] == b"\x81\0\0\x0a"
+            b.send(frame(2, source=MAC[1]))  # too soon elsewhere
+            b.send(frame(3, to=MAC[1], source=MAC[2]))  # which is isolated, too
+            b.send(frame(4, source=MAC[2]))
+            assert receives(trunk)[18:22] == frame(4)[14:18]
+            assert (hub.stats()["refused_move"], hub.stats()["refused_isolated"]) == (1, 1)
+            assert {conn.vlan for conn in hub.ports()} == {"trunk 10", "access 10"}
+
+
 def test_table_has_what_is_added() -> None:
     with qnet.Hub() as hub, hub.port() as a, hub.port() as b:
         hub.fdb_add(MAC[0], 0, a)
         b.send(frame(1, to=MAC[0], source=MAC[1]))
         assert receives(a) == frame(1, to=MAC[0], source=MAC[1])
         entries = {entry["mac"]: entry for entry in hub.fdb()}
-        assert {entries[mac]["conn"] for mac in MAC[:2]} == set(hub.ports())
+        assert [entries[mac]["conn"] for mac in MAC[:2]] == [a, b]
         assert entries[MAC[0]]["flags"] == qnet.constants["FDB_STATIC"] and entries[MAC[1]]["flags"] == 0
         assert (hub.fdb_remove(), hub.fdb_remove(MAC[0], 0), hub.fdb()) == (1, 1, [])
         with pytest.raises(ValueError):
             hub.fdb_add(b"short", 0, a)
 
 
-@pytest.mark.skipif(not has("qnet_hub_set_port_handler"), reason="no port handlers")
 def test_port_handler_is_told_of_peers(tmp_path: pathlib.Path) -> None:
     told = Heard()
     with qnet.Hub() as hub:
@@ -294,3 +311,30 @@ def test_port_handler_is_told_of_peers(tmp_path: pathlib.Path) -> None:
             assert peer.peer_cred()["pid"] == os.getpid()
         assert told.wait(lambda h: len(h) == 2)[1] == (conn, False)
         hub.set_port_handler(None)
+
+
+def test_port_handler_sets_what_holds_from_the_first_frame_on_and_refuses(tmp_path: pathlib.Path) -> None:
+    peers = Heard()
+
+    def admit(conn: qnet.Conn, attached: bool) -> None:
+        if not attached:
+            return
+        if len(peers) == 1:
+            conn.close()
+        else:
+            conn.vlan = "access 7"
+        peers(conn)
+
+    with qnet.Hub() as hub, hub.port() as port, qnet.listen("tcp", "127.0.0.1:0") as listener:
+        port.vlan = "trunk 7"
+        hub.set_port_handler(admit)
+        hub.serve(listener)
+        with qnet.dial("tcp", listener.addr) as first:
+            first.send(frame(1))
+            assert receives(port) == frame(1)[:12] + b"\x81\0\0\x07" + frame(1)[12:]
+            with qnet.dial("tcp", listener.addr) as second:
+                with pytest.raises(qnet.Closed):
+                    receives(second)
+            with pytest.raises(qnet.Unsupported):
+                first.peer_cred()
+        assert len(hub.ports()) <= 2 and len(peers) == 2

@@ -51,6 +51,12 @@ def machine_that_hears_itself() -> None:
         assert receives(vm) == frame(1)
 
 
+def machine_in_a_vlan() -> None:
+    with dialled("lab.sock") as vm:
+        vm.send(frame(1, source=b"\x02abcde"))
+        vm.wait(LONG)
+
+
 def nobody() -> None:
     pass
 
@@ -61,6 +67,7 @@ BLOCKS: Dict[str, List[object]] = {
                 r"60 bytes from 02:61:62:63:64:65\n1 frames\n"],
     "nobody.sock": [nobody, r"True 2 .*nobody\.sock.*\n"],
     "sw.sock": [machine_on_the_hub, r"\[\('.*', 'delay 40ms 5ms loss 1% rate 20mbit seed 1'\)\]\n"],
+    "lab.sock": [machine_in_a_vlan, r"8100000a 1\n\[\('02:61:62:63:64:65', 10, True\)\]\n"],
     "echo.sock": [machine_that_hears_itself, ""],
     "Clock": [nobody, r"due at 40000000 ns\n1 frame: 60 bytes\n"],
 }
