@@ -43,8 +43,8 @@ plays_what_is_listed()
 }
 
 # Writes a stub: the functions that a header declares, with empty bodies; a variable of every enum, as no
-# function takes one; and for each member of a struct an array as large as its offset, because abidiff does
-# not notice members that change places in a struct that may grow.
+# function takes one; and for each member of a struct an array as large as its offset, and one as large as
+# itself, because abidiff does not notice how members change in a struct that may grow.
 write_stub()    # header
 {
     echo '#include "qnet.h"'
@@ -57,6 +57,7 @@ write_stub()    # header
             sub("\\[.*", "", member)
             gsub("[^a-z0-9_]", "", member)
             print "char at_" struct "_" member "[offsetof(" struct ", " member ") + 1];"
+            print "char size_" struct "_" member "[sizeof(((" struct " *)0)->" member ")];"
         }
         !/typedef/ && /qnet_[a-z0-9_]* *\(.*\);/ { sub(";", " { __builtin_trap(); }"); print }'
 }
