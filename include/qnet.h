@@ -40,9 +40,9 @@ extern "C" {
  * 10000 * major + 100 * minor + patch, so that 10203 is version 1.2.3.
  */
 #define QNET_VERSION_MAJOR 0
-#define QNET_VERSION_MINOR 1
+#define QNET_VERSION_MINOR 2
 #define QNET_VERSION_PATCH 0
-#define QNET_VERSION 100
+#define QNET_VERSION 200
 
 /**
  * The shortest and the longest frame, in bytes.

@@ -93,7 +93,7 @@ by_cmake() {
     mkdir "$work/cmake" && cat >"$work/cmake/CMakeLists.txt" <<END &&
 cmake_minimum_required(VERSION 3.16)
 project(user C)
-find_package(qnet 0.1 REQUIRED)
+find_package(qnet ${version%.*} REQUIRED)
 add_executable(responder $PWD/examples/responder.c)
 target_link_libraries(responder qnet::qnet)
 add_executable(dynamic $PWD/examples/ping.c)
@@ -114,7 +114,7 @@ END
 }
 
 asks_cmake_for_another() {
-    sed 's/qnet 0.1 /qnet 0.9 /' "$work/cmake/CMakeLists.txt" >"$work/CMakeLists.txt" &&
+    sed 's/qnet [0-9.]* /qnet 0.9 /' "$work/cmake/CMakeLists.txt" >"$work/CMakeLists.txt" &&
         ! cmake -S "$work" -B "$work/none" -DCMAKE_PREFIX_PATH="$root/usr"
 }
 
@@ -175,13 +175,14 @@ by_cargo() {
         nm -D "$work/cargo/usr/lib/libqnet.so" | grep ' qnet_dial@@QNET_0$'
 }
 
-cat >"$work/tree" <<'END'
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+cat >"$work/tree" <<END
 ./include/qnet.h
 ./include/qnet.hpp
 ./lib/libqnet.a
 ./lib/libqnet.so
 ./lib/libqnet.so.0
-./lib/libqnet.so.0.1.0
+./lib/libqnet.so.$version
 ./lib/pkgconfig/qnet.pc
 ./share/cmake/qnet/qnetConfig.cmake
 ./share/cmake/qnet/qnetConfigVersion.cmake

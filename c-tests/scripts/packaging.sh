@@ -36,6 +36,14 @@ has_all_files()
         while read -r file; do cmp "$file" "$tree/$file" || return 1; done <"$work/known"
 }
 
+# What names the version, and what a release consists of.
+names_the_version()
+{
+    grep "^Version $version:" README.md && grep "/libqnet-$version.tar.xz" README.md &&
+        grep "^## \[$version\] - " CHANGELOG.md && [ -f "abi/$version/qnet.abi" ] &&
+        sed 1q packaging/debian/changelog | grep "($version-1)"
+}
+
 # dpkg-buildpackage would clean the tree first. Here that is done before the one build that there is.
 builds_offline()
 {
@@ -113,6 +121,7 @@ if [ ! -e .git ]; then
 fi
 try 'make dist makes a tarball' makes_a_tarball "$1"
 try 'the tarball has all files' has_all_files
+try 'all texts name the version' names_the_version
 if unshare --net true 2>/dev/null || unshare --map-root-user --net true 2>/dev/null; then
     try 'the tarball builds without a network' builds_offline
 else
