@@ -127,14 +127,16 @@ class Hub(Switch):
 
 class Bridge(Switch):
     def __init__(self):
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(f"{directory}/nics.sock")
-        listener.listen(IN + 1)
-        nics = [(f"stream,id=n{port},server=off,addr.type=unix,addr.path={directory}/nics.sock", "mac=52:54:00:00:00:0"
-                 f"{port}") for port in range(IN + 1)]
-        self.guest = guests.Guest(1, "", nics)
-        # QEMU makes its netdevs in order.
-        super().__init__([listener.accept()[0] for _ in nics])
+        paths = [f"{directory}/nic{port}.sock" for port in range(IN + 1)]
+        listeners = [socket.socket(socket.AF_UNIX) for _ in paths]
+        for listener, path in zip(listeners, paths):
+            listener.bind(path)
+            listener.listen(1)
+        # The NICs take whatever comes from the beginning, and not once a driver has told them.
+        self.guest = guests.Guest(1, "", [
+            (f"stream,id=n{port},server=off,addr.type=unix,addr.path={path}",
+             f"mac=52:54:00:00:00:0{port},ctrl_rx=off,ctrl_vlan=off") for port, path in enumerate(paths)])
+        super().__init__([listener.accept()[0] for listener in listeners])
         assert self.guest.finish()[1] == 0, "no bridge in this kernel"
         for port in range(IN + 1):
             self.do(f"busybox ip link set eth{port} up && busybox brctl addif br0 eth{port}")
