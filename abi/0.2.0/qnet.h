@@ -455,15 +455,16 @@ typedef struct qnet_hub_stats {
     uint64_t flooded;
     /**
      * Frames that were not sent to a port because its queue was full, because the frame was longer
-     * than its QNET_OPT_MAX_FRAME, or because its connection was down or ending; each of these is
-     * also counted in that connection's tx_dropped. Also frames whose destination is behind the
-     * port that they came from. A flooded frame counts once for each port that drops it.
+     * than its QNET_OPT_MAX_FRAME, because its cable was pulled (QNET_OPT_LINK), or because its
+     * connection was down or ending; each of these is also counted in that connection's tx_dropped.
+     * Also frames whose destination is behind the port that they came from. A flooded frame counts
+     * once for each port that drops it, and a copy once for each mirror that does.
      */
     uint64_t dropped;
     /**
-     * Frames that came from all ports (behind QNET_IN, see qnet_impair()). While no queue is full and
-     * nothing is in flight, each is counted once in forwarded, flooded, dropped or one of the
-     * following that begin with refused_: for the first reason, in the order of mirrors
+     * Frames that came from all ports (behind QNET_IN, see qnet_impair()). While no port drops what is
+     * flooded, mirrored or in flight to it, each is counted once in forwarded, flooded, dropped or one of
+     * the following that begin with refused_: for the first reason, in the order of mirrors
      * (refused_isolated), refused_vlan, refused_group, refused_secure, refused_move, dropped,
      * refused_isolated, refused_storm.
      */
@@ -2315,8 +2316,8 @@ int qnet_capture_open(const char *path,
  * Opens a capture that goes to a descriptor: a pipe, a socket or a file. When the reader of a pipe or
  * a socket has left, recording has failed, and qnet_capture_stats.error is EPIPE.
  *
- * @param fd       The descriptor. On success it is the library's. Should a pipe not be opened again
- *                 by way of /proc, it is set to O_NONBLOCK.
+ * @param fd       The descriptor. On success it is the library's. Should a pipe or a terminal not be
+ *                 opened again by way of /proc, it is set to O_NONBLOCK.
  * @param options  As for qnet_capture_open().
  * @param pairs    The number of pairs.
  * @param out      Receives the capture, to be closed with qnet_capture_close(); NULL on failure.
@@ -2380,7 +2381,7 @@ int qnet_capture_remove(qnet_capture *capture, qnet_conn *conn);
  *
  * @param text  The comment, in UTF-8, of at most 65535 bytes.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (text is NULL, too long or not UTF-8),
- *         QNET_ERR_OS (1 MiB of comments wait for a frame), QNET_ERR_INTERNAL.
+ *         QNET_ERR_OS (1 MiB of comments wait for a frame, or 65536 of them), QNET_ERR_INTERNAL.
  *
  * Blocks: no.
  * Calls back: no.
