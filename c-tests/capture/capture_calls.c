@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include "../forward/cable.h"
+#include "forked.h"
 #include "shown.h"
 
 #define NO_CAPTURE ((qnet_capture *)(uintptr_t)0x1001)
@@ -357,8 +358,8 @@ static void a_child_has_none(void)
     qnet_capture *capture = capture_to(path);
     struct shown shown;
     qnet_conn *conn;
-    int fd, status;
     pid_t pid;
+    int fd;
 
     conn = raw_pair(&fd);
     capture_add(capture, conn, "parent");
@@ -377,9 +378,9 @@ static void a_child_has_none(void)
         capture_add(capture, conn, "child");
         CHECK_INT(make_send(conn), QNET_OK);
         capture_close(capture);
-        _exit(0);
+        end_child();
     }
-    CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+    wait_for_child(pid);
     CHECK_INT(flow_send(&flow, conn, 0, 1), 1);
     capture_close(capture);
     shown = shown_whole(path);

@@ -294,7 +294,7 @@ static void a_full_disk(void)
     const char *disk = scratch_path("disk");
 
     CHECK(mkdir(disk, 0700) == 0);
-    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0
+    if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", "", MS_REC | MS_PRIVATE, NULL) != 0
         || mount("tmpfs", disk, "tmpfs", 0, "size=700k") != 0)
         check_skip("no right to mount a small disk");
     until_it_is_full(scratch_path("disk/full.pcapng"), ENOSPC);

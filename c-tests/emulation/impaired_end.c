@@ -4,6 +4,7 @@
  * comes behind what was sent before it.
  */
 #include "../forward/cable.h"
+#include "forked.h"
 #include "impairing.h"
 #include "macs.h"
 #include "redialling.h"
@@ -211,7 +212,6 @@ static void a_fork_in_flight(void)
 {
     struct cable cable = cable_plugged();
     struct flow flow = flow_of_one_size(&short_frame), received = flow;
-    int status;
     pid_t pid;
 
     impair(cable.a, QNET_BOTH, "delay 100ms");
@@ -229,13 +229,12 @@ static void a_fork_in_flight(void)
         passes(own.fa, own.fb);
         passes(own.fb, own.fa);
         cable_close(&own);
-        _exit(0);
+        end_child();
     }
     CHECK(pid > 0);
     raw_take_until(cable.fb, &received, 100);
     check_silent(cable.fb);
-    CHECK(waitpid(pid, &status, 0) == pid);
-    CHECK_INT(status, 0);
+    wait_for_child(pid);
     cable_close(&cable);
 }
 

@@ -561,8 +561,8 @@ static void a_handler_forks(void)
     struct porter porter;
     struct device peer;
 
-    if (!HAS_ROOM_FOR_ITSELF)
-        check_skip("a sanitizer reports what a child has of its parent");
+    if (!HAS_ROOM_FOR_ITSELF || is_under_valgrind())
+        check_skip("a sanitizer or valgrind reports what a child has of its parent");
     porter_open(&porter, &service);
     porter.act = fork_inside;
     peer_join(&peer, service.place, 10);

@@ -4,29 +4,10 @@
  */
 #include <sys/prctl.h>
 
+#include "forked.h"
 #include "host.h"
 
 /* ---- fork ---- */
-
-/*
- * Ends a forked child that found all in order. In a child, what its parent's
- * other threads had on their stacks is lost memory, which valgrind would report.
- */
-static void end_child(void)
-{
-    if (is_under_valgrind())
-        kill(getpid(), SIGKILL);
-    _exit(0);
-}
-
-static void wait_for_child(pid_t child)
-{
-    int status;
-
-    CHECK(waitpid(child, &status, 0) == child);
-    if (!is_under_valgrind() || status != SIGKILL)
-        CHECK_INT(status, 0);
-}
 
 /* The library works as in a process that has just begun. */
 static void check_fresh_library(void)
