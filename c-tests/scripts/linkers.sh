@@ -36,7 +36,8 @@ into()      # name [make's arguments]
     directory=$work/$1
     shift
     mkdir "$directory" &&
-        make STATIC="$work/libqnet.a" PRIVATE="$work/private" SHARED="$directory/libqnet.so" "$@"
+        make STATIC="$work/libqnet.a" PRIVATE="$work/private" MAN="$work/man" \
+            SHARED="$directory/libqnet.so" "$@"
 }
 
 links()     # linker
