@@ -210,5 +210,7 @@ def reserved_groups_agree():
 
 
 bridge, hub = Bridge(), Hub()
-guests.run_tests(guests.arguments, globals(), lambda: None)
-bridge.guest.qemu.kill()
+try:
+    guests.run_tests(guests.arguments, globals(), lambda: None)
+finally:
+    bridge.guest.qemu.kill()

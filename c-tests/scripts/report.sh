@@ -13,7 +13,7 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/qnet-${name%.sh}.XXXXXX") || exit 2
 clean_up()
 {
     for process in $started; do
-        kill -KILL -- "-$process" 2>/dev/null || kill "$process" 2>/dev/null
+        kill -KILL "-$process" 2>/dev/null || kill "$process" 2>/dev/null
         wait "$process" 2>/dev/null
     done
     rm -rf "$work"
