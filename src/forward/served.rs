@@ -170,11 +170,28 @@ fn guarded<R>(hub: Ref<Hub>, part: impl FnOnce() -> R) -> Option<R> {
     let done = catch_unwind(AssertUnwindSafe(part)).ok();
     if done.is_none() {
         let mut joining = lock(&hub.slot.joining);
-        (joining.call, joining.is_in_handler, joining.has_thread) = (None, false, false);
+        joining.is_in_handler = false;
+        let call = joining.call;
+        drop(joining);
+        // While there is the call, nobody else is told anything.
+        let _ = catch_unwind(AssertUnwindSafe(|| abandon(hub, call)));
+        let mut joining = lock(&hub.slot.joining);
+        (joining.call, joining.has_thread) = (None, false);
         joining.wake.raise();
         resume(hub, joining);
     }
     done
+}
+
+/// Ends what a panic has broken off, so that no peer counts as present for ever.
+fn abandon(hub: Ref<Hub>, call: Option<Notice>) {
+    match call {
+        Some(Notice::Came(conn)) if !conn.state().is_ok_and(|state| state.port.is_some()) => {
+            turn_away(hub, conn, true);
+        }
+        Some(notice @ Notice::Left(..)) => follow(hub, notice, true),
+        _ => {}
+    }
 }
 
 /// Does what needs no call, until a call is to be made, which has begun then. `None` where there is nothing
@@ -283,8 +300,13 @@ fn died(token: Token, _: Doing) {
 /// of it: then it is the program's.
 fn attach(hub: Ref<Hub>, conn: Ref<Conn>, is_told: bool) {
     if hub::attach_own(hub, conn).is_ok() {
-        return hub::add_own(hub, conn);
+        hub::add_own(hub, conn);
+    } else {
+        turn_away(hub, conn, is_told);
     }
+}
+
+fn turn_away(hub: Ref<Hub>, conn: Ref<Conn>, is_told: bool) {
     let Ok(mut state) = conn.state() else {
         let mut joining = lock(&hub.slot.joining);
         if is_told && joining.hub == hub.token && !joining.has_left {
