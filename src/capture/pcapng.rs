@@ -40,7 +40,6 @@ fn block(out: &mut Vec<u8>, kind: u32, fill: impl FnOnce(&mut Vec<u8>)) {
     end_block(out, start);
 }
 
-#[inline]
 fn end_block(out: &mut Vec<u8>, start: usize) {
     let len = (out.len() - start + 4) as u32;
     put(out, [len]);
@@ -52,20 +51,17 @@ fn put<const N: usize>(out: &mut Vec<u8>, numbers: [u32; N]) {
     out.extend_from_slice(numbers.map(u32::to_ne_bytes).as_flattened());
 }
 
-#[inline]
 fn put_padded(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
     out.resize(out.len().next_multiple_of(4), 0);
 }
 
-#[inline]
 fn option(out: &mut Vec<u8>, code: u16, value: &[u8]) {
     out.extend(code.to_ne_bytes());
     out.extend((value.len() as u16).to_ne_bytes());
     put_padded(out, value);
 }
 
-#[inline]
 fn end_of_options(out: &mut Vec<u8>) {
     put(out, [0]);
 }
