@@ -37,21 +37,7 @@ build() {
         "$CC" -std=c99 -Wall -Wextra -Wpedantic -Werror -o "$work/$example" "examples/$example.c" \
             $1 -pthread || return 1
     done
-    LD_LIBRARY_PATH=$2 runs "$work"
-}
-
-# Runs ping against responder, the examples in a directory.
-runs() {    # directory [ping]
-    : >"$work/said" # not what an earlier one has said
-    "$1/responder" unix "$work/r.sock" 10.0.0.1 >"$work/said" &
-    started=$!
-    until grep '^listening' "$work/said"; do
-        kill -0 "$started" || return 1
-        sleep 0.1
-    done
-    "$1/${2:-ping}" -c 1 unix "$work/r.sock" 10.0.0.1 && kill "$started" && wait "$started"
-    status=$? started=
-    return "$status"
+    LD_LIBRARY_PATH=$2 pinged "$work/responder" "$work/ping"
 }
 
 flags() {
@@ -107,7 +93,7 @@ END
         cmake -S "$work/cmake" -B "$work/built" -DCMAKE_PREFIX_PATH="$root/usr" &&
         cmake --build "$work/built" || return 1
     for program in dynamic inside static; do
-        runs "$work/built" "$program" || return 1
+        pinged "$work/built/responder" "$work/built/$program" || return 1
     done
     needs_libqnet "$work/built/dynamic" && has_it_inside "$work/built/inside" &&
         has_nothing_shared "$work/built/static"

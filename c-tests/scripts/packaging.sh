@@ -102,16 +102,7 @@ programs_run()
     # shellcheck disable=SC2086
     "${CC:-cc}" -std=c99 -o "$work/responder" examples/responder.c $flags -pthread &&
         readelf -d "$work/responder" | grep 'NEEDED.*\[libqnet\.so\.0\]' || return 1
-    export LD_LIBRARY_PATH="$libraries"
-    "$work/responder" unix "$work/socket" 10.0.0.1 >"$work/said" &
-    started=$!
-    until grep '^listening' "$work/said"; do
-        kill -0 "$started" || return 1
-        sleep 0.1
-    done
-    "$root/usr/bin/qnet-ping" -c 1 unix "$work/socket" 10.0.0.1 && kill "$started" && wait "$started"
-    status=$? started=
-    return "$status"
+    LD_LIBRARY_PATH=$libraries pinged "$work/responder" "$root/usr/bin/qnet-ping"
 }
 
 if [ ! -e .git ]; then

@@ -68,6 +68,21 @@ lack()      # QNET_REQUIRE_... name
     fi
 }
 
+# Has ping, of the examples, ask responder, another one of them.
+pinged()    # responder ping
+{
+    : >"$work/said" # not what an earlier one has said
+    "$1" unix "$work/responder.sock" 10.0.0.1 >"$work/said" &
+    started=$!
+    until grep '^listening' "$work/said"; do
+        kill -0 "$started" || return 1
+        sleep 0.1
+    done
+    "$2" -c 1 unix "$work/responder.sock" 10.0.0.1 && kill "$started" && wait "$started"
+    status=$? started=
+    return "$status"
+}
+
 # Finds the first Python that has modules: the one in the path need not be the system's.
 python_with()   # "module, module"
 {
