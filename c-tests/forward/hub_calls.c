@@ -2,6 +2,7 @@
  * hub_calls.c - the functions of hubs where they are called inside handlers, by
  * several threads at once, with wrong arguments or in a forked child.
  */
+#include "forked.h"
 #include "service.h"
 
 static const size_t middle_frame = 1514;
@@ -512,7 +513,6 @@ static void child_has_its_own(struct room *parents)
 static void a_forked_child_starts_afresh(void)
 {
     struct room room;
-    int status;
     pid_t child;
 
     room_open(&room, 3);
@@ -522,14 +522,10 @@ static void a_forked_child_starts_afresh(void)
     if (child == 0) {
         alarm((unsigned)(CHECK_SECONDS * check_slow()));
         child_has_its_own(&room);
-        if (is_under_valgrind())
-            kill(getpid(), SIGKILL); /* the stacks of the parent's threads are lost here */
-        _exit(0);
+        end_child();
     }
     room_is_quiet(&room);
-    CHECK(waitpid(child, &status, 0) == child);
-    if (!is_under_valgrind() || status != SIGKILL)
-        CHECK_INT(status, 0);
+    wait_for_child(child);
     room_is_quiet(&room);
     CHECK_INT(hub_stats_of(room.hub).ports, 3);
     room_close(&room);

@@ -221,20 +221,27 @@ static void secure_ports(void)
     lab_close(&lab);
 }
 
+/* A port tells of far more addresses than the table has room for. */
+static void flood_table(struct lab *lab, int port)
+{
+    unsigned i;
+
+    for (i = 0; i < 40; i++)
+        lab_says(lab, port, 10 + i, EVERYBODY);
+    lab_drain(lab);
+}
+
 /* A flood of new addresses does not have the table forget what is to stay where it is. */
 static void full_tables(void)
 {
-    const unsigned known = 1, others = 10, flood = 40;
+    const unsigned known = 1;
     struct lab lab;
-    unsigned i;
 
     lab_open(&lab, 3);
     lab_set_hub(&lab, QNET_OPT_MAC_MAX, 4);
     lab_set(&lab, 0, QNET_OPT_SECURE, 1);
     lab_says(&lab, 0, known, EVERYBODY);
-    for (i = 0; i < flood; i++)
-        lab_says(&lab, 1, others + i, EVERYBODY);
-    lab_drain(&lab);
+    flood_table(&lab, 1);
     lab_says(&lab, 1, known, EVERYBODY);
     lab_got(&lab, "000");
     CHECK_INT(lab_counts(&lab).refused_secure, 1);
@@ -243,18 +250,14 @@ static void full_tables(void)
     lab_set(&lab, 0, QNET_OPT_SECURE, 0);
     lab_set_hub(&lab, QNET_OPT_MOVE_MS, 200);
     lab_says(&lab, 0, known, EVERYBODY);
-    for (i = 0; i < flood; i++)
-        lab_says(&lab, 1, others + i, EVERYBODY);
-    lab_drain(&lab);
+    flood_table(&lab, 1);
     lab_says(&lab, 1, known, EVERYBODY);
     lab_got(&lab, "000");
     CHECK_INT(lab_counts(&lab).refused_move, 1);
     /* Without either, it makes place for others. */
     lab_set_hub(&lab, QNET_OPT_MOVE_MS, 0);
     advance(lab.clock, 11000 * ms);
-    for (i = 0; i < flood; i++)
-        lab_says(&lab, 1, others + i, EVERYBODY);
-    lab_drain(&lab);
+    flood_table(&lab, 1);
     lab_says(&lab, 1, known, EVERYBODY);
     lab_got(&lab, "101");
     lab_close(&lab);
