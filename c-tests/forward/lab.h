@@ -44,7 +44,10 @@ static inline qnet_hub_stats lab_counts(const struct lab *lab)
 {
     qnet_hub_stats stats = hub_stats_of(lab->hub);
 
-    CHECK_INT(stats.received, stats.forwarded + stats.flooded + hub_refusals(&stats) + stats.dropped);
+    CHECK_INT(stats.received, stats.forwarded + stats.flooded + stats.refused_vlan +
+                                  stats.refused_group + stats.refused_storm +
+                                  stats.refused_secure + stats.refused_move +
+                                  stats.refused_isolated + stats.dropped);
     return stats;
 }
 

@@ -153,7 +153,9 @@ static inline int house_is_at_rest(struct house *house)
 static inline uint64_t refused_in(qnet_hub *hub)
 {
     qnet_hub_stats stats = hub_stats_of(hub);
-    uint64_t refused = hub_refusals(&stats), sum = stats.forwarded + stats.flooded + refused;
+    uint64_t refused = stats.refused_vlan + stats.refused_group + stats.refused_storm + stats.refused_secure +
+                       stats.refused_move + stats.refused_isolated;
+    uint64_t sum = stats.forwarded + stats.flooded + refused;
 
     CHECK(stats.received >= sum && stats.received <= sum + stats.dropped);
     return refused;

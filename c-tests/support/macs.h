@@ -196,13 +196,6 @@ static inline qnet_hub_stats hub_stats_of(qnet_hub *hub)
     return stats;
 }
 
-/* How many frames were refused, for whichever reason. */
-static inline uint64_t hub_refusals(const qnet_hub_stats *stats)
-{
-    return stats->refused_vlan + stats->refused_group + stats->refused_storm + stats->refused_secure +
-           stats->refused_move + stats->refused_isolated;
-}
-
 static inline int ports_of(qnet_hub *hub)
 {
     return qnet_hub_ports(hub, NULL, 0);
