@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::runtime::callback::Doing;
 use crate::runtime::handle::Ref;
 use crate::runtime::service::Source;
+use crate::runtime::wake::Departure;
 
 /// Ends the connection without waiting.
 pub fn shutdown(conn: Ref<Conn>) -> Result<()> {
@@ -15,15 +16,27 @@ pub fn shutdown(conn: Ref<Conn>) -> Result<()> {
     Ok(())
 }
 
-/// Closes a connection whose handle is the library's, and which has ended: waits, as [`close`] does, for
-/// what still runs of it, and until its descriptor is closed.
-pub fn close_own(conn: Ref<Conn>) {
-    let departure = match conn.state() {
-        Ok(state) if state.is_hubs => state.socket().departure(),
-        _ => return,
-    };
-    if wait_until_given_back(conn) {
-        departure.wait();
+/// A connection whose handle is the library's to give back, at any time once it has ended, unless it is
+/// detached.
+pub struct Own {
+    pub conn: Ref<Conn>,
+    /// Tells when its descriptor is closed.
+    departure: Departure,
+}
+
+impl Own {
+    /// `None` where the handle has been given back.
+    pub fn of(conn: Ref<Conn>) -> Option<Own> {
+        let departure = conn.state().ok()?.socket().departure();
+        Some(Own { conn, departure })
+    }
+
+    /// Closes it, which has ended: waits, as [`close`] does, for what still runs of it, and until its
+    /// descriptor is closed.
+    pub fn close(self) {
+        if wait_until_given_back(self.conn) {
+            self.departure.wait();
+        }
     }
 }
 
@@ -34,6 +47,11 @@ fn wait_until_given_back(conn: Ref<Conn>) -> bool {
         let Ok(mut state) = conn.state() else {
             return true;
         };
+        if state.is_hubs && release::is_over(&state) && state.life.is_closing() {
+            // Another thread is about to give it back.
+            State::wait_change(state);
+            continue;
+        }
         let waits = state.waits_for_handlers();
         let is_called =
             !state.life.call().is_none_or(|call| matches!(call, Call::Waiting | Call::Done));

@@ -29,14 +29,17 @@ pub fn give_back_if_over(conn: Ref<Conn>) {
     let Ok(mut state) = conn.state() else {
         return;
     };
-    let is_over =
-        state.finish.is_none() && state.life.call() == Some(Call::Done) && !state.delivering;
-    // A port handler that is told of its leaving may still use the handle.
-    let is_told = state.leaving.is_none();
-    if state.is_hubs && is_over && is_told && state.life.begin_closing() {
+    if state.is_hubs && is_over(&state) && state.life.begin_closing() {
         drop(state);
         discard(conn);
     }
+}
+
+/// Whether nothing of the connection goes on. A port handler that is told of its leaving may still use the
+/// handle.
+pub fn is_over(state: &State) -> bool {
+    let is_ended = state.finish.is_none() && state.life.call() == Some(Call::Done);
+    is_ended && !state.delivering && state.leaving.is_none()
 }
 
 /// Lets go of all that the handle stands for. What is left is the connection's thread's, if it has one.

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::conn::close::Own;
 use crate::conn::close_handler;
-use crate::conn::{Conn, close, end, plug};
+use crate::conn::{Conn, end, plug};
 use crate::error::Result;
 use crate::forward::hub::{self, Hub};
 use crate::forward::joining::Notice;
@@ -19,7 +20,7 @@ use crate::switch::Switch;
 #[derive(Default)]
 pub struct Closing {
     hub: Option<Ref<Hub>>,
-    own: Vec<Ref<Conn>>,
+    own: Vec<Own>,
     /// Whether the caller calls the handlers.
     is_callers: bool,
 }
@@ -35,9 +36,9 @@ impl Closing {
         if let Some(call) = served::next_call(hub) {
             return Some(Call::Port(call));
         }
-        self.own.iter().find_map(|conn| {
-            let mut state = conn.state().ok().filter(|state| state.is_hubs)?;
-            close_handler::due(*conn, &mut state, Doing::CallersClose).map(Call::Close)
+        self.own.iter().find_map(|own| {
+            let mut state = own.conn.state().ok().filter(|state| state.is_hubs)?;
+            close_handler::due(own.conn, &mut state, Doing::CallersClose).map(Call::Close)
         })
     }
 
@@ -49,7 +50,7 @@ impl Closing {
         // Then the peer has ended of which it was told.
         served::wait_while(hub, |joining| joining.call.is_some_and(|notice| notice.has_come()));
         // Those that left before may still be in their close handlers.
-        self.own.into_iter().for_each(close::close_own);
+        self.own.into_iter().for_each(Own::close);
         served::wait_while(hub, |_| true);
     }
 }
@@ -68,10 +69,12 @@ pub fn close(hub: Ref<Hub>) -> Result<Closing> {
     // One of which the handler is being told ends when that has returned.
     own.extend(joining.call.map(Notice::conn));
     drop(joining);
-    waiting.iter().for_each(|conn| served::hang_up(*conn));
     let ports = hub::connections(switch.lock().close().into_iter());
+    // Noted before they end: then others may give them back before this thread looks at them again.
+    let all = own.iter().chain(&waiting).chain(&ports);
+    let own = all.filter_map(|conn| Own::of(*conn)).collect();
+    waiting.iter().for_each(|conn| served::hang_up(*conn));
     ports.iter().for_each(|conn| leave_closed_hub(*conn, &switch));
-    own.extend(ports.into_iter().chain(waiting));
     served::free_if_over(hub, lock(&hub.slot.joining));
     Ok(Closing { hub: Some(hub), own, is_callers: on_clock.is_some() })
 }
