@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use smallvec::SmallVec;
 
-use crate::capture::ring::{Mark, Ring};
+use crate::capture::pcapng::{self, Mark};
+use crate::capture::ring::Room;
 use crate::capture::shared::{Entry, Shared};
 use crate::frame::{self, Walk};
 use crate::runtime::event_loop::Loop;
@@ -98,42 +99,55 @@ impl Interface {
         let (mut all, mut kept) = (Sum::default(), Sum::default());
         loop {
             let mut sum = Sum::default();
-            let room = Ring::room_for(frames.clone().take(TOGETHER).map(|frame| {
-                sum.add(frame.len().max(padded));
-                frame.len().max(padded).min(shared.snaplen)
-            }));
+            let tells_lost = self.has_lost();
+            let room = frames.clone().take(TOGETHER).enumerate().map(|(n, frame)| {
+                let len = frame.len().max(padded);
+                sum.add(len);
+                pcapng::frame_len(len.min(shared.snaplen), n == 0 && tells_lost)
+            });
+            let room = room.sum();
             if sum.frames == 0 {
                 break;
             }
+            all.add_all(sum);
             let some = frames.by_ref().take(sum.frames as usize);
-            if let Some(at) = self.reserve(false, room) {
-                self.put(at, occasion, way, some, padded);
+            if let Some(room) = self.reserve(false, room) {
+                self.put(room, occasion, way, some, padded, tells_lost);
                 kept.add_all(sum);
             } else {
-                some.for_each(|frame| kept.add_all(self.record_one(occasion, way, frame, padded)));
+                kept.add_all(self.record_singly(occasion, way, some, padded));
             }
-            all.add_all(sum);
         }
         self.count(all, kept);
         shared.wake_if_half_full();
     }
 
-    /// Records a frame, or notes that it is lost. Returns what is recorded.
-    fn record_one(&self, occasion: Occasion, way: Way, frame: &[u8], padded: usize) -> Sum {
+    /// Records frames, as many as there is room for, and notes that the others are lost. Returns what is recorded.
+    fn record_singly<'a>(
+        &self,
+        occasion: Occasion,
+        way: Way,
+        mut frames: impl Iterator<Item = &'a [u8]>,
+        padded: usize,
+    ) -> Sum {
         let mut kept = Sum::default();
-        let len = frame.len().max(padded);
-        let room = Ring::room_for([len.min(self.shared.snaplen)].into_iter());
-        if let Some(at) = self.reserve(occasion.waits, room) {
-            self.put(at, occasion, way, std::iter::once(frame), padded);
+        while let Some(frame) = frames.next() {
+            let len = frame.len().max(padded);
+            let tells_lost = self.has_lost();
+            let room = pcapng::frame_len(len.min(self.shared.snaplen), tells_lost);
+            let Some(room) = self.reserve(occasion.waits, room) else {
+                // The buffer is full.
+                self.entry.lost.fetch_add(1 + frames.count() as u64, Ordering::Relaxed);
+                break;
+            };
+            self.put(room, occasion, way, std::iter::once(frame), padded, tells_lost);
             kept.add(len);
-        } else {
-            self.entry.lost.fetch_add(1, Ordering::Relaxed);
         }
         kept
     }
 
     /// Reserves room, perhaps waiting for it: for one frame, since it may never be there for many.
-    fn reserve(&self, waits: bool, room: u64) -> Option<u64> {
+    fn reserve(&self, waits: bool, room: usize) -> Option<Room<'_>> {
         while self.shared.is_on() {
             let at = self.shared.ring.reserve(room);
             if at.is_some() || !waits || !self.shared.wait_for_room() {
@@ -143,28 +157,36 @@ impl Interface {
         None
     }
 
-    /// Puts frames where there is room for them.
+    /// Puts frames where there is room for them, and for telling with the first how many were lost before it.
     fn put<'a>(
         &self,
-        mut at: u64,
+        mut room: Room<'_>,
         occasion: Occasion,
         way: Way,
         frames: impl Iterator<Item = &'a [u8]>,
         padded: usize,
+        tells_lost: bool,
     ) {
         let shared = &*self.shared;
+        let mut mark = Mark {
+            len: 0,
+            interface: self.entry.number,
+            is_out: way == Way::Out,
+            notes: shared.claim_notes(),
+            time: occasion.time,
+            // Another thread may have told it since.
+            lost: tells_lost.then(|| self.entry.lost.swap(0, Ordering::Relaxed)),
+        };
         for frame in frames {
             let len = frame.len().max(padded);
-            let mark = Mark {
-                len: len as u32,
-                interface: self.entry.number,
-                is_out: way == Way::Out,
-                notes: shared.claim_notes(),
-                time: occasion.time,
-                lost: self.take_lost(),
-            };
-            at = shared.ring.put(at, frame, len.min(shared.snaplen), mark);
+            mark.len = len as u32;
+            room.put(frame, len.min(shared.snaplen), &mark);
+            (mark.notes, mark.lost) = (0, None);
         }
+    }
+
+    fn has_lost(&self) -> bool {
+        self.entry.lost.load(Ordering::Relaxed) > 0
     }
 
     fn count(&self, all: Sum, kept: Sum) {
@@ -175,11 +197,6 @@ impl Interface {
             self.entry.dropped.fetch_add(dropped, relaxed);
             self.shared.dropped.fetch_add(dropped, relaxed);
         }
-    }
-
-    fn take_lost(&self) -> u64 {
-        let lost = self.entry.lost.load(Ordering::Relaxed);
-        if lost > 0 { self.entry.lost.swap(0, Ordering::Relaxed) } else { 0 }
     }
 }
 

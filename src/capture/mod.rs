@@ -1,12 +1,13 @@
 //! Captures: the frames of connections and hubs, written in the format of Wireshark.
 //!
 //! A connection or hub that is captured has an interface (`interface`) for each of its captures. Who receives
-//! or sends a frame puts a copy of it in the capture's buffer (`ring`), and never waits; a thread of the
-//! capture's own (`thread`) takes the frames out, encodes (`pcapng`) and writes them (`output`).
+//! or sends a frame puts a copy of it in the capture's buffer (`ring`), as the file is to have it (`pcapng`), and
+//! never waits; a thread of the capture's own (`thread`) writes what is in the buffer (`output`).
 
 pub mod interface;
 mod output;
 mod pcapng;
+#[allow(unsafe_code)]
 mod ring;
 pub mod shared;
 mod thread;
@@ -90,7 +91,7 @@ pub fn open_fd(
 
 fn begin(options: &Options, output: impl FnOnce() -> Result<Output>) -> Result<Ref<Capture>> {
     table().make(|capture| {
-        let ring = Ring::of(options.get(options::CAPTURE_BYTES) as usize)?;
+        let (ring, taker) = Ring::of(options.get(options::CAPTURE_BYTES) as usize)?;
         let snaplen = match options.get(options::SNAPLEN) as usize {
             0 => usize::MAX,
             snaplen => snaplen,
@@ -102,7 +103,7 @@ fn begin(options: &Options, output: impl FnOnce() -> Result<Output>) -> Result<R
             shared.note_reader();
         }
         let threads = shared.clone();
-        spawn(c"qnet-capture", move || thread::run(&threads, output))?;
+        spawn(c"qnet-capture", move || thread::run(&threads, taker, output))?;
         let token = capture.token;
         *capture.slot.state.lock() = State { token, shared: Some(shared), ..State::default() };
         Ok(capture)

@@ -3,12 +3,10 @@
 
 use std::ops::Range;
 
-use crate::capture::ring::Mark;
-
 const SECTION: u32 = 0x0a0d_0d0a;
 const INTERFACE: u32 = 1;
 const STATISTICS: u32 = 5;
-const FRAME: u32 = 6;
+pub const FRAME: u32 = 6;
 
 const BYTE_ORDER: u32 = 0x1a2b_3c4d;
 const ETHERNET: u16 = 1;
@@ -46,20 +44,14 @@ fn end_block(out: &mut Vec<u8>, start: usize) {
     out[start + 4..start + 8].copy_from_slice(&len.to_ne_bytes());
 }
 
-#[inline]
 fn put<const N: usize>(out: &mut Vec<u8>, numbers: [u32; N]) {
     out.extend_from_slice(numbers.map(u32::to_ne_bytes).as_flattened());
 }
 
-fn put_padded(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(bytes);
-    out.resize(out.len().next_multiple_of(4), 0);
-}
-
 fn option(out: &mut Vec<u8>, code: u16, value: &[u8]) {
-    out.extend(code.to_ne_bytes());
-    out.extend((value.len() as u16).to_ne_bytes());
-    put_padded(out, value);
+    out.extend_from_slice(&option_head(code, value.len() as u16));
+    out.extend_from_slice(value);
+    out.resize(out.len().next_multiple_of(4), 0);
 }
 
 fn end_of_options(out: &mut Vec<u8>) {
@@ -93,19 +85,68 @@ pub fn interface(out: &mut Vec<u8>, name: &[u8], description: &[u8], snaplen: u3
     });
 }
 
-/// A frame, of which `kept` is kept. `notes` are its comments.
-pub fn frame(out: &mut Vec<u8>, mark: &Mark, kept: &[u8], notes: Vec<String>) {
-    let start = out.len();
+/// What goes with a frame.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark {
+    /// The length of the frame, of which less may have been kept.
+    pub len: u32,
+    pub interface: u32,
+    pub is_out: bool,
+    /// How many of the notes that wait go with it: fewer than 2^24.
+    pub notes: u32,
+    pub time: u64,
+    /// How many frames of the interface before it were not recorded, where that is told.
+    pub lost: Option<u64>,
+}
+
+/// How many numbers a frame's block has before the frame, behind its type.
+pub const HEAD: usize = 6;
+const TAIL: usize = 4;
+const TAIL_LOST: usize = TAIL + 3;
+
+/// How long a frame's block is.
+#[inline]
+pub fn frame_len(kept: usize, tells_lost: bool) -> usize {
+    let tail = if tells_lost { TAIL_LOST } else { TAIL };
+    4 * (1 + HEAD + tail) + kept.next_multiple_of(4)
+}
+
+/// What a frame's block of that length has between its type and the frame.
+#[inline]
+pub fn head(len: usize, kept: usize, mark: &Mark) -> [[u8; 4]; HEAD] {
     let [high, low] = halves(mark.time);
+    [len as u32, mark.interface, high, low, kept as u32, mark.len].map(u32::to_ne_bytes)
+}
+
+/// What it has behind the frame, which is filled up with zeros to a multiple of four.
+#[inline]
+pub fn tail(len: usize, mark: &Mark) -> [[u8; 4]; TAIL] {
     let flags = if mark.is_out { OUTBOUND } else { INBOUND };
-    put(out, [FRAME, 0, mark.interface, high, low, kept.len() as u32, mark.len]);
-    put_padded(out, kept);
+    [option_head(FLAGS, 4), flags.to_ne_bytes(), [0; 4], (len as u32).to_ne_bytes()]
+}
+
+/// The same, and how many frames before it were lost.
+#[inline]
+pub fn tail_lost(len: usize, mark: &Mark, lost: u64) -> [[u8; 4]; TAIL_LOST] {
+    let [code, flags, end, len] = tail(len, mark);
+    let [a, b, c, d, e, f, g, h] = lost.to_ne_bytes();
+    [code, flags, option_head(DROPPED, 8), [a, b, c, d], [e, f, g, h], end, len]
+}
+
+fn option_head(code: u16, len: u16) -> [u8; 4] {
+    let ([a, b], [c, d]) = (code.to_ne_bytes(), len.to_ne_bytes());
+    [a, b, c, d]
+}
+
+/// Appends a frame's block, and gives it comments.
+pub fn commented(out: &mut Vec<u8>, block: &[u8], notes: &[String]) {
+    let start = out.len();
+    let kept = number(block, 20).map_or(0, |kept| kept as usize);
+    let options = 4 * (1 + HEAD) + kept.next_multiple_of(4);
+    put(out, [FRAME]);
+    out.extend_from_slice(&block[4..options]);
     notes.iter().for_each(|note| option(out, COMMENT, note.as_bytes()));
-    option(out, FLAGS, &flags.to_ne_bytes());
-    if mark.lost > 0 {
-        option(out, DROPPED, &mark.lost.to_ne_bytes());
-    }
-    end_of_options(out);
+    out.extend_from_slice(&block[options..block.len() - 4]);
     end_block(out, start);
 }
 
@@ -155,16 +196,31 @@ pub fn count_frames(bytes: &[u8]) -> (u64, u64) {
 mod tests {
     use super::*;
 
+    fn frame(out: &mut Vec<u8>, mark: &Mark, kept: &[u8]) {
+        let len = frame_len(kept.len(), mark.lost.is_some());
+        put(out, [FRAME]);
+        out.extend(head(len, kept.len(), mark).as_flattened());
+        out.extend(kept);
+        out.resize(out.len().next_multiple_of(4), 0);
+        match mark.lost {
+            None => out.extend(tail(len, mark).as_flattened()),
+            Some(lost) => out.extend(tail_lost(len, mark, lost).as_flattened()),
+        }
+    }
+
     #[test]
     fn blocks_are_found_again() {
-        let mark = Mark { len: 70, interface: 0, is_out: true, notes: 1, time: 1 << 40, lost: 3 };
-        let mut out = Vec::new();
+        let mark =
+            Mark { len: 70, interface: 0, is_out: true, notes: 1, time: 1 << 40, lost: Some(3) };
+        let (mut out, mut block) = (Vec::new(), Vec::new());
         section(&mut out);
         interface(&mut out, b"a", b"", 0);
         let before = out.len();
-        frame(&mut out, &mark, &[1; 33], vec!["why".to_owned()]);
+        frame(&mut block, &mark, &[1; 33]);
+        commented(&mut out, &block, &["why".to_owned(), "because".to_owned()]);
         let middle = out.len();
-        frame(&mut out, &Mark { len: 30, ..mark }, &[1; 30], Vec::new());
+        assert_eq!(middle - before, block.len() + 8 + 12);
+        frame(&mut out, &Mark { len: 30, lost: None, ..mark }, &[1; 30]);
         statistics(&mut out, 0, 5, 2, 3);
         assert_eq!(out.len() % 4, 0);
         assert_eq!(blocks(&out).count(), 5);
@@ -175,5 +231,21 @@ mod tests {
             assert!(end <= n && (n < before || end >= before));
             assert_eq!(count_frames(&out[..end]).0 >= 1, n >= middle);
         }
+    }
+
+    #[test]
+    fn a_block_with_comments_is_the_block_and_these() {
+        let mark =
+            Mark { len: 9, interface: 7, is_out: false, notes: 1, time: 5, lost: Some(1 << 33) };
+        let (mut out, mut block) = (Vec::new(), Vec::new());
+        frame(&mut block, &mark, &[8; 9]);
+        commented(&mut out, &block, &[]);
+        assert_eq!(out, block);
+        out.clear();
+        commented(&mut out, &block, &["x".to_owned()]);
+        let (options, end) = (28 + 12, block.len() - 4);
+        assert_eq!(out[8..options], block[8..options]);
+        assert_eq!(out[options..options + 8], [&option_head(COMMENT, 1)[..], b"x\0\0\0"].concat());
+        assert_eq!(out[options + 8..end + 8], block[options..end]);
     }
 }

@@ -1,57 +1,67 @@
-//! The buffer of a capture: frames are copied into it by the threads that receive and send them, and the
-//! writing thread takes them out.
+//! The buffer of a capture: frames are copied into it by the threads that receive and send them, as the blocks
+//! that the file gets, and the writing thread takes them out.
 //!
-//! Nobody waits. Who puts a frame in reserves room for it by an exchange, copies it there, and then marks
-//! the record as whole. One thread takes the records out, in the order of their reservation, up to the
-//! first that is not whole, and leaves zeros behind.
+//! Nobody waits. Who puts frames in reserves room for them by an exchange, copies them there, and stores the
+//! first number of each block last: then the block is whole. One thread takes blocks out, in the order of their
+//! reservation, up to the first that is not whole, and leaves zeros behind.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::capture::pcapng::{self, HEAD, Mark};
 use crate::error::Result;
-use crate::sys::memory::Words;
+use crate::sys::memory::SharedBytes;
 
-const WORD: usize = size_of::<u64>();
-
-/// How many words a record has before its frame.
-const HEADER: usize = 4;
-
-/// The first word of a record that is whole.
-const WHOLE: u64 = 1 << 63;
+/// How many bits of the first number of a block are the format's own: those above say how many of the notes
+/// that wait go with the frame. Such a block is not written as it is.
+const TYPE_BITS: u32 = 8;
 
 pub struct Ring {
-    words: Words,
-    /// How many words were ever reserved, and how many of those are free again.
+    bytes: SharedBytes,
+    /// How many bytes were ever reserved, and how many of those are free again. Multiples of four.
     head: AtomicU64,
     tail: Apart,
 }
 
-/// What the writing thread changes with each frame, apart from what those read who put frames in: a processor
-/// fetches the whole line of 64 bytes when another one has changed a part of it.
+/// What the writing thread changes, apart from what those read who put frames in: a processor fetches the whole
+/// line of 64 bytes when another one has changed a part of it.
 #[repr(align(64))]
 struct Apart(AtomicU64);
 
-/// What goes with a frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark {
-    /// The length of the frame, of which less may have been kept.
-    pub len: u32,
-    pub interface: u32,
-    pub is_out: bool,
-    /// How many of the notes that wait go with it: fewer than 2^31.
+/// Room that its holder alone writes to, until a block is whole.
+#[must_use]
+pub struct Room<'a> {
+    ring: &'a Ring,
+    place: usize,
+    left: usize,
+}
+
+/// Takes blocks out. There is one for a ring, and nothing else changes what it has not yet given back.
+pub struct Taker {
+    ring: Arc<Ring>,
+    tail: u64,
+    /// How many bytes behind that have been seen to be of whole blocks.
+    whole: usize,
+}
+
+/// A block that is whole.
+pub struct Block {
+    /// How many bytes it has.
+    pub len: usize,
+    /// How many notes go with its frame.
     pub notes: u32,
+    pub interface: u32,
+    /// The time of the frame, and its length, of which less may have been kept.
     pub time: u64,
-    /// How many frames of the interface before it were not recorded.
-    pub lost: u64,
+    pub frame_len: u32,
 }
 
 impl Ring {
-    pub fn of(bytes: usize) -> Result<Ring> {
-        let words = Words::of(bytes / WORD)?;
-        Ok(Ring { words, head: AtomicU64::new(0), tail: Apart(AtomicU64::new(0)) })
-    }
-
-    fn size(&self) -> u64 {
-        self.words.len() as u64
+    pub fn of(bytes: usize) -> Result<(Arc<Ring>, Taker)> {
+        let bytes = SharedBytes::of(bytes / 4 * 4)?;
+        let (head, tail) = (AtomicU64::new(0), Apart(AtomicU64::new(0)));
+        let ring = Arc::new(Ring { bytes, head, tail });
+        Ok((ring.clone(), Taker { ring, tail: 0, whole: 0 }))
     }
 
     /// Whether more than half of it is in use.
@@ -59,129 +69,148 @@ impl Ring {
     pub fn is_half_full(&self) -> bool {
         let used =
             self.head.load(Ordering::Relaxed).wrapping_sub(self.tail.0.load(Ordering::Relaxed));
-        used > self.size() / 2
+        used > self.bytes.len() as u64 / 2
     }
 
-    /// How much room frames need of which so many bytes each are kept.
-    pub fn room_for(kept: impl Iterator<Item = usize>) -> u64 {
-        kept.map(words_of).sum()
-    }
-
-    /// Reserves room, if there is so much. Returns where it begins.
+    /// Reserves room, if there is so much.
     #[inline]
-    pub fn reserve(&self, room: u64) -> Option<u64> {
+    pub fn reserve(&self, room: usize) -> Option<Room<'_>> {
+        let (len, size) = (room as u64, self.bytes.len() as u64);
         let mut head = self.head.load(Ordering::Relaxed);
-        // Acquire: who sees that words are free sees them as zeros, too.
-        while head + room <= self.tail.0.load(Ordering::Acquire) + self.size() {
+        // Acquire: who sees that bytes are free sees them as zeros, too.
+        while head + len <= self.tail.0.load(Ordering::Acquire) + size {
             let order = Ordering::Relaxed;
-            match self.head.compare_exchange_weak(head, head + room, order, order) {
-                Ok(_) => return Some(head),
+            match self.head.compare_exchange_weak(head, head + len, order, order) {
+                Ok(_) => return Some(Room { ring: self, place: self.place(head), left: room }),
                 Err(other) => head = other,
             }
         }
         None
     }
 
-    /// Copies a frame to room that was reserved. Of the frame `kept` bytes are kept, with zeros where it has
-    /// fewer. Returns where the next one goes.
-    #[inline]
-    pub fn put(&self, at: u64, frame: &[u8], kept: usize, mark: Mark) -> u64 {
-        let place = self.place(at);
-        self.copy(place + HEADER, &frame[..frame.len().min(kept)]);
-        let of_interface = u64::from(mark.interface) << 32 | u64::from(mark.notes) << 1;
-        self.word(place + 1).store(of_interface | u64::from(mark.is_out), Ordering::Relaxed);
-        self.word(place + 2).store(mark.time, Ordering::Relaxed);
-        self.word(place + 3).store(mark.lost, Ordering::Relaxed);
-        let first = WHOLE | (kept as u64) << 32 | u64::from(mark.len);
-        // Release: who sees this sees all of the record.
-        self.word(place).store(first, Ordering::Release);
-        at + words_of(kept)
-    }
-
-    /// Where a record begins. The buffer's size may be any, and a division takes long: one does for a record.
+    /// Where something begins. The buffer's size may be any, and a division takes long: one does for a room.
     #[inline]
     fn place(&self, at: u64) -> usize {
-        (at % self.size()) as usize
+        (at % self.bytes.len() as u64) as usize
     }
 
     /// A place that may be behind the end of the buffer, by less than its size, in there.
     #[inline]
     fn wrapped(&self, place: usize) -> usize {
-        if place < self.words.len() { place } else { place - self.words.len() }
+        if place < self.bytes.len() { place } else { place - self.bytes.len() }
+    }
+}
+
+impl Room<'_> {
+    /// Puts a frame where the one before ends. Of the frame `kept` bytes are kept, with zeros where it has fewer.
+    #[inline]
+    pub fn put(&mut self, frame: &[u8], kept: usize, mark: &Mark) {
+        let len = pcapng::frame_len(kept, mark.lost.is_some());
+        self.left = self.left.checked_sub(len).expect("so much was reserved");
+        let first = self.ring.bytes.number(self.place);
+        let bytes = &frame[..frame.len().min(kept)];
+        self.skip(4);
+        self.write(pcapng::head(len, kept, mark).as_flattened());
+        self.write(bytes);
+        self.skip(kept.next_multiple_of(4) - bytes.len());
+        match mark.lost {
+            None => self.write(pcapng::tail(len, mark).as_flattened()),
+            Some(lost) => self.write(pcapng::tail_lost(len, mark, lost).as_flattened()),
+        }
+        // Release: who sees this sees all of the block.
+        first.store(pcapng::FRAME | mark.notes << TYPE_BITS, Ordering::Release);
     }
 
     #[inline]
-    fn word(&self, place: usize) -> &AtomicU64 {
-        &self.words[self.wrapped(place)]
+    fn write(&mut self, bytes: &[u8]) {
+        let (front, behind) = bytes.split_at(bytes.len().min(self.ring.bytes.len() - self.place));
+        // SAFETY: these bytes were reserved for this room alone, as `put` has checked, and nobody reads them before
+        // the first number of their block is stored.
+        unsafe { self.ring.bytes.write(self.place, front) };
+        if !behind.is_empty() {
+            // SAFETY: the same.
+            unsafe { self.ring.bytes.write(0, behind) };
+        }
+        self.skip(bytes.len());
     }
 
     #[inline]
-    fn copy(&self, place: usize, bytes: &[u8]) {
-        let start = self.wrapped(place);
-        let (whole, rest) = bytes.split_at(bytes.len() / WORD * WORD);
-        let (front, behind) = whole.split_at(whole.len().min((self.words.len() - start) * WORD));
-        for (bytes, words) in [(front, &self.words[start..]), (behind, &self.words[..])] {
-            for (chunk, word) in bytes.chunks_exact(WORD).zip(words) {
-                let chunk = chunk.try_into().expect("as long as a word");
-                word.store(u64::from_ne_bytes(chunk), Ordering::Relaxed);
+    fn skip(&mut self, bytes: usize) {
+        self.place = self.ring.wrapped(self.place + bytes);
+    }
+}
+
+impl Taker {
+    /// The first block, if there is one.
+    pub fn first(&mut self) -> Option<Block> {
+        self.block(0)
+    }
+
+    /// How many bytes the first blocks have that are whole, one behind another, and as they are to be written,
+    /// as long as `takes` says so: it is given the bytes before one, and the block.
+    pub fn run(&mut self, mut takes: impl FnMut(usize, &Block) -> bool) -> usize {
+        let mut len = 0;
+        while let Some(block) = self.block(len).filter(|block| block.notes == 0) {
+            if !takes(len, &block) {
+                break;
             }
+            len += block.len;
         }
-        if !rest.is_empty() {
-            let mut last = [0; WORD];
-            last[..rest.len()].copy_from_slice(rest);
-            self.word(start + whole.len() / WORD)
-                .store(u64::from_ne_bytes(last), Ordering::Relaxed);
-        }
+        len
     }
 
-    /// Whether there is a record to take out.
-    pub fn has_next(&self) -> bool {
-        self.word(self.place(self.tail.0.load(Ordering::Relaxed))).load(Ordering::Acquire) != 0
-    }
-
-    /// Takes out the next record, whose bytes replace those of `frame`. For one thread.
-    pub fn take(&self, frame: &mut Vec<u8>) -> Option<Mark> {
-        let tail = self.tail.0.load(Ordering::Relaxed);
-        let place = self.place(tail);
-        let first = self.word(place).load(Ordering::Acquire);
+    /// The block that begins so many bytes behind the first. Where the buffer is full of whole ones, that may be
+    /// the first again.
+    #[inline]
+    fn block(&mut self, behind: usize) -> Option<Block> {
+        if behind >= self.ring.bytes.len() {
+            return None;
+        }
+        let place = self.ring.place(self.tail + behind as u64);
+        // Acquire: the rest of the block is there, too.
+        let first = self.ring.bytes.number(place).load(Ordering::Acquire);
         if first == 0 {
             return None;
         }
-        let kept = ((first & !WHOLE) >> 32) as usize;
-        let words = words_of(kept);
-        let [_, of_interface, time, lost] = [0, 1, 2, 3].map(|n| take_out(self.word(place + n)));
-        let (start, len) = (self.wrapped(place + HEADER), words as usize - HEADER);
-        frame.resize(len * WORD, 0);
-        let (front, behind) = frame.split_at_mut(len.min(self.words.len() - start) * WORD);
-        for (bytes, words) in [(front, &self.words[start..]), (behind, &self.words[..])] {
-            for (chunk, word) in bytes.chunks_exact_mut(WORD).zip(words) {
-                chunk.copy_from_slice(&take_out(word).to_ne_bytes());
-            }
+        let mut head = [0; HEAD];
+        for (n, number) in head.iter_mut().enumerate() {
+            let place = self.ring.wrapped(place + 4 + 4 * n);
+            *number = self.ring.bytes.number(place).load(Ordering::Relaxed);
         }
-        frame.truncate(kept);
-        self.tail.0.store(tail + words, Ordering::Release);
-        Some(Mark {
-            len: first as u32,
-            interface: (of_interface >> 32) as u32,
-            is_out: of_interface & 1 != 0,
-            notes: of_interface as u32 >> 1,
-            time,
-            lost,
+        let [len, interface, high, low, _, frame_len] = head;
+        self.whole = self.whole.max(behind + len as usize);
+        Some(Block {
+            len: len as usize,
+            notes: first >> TYPE_BITS,
+            interface,
+            time: u64::from(high) << 32 | u64::from(low),
+            frame_len,
         })
     }
-}
 
-/// How many words a record has.
-#[inline]
-fn words_of(kept: usize) -> u64 {
-    (HEADER + kept.div_ceil(WORD)) as u64
-}
+    /// The bytes from `start` to `end` behind the front, or those of them that lie in one piece. They are of whole
+    /// blocks.
+    pub fn bytes(&self, start: usize, end: usize) -> &[u8] {
+        assert!(start <= end && end <= self.whole, "of whole blocks");
+        let place = self.ring.place(self.tail + start as u64);
+        let len = (end - start).min(self.ring.bytes.len() - place);
+        // SAFETY: blocks that are whole are written to by nobody but `release`, which is not called while these
+        // bytes are borrowed.
+        unsafe { self.ring.bytes.read(place, len) }
+    }
 
-#[inline]
-fn take_out(word: &AtomicU64) -> u64 {
-    let value = word.load(Ordering::Relaxed);
-    word.store(0, Ordering::Relaxed);
-    value
+    /// Gives the first bytes back, which are those of whole blocks.
+    pub fn release(&mut self, len: usize) {
+        self.whole = self.whole.checked_sub(len).expect("of whole blocks");
+        let place = self.ring.place(self.tail);
+        let front = len.min(self.ring.bytes.len() - place);
+        for (place, len) in [(place, front), (0, len - front)] {
+            // SAFETY: nobody else reads or writes these bytes before they are given back.
+            unsafe { self.ring.bytes.zero(place, len) };
+        }
+        self.tail += len as u64;
+        self.ring.tail.0.store(self.tail, Ordering::Release);
+    }
 }
 
 #[cfg(test)]
@@ -190,50 +219,98 @@ mod tests {
 
     const BYTES: usize = 4096;
 
-    fn put(ring: &Ring, frame: &[u8], kept: usize, mark: Mark) -> bool {
-        let at = ring.reserve(Ring::room_for([kept].into_iter()));
-        at.is_some_and(|at| ring.put(at, frame, kept, mark) > at)
+    fn room_for(kept: usize, mark: &Mark) -> usize {
+        pcapng::frame_len(kept, mark.lost.is_some())
+    }
+
+    fn put(ring: &Ring, frame: &[u8], kept: usize, mark: &Mark) -> bool {
+        let room = ring.reserve(room_for(kept, mark));
+        room.map(|mut room| room.put(frame, kept, mark)).is_some()
     }
 
     fn mark(number: u64) -> Mark {
-        let (interface, notes) = (number as u32 % 7, number as u32 % 3);
-        Mark { len: 0, interface, is_out: number % 2 == 0, notes, time: number, lost: number }
+        let lost = (number % 3 == 0).then_some(number);
+        let interface = number as u32 % 7;
+        Mark { len: 0, interface, is_out: number % 2 == 0, notes: 0, time: number << 30, lost }
+    }
+
+    /// The first block's bytes, in one piece.
+    fn first_bytes(taker: &mut Taker) -> Vec<u8> {
+        let len = taker.first().map_or(0, |block| block.len);
+        let front = taker.bytes(0, len);
+        [front, taker.bytes(front.len(), len)].concat()
     }
 
     #[test]
     fn every_length_comes_out_as_it_went_in() {
-        let (ring, mut frame) = (Ring::of(BYTES).unwrap(), Vec::new());
+        let (ring, mut taker) = Ring::of(BYTES).unwrap();
         for len in (0..1000).chain(0..1000) {
             let bytes: Vec<u8> = (0..len).map(|i| (i * 7 + len) as u8).collect();
             for kept in [len, len / 2, len + 9] {
                 let mark = Mark { len: len as u32, ..mark(len as u64) };
-                assert!(!ring.has_next() && put(&ring, &bytes, kept, mark) && ring.has_next());
-                assert_eq!(ring.take(&mut frame), Some(mark));
-                let zeros = vec![0; kept.saturating_sub(len)];
-                assert_eq!(frame, [&bytes[..len.min(kept)], &zeros[..]].concat());
+                assert!(taker.first().is_none() && put(&ring, &bytes, kept, &mark));
+                let block = taker.first().unwrap();
+                assert_eq!((block.len, block.frame_len), (room_for(kept, &mark), len as u32));
+                assert_eq!((block.interface, block.time), (mark.interface, mark.time));
+                assert_eq!(taker.run(|_, _| true), block.len);
+                let taken = first_bytes(&mut taker);
+                assert_eq!(taken[..4], pcapng::FRAME.to_ne_bytes());
+                assert_eq!(taken[4..28], *pcapng::head(block.len, kept, &mark).as_flattened());
+                let filled = kept.next_multiple_of(4);
+                let zeros = vec![0; filled - len.min(kept)];
+                assert_eq!(taken[28..28 + filled], [&bytes[..len.min(kept)], &zeros].concat());
+                let tail = match mark.lost {
+                    None => pcapng::tail(block.len, &mark).as_flattened().to_vec(),
+                    Some(n) => pcapng::tail_lost(block.len, &mark, n).as_flattened().to_vec(),
+                };
+                assert_eq!(taken[28 + filled..], tail);
+                taker.release(block.len);
             }
         }
     }
 
     #[test]
     fn what_finds_no_room_is_refused_and_disturbs_nothing() {
-        let (ring, mut frame) = (Ring::of(BYTES).unwrap(), Vec::new());
+        let (ring, mut taker) = Ring::of(BYTES).unwrap();
         for round in 0..100 {
-            let put = (0..1000).take_while(|n| put(&ring, &[*n as u8; 100], 100, mark(*n))).count();
-            assert_eq!(put, BYTES / (32 + 104));
+            let mark = Mark { lost: None, ..mark(round) };
+            let put = (0..1000).take_while(|n| put(&ring, &[*n as u8; 100], 100, &mark)).count();
+            assert_eq!(put, BYTES / 144);
             assert!(ring.is_half_full());
-            for n in 0..put as u64 {
-                assert_eq!(ring.take(&mut frame), Some(mark(n)), "in round {round}");
-                assert_eq!(frame, [n as u8; 100]);
+            let len = taker.run(|_, _| true);
+            assert_eq!(len, put * 144, "in round {round}");
+            for n in 0..put {
+                assert_eq!(first_bytes(&mut taker)[28..128], [n as u8; 100]);
+                taker.release(144);
             }
-            assert!(ring.take(&mut frame).is_none());
+            assert!(taker.first().is_none());
+        }
+    }
+
+    #[test]
+    fn a_run_ends_where_it_is_told_to_and_before_what_has_notes() {
+        let (ring, mut taker) = Ring::of(BYTES).unwrap();
+        // From the second round on the buffer is full of whole blocks.
+        for _ in 0..3 {
+            for n in 0..BYTES / 64 {
+                let mark = Mark { notes: u32::from(n == 40) * 9, lost: None, ..mark(n as u64) };
+                assert!(put(&ring, &[n as u8; 20], 20, &mark));
+            }
+            assert_eq!(taker.run(|before, _| before < 1000), 1024);
+            taker.release(1024);
+            assert_eq!(taker.run(|_, _| true), 40 * 64 - 1024);
+            taker.release(40 * 64 - 1024);
+            assert_eq!(taker.first().unwrap().notes, 9);
+            taker.release(64);
+            assert_eq!(taker.run(|_, _| true), BYTES - 41 * 64);
+            taker.release(BYTES - 41 * 64);
         }
     }
 
     #[test]
     fn threads_put_in_while_another_takes_out() {
         const EACH: u64 = 20_000;
-        let (ring, mut frame) = (Ring::of(BYTES).unwrap(), Vec::new());
+        let (ring, mut taker) = Ring::of(BYTES).unwrap();
         std::thread::scope(|scope| {
             for thread in 0..3 {
                 let ring = &ring;
@@ -241,7 +318,7 @@ mod tests {
                     for n in 0..EACH {
                         let len = (n % 90) as usize;
                         let mark = Mark { interface: thread, ..mark(n) };
-                        while !put(ring, &[n as u8; 90][..len], len, mark) {
+                        while !put(ring, &[n as u8; 90][..len], len, &mark) {
                             std::thread::yield_now();
                         }
                     }
@@ -249,13 +326,15 @@ mod tests {
             }
             let mut next = [0; 3];
             while next != [EACH; 3] {
-                let Some(taken) = ring.take(&mut frame) else {
+                let Some(block) = taker.first() else {
                     std::thread::yield_now();
                     continue;
                 };
-                let n = &mut next[taken.interface as usize];
-                assert_eq!(taken, Mark { interface: taken.interface, ..mark(*n) });
-                assert_eq!(frame, vec![*n as u8; (*n % 90) as usize]);
+                let n = &mut next[block.interface as usize];
+                let len = (*n % 90) as usize;
+                assert_eq!((block.time, block.len), (*n << 30, room_for(len, &mark(*n))));
+                assert_eq!(first_bytes(&mut taker)[28..28 + len], vec![*n as u8; len]);
+                taker.release(block.len);
                 *n += 1;
             }
         });

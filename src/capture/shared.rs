@@ -62,7 +62,7 @@ pub struct Entry {
 }
 
 pub struct Shared {
-    pub ring: Ring,
+    pub ring: Arc<Ring>,
     /// How many bytes of a frame are recorded at most; `usize::MAX` for all.
     pub snaplen: usize,
     /// Whether it goes to a file: then there is room soon, whoever reads.
@@ -115,7 +115,7 @@ struct Progress {
 }
 
 impl Shared {
-    pub fn new(ring: Ring, snaplen: usize, is_file: bool, is_on: bool) -> Shared {
+    pub fn new(ring: Arc<Ring>, snaplen: usize, is_file: bool, is_on: bool) -> Shared {
         Shared {
             ring,
             snaplen,

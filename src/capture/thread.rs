@@ -1,4 +1,4 @@
-//! The thread that writes a capture: it takes frames out of the buffer, encodes them, and writes them.
+//! The thread that writes a capture: the blocks of frames as they lie in the buffer, and its own between them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use crate::capture::output::Output;
 use crate::capture::pcapng;
+use crate::capture::ring::Taker;
 use crate::capture::shared::Shared;
 use crate::runtime::lock::lock;
 use crate::runtime::wake::{PollFds, poll_fd};
@@ -18,42 +19,42 @@ use crate::sys::clock::Deadline;
 /// How long frames wait in the buffer, and a FIFO's readers for the first byte.
 const TICK: Duration = Duration::from_millis(40);
 
-/// How many bytes are encoded before they are written.
+/// How many bytes are written before their room in the buffer is given back.
 const CHUNK: usize = 128 << 10;
 
 /// Frames on their way out of the buffer.
 struct Writer {
     shared: Arc<Shared>,
+    taker: Taker,
     output: Output,
-    /// Blocks, of which `sent` bytes are written.
+    /// What is being written: blocks of the thread's own, and behind them so many bytes of the buffer. So many
+    /// bytes are written, and so many of this file were before.
     out: Vec<u8>,
+    run: usize,
     sent: usize,
-    /// How many bytes of this file were written before those.
     written: u64,
     /// Whether this file has been begun, and how many interfaces it has.
     is_begun: bool,
     described: usize,
     /// The time of the last frame.
     time: u64,
-    /// Memory for one frame.
-    frame: Vec<u8>,
     /// Whether the last block of all is there.
     is_finished: bool,
 }
 
 /// Runs the thread until the capture is closed.
-pub fn run(shared: &Arc<Shared>, output: Output) {
-    let (out, frame) = (Vec::with_capacity(2 * CHUNK), Vec::new());
+pub fn run(shared: &Arc<Shared>, taker: Taker, output: Output) {
     let mut writer = Writer {
         shared: shared.clone(),
+        taker,
         output,
-        out,
+        out: Vec::new(),
+        run: 0,
         sent: 0,
         written: 0,
         is_begun: false,
         described: 0,
         time: 0,
-        frame,
         is_finished: false,
     };
     if catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
@@ -103,7 +104,7 @@ impl Writer {
             if !self.write_out()? {
                 return Ok(false);
             }
-            if self.encode()? {
+            if self.gather()? {
                 continue;
             }
             if !is_last || std::mem::replace(&mut self.is_finished, true) {
@@ -146,24 +147,38 @@ impl Writer {
         }
     }
 
-    /// Encodes what was recorded, some of it. Returns whether there was anything.
-    fn encode(&mut self) -> Result<bool, Errno> {
+    /// Gathers what is to be written next, some of it. Returns whether there is anything.
+    fn gather(&mut self) -> Result<bool, Errno> {
+        let first = self.taker.first();
+        // An interface is there before its first frame.
         self.describe();
-        while self.out.len() < CHUNK && self.shared.ring.has_next() {
-            if self.output.is_full(self.written + self.out.len() as u64) {
-                self.begin_next_file()?;
-            }
-            let Some(mark) = self.shared.ring.take(&mut self.frame) else {
-                break;
-            };
-            if mark.interface as usize >= self.described {
-                self.describe();
-            }
-            self.time = mark.time;
-            let notes = self.shared.take_notes(mark.notes);
-            pcapng::frame(&mut self.out, &mark, &self.frame, notes);
+        let Some(first) = first else {
+            return Ok(!self.out.is_empty());
+        };
+        if self.output.is_full(self.written + self.out.len() as u64) {
+            self.begin_next_file()?;
         }
-        Ok(!self.out.is_empty())
+        if first.notes > 0 {
+            self.time = first.time;
+            let notes = self.shared.take_notes(first.notes);
+            let front = self.taker.bytes(0, first.len);
+            let block = [front, self.taker.bytes(front.len(), first.len)].concat();
+            pcapng::commented(&mut self.out, &block, &notes);
+            self.taker.release(first.len);
+            return Ok(true);
+        }
+        let before = self.written + self.out.len() as u64;
+        self.run = self.taker.run(|len, block| {
+            let is_described = (block.interface as usize) < self.described;
+            let fits = len < CHUNK && !self.output.is_full(before + len as u64);
+            // A file has at least one frame, however long what it begins with is.
+            let takes = is_described && (fits || len == 0);
+            if takes {
+                self.time = block.time;
+            }
+            takes
+        });
+        Ok(true)
     }
 
     fn begin_next_file(&mut self) -> Result<(), Errno> {
@@ -184,19 +199,25 @@ impl Writer {
         }
     }
 
-    /// Writes what is encoded. Returns whether that is all of it.
+    /// Writes what is gathered. Returns whether that is all of it.
     fn write_out(&mut self) -> Result<bool, Errno> {
-        while self.sent < self.out.len() {
-            match self.output.write(&self.out[self.sent..]) {
+        let own = self.out.len();
+        while self.sent < own + self.run {
+            let unsent = match self.sent.checked_sub(own) {
+                None => &self.out[self.sent..],
+                Some(sent) => self.taker.bytes(sent, self.run),
+            };
+            match self.output.write(unsent) {
                 Ok(0) => return Err(Errno::IO),
                 Ok(n) => self.sent += n,
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(errno) => return Err(errno),
             }
         }
-        self.written += self.out.len() as u64;
+        self.written += self.sent as u64;
+        self.taker.release(self.run);
         self.out.clear();
-        self.sent = 0;
+        (self.run, self.sent) = (0, 0);
         Ok(true)
     }
 
@@ -208,12 +229,17 @@ impl Writer {
         } else {
             self.shared.fail(errno);
         }
-        let whole = pcapng::whole(&self.out, self.sent);
-        self.output.cut(self.sent - whole);
+        // Blocks that are written whole stay.
+        let (own, sent) = (self.out.len(), self.sent);
+        let whole = pcapng::whole(&self.out, sent);
+        let whole_of_run =
+            self.taker.run(|len, block| own + len + block.len <= sent && len < self.run);
+        self.output.cut(sent - whole - whole_of_run);
+        self.taker.release(whole_of_run);
         let (frames, bytes) = pcapng::count_frames(&self.out[whole..]);
         self.shared.withdraw(frames, bytes);
         self.out.clear();
-        (self.sent, self.is_begun) = (0, false);
+        (self.run, self.sent, self.is_begun) = (0, 0, false);
         self.output.close();
         self.withdraw();
         true
@@ -221,9 +247,10 @@ impl Writer {
 
     /// Gives up what is in the buffer.
     fn withdraw(&mut self) {
-        while let Some(mark) = self.shared.ring.take(&mut self.frame) {
-            self.shared.take_notes(mark.notes);
-            self.shared.withdraw(1, mark.len.into());
+        while let Some(block) = self.taker.first() {
+            self.shared.take_notes(block.notes);
+            self.shared.withdraw(1, block.frame_len.into());
+            self.taker.release(block.len);
         }
     }
 }

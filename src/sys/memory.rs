@@ -2,9 +2,9 @@
 
 use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicU32;
 
-use memmap2::MmapMut;
+use memmap2::{MmapMut, MmapRaw};
 use rustix::io::Errno;
 
 use crate::error::Result;
@@ -58,29 +58,60 @@ impl DerefMut for Memory {
     }
 }
 
-/// Words that threads share, zeroed when they are made. They cost nothing until they are touched.
-pub struct Words(MmapMut);
+/// Bytes that threads share, zeroed when they are made. They cost nothing until they are touched.
+pub struct SharedBytes(MmapRaw);
 
-impl Words {
-    pub fn of(count: usize) -> Result<Words> {
-        let map = MmapMut::map_anon(count * size_of::<AtomicU64>());
-        Ok(Words(map.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOMEM))?))
+impl SharedBytes {
+    pub fn of(count: usize) -> Result<SharedBytes> {
+        let map = MmapMut::map_anon(count).map(MmapRaw::from);
+        Ok(SharedBytes(map.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOMEM))?))
     }
-}
-
-impl Deref for Words {
-    type Target = [AtomicU64];
 
     #[inline]
-    fn deref(&self) -> &[AtomicU64] {
-        // SAFETY: whole pages that are this value's alone, may be written to, and are reached as such words
-        // only.
-        unsafe {
-            std::slice::from_raw_parts(
-                self.0.as_ptr().cast(),
-                self.0.len() / size_of::<AtomicU64>(),
-            )
-        }
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Where `len` bytes begin, which are there.
+    #[inline]
+    fn at(&self, place: usize, len: usize) -> *mut u8 {
+        assert!(place <= self.len() && len <= self.len() - place, "within the bytes");
+        // SAFETY: it is within the mapping, or at its end.
+        unsafe { self.0.as_mut_ptr().add(place) }
+    }
+
+    /// The number at a place that is a multiple of four.
+    #[inline]
+    pub fn number(&self, place: usize) -> &AtomicU32 {
+        assert!(place % 4 == 0, "a number's place");
+        // SAFETY: it lies within the mapping, which is page-aligned. The callers of the functions below see to it
+        // that nobody changes it otherwise meanwhile.
+        unsafe { AtomicU32::from_ptr(self.at(place, 4).cast()) }
+    }
+
+    /// # Safety
+    /// Nobody writes to these bytes while they are borrowed.
+    pub unsafe fn read(&self, place: usize, len: usize) -> &[u8] {
+        // SAFETY: they lie within the mapping, and the caller promises the rest.
+        unsafe { std::slice::from_raw_parts(self.at(place, len), len) }
+    }
+
+    /// # Safety
+    /// Nobody else reads or writes these bytes meanwhile.
+    #[inline]
+    pub unsafe fn write(&self, place: usize, bytes: &[u8]) {
+        // SAFETY: as in `read`.
+        copy(
+            unsafe { std::slice::from_raw_parts_mut(self.at(place, bytes.len()), bytes.len()) },
+            bytes,
+        );
+    }
+
+    /// # Safety
+    /// Nobody else reads or writes these bytes meanwhile.
+    pub unsafe fn zero(&self, place: usize, len: usize) {
+        // SAFETY: as in `read`.
+        unsafe { self.at(place, len).write_bytes(0, len) };
     }
 }
 
