@@ -296,11 +296,14 @@ static void no_more_peers_than_max_conns(void)
     enum { MOST = 3, PEERS = 6 };
     struct device peers[PEERS];
     struct service service;
+    qnet_conn *first;
     int i;
 
     service_open(&service);
     CHECK_INT(qnet_listener_set(service.listener, QNET_OPT_MAX_CONNS, MOST), QNET_OK);
-    for (i = 0; i < PEERS; i++)
+    peer_join(&peers[0], service.place, 10);
+    first = served_one(&service);
+    for (i = 1; i < PEERS; i++)
         peer_join(&peers[i], service.place, 10 + i);
     for (i = MOST; i < PEERS; i++)
         CHECK(raw_ended(peers[i].fd));
@@ -310,7 +313,8 @@ static void no_more_peers_than_max_conns(void)
         device_hears(&service.own, &peers[i], service.own.n);
     }
     CHECK(close(peers[0].fd) == 0);
-    EVENTUALLY(ports_of(service.hub) == MOST);
+    EVENTUALLY(qnet_close_reason(first) == QNET_ERR_HANDLE);
+    CHECK_INT(ports_of(service.hub), MOST);
     peer_join(&peers[0], service.place, 10);
     EVENTUALLY(ports_of(service.hub) == MOST + 1);
     service_close(&service);

@@ -89,10 +89,11 @@ struct crowd {
 
 enum { CROWDS = 4 };
 
-/* Peers that speak or not, and leave at once, no further ahead of the handler than MAX_CONNS allows. */
+/* Peers that speak or not, and leave at once, of whom no more are left to be noticed than MAX_CONNS allows. */
 static void *crowding(void *argument)
 {
     struct crowd *crowd = argument;
+    struct census *census = crowd->census;
     unsigned state = (unsigned)crowd->n;
     int i;
 
@@ -103,7 +104,7 @@ static void *crowding(void *argument)
         if (next_random(&state) & 1)
             (void)!send(peer.fd, "\0\0\0\074 half a frame", 12, MSG_NOSIGNAL);
         leaves(&peer);
-        EVENTUALLY(get(&crowd->census->came) >= CROWDS * (i - 50));
+        EVENTUALLY(get(&census->left) + get(&census->refused) >= CROWDS * (i - 50));
     }
     return NULL;
 }
