@@ -54,7 +54,8 @@ pub enum qnet_option {
     /// 10000 ms if this is -1.
     QNET_OPT_DIAL_TIMEOUT_MS = 10,
     /// For listeners: how many accepted connections may exist that have not been closed with
-    /// qnet_close(). Further peers are disconnected at once. The default is 1024.
+    /// qnet_close(), or by the hub that serves the listener: that does so a little after their peers
+    /// have left. Further peers are disconnected at once. The default is 1024.
     QNET_OPT_MAX_CONNS = 11,
     /// 0: qnet_set_handler(), qnet_close() and other functions do not wait for running handlers of
     /// this connection. The default is 1: they do, outside handlers.
