@@ -252,7 +252,8 @@ static void run_link_loss(unsigned rounds)
     forward_by_link("loss 0%", rounds);
 }
 
-static void forward_by_hub(unsigned pairs, const char *vlan, unsigned rounds)
+/* A hub whose two ports are in those VLANs, and which is captured, if there is a capture. */
+static void forward_by_hub(unsigned pairs, const char *vlan, qnet_capture *capture, unsigned rounds)
 {
     int in, out;
     unsigned i;
@@ -260,6 +261,8 @@ static void forward_by_hub(unsigned pairs, const char *vlan, unsigned rounds)
     qnet_hub *hub;
 
     check(qnet_hub_new(&hub), "hub");
+    if (capture)
+        check(qnet_capture_add_hub(capture, hub, NULL), "capture");
     check(qnet_set_vlan(a, vlan), "VLAN");
     check(qnet_set_vlan(b, vlan), "VLAN");
     check(qnet_hub_attach(hub, a), "attach");
@@ -312,17 +315,31 @@ static void run_hub_tags(unsigned rounds)
 
 static void run_hub(unsigned rounds)
 {
-    forward_by_hub(1, NULL, rounds);
+    forward_by_hub(1, NULL, NULL, rounds);
 }
 
 static void run_hub_mixed(unsigned rounds)
 {
-    forward_by_hub(PAIRS, NULL, rounds);
+    forward_by_hub(PAIRS, NULL, NULL, rounds);
 }
 
 static void run_hub_access(unsigned rounds)
 {
-    forward_by_hub(1, "access 10", rounds);
+    forward_by_hub(1, "access 10", NULL, rounds);
+}
+
+/* The buffer has room for all, so that each frame is recorded, encoded and written. */
+static void run_hub_captured(unsigned rounds)
+{
+    const int64_t options[] = {QNET_OPT_CAPTURE_BYTES, 64 << 20};
+    qnet_capture_stats stats;
+    qnet_capture *capture;
+
+    check(qnet_capture_open("/dev/null", options, 1, &capture), "open a capture");
+    forward_by_hub(1, NULL, capture, rounds);
+    check(qnet_capture_get_stats(capture, &stats, sizeof stats), "stats");
+    work_check(stats.frames == (uint64_t)rounds * ROUND + 1 && stats.dropped == 0, "captured");
+    check(qnet_capture_close(capture), "close the capture");
 }
 
 static const struct {
@@ -340,6 +357,7 @@ static const struct {
     {"hub", run_hub},
     {"hub-mixed", run_hub_mixed},
     {"hub-access", run_hub_access},
+    {"hub-captured", run_hub_captured},
     {"hub-vlans", run_hub_vlans},
     {"hub-tags", run_hub_tags},
     {"link", run_link},

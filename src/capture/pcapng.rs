@@ -3,10 +3,12 @@
 
 use std::ops::Range;
 
+use crate::sys::memory;
+
 const SECTION: u32 = 0x0a0d_0d0a;
 const INTERFACE: u32 = 1;
 const STATISTICS: u32 = 5;
-pub const FRAME: u32 = 6;
+const FRAME: u32 = 6;
 
 const BYTE_ORDER: u32 = 0x1a2b_3c4d;
 const ETHERNET: u16 = 1;
@@ -99,38 +101,79 @@ pub struct Mark {
     pub lost: Option<u64>,
 }
 
-/// How many numbers a frame's block has before the frame, behind its type.
-pub const HEAD: usize = 6;
-const TAIL: usize = 4;
-const TAIL_LOST: usize = TAIL + 3;
+/// How many bytes a frame's block has behind its type, before the frame and behind it; and with its type.
+const HEAD: usize = 24;
+pub const START: usize = 4 + HEAD;
+const KIND_BITS: u32 = 8;
+const TAIL: usize = 16;
+const TAIL_LOST: usize = TAIL + 12;
 
 /// How long a frame's block is.
 #[inline]
-pub fn frame_len(kept: usize, tells_lost: bool) -> usize {
+pub const fn frame_len(kept: usize, tells_lost: bool) -> usize {
     let tail = if tells_lost { TAIL_LOST } else { TAIL };
-    4 * (1 + HEAD + tail) + kept.next_multiple_of(4)
+    START + kept.next_multiple_of(4) + tail
 }
 
-/// What a frame's block of that length has between its type and the frame.
+/// Fills a frame's block, all but its type, which are zeros. Of the frame `kept` bytes are kept, with zeros where
+/// it has fewer.
 #[inline]
-pub fn head(len: usize, kept: usize, mark: &Mark) -> [[u8; 4]; HEAD] {
+pub fn fill(block: &mut [u8], frame: &[u8], kept: usize, mark: &Mark) {
+    let len = 4 + block.len() as u32;
     let [high, low] = halves(mark.time);
-    [len as u32, mark.interface, high, low, kept as u32, mark.len].map(u32::to_ne_bytes)
-}
-
-/// What it has behind the frame, which is filled up with zeros to a multiple of four.
-#[inline]
-pub fn tail(len: usize, mark: &Mark) -> [[u8; 4]; TAIL] {
+    let (head, rest) = block.split_at_mut(HEAD);
+    let numbers = [len, mark.interface, high, low, kept as u32, mark.len];
+    head.copy_from_slice(numbers.map(u32::to_ne_bytes).as_flattened());
+    let (room, rest) = rest.split_at_mut(kept.next_multiple_of(4));
+    let bytes = &frame[..frame.len().min(kept)];
+    memory::copy(&mut room[..bytes.len()], bytes);
     let flags = if mark.is_out { OUTBOUND } else { INBOUND };
-    [option_head(FLAGS, 4), flags.to_ne_bytes(), [0; 4], (len as u32).to_ne_bytes()]
+    let (option, mut rest) = rest.split_at_mut(8);
+    option.copy_from_slice([option_head(FLAGS, 4), flags.to_ne_bytes()].as_flattened());
+    if let Some(lost) = mark.lost {
+        let (option, behind) = rest.split_at_mut(12);
+        option[..4].copy_from_slice(&option_head(DROPPED, 8));
+        option[4..].copy_from_slice(&lost.to_ne_bytes());
+        rest = behind;
+    }
+    // The end of the options is zeros.
+    rest[4..].copy_from_slice(&len.to_ne_bytes());
 }
 
-/// The same, and how many frames before it were lost.
+/// The type of a frame's block, to be stored once the rest is there. Above the format's own bits it has how many
+/// notes go with the frame: then it is not to be written as it is, but by [`commented`].
 #[inline]
-pub fn tail_lost(len: usize, mark: &Mark, lost: u64) -> [[u8; 4]; TAIL_LOST] {
-    let [code, flags, end, len] = tail(len, mark);
-    let [a, b, c, d, e, f, g, h] = lost.to_ne_bytes();
-    [code, flags, option_head(DROPPED, 8), [a, b, c, d], [e, f, g, h], end, len]
+pub fn kind(mark: &Mark) -> u32 {
+    FRAME | mark.notes << KIND_BITS
+}
+
+/// What a frame's block tells.
+pub struct Block {
+    pub len: usize,
+    pub notes: u32,
+    pub interface: u32,
+    /// The time of the frame, and its length, of which less may have been kept.
+    pub time: u64,
+    pub frame_len: u32,
+}
+
+impl Block {
+    /// Reads what a frame's block begins with.
+    #[inline]
+    pub fn read(start: &[u8; START]) -> Block {
+        let mut numbers = [0; START / 4];
+        for (number, bytes) in numbers.iter_mut().zip(start.chunks_exact(4)) {
+            *number = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        }
+        let [kind, len, interface, high, low, _, frame_len] = numbers;
+        Block {
+            len: len as usize,
+            notes: kind >> KIND_BITS,
+            interface,
+            time: u64::from(high) << 32 | u64::from(low),
+            frame_len,
+        }
+    }
 }
 
 fn option_head(code: u16, len: u16) -> [u8; 4] {
@@ -142,7 +185,7 @@ fn option_head(code: u16, len: u16) -> [u8; 4] {
 pub fn commented(out: &mut Vec<u8>, block: &[u8], notes: &[String]) {
     let start = out.len();
     let kept = number(block, 20).map_or(0, |kept| kept as usize);
-    let options = 4 * (1 + HEAD) + kept.next_multiple_of(4);
+    let options = START + kept.next_multiple_of(4);
     put(out, [FRAME]);
     out.extend_from_slice(&block[4..options]);
     notes.iter().for_each(|note| option(out, COMMENT, note.as_bytes()));
@@ -197,15 +240,10 @@ mod tests {
     use super::*;
 
     fn frame(out: &mut Vec<u8>, mark: &Mark, kept: &[u8]) {
-        let len = frame_len(kept.len(), mark.lost.is_some());
+        let start = out.len();
         put(out, [FRAME]);
-        out.extend(head(len, kept.len(), mark).as_flattened());
-        out.extend(kept);
-        out.resize(out.len().next_multiple_of(4), 0);
-        match mark.lost {
-            None => out.extend(tail(len, mark).as_flattened()),
-            Some(lost) => out.extend(tail_lost(len, mark, lost).as_flattened()),
-        }
+        out.resize(start + frame_len(kept.len(), mark.lost.is_some()), 0);
+        fill(&mut out[start + 4..], kept, kept.len(), mark);
     }
 
     #[test]

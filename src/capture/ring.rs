@@ -8,16 +8,19 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::capture::pcapng::{self, HEAD, Mark};
+use crate::capture::pcapng::{self, Block, Mark, START};
 use crate::error::Result;
 use crate::sys::memory::SharedBytes;
 
-/// How many bits of the first number of a block are the format's own: those above say how many of the notes
-/// that wait go with the frame. Such a block is not written as it is.
-const TYPE_BITS: u32 = 8;
+/// How long a block may be: longer than that of any frame.
+const LONGEST: usize = 128 << 10;
 
+/// A block that begins near the end of the buffer runs on behind it, so that each is in one piece. What it would
+/// have at the beginning is left free.
 pub struct Ring {
     bytes: SharedBytes,
+    /// How many bytes there are without those behind the end.
+    size: usize,
     /// How many bytes were ever reserved, and how many of those are free again. Multiples of four.
     head: AtomicU64,
     tail: Apart,
@@ -44,23 +47,12 @@ pub struct Taker {
     whole: usize,
 }
 
-/// A block that is whole.
-pub struct Block {
-    /// How many bytes it has.
-    pub len: usize,
-    /// How many notes go with its frame.
-    pub notes: u32,
-    pub interface: u32,
-    /// The time of the frame, and its length, of which less may have been kept.
-    pub time: u64,
-    pub frame_len: u32,
-}
-
 impl Ring {
     pub fn of(bytes: usize) -> Result<(Arc<Ring>, Taker)> {
-        let bytes = SharedBytes::of(bytes / 4 * 4)?;
+        let size = bytes / 4 * 4;
+        let bytes = SharedBytes::of(size + LONGEST)?;
         let (head, tail) = (AtomicU64::new(0), Apart(AtomicU64::new(0)));
-        let ring = Arc::new(Ring { bytes, head, tail });
+        let ring = Arc::new(Ring { bytes, size, head, tail });
         Ok((ring.clone(), Taker { ring, tail: 0, whole: 0 }))
     }
 
@@ -69,13 +61,13 @@ impl Ring {
     pub fn is_half_full(&self) -> bool {
         let used =
             self.head.load(Ordering::Relaxed).wrapping_sub(self.tail.0.load(Ordering::Relaxed));
-        used > self.bytes.len() as u64 / 2
+        used > self.size as u64 / 2
     }
 
     /// Reserves room, if there is so much.
     #[inline]
     pub fn reserve(&self, room: usize) -> Option<Room<'_>> {
-        let (len, size) = (room as u64, self.bytes.len() as u64);
+        let (len, size) = (room as u64, self.size as u64);
         let mut head = self.head.load(Ordering::Relaxed);
         // Acquire: who sees that bytes are free sees them as zeros, too.
         while head + len <= self.tail.0.load(Ordering::Acquire) + size {
@@ -91,13 +83,14 @@ impl Ring {
     /// Where something begins. The buffer's size may be any, and a division takes long: one does for a room.
     #[inline]
     fn place(&self, at: u64) -> usize {
-        (at % self.bytes.len() as u64) as usize
+        (at % self.size as u64) as usize
     }
 
-    /// A place that may be behind the end of the buffer, by less than its size, in there.
+    /// Where the block behind that one begins.
     #[inline]
-    fn wrapped(&self, place: usize) -> usize {
-        if place < self.bytes.len() { place } else { place - self.bytes.len() }
+    fn behind(&self, place: usize, len: usize) -> usize {
+        let end = place + len;
+        if end < self.size { end } else { end - self.size }
     }
 }
 
@@ -106,109 +99,66 @@ impl Room<'_> {
     #[inline]
     pub fn put(&mut self, frame: &[u8], kept: usize, mark: &Mark) {
         let len = pcapng::frame_len(kept, mark.lost.is_some());
-        self.left = self.left.checked_sub(len).expect("so much was reserved");
-        let first = self.ring.bytes.number(self.place);
-        let bytes = &frame[..frame.len().min(kept)];
-        self.skip(4);
-        self.write(pcapng::head(len, kept, mark).as_flattened());
-        self.write(bytes);
-        self.skip(kept.next_multiple_of(4) - bytes.len());
-        match mark.lost {
-            None => self.write(pcapng::tail(len, mark).as_flattened()),
-            Some(lost) => self.write(pcapng::tail_lost(len, mark, lost).as_flattened()),
-        }
+        assert!(len <= self.left && len <= LONGEST, "so much was reserved");
+        // SAFETY: these bytes were reserved for this room alone, and nobody reads them before the first number of
+        // the block is stored.
+        let block = unsafe { self.ring.bytes.room(self.place + 4, len - 4) };
+        pcapng::fill(block, frame, kept, mark);
         // Release: who sees this sees all of the block.
-        first.store(pcapng::FRAME | mark.notes << TYPE_BITS, Ordering::Release);
-    }
-
-    #[inline]
-    fn write(&mut self, bytes: &[u8]) {
-        let (front, behind) = bytes.split_at(bytes.len().min(self.ring.bytes.len() - self.place));
-        // SAFETY: these bytes were reserved for this room alone, as `put` has checked, and nobody reads them before
-        // the first number of their block is stored.
-        unsafe { self.ring.bytes.write(self.place, front) };
-        if !behind.is_empty() {
-            // SAFETY: the same.
-            unsafe { self.ring.bytes.write(0, behind) };
-        }
-        self.skip(bytes.len());
-    }
-
-    #[inline]
-    fn skip(&mut self, bytes: usize) {
-        self.place = self.ring.wrapped(self.place + bytes);
+        self.ring.bytes.number(self.place).store(pcapng::kind(mark), Ordering::Release);
+        self.left -= len;
+        self.place = self.ring.behind(self.place, len);
     }
 }
 
 impl Taker {
     /// The first block, if there is one.
     pub fn first(&mut self) -> Option<Block> {
-        self.block(0)
+        let place = self.ring.place(self.tail);
+        self.block(place).inspect(|block| self.whole = self.whole.max(block.len))
     }
 
-    /// How many bytes the first blocks have that are whole, one behind another, and as they are to be written,
-    /// as long as `takes` says so: it is given the bytes before one, and the block.
+    /// How many bytes the first blocks have that are whole, one behind another in memory, and as they are to be
+    /// written, as long as `takes` says so: it is given the bytes before one, and the block.
     pub fn run(&mut self, mut takes: impl FnMut(usize, &Block) -> bool) -> usize {
-        let mut len = 0;
-        while let Some(block) = self.block(len).filter(|block| block.notes == 0) {
+        let (start, mut len) = (self.ring.place(self.tail), 0);
+        while start + len < self.ring.size {
+            let Some(block) = self.block(start + len).filter(|block| block.notes == 0) else {
+                break;
+            };
             if !takes(len, &block) {
                 break;
             }
             len += block.len;
         }
+        self.whole = self.whole.max(len);
         len
     }
 
-    /// The block that begins so many bytes behind the first. Where the buffer is full of whole ones, that may be
-    /// the first again.
+    /// The block that begins there, if it is whole.
     #[inline]
-    fn block(&mut self, behind: usize) -> Option<Block> {
-        if behind >= self.ring.bytes.len() {
-            return None;
-        }
-        let place = self.ring.place(self.tail + behind as u64);
+    fn block(&self, place: usize) -> Option<Block> {
         // Acquire: the rest of the block is there, too.
-        let first = self.ring.bytes.number(place).load(Ordering::Acquire);
-        if first == 0 {
-            return None;
-        }
-        let mut head = [0; HEAD];
-        for (n, number) in head.iter_mut().enumerate() {
-            let place = self.ring.wrapped(place + 4 + 4 * n);
-            *number = self.ring.bytes.number(place).load(Ordering::Relaxed);
-        }
-        let [len, interface, high, low, _, frame_len] = head;
-        self.whole = self.whole.max(behind + len as usize);
-        Some(Block {
-            len: len as usize,
-            notes: first >> TYPE_BITS,
-            interface,
-            time: u64::from(high) << 32 | u64::from(low),
-            frame_len,
-        })
+        let is_whole = self.ring.bytes.number(place).load(Ordering::Acquire) != 0;
+        // SAFETY: a block that is whole is written to by nobody but `release`.
+        let start = is_whole.then(|| unsafe { self.ring.bytes.read(place, START) })?;
+        start.first_chunk().map(Block::read)
     }
 
-    /// The bytes from `start` to `end` behind the front, or those of them that lie in one piece. They are of whole
-    /// blocks.
-    pub fn bytes(&self, start: usize, end: usize) -> &[u8] {
-        assert!(start <= end && end <= self.whole, "of whole blocks");
-        let place = self.ring.place(self.tail + start as u64);
-        let len = (end - start).min(self.ring.bytes.len() - place);
-        // SAFETY: blocks that are whole are written to by nobody but `release`, which is not called while these
-        // bytes are borrowed.
-        unsafe { self.ring.bytes.read(place, len) }
+    /// The first bytes, which are those of whole blocks in one piece.
+    pub fn bytes(&self, len: usize) -> &[u8] {
+        assert!(len <= self.whole, "of whole blocks");
+        // SAFETY: as above, and `release` is not called while these are borrowed.
+        unsafe { self.ring.bytes.read(self.ring.place(self.tail), len) }
     }
 
-    /// Gives the first bytes back, which are those of whole blocks.
+    /// Gives the first bytes back, which are those of whole blocks in one piece.
     pub fn release(&mut self, len: usize) {
         self.whole = self.whole.checked_sub(len).expect("of whole blocks");
-        let place = self.ring.place(self.tail);
-        let front = len.min(self.ring.bytes.len() - place);
-        for (place, len) in [(place, front), (0, len - front)] {
-            // SAFETY: nobody else reads or writes these bytes before they are given back.
-            unsafe { self.ring.bytes.zero(place, len) };
-        }
+        // SAFETY: nobody else reads or writes these bytes before they are given back.
+        unsafe { self.ring.bytes.room(self.ring.place(self.tail), len) }.fill(0);
         self.tail += len as u64;
+        // Release: who reserves these bytes finds zeros there.
         self.ring.tail.0.store(self.tail, Ordering::Release);
     }
 }
@@ -234,11 +184,9 @@ mod tests {
         Mark { len: 0, interface, is_out: number % 2 == 0, notes: 0, time: number << 30, lost }
     }
 
-    /// The first block's bytes, in one piece.
-    fn first_bytes(taker: &mut Taker) -> Vec<u8> {
+    fn first_bytes(taker: &mut Taker) -> &[u8] {
         let len = taker.first().map_or(0, |block| block.len);
-        let front = taker.bytes(0, len);
-        [front, taker.bytes(front.len(), len)].concat()
+        taker.bytes(len)
     }
 
     #[test]
@@ -254,16 +202,12 @@ mod tests {
                 assert_eq!((block.interface, block.time), (mark.interface, mark.time));
                 assert_eq!(taker.run(|_, _| true), block.len);
                 let taken = first_bytes(&mut taker);
-                assert_eq!(taken[..4], pcapng::FRAME.to_ne_bytes());
-                assert_eq!(taken[4..28], *pcapng::head(block.len, kept, &mark).as_flattened());
-                let filled = kept.next_multiple_of(4);
-                let zeros = vec![0; filled - len.min(kept)];
-                assert_eq!(taken[28..28 + filled], [&bytes[..len.min(kept)], &zeros].concat());
-                let tail = match mark.lost {
-                    None => pcapng::tail(block.len, &mark).as_flattened().to_vec(),
-                    Some(n) => pcapng::tail_lost(block.len, &mark, n).as_flattened().to_vec(),
-                };
-                assert_eq!(taken[28 + filled..], tail);
+                let mut whole = vec![0; block.len];
+                pcapng::fill(&mut whole[4..], &bytes, kept, &mark);
+                assert_eq!(taken[..4], pcapng::kind(&mark).to_ne_bytes());
+                assert_eq!(taken[4..], whole[4..]);
+                let zeros = vec![0; kept.saturating_sub(len)];
+                assert_eq!(taken[START..][..kept], [&bytes[..len.min(kept)], &zeros].concat());
                 taker.release(block.len);
             }
         }
@@ -275,12 +219,10 @@ mod tests {
         for round in 0..100 {
             let mark = Mark { lost: None, ..mark(round) };
             let put = (0..1000).take_while(|n| put(&ring, &[*n as u8; 100], 100, &mark)).count();
-            assert_eq!(put, BYTES / 144);
+            assert_eq!(put, BYTES / 144, "in round {round}");
             assert!(ring.is_half_full());
-            let len = taker.run(|_, _| true);
-            assert_eq!(len, put * 144, "in round {round}");
             for n in 0..put {
-                assert_eq!(first_bytes(&mut taker)[28..128], [n as u8; 100]);
+                assert_eq!(first_bytes(&mut taker)[START..][..100], [n as u8; 100]);
                 taker.release(144);
             }
             assert!(taker.first().is_none());
@@ -333,7 +275,7 @@ mod tests {
                 let n = &mut next[block.interface as usize];
                 let len = (*n % 90) as usize;
                 assert_eq!((block.time, block.len), (*n << 30, room_for(len, &mark(*n))));
-                assert_eq!(first_bytes(&mut taker)[28..28 + len], vec![*n as u8; len]);
+                assert_eq!(first_bytes(&mut taker)[START..][..len], vec![*n as u8; len]);
                 taker.release(block.len);
                 *n += 1;
             }

@@ -161,9 +161,7 @@ impl Writer {
         if first.notes > 0 {
             self.time = first.time;
             let notes = self.shared.take_notes(first.notes);
-            let front = self.taker.bytes(0, first.len);
-            let block = [front, self.taker.bytes(front.len(), first.len)].concat();
-            pcapng::commented(&mut self.out, &block, &notes);
+            pcapng::commented(&mut self.out, self.taker.bytes(first.len), &notes);
             self.taker.release(first.len);
             return Ok(true);
         }
@@ -205,7 +203,7 @@ impl Writer {
         while self.sent < own + self.run {
             let unsent = match self.sent.checked_sub(own) {
                 None => &self.out[self.sent..],
-                Some(sent) => self.taker.bytes(sent, self.run),
+                Some(sent) => &self.taker.bytes(self.run)[sent..],
             };
             match self.output.write(unsent) {
                 Ok(0) => return Err(Errno::IO),

@@ -91,27 +91,19 @@ impl SharedBytes {
 
     /// # Safety
     /// Nobody writes to these bytes while they are borrowed.
+    #[inline]
     pub unsafe fn read(&self, place: usize, len: usize) -> &[u8] {
         // SAFETY: they lie within the mapping, and the caller promises the rest.
         unsafe { std::slice::from_raw_parts(self.at(place, len), len) }
     }
 
     /// # Safety
-    /// Nobody else reads or writes these bytes meanwhile.
+    /// Nobody else reads or writes these bytes while they are borrowed.
     #[inline]
-    pub unsafe fn write(&self, place: usize, bytes: &[u8]) {
+    #[allow(clippy::mut_from_ref)] // Threads share the whole, and each has some of it for itself.
+    pub unsafe fn room(&self, place: usize, len: usize) -> &mut [u8] {
         // SAFETY: as in `read`.
-        copy(
-            unsafe { std::slice::from_raw_parts_mut(self.at(place, bytes.len()), bytes.len()) },
-            bytes,
-        );
-    }
-
-    /// # Safety
-    /// Nobody else reads or writes these bytes meanwhile.
-    pub unsafe fn zero(&self, place: usize, len: usize) {
-        // SAFETY: as in `read`.
-        unsafe { self.at(place, len).write_bytes(0, len) };
+        unsafe { std::slice::from_raw_parts_mut(self.at(place, len), len) }
     }
 }
 
