@@ -1,5 +1,6 @@
 //! Descriptors: those that the library opens for itself, and calls that work on any descriptor.
 
+use std::ffi::c_long;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -62,11 +63,15 @@ pub fn blocks(fd: BorrowedFd<'_>) -> Result<bool> {
     Ok(!rustix::fs::fcntl_getfl(fd)?.contains(OFlags::NONBLOCK))
 }
 
+/// The number of fchmodat2(2), which the libc crate knows for some architectures only. Calls as young as this
+/// have the same number on all of them but MIPS, where nothing has that one, and the call fails.
+const FCHMODAT2: c_long = 452;
+
 /// Changes the mode of a file whose descriptor was opened with O_PATH, which fchmod(2) refuses.
 pub fn change_mode(file: BorrowedFd<'_>, mode: u32) -> rustix::io::Result<()> {
     let (fd, empty) = (file.as_raw_fd(), c"".as_ptr());
     // SAFETY: the descriptor is open and the string ends with NUL; the call reads nothing else.
-    let done = unsafe { libc::syscall(libc::SYS_fchmodat2, fd, empty, mode, libc::AT_EMPTY_PATH) };
+    let done = unsafe { libc::syscall(FCHMODAT2, fd, empty, mode, libc::AT_EMPTY_PATH) };
     match done {
         0 => Ok(()),
         // The kernel is older than 6.6, or a sandbox refuses calls that it does not know.
