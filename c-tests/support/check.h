@@ -8,6 +8,7 @@
  * (for valgrind and the sanitizers) and divides repetitions (see rounds());
  * CHECK_SAMPLE=n divides them as well, and runs one in n of the tests that
  * differ only in what they are run with (for a check that is to be short).
+ * CHECK_EMULATED=1 says that the program runs under qemu-user.
  */
 #ifndef CHECK_H
 #define CHECK_H

@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use rustix::mm::{Advice, madvise};
 
 /// A static that a forked child finds zeroed. It begins and ends with a page, since whole pages are
-/// wiped; a loader may not align anything to more than one.
+/// wiped; a loader may not align anything to more than one. Where pages may be of several sizes, as on
+/// 64-bit Arm (4, 16 and 64 KiB), it begins and ends with the largest, and so with one of each size.
 #[cfg_attr(target_arch = "x86_64", repr(C, align(4096)))]
 #[cfg_attr(not(target_arch = "x86_64"), repr(C, align(65536)))]
 pub struct Wiped<T>(T);
