@@ -393,7 +393,8 @@ static void the_reader_of_a_descriptor_leaves(void)
         frames = capture_stats_of(link.capture).frames;
         pass_frames(&link, 100);
         EVENTUALLY(has_had(link.capture, 600));
-        CHECK_INT(capture_stats_of(link.capture).frames, frames);
+        /* Fewer, if some that were never written have only now been given up. */
+        CHECK(capture_stats_of(link.capture).frames <= frames);
         capture_close(link.capture);
         cable_close(&link.cable);
     }
