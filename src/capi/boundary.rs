@@ -36,17 +36,30 @@ pub fn guard<T>(on_panic: impl FnOnce(Error) -> T, body: impl FnOnce() -> T) -> 
         }
         body()
     });
-    catch_unwind(body).unwrap_or_else(|panic| on_panic(Error::Internal(text_of(&*panic).into())))
+    catch_unwind(body).unwrap_or_else(|panic| on_panic(internal(&*panic)))
 }
 
-fn text_of(panic: &(dyn Any + Send)) -> String {
+#[cold]
+#[inline(never)]
+fn internal(panic: &(dyn Any + Send)) -> Error {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or(panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic").to_owned()
+    let text = text.or(panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic");
+    Error::Internal(text.to_owned().into())
 }
+
+/// What a call attempts, in words, which only a failure needs.
+type Attempt<'a> = &'a dyn Fn() -> String;
 
 /// Every function that can fail is one of these: `body` behind the panic boundary, and a failure recorded
-/// as one of what was `attempt`ed.
-pub fn call(attempt: impl FnOnce() -> String, body: impl FnOnce() -> Result<c_int>) -> c_int {
+/// as one of what was attempted.
+pub fn call(attempt: Attempt<'_>, body: impl FnOnce() -> Result<c_int>) -> c_int {
+    let mut body = Some(body);
+    call_any(attempt, &mut || body.take().map_or(Ok(OK), |body| body()))
+}
+
+/// The boundary is compiled once, and not into each function.
+#[inline(never)]
+fn call_any(attempt: Attempt<'_>, body: &mut dyn FnMut() -> Result<c_int>) -> c_int {
     match guard(Err, body) {
         Ok(value) => value,
         Err(error) => {
@@ -64,7 +77,7 @@ pub fn call(attempt: impl FnOnce() -> String, body: impl FnOnce() -> Result<c_in
 /// `to` is NULL or may be written to.
 pub unsafe fn give_new<H>(
     to: *mut *mut H,
-    attempt: impl FnOnce() -> String,
+    attempt: Attempt<'_>,
     make: impl FnOnce() -> Result<*mut H>,
 ) -> c_int {
     // SAFETY: the caller's promise, for both uses.
@@ -79,20 +92,21 @@ pub unsafe fn give_new<H>(
 }
 
 /// A [`call`] on an object, whose handle is judged before other arguments. A failure names what was
-/// attempted, and then the object.
+/// attempted, and then the object. Compiled once for each type of object, as [`call`] is.
+#[inline(never)]
 fn on<T: Object, const N: usize>(
     attempt: Arguments<'_>,
     token: Token,
     table: &'static Table<T, N>,
-    describe: impl FnOnce(Ref<T>) -> String,
-    body: impl FnOnce(Ref<T>) -> Result<c_int>,
+    describe: fn(Ref<T>) -> String,
+    body: &mut dyn FnMut(Ref<T>) -> Result<c_int>,
 ) -> c_int {
-    call(
-        || {
+    call_any(
+        &|| {
             let on = table.get(token).map_or_else(|_| format!("handle {token:#x}"), describe);
             format!("{attempt} {on}")
         },
-        || {
+        &mut || {
             let this = table.get(token)?;
             body(this).or_else(|error| match error {
                 // Arguments are looked at before the lock that judges the handle.
@@ -108,7 +122,7 @@ pub fn on_conn(
     attempt: &str,
     body: impl FnOnce(Ref<Conn>) -> Result<c_int>,
 ) -> c_int {
-    on(format_args!("{attempt} on"), token_of(conn), conn::table(), conn::info::describe, body)
+    with_conn(conn, format_args!("{attempt} on"), &mut once_of(body))
 }
 
 /// The same, for what is done to the connection itself.
@@ -117,7 +131,15 @@ pub fn to_conn(
     attempt: &str,
     body: impl FnOnce(Ref<Conn>) -> Result<c_int>,
 ) -> c_int {
-    on(format_args!("{attempt}"), token_of(conn), conn::table(), conn::info::describe, body)
+    with_conn(conn, format_args!("{attempt}"), &mut once_of(body))
+}
+
+fn with_conn(
+    conn: *mut qnet_conn,
+    attempt: Arguments<'_>,
+    body: &mut dyn FnMut(Ref<Conn>) -> Result<c_int>,
+) -> c_int {
+    on(attempt, token_of(conn), conn::table(), conn::info::describe, body)
 }
 
 pub fn on_listener(
@@ -125,8 +147,7 @@ pub fn on_listener(
     attempt: &str,
     body: impl FnOnce(Ref<Listener>) -> Result<c_int>,
 ) -> c_int {
-    let table = listener::table();
-    on(format_args!("{attempt} on"), token_of(listener), table, listener::describe, body)
+    with_listener(listener, format_args!("{attempt} on"), &mut once_of(body))
 }
 
 /// The same, for what is done to the listener itself.
@@ -135,8 +156,15 @@ pub fn to_listener(
     attempt: &str,
     body: impl FnOnce(Ref<Listener>) -> Result<c_int>,
 ) -> c_int {
-    let table = listener::table();
-    on(format_args!("{attempt}"), token_of(listener), table, listener::describe, body)
+    with_listener(listener, format_args!("{attempt}"), &mut once_of(body))
+}
+
+fn with_listener(
+    listener: *mut qnet_listener,
+    attempt: Arguments<'_>,
+    body: &mut dyn FnMut(Ref<Listener>) -> Result<c_int>,
+) -> c_int {
+    on(attempt, token_of(listener), listener::table(), listener::describe, body)
 }
 
 pub fn on_hub(
@@ -145,7 +173,7 @@ pub fn on_hub(
     body: impl FnOnce(Ref<Hub>) -> Result<c_int>,
 ) -> c_int {
     let describe = |hub: Ref<Hub>| format!("hub {:#x}", hub.token);
-    on(format_args!("{attempt} on"), token_of(hub), hub::table(), describe, body)
+    on(format_args!("{attempt} on"), token_of(hub), hub::table(), describe, &mut once_of(body))
 }
 
 pub fn on_clock(
@@ -154,7 +182,7 @@ pub fn on_clock(
     body: impl FnOnce(Ref<Clock>) -> Result<c_int>,
 ) -> c_int {
     let describe = |clock: Ref<Clock>| format!("clock {:#x}", clock.token);
-    on(format_args!("{attempt}"), token_of(clock), clock::table(), describe, body)
+    on(format_args!("{attempt}"), token_of(clock), clock::table(), describe, &mut once_of(body))
 }
 
 pub fn on_capture(
@@ -163,7 +191,16 @@ pub fn on_capture(
     body: impl FnOnce(Ref<Capture>) -> Result<c_int>,
 ) -> c_int {
     let describe = |capture: Ref<Capture>| format!("capture {:#x}", capture.token);
-    on(format_args!("{attempt}"), token_of(capture), capture::table(), describe, body)
+    let table = capture::table();
+    on(format_args!("{attempt}"), token_of(capture), table, describe, &mut once_of(body))
+}
+
+/// A closure that the boundary calls once, in a form that needs no code of its own for it.
+fn once_of<T: Object>(
+    body: impl FnOnce(Ref<T>) -> Result<c_int>,
+) -> impl FnMut(Ref<T>) -> Result<c_int> {
+    let mut body = Some(body);
+    move |this| body.take().map_or(Ok(OK), |body| body(this))
 }
 
 /// A call on a connection that may report its end, and then runs its close handler.

@@ -61,14 +61,10 @@ pub unsafe extern "C-unwind" fn qnet_capture_open(
 ) -> c_int {
     // SAFETY: C promises a string, as many pairs, and that `out` is NULL or may be written to.
     unsafe {
-        give_new(
-            out,
-            || format!("capture to {}", shown(path)),
-            || {
-                let path = string(path, "path")?;
-                capture::open(path, &options_of(options, pairs)?).map(of_capture)
-            },
-        )
+        give_new(out, &|| format!("capture to {}", shown(path)), || {
+            let path = string(path, "path")?;
+            capture::open(path, &options_of(options, pairs)?).map(of_capture)
+        })
     }
 }
 
@@ -100,7 +96,7 @@ pub unsafe extern "C-unwind" fn qnet_capture_open_fd(
         capture::open_fd(fd, &options, own).map(of_capture)
     };
     // SAFETY: C promises that `out` is NULL or may be written to.
-    unsafe { give_new(out, || format!("capture to descriptor {fd}"), make) }
+    unsafe { give_new(out, &|| format!("capture to descriptor {fd}"), make) }
 }
 
 /// # Safety

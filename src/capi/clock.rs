@@ -27,7 +27,7 @@ use crate::forward::{clock, hub, link};
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_clock_new(out: *mut *mut qnet_clock) -> c_int {
     // SAFETY: C promises that `out` is NULL or may be written to.
-    unsafe { give_new(out, || "make a clock".into(), || clock::new().map(of_clock)) }
+    unsafe { give_new(out, &|| "make a clock".into(), || clock::new().map(of_clock)) }
 }
 
 /// Advances a clock, and does what its links and hubs have to do until then:

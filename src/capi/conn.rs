@@ -84,15 +84,11 @@ unsafe fn dial(
 ) -> c_int {
     // SAFETY: the caller's promise, for each use below.
     unsafe {
-        give_new(
-            to,
-            || format!("dial {} {}", shown(network), shown(address)),
-            || {
-                let options = chosen(options, pairs, Holder::Dial)?;
-                let (network, address) = (string(network, "network")?, string(address, "address")?);
-                open::dial(network, address, options).map(of_conn)
-            },
-        )
+        give_new(to, &|| format!("dial {} {}", shown(network), shown(address)), || {
+            let options = chosen(options, pairs, Holder::Dial)?;
+            let (network, address) = (string(network, "network")?, string(address, "address")?);
+            open::dial(network, address, options).map(of_conn)
+        })
     }
 }
 
@@ -113,19 +109,16 @@ pub unsafe extern "C-unwind" fn qnet_socketpair(
     unsafe {
         put(a, ptr::null_mut());
         put(b, ptr::null_mut());
-        call(
-            || "make a socket pair".into(),
-            || {
-                let (to_a, to_b) = (out(a, "a")?, out(b, "b")?);
-                if ptr::eq(to_a, to_b) {
-                    return Err(Error::invalid("one place for two connections"));
-                }
-                let (one, other) = open::pair()?;
-                put(to_a, of_conn(one));
-                put(to_b, of_conn(other));
-                Ok(OK)
-            },
-        )
+        call(&|| "make a socket pair".into(), || {
+            let (to_a, to_b) = (out(a, "a")?, out(b, "b")?);
+            if ptr::eq(to_a, to_b) {
+                return Err(Error::invalid("one place for two connections"));
+            }
+            let (one, other) = open::pair()?;
+            put(to_a, of_conn(one));
+            put(to_b, of_conn(other));
+            Ok(OK)
+        })
     }
 }
 
@@ -148,16 +141,13 @@ pub unsafe extern "C-unwind" fn qnet_socketpair_fd(
     unsafe {
         put(out, ptr::null_mut());
         put(peer_fd, -1);
-        call(
-            || "make a socket pair".into(),
-            || {
-                let (to, to_fd) = (args::out(out, "out")?, args::out(peer_fd, "peer_fd")?);
-                let (conn, fd) = open::pair_with_fd()?;
-                put(to, of_conn(conn));
-                put(to_fd, fd.into_raw_fd());
-                Ok(OK)
-            },
-        )
+        call(&|| "make a socket pair".into(), || {
+            let (to, to_fd) = (args::out(out, "out")?, args::out(peer_fd, "peer_fd")?);
+            let (conn, fd) = open::pair_with_fd()?;
+            put(to, of_conn(conn));
+            put(to_fd, fd.into_raw_fd());
+            Ok(OK)
+        })
     }
 }
 
@@ -183,7 +173,7 @@ pub unsafe extern "C-unwind" fn qnet_from_fd(fd: c_int, out: *mut *mut qnet_conn
         open::from_fd(fd, own).map(of_conn)
     };
     // SAFETY: C promises that `out` is NULL or may be written to.
-    unsafe { give_new(out, || format!("make a connection of descriptor {fd}"), make) }
+    unsafe { give_new(out, &|| format!("make a connection of descriptor {fd}"), make) }
 }
 
 /// A caller's descriptor to look at, and what makes it the library's.

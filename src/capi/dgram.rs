@@ -58,7 +58,7 @@ pub unsafe extern "C-unwind" fn qnet_dgram(
     unsafe {
         give_new(
             out,
-            || format!("open {} {} to {}", shown(network), shown(local), shown(remote)),
+            &|| format!("open {} {} to {}", shown(network), shown(local), shown(remote)),
             || {
                 let network = string(network, "network")?;
                 let local = match network {
@@ -96,15 +96,11 @@ pub unsafe extern "C-unwind" fn qnet_tap(name: *const c_char, out: *mut *mut qne
     // SAFETY: C promises that the name is NULL or ends with NUL, and that `out` is NULL or may be
     // written to.
     unsafe {
-        give_new(
-            out,
-            || format!("open tap {}", shown(name)),
-            || {
-                let name = if name.is_null() { b"" } else { string(name, "name")? };
-                let socket = dgram::open_tap(name)?;
-                open::open(socket).map(of_conn)
-            },
-        )
+        give_new(out, &|| format!("open tap {}", shown(name)), || {
+            let name = if name.is_null() { b"" } else { string(name, "name")? };
+            let socket = dgram::open_tap(name)?;
+            open::open(socket).map(of_conn)
+        })
     }
 }
 

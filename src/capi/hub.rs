@@ -29,7 +29,7 @@ use crate::runtime::callback::{PortFn, PortHandler};
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn qnet_hub_new(out: *mut *mut qnet_hub) -> c_int {
     // SAFETY: C promises that `out` is NULL or may be written to.
-    unsafe { give_new(out, || "make a hub".into(), || hub::new().map(of_hub)) }
+    unsafe { give_new(out, &|| "make a hub".into(), || hub::new().map(of_hub)) }
 }
 
 /// Attaches a connection to a hub: the hub receives its frames, and sends it those of the other

@@ -32,14 +32,10 @@ pub unsafe extern "C-unwind" fn qnet_listen(
 ) -> c_int {
     // SAFETY: C promises strings that end with NUL, and that `out` may be written to.
     unsafe {
-        give_new(
-            out,
-            || format!("listen on {} {}", shown(network), shown(address)),
-            || {
-                let (network, address) = (string(network, "network")?, string(address, "address")?);
-                listener::listen(network, address).map(of_listener)
-            },
-        )
+        give_new(out, &|| format!("listen on {} {}", shown(network), shown(address)), || {
+            let (network, address) = (string(network, "network")?, string(address, "address")?);
+            listener::listen(network, address).map(of_listener)
+        })
     }
 }
 
@@ -95,7 +91,7 @@ pub unsafe extern "C-unwind" fn qnet_listener_from_fd(
         listener::from_fd(fd, own).map(of_listener)
     };
     // SAFETY: C promises that `out` is NULL or may be written to.
-    unsafe { give_new(out, || format!("make a listener of descriptor {fd}"), make) }
+    unsafe { give_new(out, &|| format!("make a listener of descriptor {fd}"), make) }
 }
 
 /// Gets the address of the listener, in the form that qnet_dial() takes.

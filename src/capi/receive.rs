@@ -290,23 +290,20 @@ pub unsafe extern "C-unwind" fn qnet_poll(
     count: usize,
     timeout_ms: c_int,
 ) -> c_int {
-    call(
-        || format!("poll {count} connections"),
-        || {
-            let ready = out(ready, "ready")?;
-            if !(1..=c_int::MAX as usize).contains(&count) {
-                return Err(Error::invalid(format!("a count of {count}")));
-            }
-            // SAFETY: C promises `count` handles, and room for as many bytes.
-            let (conns, ready) = unsafe {
-                ready.write_bytes(0, count);
-                (args::slice(conns, count, "conns")?, slice::from_raw_parts_mut(ready, count))
-            };
-            let table = &conn::table();
-            let conns: Vec<_> = conns.iter().map(|conn| table.get(token_of(*conn))).collect();
-            poll::poll(&conns, ready, timeout_ms).map(|n| n as c_int)
-        },
-    )
+    call(&|| format!("poll {count} connections"), || {
+        let ready = out(ready, "ready")?;
+        if !(1..=c_int::MAX as usize).contains(&count) {
+            return Err(Error::invalid(format!("a count of {count}")));
+        }
+        // SAFETY: C promises `count` handles, and room for as many bytes.
+        let (conns, ready) = unsafe {
+            ready.write_bytes(0, count);
+            (args::slice(conns, count, "conns")?, slice::from_raw_parts_mut(ready, count))
+        };
+        let table = &conn::table();
+        let conns: Vec<_> = conns.iter().map(|conn| table.get(token_of(*conn))).collect();
+        poll::poll(&conns, ready, timeout_ms).map(|n| n as c_int)
+    })
 }
 
 /// Gets a descriptor for poll, epoll or a GUI's event loop. It stays the same number until

@@ -5,6 +5,7 @@ use crate::capi::args;
 use crate::capi::boundary::{OK, guard, on_conn};
 use crate::capi::handles::{qnet_conn, token_of};
 use crate::conn::send;
+use crate::error::Result;
 use crate::frame::{self, PREFIX, Walk};
 use crate::runtime::callback::qnet_frame;
 use crate::runtime::lock::Guard;
@@ -71,8 +72,20 @@ unsafe fn send_alone(
     let put = guard(|error| Some(Err(error)), || tx.put_alone(frame.ok()?));
     match put {
         Some(Ok(written)) if written == PREFIX + len => OK,
-        put => on_conn(conn, "send", |conn| send::go_on(conn, frame, tx, put).map(|()| OK)),
+        put => send_rest(conn, frame, tx, put),
     }
+}
+
+/// What [`send_alone`] leaves to be done. Not in line, so that the fast path keeps `put` in registers.
+#[cold]
+#[inline(never)]
+fn send_rest(
+    conn: *mut qnet_conn,
+    frame: Result<&[u8], Bad>,
+    tx: Guard<'_, Tx>,
+    put: Option<Result<usize>>,
+) -> c_int {
+    on_conn(conn, "send", |conn| send::go_on(conn, frame, tx, put).map(|()| OK))
 }
 
 /// Every other send of one frame. Not in line, as above.
