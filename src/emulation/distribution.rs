@@ -7,9 +7,8 @@ pub const ONE_BITS: u32 = 20;
 
 const STEPS: usize = 4096;
 
-type Table = [i32; STEPS + 1];
-
-static TABLES: [Table; 3] = tables(include_bytes!("tables.bin"));
+/// One table after another, each number in three bytes, the lowest first.
+static TABLES: [u8; 3 * 3 * (STEPS + 1)] = *include_bytes!("tables.bin");
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Distribution {
@@ -51,22 +50,12 @@ impl Distribution {
     fn at(self, step: usize) -> i64 {
         let table = match self {
             Distribution::Uniform => return (step as i64 - STEPS as i64 / 2) << (ONE_BITS - 11),
-            Distribution::Normal => &TABLES[0],
-            Distribution::Pareto => &TABLES[1],
-            Distribution::ParetoNormal => &TABLES[2],
+            Distribution::Normal => 0,
+            Distribution::Pareto => 1,
+            Distribution::ParetoNormal => 2,
         };
-        table[step].into()
+        let at = 3 * (table * (STEPS + 1) + step);
+        let [low, middle, high] = [TABLES[at], TABLES[at + 1], TABLES[at + 2]];
+        i64::from(i32::from_le_bytes([0, low, middle, high]) >> 8)
     }
-}
-
-/// The tables of a file in which their numbers lie one after another, the lowest byte first.
-const fn tables(bytes: &[u8; 3 * 4 * (STEPS + 1)]) -> [Table; 3] {
-    let mut tables = [[0; STEPS + 1]; 3];
-    let mut at = 0;
-    while at < 3 * (STEPS + 1) {
-        let [a, b, c, d, ..] = *bytes.split_at(4 * at).1 else { panic!("a number has four bytes") };
-        tables[at / (STEPS + 1)][at % (STEPS + 1)] = i32::from_le_bytes([a, b, c, d]);
-        at += 1;
-    }
-    tables
 }

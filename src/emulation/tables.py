@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
 """Prints tables.bin: the inverse normal, Pareto and Pareto-normal distributions at i / 4096 for i from 0 to
-4096, in units of 2^-20, rounded, cut at 4 and -4, each number in four bytes, the lowest first.
+4096, in units of 2^-20, rounded, cut at 4 and -4, each number in three bytes, the lowest first.
 
     src/emulation/tables.py > src/emulation/tables.bin
 """
 import math
 import statistics
-import struct
 import sys
 
 STEPS, ONE = 4096, 1 << 20
@@ -30,4 +29,4 @@ def paretonormal(i):
 
 for curve in normal, pareto, paretonormal:
     for i in range(STEPS + 1):
-        sys.stdout.buffer.write(struct.pack("<i", math.floor(curve(i) * ONE + 0.5)))
+        sys.stdout.buffer.write(math.floor(curve(i) * ONE + 0.5).to_bytes(3, "little", signed=True))
