@@ -236,8 +236,8 @@ typedef enum qnet_option {
      */
     QNET_OPT_SNAPLEN = 40,
     /**
-     * For captures: how many bytes of frames that were recorded may wait for being written, and 32
-     * bytes for each frame: from 131072 on. The default is 4194304.
+     * For captures: how many bytes of frames that were recorded may wait for being written, and about
+     * 48 bytes for each frame: from 131072 on. The default is 4194304.
      */
     QNET_OPT_CAPTURE_BYTES = 41,
     /**

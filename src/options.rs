@@ -126,8 +126,8 @@ pub enum qnet_option {
     /// For captures (qnet_capture_open()): how many bytes of each frame are recorded at most. The
     /// default 0 stands for all.
     QNET_OPT_SNAPLEN = 40,
-    /// For captures: how many bytes of frames that were recorded may wait for being written, and 32
-    /// bytes for each frame: from 131072 on. The default is 4194304.
+    /// For captures: how many bytes of frames that were recorded may wait for being written, and about
+    /// 48 bytes for each frame: from 131072 on. The default is 4194304.
     QNET_OPT_CAPTURE_BYTES = 41,
     /// For captures: how many bytes a file has when another begins, from 65536 on. The default 0
     /// stands for one file without limit.

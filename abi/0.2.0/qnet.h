@@ -124,7 +124,8 @@ typedef enum qnet_option {
     QNET_OPT_DIAL_TIMEOUT_MS = 10,
     /**
      * For listeners: how many accepted connections may exist that have not been closed with
-     * qnet_close(). Further peers are disconnected at once. The default is 1024.
+     * qnet_close(), or by the hub that serves the listener: that does so a little after their peers
+     * have left. Further peers are disconnected at once. The default is 1024.
      */
     QNET_OPT_MAX_CONNS = 11,
     /**
@@ -235,8 +236,8 @@ typedef enum qnet_option {
      */
     QNET_OPT_SNAPLEN = 40,
     /**
-     * For captures: how many bytes of frames that were recorded may wait for being written, and 32
-     * bytes for each frame: from 131072 on. The default is 4194304.
+     * For captures: how many bytes of frames that were recorded may wait for being written, and about
+     * 48 bytes for each frame: from 131072 on. The default is 4194304.
      */
     QNET_OPT_CAPTURE_BYTES = 41,
     /**

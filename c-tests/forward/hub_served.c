@@ -488,7 +488,7 @@ static void last_in_line(const char *place)
  */
 static void storm_once(const struct service *service, int peers)
 {
-    enum { WAVE = 200 };
+    enum { WAVE = 100 };
     struct storm storms[4];
     int i;
 

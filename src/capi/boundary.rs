@@ -195,7 +195,7 @@ pub fn on_capture(
     on(format_args!("{attempt}"), token_of(capture), table, describe, &mut once_of(body))
 }
 
-/// A closure that the boundary calls once, in a form that needs no code of its own for it.
+/// A closure that the boundary calls once at most, as one that it can be lent: so it needs no code for each.
 fn once_of<T: Object>(
     body: impl FnOnce(Ref<T>) -> Result<c_int>,
 ) -> impl FnMut(Ref<T>) -> Result<c_int> {

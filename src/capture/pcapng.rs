@@ -101,12 +101,16 @@ pub struct Mark {
     pub lost: Option<u64>,
 }
 
-/// How many bytes a frame's block has behind its type, before the frame and behind it; and with its type.
+/// How many bytes a frame's block has between its type and the frame, and up to the frame.
 const HEAD: usize = 24;
 pub const START: usize = 4 + HEAD;
-const KIND_BITS: u32 = 8;
+
+/// How many it has behind the frame, and where it tells how many frames before it were lost.
 const TAIL: usize = 16;
 const TAIL_LOST: usize = TAIL + 12;
+
+/// How many bits of a type are the format's, see [`kind`].
+const KIND_BITS: u32 = 8;
 
 /// How long a frame's block is.
 #[inline]
@@ -115,8 +119,8 @@ pub const fn frame_len(kept: usize, tells_lost: bool) -> usize {
     START + kept.next_multiple_of(4) + tail
 }
 
-/// Fills a frame's block, all but its type, which are zeros. Of the frame `kept` bytes are kept, with zeros where
-/// it has fewer.
+/// Fills a frame's block behind its type. Its bytes were zeros before. Of the frame `kept` bytes are kept, with zeros
+/// where it has fewer.
 #[inline]
 pub fn fill(block: &mut [u8], frame: &[u8], kept: usize, mark: &Mark) {
     let len = 4 + block.len() as u32;

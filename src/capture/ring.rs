@@ -3,7 +3,8 @@
 //!
 //! Nobody waits. Who puts frames in reserves room for them by an exchange, copies them there, and stores the
 //! first number of each block last: then the block is whole. One thread takes blocks out, in the order of their
-//! reservation, up to the first that is not whole, and leaves zeros behind.
+//! reservation, up to the first that is not whole, and leaves zeros behind. Room that was not used is told by a number,
+//! too, and is skipped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +15,9 @@ use crate::sys::memory::SharedBytes;
 
 /// How long a block may be: longer than that of any frame.
 const LONGEST: usize = 128 << 10;
+
+/// The first number of bytes that nobody has used, beside how many they are. No type of a block has this bit.
+const UNUSED: u32 = 1 << 31;
 
 /// A block that begins near the end of the buffer runs on behind it, so that each is in one piece. What it would
 /// have at the beginning is left free.
@@ -31,7 +35,8 @@ pub struct Ring {
 #[repr(align(64))]
 struct Apart(AtomicU64);
 
-/// Room that its holder alone writes to, until a block is whole.
+/// Room that its holder alone writes to, until a block is whole. What is left of it when it is dropped is skipped: who
+/// counted the frames may have found others when they were put in, if a program changes them meanwhile.
 #[must_use]
 pub struct Room<'a> {
     ring: &'a Ring,
@@ -43,8 +48,8 @@ pub struct Room<'a> {
 pub struct Taker {
     ring: Arc<Ring>,
     tail: u64,
-    /// How many bytes behind that have been seen to be of whole blocks.
-    whole: usize,
+    /// How many bytes behind that were seen last to be of whole blocks, and are in one piece.
+    seen: usize,
 }
 
 impl Ring {
@@ -53,7 +58,12 @@ impl Ring {
         let bytes = SharedBytes::of(size + LONGEST)?;
         let (head, tail) = (AtomicU64::new(0), Apart(AtomicU64::new(0)));
         let ring = Arc::new(Ring { bytes, size, head, tail });
-        Ok((ring.clone(), Taker { ring, tail: 0, whole: 0 }))
+        Ok((ring.clone(), Taker { ring, tail: 0, seen: 0 }))
+    }
+
+    /// How many bytes it has room for.
+    pub fn size(&self) -> usize {
+        self.size
     }
 
     /// Whether more than half of it is in use.
@@ -111,15 +121,38 @@ impl Room<'_> {
     }
 }
 
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        while self.left > 0 {
+            let len = self.left.min(LONGEST);
+            // Release: as in `put`.
+            let number = self.ring.bytes.number(self.place);
+            number.store(UNUSED | len as u32, Ordering::Release);
+            self.left -= len;
+            self.place = self.ring.behind(self.place, len);
+        }
+    }
+}
+
 impl Taker {
-    /// The first block, if there is one.
+    /// Sees the first block, if there is one.
     pub fn first(&mut self) -> Option<Block> {
-        let place = self.ring.place(self.tail);
-        self.block(place).inspect(|block| self.whole = self.whole.max(block.len))
+        loop {
+            let place = self.ring.place(self.tail);
+            // Acquire: what belongs to it is there, too.
+            let number = self.ring.bytes.number(place).load(Ordering::Acquire);
+            if number & UNUSED == 0 {
+                let block = self.block(place);
+                self.seen = block.as_ref().map_or(0, |block| block.len);
+                return block;
+            }
+            self.seen = (number & !UNUSED) as usize;
+            self.release();
+        }
     }
 
-    /// How many bytes the first blocks have that are whole, one behind another in memory, and as they are to be
-    /// written, as long as `takes` says so: it is given the bytes before one, and the block.
+    /// Sees the first blocks that lie one behind another in memory, and are to be written as they are, as long as
+    /// `takes` says so: it is given the bytes before one, and the block. Returns how many bytes they have.
     pub fn run(&mut self, mut takes: impl FnMut(usize, &Block) -> bool) -> usize {
         let (start, mut len) = (self.ring.place(self.tail), 0);
         while start + len < self.ring.size {
@@ -131,7 +164,7 @@ impl Taker {
             }
             len += block.len;
         }
-        self.whole = self.whole.max(len);
+        self.seen = len;
         len
     }
 
@@ -139,22 +172,22 @@ impl Taker {
     #[inline]
     fn block(&self, place: usize) -> Option<Block> {
         // Acquire: the rest of the block is there, too.
-        let is_whole = self.ring.bytes.number(place).load(Ordering::Acquire) != 0;
+        let number = self.ring.bytes.number(place).load(Ordering::Acquire);
+        let is_whole = number != 0 && number & UNUSED == 0;
         // SAFETY: a block that is whole is written to by nobody but `release`.
         let start = is_whole.then(|| unsafe { self.ring.bytes.read(place, START) })?;
         start.first_chunk().map(Block::read)
     }
 
-    /// The first bytes, which are those of whole blocks in one piece.
-    pub fn bytes(&self, len: usize) -> &[u8] {
-        assert!(len <= self.whole, "of whole blocks");
+    /// The bytes of the blocks that were seen last.
+    pub fn bytes(&self) -> &[u8] {
         // SAFETY: as above, and `release` is not called while these are borrowed.
-        unsafe { self.ring.bytes.read(self.ring.place(self.tail), len) }
+        unsafe { self.ring.bytes.read(self.ring.place(self.tail), self.seen) }
     }
 
-    /// Gives the first bytes back, which are those of whole blocks in one piece.
-    pub fn release(&mut self, len: usize) {
-        self.whole = self.whole.checked_sub(len).expect("of whole blocks");
+    /// Gives those bytes back.
+    pub fn release(&mut self) {
+        let len = std::mem::take(&mut self.seen);
         // SAFETY: nobody else reads or writes these bytes before they are given back.
         unsafe { self.ring.bytes.room(self.ring.place(self.tail), len) }.fill(0);
         self.tail += len as u64;
@@ -167,7 +200,8 @@ impl Taker {
 mod tests {
     use super::*;
 
-    const BYTES: usize = 4096;
+    /// The second is no multiple of four, of which the buffer has less.
+    const SIZES: [usize; 2] = [4096, 4099];
 
     fn room_for(kept: usize, mark: &Mark) -> usize {
         pcapng::frame_len(kept, mark.lost.is_some())
@@ -184,14 +218,9 @@ mod tests {
         Mark { len: 0, interface, is_out: number % 2 == 0, notes: 0, time: number << 30, lost }
     }
 
-    fn first_bytes(taker: &mut Taker) -> &[u8] {
-        let len = taker.first().map_or(0, |block| block.len);
-        taker.bytes(len)
-    }
-
     #[test]
     fn every_length_comes_out_as_it_went_in() {
-        let (ring, mut taker) = Ring::of(BYTES).unwrap();
+        let (ring, mut taker) = Ring::of(SIZES[1]).unwrap();
         for len in (0..1000).chain(0..1000) {
             let bytes: Vec<u8> = (0..len).map(|i| (i * 7 + len) as u8).collect();
             for kept in [len, len / 2, len + 9] {
@@ -201,83 +230,115 @@ mod tests {
                 assert_eq!((block.len, block.frame_len), (room_for(kept, &mark), len as u32));
                 assert_eq!((block.interface, block.time), (mark.interface, mark.time));
                 assert_eq!(taker.run(|_, _| true), block.len);
-                let taken = first_bytes(&mut taker);
                 let mut whole = vec![0; block.len];
                 pcapng::fill(&mut whole[4..], &bytes, kept, &mark);
-                assert_eq!(taken[..4], pcapng::kind(&mark).to_ne_bytes());
-                assert_eq!(taken[4..], whole[4..]);
+                whole[..4].copy_from_slice(&pcapng::kind(&mark).to_ne_bytes());
+                assert_eq!(taker.bytes(), whole);
                 let zeros = vec![0; kept.saturating_sub(len)];
-                assert_eq!(taken[START..][..kept], [&bytes[..len.min(kept)], &zeros].concat());
-                taker.release(block.len);
+                assert_eq!(whole[START..][..kept], [&bytes[..len.min(kept)], &zeros].concat());
+                taker.release();
             }
         }
     }
 
     #[test]
     fn what_finds_no_room_is_refused_and_disturbs_nothing() {
-        let (ring, mut taker) = Ring::of(BYTES).unwrap();
-        for round in 0..100 {
-            let mark = Mark { lost: None, ..mark(round) };
-            let put = (0..1000).take_while(|n| put(&ring, &[*n as u8; 100], 100, &mark)).count();
-            assert_eq!(put, BYTES / 144, "in round {round}");
-            assert!(ring.is_half_full());
-            for n in 0..put {
-                assert_eq!(first_bytes(&mut taker)[START..][..100], [n as u8; 100]);
-                taker.release(144);
+        for size in SIZES {
+            let (ring, mut taker) = Ring::of(size).unwrap();
+            for round in 0..100 {
+                let mark = Mark { lost: None, ..mark(round) };
+                let put =
+                    (0..1000).take_while(|n| put(&ring, &[*n as u8; 100], 100, &mark)).count();
+                assert_eq!(put, size / 144, "in round {round}");
+                assert!(ring.is_half_full());
+                for n in 0..put {
+                    assert!(taker.first().is_some());
+                    assert_eq!(taker.bytes()[START..][..100], [n as u8; 100]);
+                    taker.release();
+                }
+                assert!(taker.first().is_none());
             }
-            assert!(taker.first().is_none());
         }
     }
 
     #[test]
     fn a_run_ends_where_it_is_told_to_and_before_what_has_notes() {
-        let (ring, mut taker) = Ring::of(BYTES).unwrap();
+        let (ring, mut taker) = Ring::of(SIZES[0]).unwrap();
         // From the second round on the buffer is full of whole blocks.
         for _ in 0..3 {
-            for n in 0..BYTES / 64 {
+            for n in 0..SIZES[0] / 64 {
                 let mark = Mark { notes: u32::from(n == 40) * 9, lost: None, ..mark(n as u64) };
                 assert!(put(&ring, &[n as u8; 20], 20, &mark));
             }
-            assert_eq!(taker.run(|before, _| before < 1000), 1024);
-            taker.release(1024);
-            assert_eq!(taker.run(|_, _| true), 40 * 64 - 1024);
-            taker.release(40 * 64 - 1024);
-            assert_eq!(taker.first().unwrap().notes, 9);
-            taker.release(64);
-            assert_eq!(taker.run(|_, _| true), BYTES - 41 * 64);
-            taker.release(BYTES - 41 * 64);
+            for len in [1024, 40 * 64 - 1024] {
+                assert_eq!(taker.run(|before, _| before < 1000 || len > 1024), len);
+                taker.release();
+            }
+            assert_eq!((taker.run(|_, _| true), taker.first().unwrap().notes), (0, 9));
+            taker.release();
+            assert_eq!(taker.run(|_, _| true), SIZES[0] - 41 * 64);
+            taker.release();
+        }
+    }
+
+    #[test]
+    fn room_that_is_left_is_skipped() {
+        let (ring, mut taker) = Ring::of(1 << 20).unwrap();
+        let mark = Mark { notes: 0, lost: None, ..mark(1) };
+        let len = room_for(60, &mark);
+        for left in [4, 8, 400, LONGEST, 3 * LONGEST + 4, 700_000, 1 << 19] {
+            for frames in 0..3 {
+                let mut room = ring.reserve(frames * len + left).unwrap();
+                (0..frames).for_each(|n| room.put(&[n as u8; 60], 60, &mark));
+                drop(room);
+                assert!(put(&ring, &[99; 60], 60, &mark));
+                for n in (0..frames as u8).chain([99]) {
+                    assert!(taker.first().is_some() && taker.bytes()[START] == n);
+                    taker.release();
+                }
+                assert!(taker.first().is_none());
+            }
         }
     }
 
     #[test]
     fn threads_put_in_while_another_takes_out() {
         const EACH: u64 = 20_000;
-        let (ring, mut taker) = Ring::of(BYTES).unwrap();
+        let (ring, mut taker) = Ring::of(SIZES[1]).unwrap();
+        let len_of = |n: u64| (n % 90) as usize;
         std::thread::scope(|scope| {
             for thread in 0..3 {
                 let ring = &ring;
                 scope.spawn(move || {
-                    for n in 0..EACH {
-                        let len = (n % 90) as usize;
-                        let mark = Mark { interface: thread, ..mark(n) };
-                        while !put(ring, &[n as u8; 90][..len], len, &mark) {
-                            std::thread::yield_now();
+                    for n in (0..EACH).step_by(2) {
+                        let both = [n, n + 1].map(|n| (n, Mark { interface: thread, ..mark(n) }));
+                        let room = both.map(|(n, mark)| room_for(len_of(n), &mark));
+                        let mut room = loop {
+                            match ring.reserve(room[0] + room[1]) {
+                                Some(room) => break room,
+                                None => std::thread::yield_now(),
+                            }
+                        };
+                        for (n, mark) in both {
+                            room.put(&[n as u8; 90][..len_of(n)], len_of(n), &mark);
                         }
                     }
                 });
             }
             let mut next = [0; 3];
             while next != [EACH; 3] {
-                let Some(block) = taker.first() else {
-                    std::thread::yield_now();
-                    continue;
-                };
-                let n = &mut next[block.interface as usize];
-                let len = (*n % 90) as usize;
-                assert_eq!((block.time, block.len), (*n << 30, room_for(len, &mark(*n))));
-                assert_eq!(first_bytes(&mut taker)[START..][..len], vec![*n as u8; len]);
-                taker.release(block.len);
-                *n += 1;
+                taker.run(|before, block| {
+                    let n = &mut next[block.interface as usize];
+                    assert_eq!(
+                        (block.time, block.len),
+                        (*n << 30, room_for(len_of(*n), &mark(*n)))
+                    );
+                    let takes = before < 1000;
+                    *n += u64::from(takes);
+                    takes
+                });
+                std::thread::yield_now();
+                taker.release();
             }
         });
     }

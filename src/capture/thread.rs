@@ -19,7 +19,8 @@ use crate::sys::clock::Deadline;
 /// How long frames wait in the buffer, and a FIFO's readers for the first byte.
 const TICK: Duration = Duration::from_millis(40);
 
-/// How many bytes are written before their room in the buffer is given back.
+/// How many bytes are written before their room in the buffer is given back, but for the last block of them: as many as
+/// one read takes, and less of a small buffer.
 const CHUNK: usize = 128 << 10;
 
 /// Frames on their way out of the buffer.
@@ -161,15 +162,16 @@ impl Writer {
         if first.notes > 0 {
             self.time = first.time;
             let notes = self.shared.take_notes(first.notes);
-            pcapng::commented(&mut self.out, self.taker.bytes(first.len), &notes);
-            self.taker.release(first.len);
+            pcapng::commented(&mut self.out, self.taker.bytes(), &notes);
+            self.taker.release();
             return Ok(true);
         }
         let before = self.written + self.out.len() as u64;
+        let most = CHUNK.min(self.shared.ring.size() / 4);
         self.run = self.taker.run(|len, block| {
             let is_described = (block.interface as usize) < self.described;
-            let fits = len < CHUNK && !self.output.is_full(before + len as u64);
-            // A file has at least one frame, however long what it begins with is.
+            let fits = len < most && !self.output.is_full(before + len as u64);
+            // There is at least one, however much a file begins with.
             let takes = is_described && (fits || len == 0);
             if takes {
                 self.time = block.time;
@@ -203,7 +205,7 @@ impl Writer {
         while self.sent < own + self.run {
             let unsent = match self.sent.checked_sub(own) {
                 None => &self.out[self.sent..],
-                Some(sent) => &self.taker.bytes(self.run)[sent..],
+                Some(sent) => &self.taker.bytes()[sent..],
             };
             match self.output.write(unsent) {
                 Ok(0) => return Err(Errno::IO),
@@ -213,7 +215,9 @@ impl Writer {
             }
         }
         self.written += self.sent as u64;
-        self.taker.release(self.run);
+        if self.run > 0 {
+            self.taker.release();
+        }
         self.out.clear();
         (self.run, self.sent) = (0, 0);
         Ok(true)
@@ -232,8 +236,8 @@ impl Writer {
         let whole = pcapng::whole(&self.out, sent);
         let whole_of_run =
             self.taker.run(|len, block| own + len + block.len <= sent && len < self.run);
+        self.taker.release();
         self.output.cut(sent - whole - whole_of_run);
-        self.taker.release(whole_of_run);
         let (frames, bytes) = pcapng::count_frames(&self.out[whole..]);
         self.shared.withdraw(frames, bytes);
         self.out.clear();
@@ -248,7 +252,7 @@ impl Writer {
         while let Some(block) = self.taker.first() {
             self.shared.take_notes(block.notes);
             self.shared.withdraw(1, block.frame_len.into());
-            self.taker.release(block.len);
+            self.taker.release();
         }
     }
 }

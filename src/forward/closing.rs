@@ -71,7 +71,8 @@ pub fn close(hub: Ref<Hub>) -> Result<Closing> {
     drop(joining);
     let ports = hub::connections(switch.lock().close().into_iter());
     // Noted before they end: then others may give them back before this thread looks at them again.
-    let all = own.iter().chain(&waiting).chain(&ports);
+    let of_hub = |conn: &&Ref<Conn>| conn.state().is_ok_and(|state| state.is_hubs);
+    let all = own.iter().chain(&waiting).chain(ports.iter().filter(of_hub));
     let own = all.filter_map(|conn| Own::of(*conn)).collect();
     waiting.iter().for_each(|conn| served::hang_up(*conn));
     ports.iter().for_each(|conn| leave_closed_hub(*conn, &switch));

@@ -64,7 +64,7 @@ pub fn blocks(fd: BorrowedFd<'_>) -> Result<bool> {
 }
 
 /// The number of fchmodat2(2), which the libc crate knows for some architectures only. Calls as young as this
-/// have the same number on all of them but MIPS, where nothing has that one, and the call fails.
+/// have the same number on all that Rust knows but MIPS and x32, where nothing has that one, and the call fails.
 const FCHMODAT2: c_long = 452;
 
 /// Changes the mode of a file whose descriptor was opened with O_PATH, which fchmod(2) refuses.

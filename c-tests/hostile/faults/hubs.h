@@ -198,10 +198,10 @@ static void ruled_hub(void)
     for (j = 0; j < sizeof rules / sizeof *rules; j++)
         CHECK_INT(qnet_set(ends[0].conn, (int)rules[j][0], rules[j][1]), QNET_OK);
     for (i = 0; i < 3 && is_up; i++) {
+        CHECK_INT(qnet_set(ends[i].conn, QNET_OPT_MIRROR, i == 2), QNET_OK);
+        CHECK_INT(qnet_set_vlan(ends[i].conn, vlans[i]), QNET_OK);
         TRY(result, qnet_hub_attach(hub, ends[i].conn));
         is_up = went(result, "attach");
-        CHECK_INT(qnet_set(ends[i].conn, QNET_OPT_MIRROR, i == 2), is_up ? QNET_OK : qnet_close_reason(ends[i].conn));
-        CHECK_INT(qnet_set_vlan(ends[i].conn, vlans[i]), is_up ? QNET_OK : qnet_close_reason(ends[i].conn));
     }
     if (is_up) {
         talks(&ends[0]);
