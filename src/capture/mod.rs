@@ -2,7 +2,8 @@
 //!
 //! A connection or hub that is captured has an interface (`interface`) for each of its captures. Who receives
 //! or sends a frame puts a copy of it in the capture's buffer (`ring`), as the file is to have it (`pcapng`), and
-//! waits for nothing but for room where the program moves the clock; a thread of the capture's own (`thread`) writes what is in the buffer (`output`).
+//! waits for nothing but for room where the program moves the clock; a thread of the capture's own (`thread`)
+//! writes what is in the buffer (`output`).
 
 pub mod interface;
 mod output;
