@@ -334,6 +334,61 @@ static void the_beginnings_of_frames(void)
     }
 }
 
+#ifndef __SANITIZE_THREAD__
+/* Frames whose lengths a careless program changes while they are sent. */
+struct changing {
+    qnet_frame frames[64];
+    int is_over;
+};
+
+static void *change_lengths(void *argument)
+{
+    struct changing *changing = argument;
+    volatile qnet_frame *frames = changing->frames;
+    unsigned state = 1;
+
+    while (!get(&changing->is_over))
+        frames[next_random(&state) % 64].len = 60 + next_random(&state) % 1000;
+    return NULL;
+}
+
+/* What is sent then is anybody's guess, but a capture has as many frames as it says, and goes on. */
+static void lengths_that_change_meanwhile(void)
+{
+    static struct changing changing;
+    static uint8_t bytes[1060];
+    const char *path = scratch_path("changing.pcapng");
+    qnet_capture *capture = capture_to(path);
+    uint64_t before, frames;
+    struct shown shown;
+    qnet_conn *a, *b;
+    pthread_t thread;
+    int i;
+
+    CHECK_INT(qnet_socketpair(&a, &b), QNET_OK);
+    CHECK_INT(qnet_set_batch_handler(b, ignore_batch, NULL), QNET_OK);
+    capture_add(capture, a, "changing");
+    for (i = 0; i < 64; i++) {
+        changing.frames[i].data = bytes;
+        changing.frames[i].len = 100;
+    }
+    start_thread(&thread, change_lengths, &changing);
+    for (i = 0; i < rounds(4000); i++)
+        CHECK(qnet_send_batch(a, changing.frames, 64) != QNET_ERR_INTERNAL);
+    put(&changing.is_over, 1);
+    join_thread(thread);
+    before = capture_stats_of(capture).frames;
+    EVENTUALLY(make_send(a) == QNET_OK && capture_stats_of(capture).frames > before);
+    frames = capture_stats_of(capture).frames;
+    capture_close(capture);
+    shown = shown_whole(path);
+    CHECK_INT(shown.count, frames);
+    shown_free(&shown);
+    CHECK_INT(qnet_close(a), QNET_OK);
+    CHECK_INT(qnet_close(b), QNET_OK);
+}
+#endif
+
 /* ---- Life ---- */
 
 static void as_many_as_there_can_be(void)
@@ -490,6 +545,9 @@ int main(void)
     RUN(notes_go_with_the_next_frame);
     RUN(empty_notes_are_limited);
     RUN(the_beginnings_of_frames);
+#ifndef __SANITIZE_THREAD__
+    RUN(lengths_that_change_meanwhile);
+#endif
     RUN(as_many_as_there_can_be);
     RUN(a_child_has_none);
     RUN(a_fork_in_a_handler);

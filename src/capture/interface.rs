@@ -111,12 +111,10 @@ impl Interface {
             }
             all.add_all(sum);
             let some = frames.by_ref().take(sum.frames as usize);
-            if let Some(room) = self.reserve(false, room) {
-                self.put(room, occasion, way, some, padded, tells_lost);
-                kept.add_all(sum);
-            } else {
-                kept.add_all(self.record_singly(occasion, way, some, padded));
-            }
+            kept.add_all(match self.reserve(false, room) {
+                Some(room) => self.put(room, occasion, way, some, padded, tells_lost),
+                None => self.record_singly(occasion, way, some, padded),
+            });
         }
         self.count(all, kept);
         shared.wake_if_half_full();
@@ -140,8 +138,8 @@ impl Interface {
                 self.entry.lost.fetch_add(1 + frames.count() as u64, Ordering::Relaxed);
                 break;
             };
-            self.put(room, occasion, way, std::iter::once(frame), padded, tells_lost);
-            kept.add(len);
+            let one = std::iter::once(frame);
+            kept.add_all(self.put(room, occasion, way, one, padded, tells_lost));
         }
         kept
     }
@@ -157,7 +155,8 @@ impl Interface {
         None
     }
 
-    /// Puts frames where there is room for them, and for telling with the first how many were lost before it.
+    /// Puts frames where there is room for them, and for telling with the first how many were lost before it. Returns
+    /// what is recorded: less, if a program changes its frames, and they do not fit any more.
     fn put<'a>(
         &self,
         mut room: Room<'_>,
@@ -166,7 +165,7 @@ impl Interface {
         frames: impl Iterator<Item = &'a [u8]>,
         padded: usize,
         tells_lost: bool,
-    ) {
+    ) -> Sum {
         let shared = &*self.shared;
         let mut mark = Mark {
             len: 0,
@@ -177,12 +176,21 @@ impl Interface {
             // Another thread may have told it since.
             lost: tells_lost.then(|| self.entry.lost.swap(0, Ordering::Relaxed)),
         };
+        let mut kept = Sum::default();
         for frame in frames {
             let len = frame.len().max(padded);
             mark.len = len as u32;
-            room.put(frame, len.min(shared.snaplen), &mark);
-            (mark.notes, mark.lost) = (0, None);
+            if room.put(frame, len.min(shared.snaplen), &mark) {
+                kept.add(len);
+                (mark.notes, mark.lost) = (0, None);
+            }
         }
+        if kept.frames == 0 {
+            // What was to go with the first of them goes with another.
+            shared.give_notes_back(mark.notes);
+            self.entry.lost.fetch_add(mark.lost.unwrap_or(0), Ordering::Relaxed);
+        }
+        kept
     }
 
     fn has_lost(&self) -> bool {

@@ -105,11 +105,14 @@ impl Ring {
 }
 
 impl Room<'_> {
-    /// Puts a frame where the one before ends. Of the frame `kept` bytes are kept, with zeros where it has fewer.
+    /// Puts a frame where the one before ends, and returns whether there was room. Of the frame `kept` bytes are kept,
+    /// with zeros where it has fewer.
     #[inline]
-    pub fn put(&mut self, frame: &[u8], kept: usize, mark: &Mark) {
+    pub fn put(&mut self, frame: &[u8], kept: usize, mark: &Mark) -> bool {
         let len = pcapng::frame_len(kept, mark.lost.is_some());
-        assert!(len <= self.left && len <= LONGEST, "so much was reserved");
+        if len > self.left || len > LONGEST {
+            return false;
+        }
         // SAFETY: these bytes were reserved for this room alone, and nobody reads them before the first number of
         // the block is stored.
         let block = unsafe { self.ring.bytes.room(self.place + 4, len - 4) };
@@ -118,6 +121,7 @@ impl Room<'_> {
         self.ring.bytes.number(self.place).store(pcapng::kind(mark), Ordering::Release);
         self.left -= len;
         self.place = self.ring.behind(self.place, len);
+        true
     }
 }
 
@@ -209,7 +213,7 @@ mod tests {
 
     fn put(ring: &Ring, frame: &[u8], kept: usize, mark: &Mark) -> bool {
         let room = ring.reserve(room_for(kept, mark));
-        room.map(|mut room| room.put(frame, kept, mark)).is_some()
+        room.is_some_and(|mut room| room.put(frame, kept, mark))
     }
 
     fn mark(number: u64) -> Mark {
@@ -289,7 +293,8 @@ mod tests {
         for left in [4, 8, 400, LONGEST, 3 * LONGEST + 4, 700_000, 1 << 19] {
             for frames in 0..3 {
                 let mut room = ring.reserve(frames * len + left).unwrap();
-                (0..frames).for_each(|n| room.put(&[n as u8; 60], 60, &mark));
+                assert!((0..frames).all(|n| room.put(&[n as u8; 60], 60, &mark)));
+                assert!(!room.put(&[0; LONGEST], LONGEST.min(left), &mark));
                 drop(room);
                 assert!(put(&ring, &[99; 60], 60, &mark));
                 for n in (0..frames as u8).chain([99]) {
@@ -320,7 +325,7 @@ mod tests {
                             }
                         };
                         for (n, mark) in both {
-                            room.put(&[n as u8; 90][..len_of(n)], len_of(n), &mark);
+                            assert!(room.put(&[n as u8; 90][..len_of(n)], len_of(n), &mark));
                         }
                     }
                 });

@@ -250,6 +250,10 @@ impl Shared {
         if waiting > 0 { self.unclaimed.swap(0, Ordering::Relaxed) } else { 0 }
     }
 
+    pub fn give_notes_back(&self, count: u32) {
+        self.unclaimed.fetch_add(count, Ordering::Relaxed);
+    }
+
     /// The notes that were claimed first.
     pub fn take_notes(&self, count: u32) -> Vec<String> {
         if count == 0 {
