@@ -193,11 +193,18 @@ pub fn plugged_end(conn: Ref<Conn>) -> Result<Ref<Conn>> {
     Ok(twin.filter(is_hubs).unwrap_or(conn))
 }
 
-/// The same and its state, unless it has ended, or the connection itself has.
+/// The same and its state.
+pub fn plugged_state(conn: Ref<Conn>) -> Result<(Ref<Conn>, Guard<'static, State>)> {
+    let end = plugged_end(conn)?;
+    let plugged = end.state().map(|state| (end, state));
+    // The hub may have given its end back since.
+    plugged.or_else(|_| conn.state().map(|state| (conn, state)))
+}
+
+/// The same, unless it has ended, or the connection itself has.
 pub fn open_end(conn: Ref<Conn>) -> Result<(Ref<Conn>, Guard<'static, State>)> {
     let own_end = conn.state()?.life.end_reason().cloned();
-    let conn = plugged_end(conn)?;
-    let state = conn.state()?;
+    let (conn, state) = plugged_state(conn)?;
     match own_end.as_ref().or(state.life.end_reason()) {
         Some(reason) => Err(reason.clone()),
         None => Ok((conn, state)),
@@ -273,7 +280,7 @@ pub fn stats(conn: Ref<Conn>, direction: i32) -> Result<qnet_impair_stats> {
 }
 
 fn ask<R>(conn: Ref<Conn>, asked: impl FnOnce(Option<&mut Cable>, u64) -> R) -> Result<R> {
-    let mut state = plugged_end(conn)?.state()?;
+    let (_, mut state) = plugged_state(conn)?;
     let now = time_of(&state);
     let State { port, cable, .. } = &mut *state;
     let Some(port) = port else {

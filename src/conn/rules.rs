@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::conn::impair::{open_end, plugged_end};
+use crate::conn::impair::{open_end, plugged_state};
 use crate::conn::{Conn, State};
 use crate::error::Result;
 use crate::options::{self, Options};
@@ -32,7 +32,7 @@ pub fn set_vlan(conn: Ref<Conn>, text: &[u8]) -> Result<()> {
 }
 
 pub fn vlan(conn: Ref<Conn>) -> Result<String> {
-    Ok(shown(plugged_end(conn)?.state()?.vlan.as_ref()))
+    Ok(shown(plugged_state(conn)?.1.vlan.as_ref()))
 }
 
 /// The text of VLANs; empty for none.
