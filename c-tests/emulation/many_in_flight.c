@@ -68,24 +68,16 @@ static int compare(const void *a, const void *b)
 }
 
 /*
- * How much processor time this process has used. Unlike what a round trip takes, it is the same
- * whichever processors the loops are on, and whatever else runs there.
+ * How much processor time a round trip costs. Unlike how long it takes, that is the same whichever
+ * processors the loops are on, and whatever else runs there.
  */
-static int64_t processor_ns(void)
-{
-    struct timespec time;
-
-    CHECK(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time) == 0);
-    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-}
-
 static int64_t round_trip(const struct cable *cable)
 {
-    int64_t begun = processor_ns();
+    int64_t begun = cpu_ns();
 
     passes(cable->fa, cable->fb);
     passes(cable->fb, cable->fa);
-    return processor_ns() - begun;
+    return cpu_ns() - begun;
 }
 
 /*

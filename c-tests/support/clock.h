@@ -2,7 +2,6 @@
 #ifndef CLOCK_H
 #define CLOCK_H
 
-#include <sys/resource.h>
 #include <time.h>
 
 #include "check.h"
@@ -43,13 +42,18 @@ static inline int patience_ms(void)
 
 /* ---- Processor time ---- */
 
+/* How much this process has used, in all its threads. */
+static inline long long cpu_ns(void)
+{
+    struct timespec time;
+
+    CHECK(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time) == 0);
+    return (long long)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
 static inline long cpu_ms(void)
 {
-    struct rusage usage;
-
-    CHECK(getrusage(RUSAGE_SELF, &usage) == 0);
-    return (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000 +
-           (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1000;
+    return (long)(cpu_ns() / 1000000);
 }
 
 /* How much processor time this process takes within 200 ms. */
