@@ -697,7 +697,8 @@ typedef struct qnet_fdb_entry {
  * the connection then has no handler.
  *
  * @param user   The pointer that was given to qnet_set_handler().
- * @param frame  The frame. Its bytes are valid until the handler returns.
+ * @param frame  The frame. Its bytes are valid until the handler returns. They must not be changed: what
+ *               the handler sends on as it is may be written from there, and not copied.
  * @param len    The length of the frame in bytes: 14 to QNET_FRAME_MAX.
  */
 typedef void (*qnet_handler)(void *user, const uint8_t *frame, size_t len);
@@ -1104,7 +1105,7 @@ int qnet_listener_get(qnet_listener *listener, int option, int64_t *value);
  * order.
  *
  * @param frame  The frame, starting with the destination address, without a checksum. It is not
- *               used after the call.
+ *               used after the call, unless it is what a handler was given.
  * @param len    The length of the frame in bytes: 14 to QNET_OPT_MAX_FRAME.
  * @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (frame is NULL), QNET_ERR_FRAME_SIZE,
  *         QNET_ERR_AGAIN (the time-out is 0), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED,

@@ -32,8 +32,9 @@
 //! (`listener`).
 //!
 //! `unsafe` is allowed only in `capi`, `sys`, `runtime::callback` (calling C), `runtime::lock` (what a
-//! lock guards), `conn::handler` (frames that a handler has been given), `rx::packed` (a caller's
-//! uninitialized buffer) and `capture::ring` (bytes that threads hand over to each other).
+//! lock guards), `runtime::onward` (frames that are sent on from where they lie), `conn::handler` (frames
+//! that a handler has been given), `rx::packed` (a caller's uninitialized buffer) and `capture::ring`
+//! (bytes that threads hand over to each other).
 
 #![deny(unsafe_code)]
 

@@ -23,7 +23,7 @@ ROUND = 1536  # frames in one
 BUDGET = {
     "send": ("qnet_send, one write each", 260),
     "coalesce": ("qnet_send with TX_USECS, joining what is held", 70),
-    "relay": ("relay: a delivery to a handler, and its corked qnet_send", 95),
+    "relay": ("relay: a delivery to a handler, and its corked qnet_send", 85),
     "recv": ("qnet_recv, from frames already read", 70),
     "send-batch": ("qnet_send_batch of 512", 40),
     "recv-batch": ("qnet_recv_batch of 512", 20),

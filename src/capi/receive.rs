@@ -16,7 +16,8 @@ use crate::runtime::callback::{Callback, Handler, IntHandler, qnet_frame};
 /// the connection then has no handler.
 ///
 /// @param user   The pointer that was given to qnet_set_handler().
-/// @param frame  The frame. Its bytes are valid until the handler returns.
+/// @param frame  The frame. Its bytes are valid until the handler returns. They must not be changed: what
+///               the handler sends on as it is may be written from there, and not copied.
 /// @param len    The length of the frame in bytes: 14 to QNET_FRAME_MAX.
 pub type qnet_handler =
     Option<unsafe extern "C-unwind" fn(user: *mut c_void, frame: *const u8, len: usize)>;

@@ -8,6 +8,7 @@ use crate::conn::send;
 use crate::error::Result;
 use crate::frame::{self, PREFIX, Walk};
 use crate::runtime::callback::qnet_frame;
+use crate::runtime::cork;
 use crate::runtime::lock::Guard;
 use crate::tx::Tx;
 use crate::tx::frames::{Bad, Packed, Scattered, once};
@@ -23,7 +24,7 @@ use crate::tx::frames::{Bad, Packed, Scattered, once};
 /// order.
 ///
 /// @param frame  The frame, starting with the destination address, without a checksum. It is not
-///               used after the call.
+///               used after the call, unless it is what a handler was given.
 /// @param len    The length of the frame in bytes: 14 to QNET_OPT_MAX_FRAME.
 /// @return QNET_OK; QNET_ERR_HANDLE, QNET_ERR_INVALID (frame is NULL), QNET_ERR_FRAME_SIZE,
 ///         QNET_ERR_AGAIN (the time-out is 0), QNET_ERR_TIMEOUT, QNET_ERR_INTERRUPTED,
@@ -39,20 +40,80 @@ pub unsafe extern "C-unwind" fn qnet_send(
     frame: *const c_void,
     len: usize,
 ) -> c_int {
-    let (at, token) = (frame.cast::<u8>(), token_of(conn));
-    if !at.is_null() {
-        if let Some(mut tx) = send::open(token) {
-            // What neither panics nor makes a system call needs no guard.
+    // What neither panics nor makes a system call needs no guard.
+    // SAFETY: C's promise.
+    unsafe {
+        if cork::is_anywhere() {
+            send_on(conn, frame.cast(), len)
+        } else {
+            send_with(conn, frame.cast(), len, Tx::joins_coalesced)
+        }
+    }
+}
+
+/// The same while a thread runs a handler, which may be this one, and perhaps sends on the frame behind the
+/// one before.
+///
+/// # Safety
+/// As for [`qnet_send`].
+#[inline(always)]
+unsafe fn send_on(conn: *mut qnet_conn, frame: *const u8, len: usize) -> c_int {
+    let token = token_of(conn);
+    if let Some(permit) = send::sender(token).map(|sender| &sender.onward) {
+        if let Some(run) = permit.run() {
+            if run.extend(token, frame, len) {
+                return if permit.is_of(run) { OK } else { catch_up(conn) };
+            }
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { send_corked(conn, frame, len) }
+}
+
+/// The same for a frame that cannot be sent on. Not in line, so that one that is costs less.
+///
+/// # Safety
+/// As for [`qnet_send`].
+#[inline(never)]
+unsafe fn send_corked(conn: *mut qnet_conn, frame: *const u8, len: usize) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { send_with(conn, frame, len, Tx::joins_corked) }
+}
+
+/// The same for a frame that `joins` what is held back, or does not.
+///
+/// # Safety
+/// As for [`qnet_send`].
+#[inline(always)]
+unsafe fn send_with(
+    conn: *mut qnet_conn,
+    frame: *const u8,
+    len: usize,
+    joins: impl FnOnce(&Tx, usize) -> bool,
+) -> c_int {
+    let token = token_of(conn);
+    if !frame.is_null() {
+        if let Some(mut tx) = send::sender(token).and_then(|sender| sender.open(token)) {
             // SAFETY: not null, and C promises bytes that live for the call; no longer than a frame.
-            if tx.is_joined(len) && tx.join_short(unsafe { slice::from_raw_parts(at, len) }) {
+            if joins(&tx, len) && tx.join_short(unsafe { slice::from_raw_parts(frame, len) }) {
                 return Guard::close(tx, token, OK);
             }
             // SAFETY: C's promise.
-            return unsafe { send_alone(conn, at, len, tx) };
+            return unsafe { send_alone(conn, frame, len, tx) };
         }
     }
     // SAFETY: C's promise.
-    unsafe { send_one(conn, at, len) }
+    unsafe { send_one(conn, frame, len) }
+}
+
+/// The frame was sent on, and somebody has locked the sending part meanwhile, who may not have seen it.
+#[cold]
+#[inline(never)]
+fn catch_up(conn: *mut qnet_conn) -> c_int {
+    on_conn(conn, "send", |conn| {
+        send::uncork(conn.token);
+        Ok(OK)
+    })
 }
 
 /// Fast path for a frame that is written at once. Not in line, so that one that joins others costs no call.
@@ -71,7 +132,10 @@ unsafe fn send_alone(
     let frame = unsafe { bytes(at, len) };
     let put = guard(|error| Some(Err(error)), || tx.put_alone(frame.ok()?));
     match put {
-        Some(Ok(written)) if written == PREFIX + len => OK,
+        Some(Ok(written)) if written == PREFIX + len => {
+            // The key is the one that the lock was opened with, unless the write has found the peer gone.
+            if tx.has_lost_peer() { OK } else { Guard::close(tx, token_of(conn), OK) }
+        }
         put => send_rest(conn, frame, tx, put),
     }
 }

@@ -14,6 +14,7 @@ use crate::runtime::callback::{
 use crate::runtime::cork::{self, Cork};
 use crate::runtime::handle::{Ref, Token};
 use crate::runtime::lock::Guard;
+use crate::runtime::onward::Delivery;
 use crate::sys::clock::Deadline;
 use crate::sys::fork::Stamp;
 
@@ -69,10 +70,12 @@ pub fn run(conn: Ref<Conn>) {
                 // SAFETY: while `delivering` is set, which only this thread takes back, nobody
                 // moves, writes or frees these bytes of the connection's buffer.
                 let bytes = unsafe { std::slice::from_raw_parts(bytes, len) };
+                // SAFETY: `delivered` takes that back after `cork::close`, and so does `died`.
+                let delivery = unsafe { Delivery::of(bytes, &conn.slot.onward) };
                 let process = Stamp::now();
                 let is_same = callback::run(conn.token, Doing::Frames, died, || {
                     cork::with(|cork| {
-                        cork.begin(process, send::uncork);
+                        cork.begin(process, send::uncork, delivery);
                         match handler {
                             Handler::One(one) if conn.slot.rx_counts.probes.is_any() => {
                                 deliver_each::<true>(conn, cork, one, bytes);

@@ -50,6 +50,7 @@ use crate::options::Options;
 use crate::runtime::callback::{self, IntHandler};
 use crate::runtime::handle::{Object, Ref, SLOTS, Table, Token, index_of};
 use crate::runtime::lock::{Guard, Guarded, Lock, NO_KEY};
+use crate::runtime::onward::Onward;
 use crate::runtime::wake::{Departure, Wake};
 use crate::rx::Rx;
 use crate::rx::counts::{Counter, RxCounts};
@@ -97,6 +98,8 @@ pub struct Conn {
     /// writes it; other threads read it once that thread has told, under the state's lock, that it is
     /// done.
     pub delivered: Counter,
+    /// Those of its frames that are sent on.
+    pub onward: Onward,
 }
 
 /// What decides what happens to a connection.

@@ -9,12 +9,12 @@ use crate::runtime::service::Source;
 use crate::runtime::wait::{self, Tried};
 use crate::tx::Tx;
 use crate::tx::frames::{Bad, Frames, Scattered, once};
-use crate::tx::sender::TxGuard;
+use crate::tx::sender::{Sender, TxGuard};
 
-/// The sending part of a connection, locked for the fast paths of sending.
+/// What sends for a connection, for the fast paths of sending.
 #[inline(always)]
-pub fn open(token: Token) -> Option<Guard<'static, Tx>> {
-    conn::table().slot(token)?.sender.open(token)
+pub fn sender(token: Token) -> Option<&'static Sender> {
+    conn::table().slot(token).map(|slot| &slot.sender)
 }
 
 /// Goes on as [`send_all`] does, where [`Tx::put_alone`] has not written the whole frame.
@@ -138,7 +138,7 @@ pub fn uncork(token: Token) {
     let Ok(conn) = conn::table().get(token) else {
         return;
     };
-    if conn.slot.sender.lock_of(token).is_ok_and(|mut tx| !tx.write_backlog()) {
+    if !conn.slot.sender.uncork(token) {
         background::watch(conn);
     }
 }

@@ -25,7 +25,7 @@ pub fn turn(token: Token) -> Option<Wait> {
         None if is_retried => (PollFlags::empty(), retry),
         None if !state.life.has_ended() => match look_for_loss(conn, &mut state) {
             Some(again) => (PollFlags::empty(), again),
-            None => conn.slot.sender.lock().write_due()?,
+            None => conn.slot.sender.write_due()?,
         },
         None => {
             drop(state);

@@ -10,6 +10,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::runtime::handle::{NONE, Token};
+use crate::runtime::onward::{Delivery, Piece};
 use crate::runtime::wake;
 use crate::sys::fork::Stamp;
 
@@ -26,6 +27,10 @@ pub struct Cork {
     /// The process whose handler this thread runs, and the function that writes what is held. In a
     /// child that was forked inside the handler nothing is held or written.
     begun: Cell<Option<(Stamp, Uncork)>>,
+    /// What the handler is given its frames from, while they are handed over.
+    delivery: Cell<Option<Delivery>>,
+    /// The connection that may have a piece of the delivery's run, or [`NONE`].
+    onward: Cell<Token>,
     /// The first `count` are the connections for which this thread has held frames back, which
     /// another thread may have written since.
     conns: [Cell<Token>; MOST],
@@ -43,6 +48,8 @@ thread_local! {
         Cork {
             is_open: Cell::new(false),
             begun: Cell::new(None),
+            delivery: Cell::new(None),
+            onward: Cell::new(NONE),
             conns: [const { Cell::new(NONE) }; MOST],
             count: Cell::new(0),
             is_counted: Cell::new(false),
@@ -69,9 +76,11 @@ pub fn with<R>(f: impl FnOnce(&Cork) -> R) -> R {
 }
 
 impl Cork {
-    /// Prepares for calls of a frame handler.
-    pub fn begin(&self, process: Stamp, uncork: Uncork) {
+    /// Prepares for calls of a frame handler. `uncork` must have the connection give up the piece of a run
+    /// that it has.
+    pub fn begin(&self, process: Stamp, uncork: Uncork, delivery: Delivery) {
         self.begun.set(Some((process, uncork)));
+        self.delivery.set(Some(delivery));
         if !self.is_counted.replace(true) {
             HANDLING.fetch_add(1, Ordering::Relaxed);
         }
@@ -113,6 +122,20 @@ impl Cork {
         true
     }
 
+    /// Begins a run that goes to a connection for which this thread holds frames back, with a frame of what is
+    /// delivered, unless there is another run.
+    pub fn send_on(&self, to: Token, frame: &[u8], most: usize) -> Option<Piece> {
+        let delivery = self.delivery.get().filter(|_| self.onward.get() == NONE)?;
+        let piece = delivery.send_on(to, frame, most)?;
+        self.onward.set(to);
+        Some(piece)
+    }
+
+    /// The connection has given up the piece of this thread's run.
+    pub fn has_sent_on(&self) {
+        self.onward.set(NONE);
+    }
+
     /// The function that writes what is held, unless this is a child forked inside the handler.
     #[inline]
     fn uncork(&self) -> Option<Uncork> {
@@ -130,7 +153,12 @@ pub fn release() {
             return;
         }
         wake::before_waiting(None);
+        let onward = cork.onward.replace(NONE);
         if let Some(uncork) = cork.uncork() {
+            // First, since no piece may be left where this panics.
+            if onward != NONE {
+                uncork(onward);
+            }
             // The list does not change meanwhile: writing does not wait, so it does not call this
             // again.
             cork.conns[..count].iter().map(Cell::get).for_each(uncork);
@@ -147,4 +175,5 @@ pub fn close() {
         }
     });
     release();
+    with(|cork| cork.delivery.take().into_iter().for_each(Delivery::end));
 }

@@ -8,6 +8,8 @@ pub mod event_loop;
 pub mod handle;
 #[allow(unsafe_code)]
 pub mod lock;
+#[allow(unsafe_code)]
+pub mod onward;
 pub mod poller;
 pub mod pool;
 pub mod service;

@@ -11,22 +11,27 @@ use crate::sys::thread;
 use crate::tx::{Tx, UNIX_GATHERS};
 
 /// The most bytes that are held back.
-const MOST: usize = UNIX_GATHERS;
+pub const MOST: usize = UNIX_GATHERS;
 
 /// How long a handler's sends are held back at most: a little less than the millisecond promised,
 /// because the service thread has to wake up. In nanoseconds.
 const CORK_TIME: u64 = 900_000;
 
 impl Tx {
-    /// Whether a frame of that length of this thread may join what is held back by [`Tx::join_short`].
+    /// Whether a frame of that length may join what is held back by [`Tx::join_short`], where no thread runs
+    /// a handler.
+    #[inline(always)]
+    pub fn joins_coalesced(&self, len: usize) -> bool {
+        self.hold.is_joined(self.hold.time) && self.fit.takes(len)
+    }
+
+    /// The same for a frame of a thread that may run a handler.
     ///
     /// The thread's list of what it has corked is not looked at: if the thread was the last to cork this
     /// connection, that is on the list. What a thread has corked is due soon enough for all that it corks.
     #[inline(always)]
-    pub fn is_joined(&self, len: usize) -> bool {
-        let is_coalesced = self.hold.is_joined(self.hold.time) && !cork::is_anywhere();
-        let is_corked = || self.hold.corker == thread::current();
-        (is_coalesced || is_corked()) && self.fit.takes(len)
+    pub fn joins_corked(&self, len: usize) -> bool {
+        self.hold.corker == thread::current() && self.fit.takes(len)
     }
 
     /// Fast path of `put`, for a short frame that joins what is held back: it is copied, and nothing else is
@@ -98,12 +103,15 @@ impl Tx {
         self.write_backlog();
     }
 
+    /// Whether something is held back that is not due yet.
+    pub fn is_early(&self, now: Instant) -> bool {
+        self.hold.due.is_some_and(|due| due > now)
+    }
+
     /// The service thread's turn: writes what is due. Returns what the thread is to wait for, if it is
     /// to look again.
-    pub fn write_due(&mut self) -> Option<(PollFlags, Deadline)> {
-        let now = Instant::now();
-        let is_early = self.hold.due.is_some_and(|due| due > now);
-        if !is_early && !self.write_backlog() {
+    pub fn write_due(&mut self, now: Instant) -> Option<(PollFlags, Deadline)> {
+        if !self.is_early(now) && !self.write_backlog() {
             self.hold.look = None;
             return Some(self.until_room_or_loss());
         }

@@ -12,6 +12,7 @@ pub mod frames;
 mod hold;
 pub mod inbox;
 mod join;
+mod onward;
 mod pass;
 mod queue;
 pub mod sender;
@@ -30,6 +31,7 @@ use crate::options::{self, Options};
 use crate::runtime::event_loop::Loop;
 use crate::runtime::handle::Token;
 use crate::runtime::lock::{Guarded, NO_KEY};
+use crate::runtime::onward::Piece;
 use crate::runtime::pool::BUFFER;
 use crate::sys::clock::Deadline;
 use crate::tx::frames::Fit;
@@ -59,6 +61,8 @@ pub struct Tx {
     peer_loss: Option<Error>,
     /// What was taken and is not written.
     queue: Queue,
+    /// What a handler sends on behind that, from where it lies.
+    onward: Option<Piece>,
     /// Until when the queue is held back. A queue that is not is one that the socket had no room for.
     hold: Hold,
     /// Since when a socket of datagrams has had no room.
@@ -92,11 +96,8 @@ pub struct Counts {
 impl Guarded for Tx {
     fn key(&self) -> u64 {
         let is_whole = self.end.is_none() && self.peer_loss.is_none() && self.socket.is_some();
-        if is_whole && self.runner.is_none() && self.fit.padded == 0 && self.probes.is_empty() {
-            self.token
-        } else {
-            NO_KEY
-        }
+        let is_plain = self.runner.is_none() && self.fit.padded == 0 && self.probes.is_empty();
+        if is_whole && is_plain && self.onward.is_none() { self.token } else { NO_KEY }
     }
 }
 

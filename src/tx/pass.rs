@@ -66,7 +66,7 @@ impl Tx {
     }
 
     /// The same, unrecorded.
-    fn pass_unseen(&mut self, bytes: &[u8], frames: usize, limit: usize) -> usize {
+    pub fn pass_unseen(&mut self, bytes: &[u8], frames: usize, limit: usize) -> usize {
         // Even where the socket was full: it has room long before it says so.
         self.write_backlog();
         let written = self.pass_now(bytes);
@@ -104,7 +104,7 @@ impl Tx {
 
     /// Queues frames for which the socket has no room, as long as no more than `limit` bytes are queued.
     /// Of the first one the socket has taken `cut` bytes. Returns how many were queued.
-    fn enqueue(&mut self, bytes: &[u8], cut: usize, limit: usize) -> usize {
+    pub fn enqueue(&mut self, bytes: &[u8], cut: usize, limit: usize) -> usize {
         if self.end.is_some() {
             return 0;
         }

@@ -3,12 +3,17 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{Ordering, fence};
+use std::time::Instant;
+
+use rustix::event::PollFlags;
 
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::runtime::event_loop::Loop;
 use crate::runtime::handle::Token;
 use crate::runtime::lock::{Guard, Lock};
+use crate::runtime::onward::Permit;
+use crate::sys::clock::Deadline;
 use crate::tx::Tx;
 use crate::tx::inbox::Inbox;
 
@@ -17,14 +22,43 @@ pub struct Sender {
     tx: Lock<Tx>,
     /// Frames that a loop has left while somebody else held the lock.
     pub inbox: Inbox,
+    /// The run of frames sent on, while the thread that sends them need not lock.
+    pub onward: Permit,
 }
 
 impl Sender {
     /// Locks the sending part, whichever connection it belongs to: for callers that hold the state of
     /// the connection, so that it cannot change.
     pub fn lock(&self) -> TxGuard<'_> {
-        let after = After { inbox: &self.inbox, port: None, is_due: false };
-        TxGuard { tx: self.tx.lock(), after }
+        self.lock_with(false)
+    }
+
+    /// The same, and `writes` what this thread has sent on.
+    fn lock_with(&self, writes: bool) -> TxGuard<'_> {
+        let mut tx = self.tx.lock();
+        if tx.onward.is_some() {
+            self.onward.revoke();
+            // What is added after this thread looks finds the permit revoked.
+            fence(Ordering::SeqCst);
+            tx.take_onward(writes);
+        }
+        TxGuard { tx, after: After { sender: self, port: None, is_due: false } }
+    }
+
+    /// Writes what is held back, and what this thread has sent on. Returns whether nothing is left.
+    pub fn uncork(&self, token: Token) -> bool {
+        let mut tx = self.lock_with(true);
+        tx.token != token || tx.write_backlog()
+    }
+
+    /// The service thread's turn, as [`Tx::write_due`]. A run of frames sent on that is not due yet goes on.
+    pub fn write_due(&self) -> Option<(PollFlags, Deadline)> {
+        let (now, mut tx) = (Instant::now(), self.tx.lock());
+        if tx.onward.is_some() && tx.is_early(now) {
+            return tx.write_due(now);
+        }
+        drop(tx);
+        self.lock().write_due(now)
     }
 
     /// Locks the sending part, if it belongs to that connection.
@@ -64,19 +98,19 @@ pub struct TxGuard<'a> {
 impl TxGuard<'_> {
     /// Sends what the loop has left.
     pub fn empty_inbox(&mut self) {
-        self.after.is_due |= self.after.inbox.empty_into(&mut self.tx);
+        self.after.is_due |= self.after.sender.inbox.empty_into(&mut self.tx);
     }
 
     /// Lets a loop send too, from now on.
     pub fn plug(&mut self, runner: &'static Loop) {
         self.tx.runner = Some(runner);
-        self.after.inbox.set_fit(self.tx.fit);
-        self.after.inbox.tell_unwritten(self.tx.queued());
+        self.after.sender.inbox.set_fit(self.tx.fit);
+        self.after.sender.inbox.tell_unwritten(self.tx.queued());
     }
 
     /// Sends what the loop has left. It sends no more.
     pub fn unplug(&mut self) {
-        self.after.inbox.empty_into(&mut self.tx);
+        self.after.sender.inbox.empty_into(&mut self.tx);
         self.tx.runner = None;
     }
 }
@@ -100,9 +134,12 @@ impl DerefMut for TxGuard<'_> {
 impl Drop for TxGuard<'_> {
     #[inline]
     fn drop(&mut self) {
+        if let Some(run) = self.tx.own_run() {
+            self.after.sender.onward.give(run);
+        }
         if let Some(runner) = self.tx.runner {
             self.empty_inbox();
-            self.after.inbox.tell_unwritten(self.tx.queued());
+            self.after.sender.inbox.tell_unwritten(self.tx.queued());
             self.after.port = Some((runner, self.tx.token));
         }
     }
@@ -110,7 +147,7 @@ impl Drop for TxGuard<'_> {
 
 /// What is done when the lock is free again.
 struct After<'a> {
-    inbox: &'a Inbox,
+    sender: &'a Sender,
     /// Where the connection is plugged in: the loop, and the connection's token.
     port: Option<(&'static Loop, Token)>,
     /// Whether the loop wanted something that was done under the lock.
@@ -124,7 +161,7 @@ impl Drop for After<'_> {
             fence(Ordering::SeqCst);
             // The loop itself sends what it has left since the inbox was emptied: a caller that emptied
             // it again and again might never return.
-            if self.is_due || self.inbox.is_wanted() {
+            if self.is_due || self.sender.inbox.is_wanted() {
                 runner.look(token);
             }
         }

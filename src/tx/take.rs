@@ -50,8 +50,10 @@ impl Tx {
             if !self.has_room_to_hold(first.len()) && !self.make_way()? {
                 return Ok(0);
             }
+            if corker == 0 || !self.begin_onward(&first) {
+                self.queue.push(&first);
+            }
             self.hold.begin(time, corker);
-            self.queue.push(&first);
             frames.next();
             return Ok(1);
         }

@@ -1,0 +1,49 @@
+//! Frames that a handler sends on as it was given them: see `runtime::onward`.
+
+use crate::runtime::cork;
+use crate::runtime::lock::Guarded;
+use crate::runtime::onward::{Onward, Piece};
+use crate::tx::Tx;
+use crate::tx::frames::Wire;
+use crate::tx::join::MOST;
+
+impl Tx {
+    /// Begins to send on frames of this thread's delivery with one that is corked, if it is one of them and
+    /// nothing is held back. Returns whether it did.
+    pub fn begin_onward(&mut self, first: &Wire<'_>) -> bool {
+        // With the key, nothing special is the case.
+        let is_plain = self.key() == self.token && self.fit.max as usize >= MOST;
+        if !is_plain || !self.queue.is_empty() {
+            return false;
+        }
+        self.onward = cork::with(|cork| cork.send_on(self.token, first.frame, MOST));
+        self.onward.is_some()
+    }
+
+    /// The run of this thread, if it goes here.
+    pub fn own_run(&self) -> Option<&'static Onward> {
+        self.onward.as_ref().and_then(Piece::own_run)
+    }
+
+    /// Takes what was sent on. This thread's run ends, and is written from where it lies if it is long, or
+    /// else if `writes` is set. All other frames go to the queue.
+    pub fn take_onward(&mut self, writes: bool) {
+        let Some(mut piece) = self.onward.take() else {
+            return;
+        };
+        let (is_own, bytes) = (piece.own_run().is_some(), piece.bytes());
+        let (len, frames) = (bytes.len(), piece.count(bytes));
+        if is_own && (writes || len > MOST / 2) {
+            self.pass_unseen(bytes, frames, usize::MAX);
+        } else {
+            let taken = self.enqueue(bytes, 0, usize::MAX);
+            self.add_dropped((frames - taken) as u64);
+        }
+        if is_own {
+            cork::with(|cork| cork.has_sent_on());
+        } else {
+            piece.advance(len, frames);
+            self.onward = Some(piece);
+        }
+    }
+}
