@@ -32,7 +32,7 @@ BUDGET = {
     "hub": ("hub, runs of one pair of addresses", 50),
     "hub-mixed": ("hub, 35 pairs of addresses that change with each frame", 130),
     "hub-access": ("hub, both ports in a VLAN, runs of one pair of addresses", 50),
-    "hub-captured": ("hub, all captured, runs of one pair of addresses", 400),
+    "hub-captured": ("hub, all captured, runs of one pair of addresses", 300),
     "hub-vlans": ("hub with VLANs, 35 pairs, tags as they are", 130),
     "hub-tags": ("hub with VLANs, 35 pairs, each tag changed", 220),
     "link": ("link", 30),

@@ -7,14 +7,11 @@ use smallvec::SmallVec;
 
 use crate::capture::pcapng::{self, Mark};
 use crate::capture::ring::Room;
+use crate::capture::rows::{Row, Rows, TOGETHER};
 use crate::capture::shared::{Entry, Shared};
-use crate::frame::{self, Walk};
 use crate::runtime::event_loop::Loop;
 use crate::runtime::lock::lock;
 use crate::sys::clock;
-
-/// For how many frames room is reserved at once.
-const TOGETHER: usize = 64;
 
 /// How many frames, and how many bytes.
 #[derive(Default, Clone, Copy)]
@@ -24,8 +21,8 @@ struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, len: usize) {
-        self.add_all(Sum { frames: 1, bytes: len as u64 });
+    fn add(&mut self, count: usize, len: usize) {
+        self.add_all(Sum { frames: count as u64, bytes: (count * len) as u64 });
     }
 
     fn add_all(&mut self, other: Sum) {
@@ -89,7 +86,7 @@ impl Interface {
         &self,
         occasion: Occasion,
         way: Way,
-        mut frames: impl Iterator<Item = &'a [u8]> + Clone,
+        mut rows: impl Iterator<Item = Row<'a>> + Clone,
         padded: usize,
     ) {
         let shared = &*self.shared;
@@ -97,20 +94,25 @@ impl Interface {
             return;
         }
         let (mut all, mut kept) = (Sum::default(), Sum::default());
+        let mut ahead = rows.clone();
         loop {
-            let mut sum = Sum::default();
             let tells_lost = self.has_lost();
-            let room = frames.clone().take(TOGETHER).enumerate().map(|(n, frame)| {
-                let len = frame.len().max(padded);
-                sum.add(len);
-                pcapng::frame_len(len.min(shared.snaplen), n == 0 && tells_lost)
-            });
-            let room = room.sum();
-            if sum.frames == 0 {
+            let (mut sum, mut count) = (Sum::default(), 0);
+            let mut room = if tells_lost { pcapng::LOST } else { 0 };
+            while sum.frames < TOGETHER as u64 {
+                let Some(row) = ahead.next() else {
+                    break;
+                };
+                let len = row.len.max(padded);
+                room += row.count * pcapng::frame_len(len.min(shared.snaplen), false);
+                sum.add(row.count, len);
+                count += 1;
+            }
+            if count == 0 {
                 break;
             }
             all.add_all(sum);
-            let some = frames.by_ref().take(sum.frames as usize);
+            let some = rows.by_ref().take(count);
             kept.add_all(match self.reserve(false, room) {
                 Some(room) => self.put(room, occasion, way, some, padded, tells_lost),
                 None => self.record_singly(occasion, way, some, padded),
@@ -125,10 +127,11 @@ impl Interface {
         &self,
         occasion: Occasion,
         way: Way,
-        mut frames: impl Iterator<Item = &'a [u8]>,
+        rows: impl Iterator<Item = Row<'a>>,
         padded: usize,
     ) -> Sum {
         let mut kept = Sum::default();
+        let mut frames = rows.flat_map(Row::frames);
         while let Some(frame) = frames.next() {
             let len = frame.len().max(padded);
             let tells_lost = self.has_lost();
@@ -138,7 +141,7 @@ impl Interface {
                 self.entry.lost.fetch_add(1 + frames.count() as u64, Ordering::Relaxed);
                 break;
             };
-            let one = std::iter::once(frame);
+            let one = std::iter::once(Row::of(frame));
             kept.add_all(self.put(room, occasion, way, one, padded, tells_lost));
         }
         kept
@@ -162,7 +165,7 @@ impl Interface {
         mut room: Room<'_>,
         occasion: Occasion,
         way: Way,
-        frames: impl Iterator<Item = &'a [u8]>,
+        rows: impl Iterator<Item = Row<'a>>,
         padded: usize,
         tells_lost: bool,
     ) -> Sum {
@@ -177,11 +180,12 @@ impl Interface {
             lost: tells_lost.then(|| self.entry.lost.swap(0, Ordering::Relaxed)),
         };
         let mut kept = Sum::default();
-        for frame in frames {
-            let len = frame.len().max(padded);
+        for row in rows {
+            let len = row.len.max(padded);
             mark.len = len as u32;
-            if room.put(frame, len.min(shared.snaplen), &mark) {
-                kept.add(len);
+            let put = room.put(row, len.min(shared.snaplen), &mark);
+            if put > 0 {
+                kept.add(put, len);
                 (mark.notes, mark.lost) = (0, None);
             }
         }
@@ -234,13 +238,22 @@ impl Probes {
         frames: impl Iterator<Item = &'a [u8]> + Clone,
         padded: usize,
     ) {
-        self.0.iter().for_each(|interface| interface.record(occasion, way, frames.clone(), padded));
+        self.record_rows(occasion, way, frames.map(Row::of), padded);
     }
 
-    /// Records the whole frames that `bytes` begin with, in wire format, as having come in.
-    pub fn record_in(&self, occasion: Occasion, bytes: &[u8]) {
-        let frames = Walk::over(bytes).filter(|frame| frame.len() >= frame::MIN);
-        self.record(occasion, Way::In, frames, 0);
+    /// Records up to `most` of the whole frames that `bytes` begin with, in wire format.
+    pub fn record_wire(&self, occasion: Occasion, way: Way, bytes: &[u8], most: usize) {
+        self.record_rows(occasion, way, Rows::over(bytes, most), 0);
+    }
+
+    fn record_rows<'a>(
+        &self,
+        occasion: Occasion,
+        way: Way,
+        rows: impl Iterator<Item = Row<'a>> + Clone,
+        padded: usize,
+    ) {
+        self.0.iter().for_each(|interface| interface.record(occasion, way, rows.clone(), padded));
     }
 }
 
@@ -276,7 +289,7 @@ impl ProbesIn {
     #[inline]
     pub fn record_run(&self, bytes: &[u8]) {
         if self.is_any() {
-            lock(&self.probes).record_in(Occasion::now(), bytes);
+            lock(&self.probes).record_wire(Occasion::now(), Way::In, bytes, usize::MAX);
         }
     }
 
@@ -284,7 +297,8 @@ impl ProbesIn {
     #[inline]
     pub fn record_forwarded(&self, runner: &Loop, bytes: &[u8]) {
         if self.is_any() {
-            lock(&self.probes).record_in(Occasion::of_forwarding(Some(runner)), bytes);
+            let occasion = Occasion::of_forwarding(Some(runner));
+            lock(&self.probes).record_wire(occasion, Way::In, bytes, usize::MAX);
         }
     }
 }

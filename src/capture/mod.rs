@@ -10,6 +10,7 @@ mod output;
 mod pcapng;
 #[allow(unsafe_code)]
 mod ring;
+mod rows;
 pub mod shared;
 mod thread;
 

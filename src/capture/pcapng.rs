@@ -107,7 +107,7 @@ pub const START: usize = 4 + HEAD;
 
 /// How many it has behind the frame, and where it tells how many frames before it were lost.
 const TAIL: usize = 16;
-const TAIL_LOST: usize = TAIL + 12;
+pub const LOST: usize = 12;
 
 /// How many bits of a type are the format's, see [`kind`].
 const KIND_BITS: u32 = 8;
@@ -115,33 +115,60 @@ const KIND_BITS: u32 = 8;
 /// How long a frame's block is.
 #[inline]
 pub const fn frame_len(kept: usize, tells_lost: bool) -> usize {
-    let tail = if tells_lost { TAIL_LOST } else { TAIL };
+    let tail = if tells_lost { TAIL + LOST } else { TAIL };
     START + kept.next_multiple_of(4) + tail
 }
 
-/// Fills a frame's block behind its type. Its bytes were zeros before. Of the frame `kept` bytes are kept, with zeros
-/// where it has fewer.
+/// Fills blocks of `len` bytes for frames of one length, from behind the first's type on. Their bytes were zeros before.
+/// Of each frame `kept` bytes are kept, with zeros where it has fewer.
 #[inline]
-pub fn fill(block: &mut [u8], frame: &[u8], kept: usize, mark: &Mark) {
-    let len = 4 + block.len() as u32;
+pub fn fill<'a>(
+    blocks: &mut [u8],
+    len: usize,
+    frames: impl Iterator<Item = &'a [u8]>,
+    kept: usize,
+    mark: &Mark,
+) {
     let [high, low] = halves(mark.time);
-    let (head, rest) = block.split_at_mut(HEAD);
-    let numbers = [len, mark.interface, high, low, kept as u32, mark.len];
-    head.copy_from_slice(numbers.map(u32::to_ne_bytes).as_flattened());
-    let (room, rest) = rest.split_at_mut(kept.next_multiple_of(4));
-    let bytes = &frame[..frame.len().min(kept)];
-    memory::copy(&mut room[..bytes.len()], bytes);
+    let head: [u8; HEAD] = bytes_of([len as u32, mark.interface, high, low, kept as u32, mark.len]);
     let flags = if mark.is_out { OUTBOUND } else { INBOUND };
-    let (option, mut rest) = rest.split_at_mut(8);
-    option.copy_from_slice([option_head(FLAGS, 4), flags.to_ne_bytes()].as_flattened());
-    if let Some(lost) = mark.lost {
-        let (option, behind) = rest.split_at_mut(12);
-        option[..4].copy_from_slice(&option_head(DROPPED, 8));
-        option[4..].copy_from_slice(&lost.to_ne_bytes());
-        rest = behind;
+    // The options end with zeros.
+    let tail: [u8; TAIL] =
+        bytes_of([u32::from_ne_bytes(option_head(FLAGS, 4)), flags, 0, len as u32]);
+    let lost = mark.lost.map(lost_option);
+    for (block, frame) in blocks.chunks_mut(len).zip(frames) {
+        let (front, rest) =
+            block.split_first_chunk_mut().expect("room for what is before the frame");
+        *front = head;
+        let (room, mut rest) = rest.split_at_mut(kept.next_multiple_of(4));
+        let bytes = &frame[..frame.len().min(kept)];
+        memory::copy(&mut room[..bytes.len()], bytes);
+        if let Some(lost) = &lost {
+            let (option, behind) = rest.split_at_mut(LOST);
+            option.copy_from_slice(lost);
+            rest = behind;
+        }
+        let (back, next) = rest.split_first_chunk_mut().expect("room for what is behind the frame");
+        *back = tail;
+        if let Some(kind) = next.first_chunk_mut() {
+            *kind = FRAME.to_ne_bytes();
+        }
     }
-    // The end of the options is zeros.
-    rest[4..].copy_from_slice(&len.to_ne_bytes());
+}
+
+fn lost_option(lost: u64) -> [u8; LOST] {
+    let mut option = [0; LOST];
+    option[..4].copy_from_slice(&option_head(DROPPED, 8));
+    option[4..].copy_from_slice(&lost.to_ne_bytes());
+    option
+}
+
+/// Numbers as they are written.
+#[inline]
+fn bytes_of<const N: usize, const BYTES: usize>(numbers: [u32; N]) -> [u8; BYTES] {
+    let mut bytes = [0; BYTES];
+    bytes.copy_from_slice(numbers.map(u32::to_ne_bytes).as_flattened());
+    bytes
 }
 
 /// The type of a frame's block, to be stored once the rest is there. Above the format's own bits it has how many
@@ -247,7 +274,8 @@ mod tests {
         let start = out.len();
         put(out, [FRAME]);
         out.resize(start + frame_len(kept.len(), mark.lost.is_some()), 0);
-        fill(&mut out[start + 4..], kept, kept.len(), mark);
+        let len = out.len() - start;
+        fill(&mut out[start + 4..], len, [kept].into_iter(), kept.len(), mark);
     }
 
     #[test]

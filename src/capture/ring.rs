@@ -2,7 +2,7 @@
 //! that the file gets, and the writing thread takes them out.
 //!
 //! Nobody waits. Who puts frames in reserves room for them by an exchange, copies them there, and stores the
-//! first number of each block last: then the block is whole. One thread takes blocks out, in the order of their
+//! first number of the first block last: then those that were copied together are whole. One thread takes blocks out, in the order of their
 //! reservation, up to the first that is not whole, and leaves zeros behind. Room that was not used is told by a number,
 //! too, and is skipped.
 
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::capture::pcapng::{self, Block, Mark, START};
+use crate::capture::rows::Row;
 use crate::error::Result;
 use crate::sys::memory::SharedBytes;
 
@@ -105,23 +106,43 @@ impl Ring {
 }
 
 impl Room<'_> {
-    /// Puts a frame where the one before ends, and returns whether there was room. Of the frame `kept` bytes are kept,
-    /// with zeros where it has fewer.
+    /// Puts frames where those before end, and returns for how many there was room. Of each `kept` bytes are kept, with
+    /// zeros where it has fewer. What goes with a frame in particular goes with the first.
     #[inline]
-    pub fn put(&mut self, frame: &[u8], kept: usize, mark: &Mark) -> bool {
-        let len = pcapng::frame_len(kept, mark.lost.is_some());
-        if len > self.left || len > LONGEST {
-            return false;
+    pub fn put(&mut self, row: Row<'_>, kept: usize, mark: &Mark) -> usize {
+        let (mut put, mut mark, mut rest) = (0, *mark, row);
+        while rest.count > 0 {
+            let len = pcapng::frame_len(kept, mark.lost.is_some());
+            let is_plain = mark.notes == 0 && mark.lost.is_none();
+            let count = if is_plain && self.holds(rest.count, len) { rest.count } else { 1 };
+            if len > LONGEST || !self.holds(count, len) {
+                break;
+            }
+            let (some, behind) = rest.split(count);
+            self.put_together(some, kept, len, &mark);
+            (mark.notes, mark.lost, rest) = (0, None, behind);
+            put += count;
         }
+        put
+    }
+
+    /// Whether there is room for blocks of that length, each of which begins before the end of the buffer.
+    #[inline]
+    fn holds(&self, count: usize, len: usize) -> bool {
+        count * len <= self.left && self.place + (count - 1) * len < self.ring.size
+    }
+
+    #[inline]
+    fn put_together(&mut self, row: Row<'_>, kept: usize, len: usize, mark: &Mark) {
+        let whole = row.count * len;
         // SAFETY: these bytes were reserved for this room alone, and nobody reads them before the first number of
-        // the block is stored.
-        let block = unsafe { self.ring.bytes.room(self.place + 4, len - 4) };
-        pcapng::fill(block, frame, kept, mark);
-        // Release: who sees this sees all of the block.
+        // the first block is stored.
+        let blocks = unsafe { self.ring.bytes.room(self.place + 4, whole - 4) };
+        pcapng::fill(blocks, len, row.frames(), kept, mark);
+        // Release: who sees this sees all of the blocks.
         self.ring.bytes.number(self.place).store(pcapng::kind(mark), Ordering::Release);
-        self.left -= len;
-        self.place = self.ring.behind(self.place, len);
-        true
+        self.left -= whole;
+        self.place = self.ring.behind(self.place, whole);
     }
 }
 
@@ -203,6 +224,8 @@ impl Taker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::rows::Rows;
+    use crate::frame;
 
     /// The second is no multiple of four, of which the buffer has less.
     const SIZES: [usize; 2] = [4096, 4099];
@@ -213,7 +236,7 @@ mod tests {
 
     fn put(ring: &Ring, frame: &[u8], kept: usize, mark: &Mark) -> bool {
         let room = ring.reserve(room_for(kept, mark));
-        room.is_some_and(|mut room| room.put(frame, kept, mark))
+        room.is_some_and(|mut room| room.put(Row::of(frame), kept, mark) == 1)
     }
 
     fn mark(number: u64) -> Mark {
@@ -234,13 +257,49 @@ mod tests {
                 assert_eq!((block.len, block.frame_len), (room_for(kept, &mark), len as u32));
                 assert_eq!((block.interface, block.time), (mark.interface, mark.time));
                 assert_eq!(taker.run(|_, _| true), block.len);
-                let mut whole = vec![0; block.len];
-                pcapng::fill(&mut whole[4..], &bytes, kept, &mark);
-                whole[..4].copy_from_slice(&pcapng::kind(&mark).to_ne_bytes());
+                let whole = self::block(&bytes, kept, &mark);
                 assert_eq!(taker.bytes(), whole);
                 let zeros = vec![0; kept.saturating_sub(len)];
                 assert_eq!(whole[START..][..kept], [&bytes[..len.min(kept)], &zeros].concat());
                 taker.release();
+            }
+        }
+    }
+
+    /// The block of one frame.
+    fn block(frame: &[u8], kept: usize, mark: &Mark) -> Vec<u8> {
+        let mut block = vec![0; room_for(kept, mark)];
+        let len = block.len();
+        block[..4].copy_from_slice(&pcapng::kind(mark).to_ne_bytes());
+        pcapng::fill(&mut block[4..], len, [frame].into_iter(), kept, mark);
+        block
+    }
+
+    #[test]
+    fn frames_that_are_put_together_come_out_as_if_each_were_alone() {
+        let (ring, mut taker) = Ring::of(9999).unwrap();
+        for len in (14..60).chain([100, 140]) {
+            let wire: Vec<u8> = (0..9u8)
+                .flat_map(|n| [&frame::prefix(len)[..], &vec![n + 1; len]].concat())
+                .collect();
+            for (count, kept) in (0..=9).flat_map(|n| [(n, len), (n, len - 5), (n, len + 5)]) {
+                let first = Mark { notes: count as u32 % 2, ..mark(len as u64 + count as u64) };
+                let others = Mark { notes: 0, lost: None, ..first };
+                let row = Rows::over(&wire, count).next();
+                let len = room_for(kept, &first) + count * room_for(kept, &others);
+                let mut room = ring.reserve(len).unwrap();
+                assert_eq!(row.map_or(0, |row| room.put(row, kept, &first)), count);
+                drop(room);
+                for n in 0..count {
+                    let mark = if n == 0 { &first } else { &others };
+                    assert_eq!(taker.first().unwrap().notes, mark.notes);
+                    assert_eq!(
+                        taker.bytes(),
+                        block(&[n as u8 + 1; 140][..row.unwrap().len], kept, mark)
+                    );
+                    taker.release();
+                }
+                assert!(taker.first().is_none());
             }
         }
     }
@@ -293,8 +352,8 @@ mod tests {
         for left in [4, 8, 400, LONGEST, 3 * LONGEST + 4, 700_000, 1 << 19] {
             for frames in 0..3 {
                 let mut room = ring.reserve(frames * len + left).unwrap();
-                assert!((0..frames).all(|n| room.put(&[n as u8; 60], 60, &mark)));
-                assert!(!room.put(&[0; LONGEST], LONGEST.min(left), &mark));
+                assert!((0..frames).all(|n| room.put(Row::of(&[n as u8; 60]), 60, &mark) == 1));
+                assert_eq!(room.put(Row::of(&[0; LONGEST]), LONGEST.min(left), &mark), 0);
                 drop(room);
                 assert!(put(&ring, &[99; 60], 60, &mark));
                 for n in (0..frames as u8).chain([99]) {
@@ -325,7 +384,9 @@ mod tests {
                             }
                         };
                         for (n, mark) in both {
-                            assert!(room.put(&[n as u8; 90][..len_of(n)], len_of(n), &mark));
+                            let bytes = [n as u8; 90];
+                            let row = Row::of(&bytes[..len_of(n)]);
+                            assert_eq!(room.put(row, len_of(n), &mark), 1);
                         }
                     }
                 });

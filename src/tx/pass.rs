@@ -61,7 +61,7 @@ impl Tx {
         }
         let occasion = occasion(self.runner);
         let dropped = self.pass_unseen(bytes, frames, limit);
-        self.probes.record(occasion, Way::Out, Walk::over(bytes).take(frames - dropped), 0);
+        self.probes.record_wire(occasion, Way::Out, bytes, frames - dropped);
         dropped
     }
 
