@@ -124,9 +124,9 @@ impl Cork {
 
     /// Begins a run that goes to a connection for which this thread holds frames back, with a frame of what is
     /// delivered, unless there is another run.
-    pub fn send_on(&self, to: Token, frame: &[u8], most: usize) -> Option<Piece> {
+    pub fn send_on(&self, to: Token, frame: &[u8], most: usize, longest: usize) -> Option<Piece> {
         let delivery = self.delivery.get().filter(|_| self.onward.get() == NONE)?;
-        let piece = delivery.send_on(to, frame, most)?;
+        let piece = delivery.send_on(to, frame, most, longest)?;
         self.onward.set(to);
         Some(piece)
     }

@@ -29,6 +29,8 @@ pub struct Onward {
     end: AtomicPtr<u8>,
     /// The address at which it ends at the latest.
     limit: AtomicUsize,
+    /// The length of the longest frame that may go there: no longer than any.
+    longest: AtomicUsize,
 }
 
 impl Onward {
@@ -41,7 +43,7 @@ impl Onward {
         }
         let prefix = self.end.load(Ordering::Relaxed);
         let first = prefix.wrapping_add(PREFIX);
-        let is_length = (frame::MIN..=frame::MAX).contains(&len);
+        let is_length = (frame::MIN..=self.longest.load(Ordering::Relaxed)).contains(&len);
         if !ptr::eq(first, frame)
             || !is_length
             || frame.addr().wrapping_add(len) > self.limit.load(Ordering::Relaxed)
@@ -80,8 +82,8 @@ impl Delivery {
     }
 
     /// Begins a run of at most `most` bytes with a frame, if that lies behind its own prefix in what is
-    /// delivered. There must be no other piece.
-    pub fn send_on(self, to: Token, frame: &[u8], most: usize) -> Option<Piece> {
+    /// delivered. No frame of it is longer than `longest`. There must be no other piece.
+    pub fn send_on(self, to: Token, frame: &[u8], most: usize, longest: usize) -> Option<Piece> {
         let (first, run) = (self.bytes.cast::<u8>().cast_mut(), self.run);
         let at = frame.as_ptr().addr().checked_sub(first.addr())?.checked_sub(PREFIX)?;
         let room = self.bytes.len().checked_sub(at)?;
@@ -91,6 +93,7 @@ impl Delivery {
         run.frames.store(0, Ordering::Relaxed);
         run.end.store(start, Ordering::Relaxed);
         run.limit.store(start.addr() + room.min(most), Ordering::Relaxed);
+        run.longest.store(longest.min(frame::MAX), Ordering::Relaxed);
         let is_begun = run.extend(to, frame.as_ptr(), frame.len());
         is_begun.then_some(Piece { run, start: start.addr(), taken: 0 })
     }
@@ -190,7 +193,7 @@ mod tests {
     fn a_run_is_of_frames_behind_each_other() {
         let (bytes, frames) = wire(&[64, 14, 20, 64, 13, 64]);
         let delivery = delivery(bytes);
-        let mut piece = delivery.send_on(TO, frames[1], bytes.len()).unwrap();
+        let mut piece = delivery.send_on(TO, frames[1], bytes.len(), 64).unwrap();
         let run = piece.own_run().unwrap();
         assert!(!extend(run, frames[0]) && !extend(run, frames[1]) && !extend(run, frames[3]));
         assert!(!extend(run, &frames[2][1..]) && !extend(run, &frames[2][..19]));
@@ -211,15 +214,17 @@ mod tests {
     fn a_run_ends_at_its_limit_and_with_what_is_delivered() {
         let (bytes, frames) = wire(&[64, 64, 64]);
         for (most, has) in [(67, 0), (68, 1), (203, 2), (204, 3), (1000, 3)] {
-            let piece = delivery(bytes).send_on(TO, frames[0], most);
+            let piece = delivery(bytes).send_on(TO, frames[0], most, frame::MAX);
             let run = piece.as_ref().and_then(Piece::own_run);
             let further = run
                 .map_or(0, |run| frames[1..].iter().take_while(|frame| extend(run, frame)).count());
             assert_eq!(piece.map_or(0, |piece| piece.bytes().len()), has * 68);
             assert_eq!(further + usize::from(run.is_some()), has);
         }
+        let shorter = delivery(bytes).send_on(TO, frames[0], 1000, 63);
+        assert!(shorter.is_none());
         let cut = delivery(&bytes[..203]);
-        let piece = cut.send_on(TO, frames[1], 1000).unwrap();
+        let piece = cut.send_on(TO, frames[1], 1000, usize::MAX).unwrap();
         assert!(!extend(piece.own_run().unwrap(), frames[2]));
         for far in [usize::MAX, usize::MAX - 64, 1 << 32 | 64] {
             assert!(!piece.own_run().unwrap().extend(TO, frames[2].as_ptr(), far));
@@ -230,10 +235,13 @@ mod tests {
     fn a_run_begins_with_a_frame_of_the_delivery_and_is_its_thread_s() {
         let (bytes, frames) = wire(&[64, 64]);
         let (_, others) = wire(&[64]);
-        assert!(delivery(bytes).send_on(TO, others[0], 1000).is_none());
-        assert!(delivery(&bytes[68..]).send_on(TO, frames[0], 1000).is_none());
-        assert!(delivery(&bytes[4..]).send_on(TO, frames[0], 1000).is_none(), "without its prefix");
-        let piece = delivery(bytes).send_on(TO, frames[0], 1000).unwrap();
+        assert!(delivery(bytes).send_on(TO, others[0], 1000, 64).is_none());
+        assert!(delivery(&bytes[68..]).send_on(TO, frames[0], 1000, 64).is_none());
+        assert!(
+            delivery(&bytes[4..]).send_on(TO, frames[0], 1000, 64).is_none(),
+            "without its prefix"
+        );
+        let piece = delivery(bytes).send_on(TO, frames[0], 1000, 64).unwrap();
         let run = piece.own_run().unwrap();
         let is_others = || piece.own_run().is_some() || extend(run, frames[1]);
         let is_others = std::thread::scope(|scope| scope.spawn(is_others).join().unwrap());

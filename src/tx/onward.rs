@@ -12,11 +12,11 @@ impl Tx {
     /// nothing is held back. Returns whether it did.
     pub fn begin_onward(&mut self, first: &Wire<'_>) -> bool {
         // With the key, nothing special is the case.
-        let is_plain = self.key() == self.token && self.fit.max as usize >= MOST;
-        if !is_plain || !self.queue.is_empty() {
+        if self.key() != self.token || !self.queue.is_empty() {
             return false;
         }
-        self.onward = cork::with(|cork| cork.send_on(self.token, first.frame, MOST));
+        let longest = self.fit.max as usize;
+        self.onward = cork::with(|cork| cork.send_on(self.token, first.frame, MOST, longest));
         self.onward.is_some()
     }
 
@@ -25,15 +25,15 @@ impl Tx {
         self.onward.as_ref().and_then(Piece::own_run)
     }
 
-    /// Takes what was sent on. This thread's run ends, and is written from where it lies if it is long, or
-    /// else if `writes` is set. All other frames go to the queue.
+    /// Takes what was sent on. It is written from where it lies if `writes` is set, or else if it is this
+    /// thread's and long; otherwise it goes to the queue. This thread's run ends.
     pub fn take_onward(&mut self, writes: bool) {
         let Some(mut piece) = self.onward.take() else {
             return;
         };
         let (is_own, bytes) = (piece.own_run().is_some(), piece.bytes());
         let (len, frames) = (bytes.len(), piece.count(bytes));
-        if is_own && (writes || len > MOST / 2) {
+        if writes || is_own && len > MOST / 2 {
             self.pass_unseen(bytes, frames, usize::MAX);
         } else {
             let taken = self.enqueue(bytes, 0, usize::MAX);

@@ -33,7 +33,7 @@ impl Sender {
         self.lock_with(false)
     }
 
-    /// The same, and `writes` what this thread has sent on.
+    /// The same, and `writes` what was sent on from where it lies.
     fn lock_with(&self, writes: bool) -> TxGuard<'_> {
         let mut tx = self.tx.lock();
         if tx.onward.is_some() {
@@ -58,7 +58,7 @@ impl Sender {
             return tx.write_due(now);
         }
         drop(tx);
-        self.lock().write_due(now)
+        self.lock_with(true).write_due(now)
     }
 
     /// Locks the sending part, if it belongs to that connection.
