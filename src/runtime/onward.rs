@@ -157,7 +157,8 @@ impl Permit {
         self.0.store(ptr::null_mut(), Ordering::Relaxed);
     }
 
-    /// Whether the run that was added to still might be. If not, what was added may have been overlooked.
+    /// Whether the run that was added to still might be. If not, whoever has revoked the permit may have overlooked
+    /// what was added.
     #[inline(always)]
     pub fn is_of(&self, run: &'static Onward) -> bool {
         self.run().is_some_and(|own| ptr::eq(own, run))

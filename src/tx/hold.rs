@@ -50,6 +50,11 @@ impl Hold {
         self.used = Some(time);
     }
 
+    /// Has the service thread look once more than it would, after that time.
+    pub fn look_again(&mut self, time: u64) {
+        self.used = Some(time);
+    }
+
     /// Ends holding back.
     pub fn end(&mut self) {
         (self.due, self.within, self.corker) = (None, u64::MAX, 0);

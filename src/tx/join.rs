@@ -15,7 +15,7 @@ pub const MOST: usize = UNIX_GATHERS;
 
 /// How long a handler's sends are held back at most: a little less than the millisecond promised,
 /// because the service thread has to wake up. In nanoseconds.
-const CORK_TIME: u64 = 900_000;
+pub const CORK_TIME: u64 = 900_000;
 
 impl Tx {
     /// Whether a frame of that length may join what is held back by [`Tx::join_short`], where no thread runs

@@ -5,7 +5,7 @@ use crate::runtime::lock::Guarded;
 use crate::runtime::onward::{Onward, Piece};
 use crate::tx::Tx;
 use crate::tx::frames::Wire;
-use crate::tx::join::MOST;
+use crate::tx::join::{CORK_TIME, MOST};
 
 impl Tx {
     /// Begins to send on frames of this thread's delivery with one that is corked, if it is one of them and
@@ -44,6 +44,10 @@ impl Tx {
         } else {
             piece.advance(len, frames);
             self.onward = Some(piece);
+            if len > 0 {
+                // For a frame that was being added, and overlooked.
+                self.hold.look_again(CORK_TIME);
+            }
         }
     }
 }

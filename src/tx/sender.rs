@@ -38,7 +38,8 @@ impl Sender {
         let mut tx = self.tx.lock();
         if tx.onward.is_some() {
             self.onward.revoke();
-            // What is added after this thread looks finds the permit revoked.
+            // Who adds a frame that is not taken here finds the permit revoked, and locks. That is so where it sees
+            // this first; if not, the service thread takes the frame when it looks again.
             fence(Ordering::SeqCst);
             tx.take_onward(writes);
         }
