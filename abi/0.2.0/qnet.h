@@ -102,7 +102,8 @@ typedef enum qnet_option {
     QNET_OPT_LINGER_MS = 6,
     /**
      * The size of the socket's send buffer in bytes, as SO_SNDBUF in socket(7). The library
-     * chooses one for speed until this is set.
+     * chooses one for speed until this is set. Where each message is a frame, one that is longer
+     * than the buffer is lost, and counted in qnet_stats.tx_dropped.
      */
     QNET_OPT_SNDBUF = 7,
     /**

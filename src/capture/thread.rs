@@ -19,8 +19,8 @@ use crate::sys::clock::Deadline;
 /// How long frames wait in the buffer, and a FIFO's readers for the first byte.
 const TICK: Duration = Duration::from_millis(40);
 
-/// How many bytes are written before their room in the buffer is given back, but for the last block of them: as many as
-/// one read takes, and less of a small buffer.
+/// How many bytes are written at most before their room in the buffer is given back, unless one block has more, and less
+/// of a small buffer. A pipe takes 64 KiB at a time, and a few bytes more would be a write of their own.
 const CHUNK: usize = 128 << 10;
 
 /// Frames on their way out of the buffer.
@@ -170,7 +170,7 @@ impl Writer {
         let most = CHUNK.min(self.shared.ring.size() / 4);
         self.run = self.taker.run(|len, block| {
             let is_described = (block.interface as usize) < self.described;
-            let fits = len < most && !self.output.is_full(before + len as u64);
+            let fits = len + block.len <= most && !self.output.is_full(before + len as u64);
             // There is at least one, however much a file begins with.
             let takes = is_described && (fits || len == 0);
             if takes {

@@ -8,7 +8,7 @@
 //! A run goes to one connection, and each delivery has one run at a time.
 
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 
 use crate::frame::{self, PREFIX, Walk};
 use crate::runtime::handle::Token;
@@ -161,6 +161,8 @@ impl Permit {
     /// what was added.
     #[inline(always)]
     pub fn is_of(&self, run: &'static Onward) -> bool {
+        // So that the compiler has the permit looked at again.
+        compiler_fence(Ordering::SeqCst);
         self.run().is_some_and(|own| ptr::eq(own, run))
     }
 }

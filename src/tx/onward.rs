@@ -33,9 +33,9 @@ impl Tx {
         };
         let (is_own, bytes) = (piece.own_run().is_some(), piece.bytes());
         let (len, frames) = (bytes.len(), piece.count(bytes));
-        if writes || is_own && len > MOST / 2 {
+        if len > 0 && (writes || is_own && len > MOST / 2) {
             self.pass_unseen(bytes, frames, usize::MAX);
-        } else {
+        } else if len > 0 {
             let taken = self.enqueue(bytes, 0, usize::MAX);
             self.add_dropped((frames - taken) as u64);
         }

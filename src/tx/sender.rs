@@ -52,10 +52,11 @@ impl Sender {
         tx.token != token || tx.write_backlog()
     }
 
-    /// The service thread's turn, as [`Tx::write_due`]. A run of frames sent on that is not due yet goes on.
+    /// The service thread's turn, as [`Tx::write_due`]. A run of frames sent on that is not due yet goes on. Where its
+    /// permit was revoked, something may have been overlooked, and is due before what others hold back.
     pub fn write_due(&self) -> Option<(PollFlags, Deadline)> {
         let (now, mut tx) = (Instant::now(), self.tx.lock());
-        if tx.onward.is_some() && tx.is_early(now) {
+        if self.onward.run().is_some() && tx.is_early(now) {
             return tx.write_due(now);
         }
         drop(tx);
