@@ -70,7 +70,8 @@ pub fn run(conn: Ref<Conn>) {
                 // SAFETY: while `delivering` is set, which only this thread takes back, nobody
                 // moves, writes or frees these bytes of the connection's buffer.
                 let bytes = unsafe { std::slice::from_raw_parts(bytes, len) };
-                // SAFETY: `delivered` takes that back after `cork::close`, and so does `died`.
+                // SAFETY: so it is until `delivered` or `died`. Both come after `cork::close`, which has all pieces
+                // given up.
                 let delivery = unsafe { Delivery::of(bytes, &conn.slot.onward) };
                 let process = Stamp::now();
                 let is_same = callback::run(conn.token, Doing::Frames, died, || {
