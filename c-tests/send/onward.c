@@ -5,6 +5,7 @@
  */
 #include <fcntl.h>
 
+#include "calls.h"
 #include "scene.h"
 
 enum { SPACE = 1 << 23, INNER = 24, SHORT = 14 };
@@ -49,15 +50,9 @@ struct twice {
     int calls;
 };
 
-static unsigned draw_from(unsigned *state, unsigned below)
-{
-    *state = *state * 1103515245 + 12345;
-    return (*state >> 16) % below;
-}
-
 static unsigned draw(struct twice *twice, unsigned below)
 {
-    return draw_from(&twice->state, below);
+    return next_random(&twice->state) % below;
 }
 
 /* Sends a part of what the handler was given, and to the other target a copy of it. */
@@ -78,11 +73,27 @@ static void set_twice(struct twice *twice, int option, long value)
     CHECK_INT(qnet_set(twice->copied[NEAR].conn, option, value), QNET_OK);
 }
 
-static void act_by_chance(struct twice *twice, const uint8_t *frame, size_t len)
+static void set_by_chance(struct twice *twice)
 {
     static const long most[] = { 65535, 100, QNET_FRAME_MAX, 65535 };
-    size_t inner = len - INNER;
 
+    switch (draw(twice, 4)) {
+    case 0:
+        set_twice(twice, QNET_OPT_PAD, draw(twice, 2));
+        break;
+    case 1:
+        set_twice(twice, QNET_OPT_CORK, draw(twice, 4) > 0);
+        break;
+    case 2:
+        set_twice(twice, QNET_OPT_TX_USECS, draw(twice, 2) * 1000);
+        break;
+    default:
+        set_twice(twice, QNET_OPT_MAX_FRAME, most[draw(twice, 4)]);
+    }
+}
+
+static void act_by_chance(struct twice *twice, const uint8_t *frame, size_t len)
+{
     switch (draw(twice, 16)) {
     case 0:
         break;
@@ -98,7 +109,7 @@ static void act_by_chance(struct twice *twice, const uint8_t *frame, size_t len)
         break;
     case 4:
         if (len > INNER)
-            send_twice(twice, (int)draw(twice, TARGETS), frame + INNER, inner);
+            send_twice(twice, (int)draw(twice, TARGETS), frame + INNER, len - INNER);
         break;
     case 5:
         CHECK_INT(qnet_flush(twice->as_they_are[NEAR].conn), QNET_OK);
@@ -107,19 +118,7 @@ static void act_by_chance(struct twice *twice, const uint8_t *frame, size_t len)
         stats_of(twice->as_they_are[NEAR].conn);
         break;
     case 7:
-        switch (draw(twice, 4)) {
-        case 0:
-            set_twice(twice, QNET_OPT_PAD, draw(twice, 2));
-            break;
-        case 1:
-            set_twice(twice, QNET_OPT_CORK, draw(twice, 4) > 0);
-            break;
-        case 2:
-            set_twice(twice, QNET_OPT_TX_USECS, draw(twice, 2) * 1000);
-            break;
-        default:
-            set_twice(twice, QNET_OPT_MAX_FRAME, most[draw(twice, 4)]);
-        }
+        set_by_chance(twice);
         break;
     default:
         send_twice(twice, NEAR, frame, len);
@@ -152,13 +151,13 @@ static void write_frames(int fd, unsigned state, unsigned count, size_t longest)
     unsigned i;
 
     for (i = 0; i < count; i++) {
-        size_t len = SHORT + draw_from(&state, (unsigned)(longest - SHORT));
+        size_t len = SHORT + next_random(&state) % (longest - SHORT);
 
-        if (draw_from(&state, 3) == 0)
-            len = SHORT + draw_from(&state, 50);
+        if (next_random(&state) % 3 == 0)
+            len = SHORT + next_random(&state) % 50;
         raw_fill(frame, len, i);
         if (len > INNER)
-            raw_put_length(frame + INNER - RAW_PREFIX, len - INNER - (draw_from(&state, 4) == 0));
+            raw_put_length(frame + INNER - RAW_PREFIX, len - INNER - (next_random(&state) % 4 == 0));
         raw_send(fd, frame, len);
     }
 }

@@ -246,6 +246,11 @@ impl Probes {
         self.record_rows(occasion, way, Rows::over(bytes, most), 0);
     }
 
+    /// Records the whole frames that `bytes` begin with, in wire format, as having come in.
+    pub fn record_in(&self, occasion: Occasion, bytes: &[u8]) {
+        self.record_wire(occasion, Way::In, bytes, usize::MAX);
+    }
+
     fn record_rows<'a>(
         &self,
         occasion: Occasion,
@@ -289,7 +294,7 @@ impl ProbesIn {
     #[inline]
     pub fn record_run(&self, bytes: &[u8]) {
         if self.is_any() {
-            lock(&self.probes).record_wire(Occasion::now(), Way::In, bytes, usize::MAX);
+            lock(&self.probes).record_in(Occasion::now(), bytes);
         }
     }
 
@@ -297,8 +302,7 @@ impl ProbesIn {
     #[inline]
     pub fn record_forwarded(&self, runner: &Loop, bytes: &[u8]) {
         if self.is_any() {
-            let occasion = Occasion::of_forwarding(Some(runner));
-            lock(&self.probes).record_wire(occasion, Way::In, bytes, usize::MAX);
+            lock(&self.probes).record_in(Occasion::of_forwarding(Some(runner)), bytes);
         }
     }
 }

@@ -105,7 +105,7 @@ pub struct Mark {
 const HEAD: usize = 24;
 pub const START: usize = 4 + HEAD;
 
-/// How many it has behind the frame, and where it tells how many frames before it were lost.
+/// How many it has behind the frame, and how many more where it tells how many frames before it were lost.
 const TAIL: usize = 16;
 pub const LOST: usize = 12;
 
@@ -119,16 +119,16 @@ pub const fn frame_len(kept: usize, tells_lost: bool) -> usize {
     START + kept.next_multiple_of(4) + tail
 }
 
-/// Fills blocks of `len` bytes for frames of one length, from behind the first's type on. Their bytes were zeros before.
+/// Fills blocks for frames of one length, from behind the first's type on. Their bytes were zeros before.
 /// Of each frame `kept` bytes are kept, with zeros where it has fewer.
 #[inline]
 pub fn fill<'a>(
     blocks: &mut [u8],
-    len: usize,
     frames: impl Iterator<Item = &'a [u8]>,
     kept: usize,
     mark: &Mark,
 ) {
+    let len = frame_len(kept, mark.lost.is_some());
     let [high, low] = halves(mark.time);
     let head: [u8; HEAD] = bytes_of([len as u32, mark.interface, high, low, kept as u32, mark.len]);
     let flags = if mark.is_out { OUTBOUND } else { INBOUND };
@@ -274,8 +274,7 @@ mod tests {
         let start = out.len();
         put(out, [FRAME]);
         out.resize(start + frame_len(kept.len(), mark.lost.is_some()), 0);
-        let len = out.len() - start;
-        fill(&mut out[start + 4..], len, [kept].into_iter(), kept.len(), mark);
+        fill(&mut out[start + 4..], [kept].into_iter(), kept.len(), mark);
     }
 
     #[test]

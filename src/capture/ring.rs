@@ -2,9 +2,9 @@
 //! that the file gets, and the writing thread takes them out.
 //!
 //! Nobody waits. Who puts frames in reserves room for them by an exchange, copies them there, and stores the
-//! first number of the first block last: then those that were copied together are whole. One thread takes blocks out, in the order of their
-//! reservation, up to the first that is not whole, and leaves zeros behind. Room that was not used is told by a number,
-//! too, and is skipped.
+//! first number of the first block last: then those that were copied together are whole. One thread takes blocks
+//! out, in the order of their reservation, up to the first that is not whole, and leaves zeros behind. Room that was
+//! not used is told by a number, too, and is skipped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -138,7 +138,7 @@ impl Room<'_> {
         // SAFETY: these bytes were reserved for this room alone, and nobody reads them before the first number of
         // the first block is stored.
         let blocks = unsafe { self.ring.bytes.room(self.place + 4, whole - 4) };
-        pcapng::fill(blocks, len, row.frames(), kept, mark);
+        pcapng::fill(blocks, row.frames(), kept, mark);
         // Release: who sees this sees all of the blocks.
         self.ring.bytes.number(self.place).store(pcapng::kind(mark), Ordering::Release);
         self.left -= whole;
@@ -269,9 +269,8 @@ mod tests {
     /// The block of one frame.
     fn block(frame: &[u8], kept: usize, mark: &Mark) -> Vec<u8> {
         let mut block = vec![0; room_for(kept, mark)];
-        let len = block.len();
         block[..4].copy_from_slice(&pcapng::kind(mark).to_ne_bytes());
-        pcapng::fill(&mut block[4..], len, [frame].into_iter(), kept, mark);
+        pcapng::fill(&mut block[4..], [frame].into_iter(), kept, mark);
         block
     }
 

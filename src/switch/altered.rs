@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use crate::capture::interface::{Occasion, Way};
+use crate::capture::interface::Occasion;
 use crate::emulation::direction::enter::Verdict;
 use crate::emulation::flight::Moment;
 use crate::frame::{self, Alike, PREFIX, Run, Walk};
@@ -29,8 +29,7 @@ impl Inside {
             return Inside::refuse(bytes, counts);
         }
         if !self.probes.is_empty() {
-            let occasion = Occasion::of_forwarding(Some(self.runner));
-            self.probes.record_wire(occasion, Way::In, bytes, usize::MAX);
+            self.probes.record_in(Occasion::of_forwarding(Some(self.runner)), bytes);
         }
         let run = if !is_altered {
             self.forward(from, bytes, sorter, now)
