@@ -1,6 +1,6 @@
 #!/bin/sh
 # run.sh command... - runs the commands, JOBS at a time (as many as there are processors), adds up their
-# counts, and prints which ones took longest.
+# counts, and prints which ones took longest, and again, of those that failed, what they printed last.
 #
 # The last line of a command's output is `N passed, N failed` or `N passed, N failed, N skipped`;
 # a command that does not get so far, or exits with an error for no counted failure, counts as one
@@ -38,6 +38,7 @@ run_one() {
         flock 9
         if [ "$2" -gt 0 ]; then
             cat "$output"
+            { echo "---- $name, which failed, printed last:"; tail -n 40 "$output"; } >>"$FAILURES"
         else
             grep '^skipped' "$output"
         fi
@@ -53,14 +54,16 @@ if [ "$1" = --one ]; then
     exit 0
 fi
 
-COUNTS=$(mktemp) || exit 2
-export COUNTS
-trap 'rm -f "$COUNTS"' EXIT
+COUNTS=$(mktemp) FAILURES=$(mktemp) || exit 2
+export COUNTS FAILURES
+trap 'rm -f "$COUNTS" "$FAILURES"' EXIT
 printf '%s\0' "$@" | xargs -0 -P "${JOBS:-$(nproc)}" -n 1 "$0" --one
 [ $# -lt 10 ] || sort -k4nr "$COUNTS" | head -n 10 |
     while read -r _ _ _ took used name; do
         printf '%4d s, %6.1f s of processor time: %s\n' $((took / 1000)) "$used" "$name"
     done
+# The middle of a long report may be cut out by who keeps it.
+[ $# -lt 10 ] || cat "$FAILURES"
 awk -v commands=$# '{ passed += $1; failed += $2; skipped += $3 }
     END {
         failed += commands - NR # one that was never counted
