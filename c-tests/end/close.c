@@ -104,18 +104,6 @@ static void guest_start(struct guest *guest, int (*call)(struct guest *), int (*
     start_thread(&guest->thread, be_guest, guest);
 }
 
-static int is_asleep(int tid)
-{
-    char path[64], state = 0;
-    FILE *file;
-
-    snprintf(path, sizeof path, "/proc/self/task/%d/stat", tid);
-    file = fopen(path, "r");
-    CHECK(file && fscanf(file, "%*d (%*[^)]) %c", &state) == 1);
-    fclose(file);
-    return state == 'S';
-}
-
 /* Has the guest make its call, and returns once the guest sleeps inside it. */
 static void guest_enter(struct guest *guest, qnet_conn *conn, qnet_listener *listener)
 {

@@ -24,6 +24,19 @@ static inline int this_thread(void)
     return (int)syscall(SYS_gettid);
 }
 
+/* Whether that thread of this process sleeps, for whatever reason. */
+static inline int is_asleep(int tid)
+{
+    char path[64], state = 0;
+    FILE *file;
+
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", tid);
+    file = fopen(path, "r");
+    CHECK(file && fscanf(file, "%*d (%*[^)]) %c", &state) == 1);
+    fclose(file);
+    return state == 'S';
+}
+
 static inline int get(const int *number)
 {
     return __atomic_load_n(number, __ATOMIC_SEQ_CST);

@@ -3,13 +3,14 @@ use std::mem::MaybeUninit;
 use std::slice;
 
 use crate::capi::args::{self, out};
-use crate::capi::boundary::{OK, call, on_conn, on_conn_to_its_end, run_close_call};
+use crate::capi::boundary::{OK, call, guard, on_conn, on_conn_to_its_end, run_close_call};
 use crate::capi::handles::{qnet_conn, token_of};
 use crate::conn::receive::{self, Pulled};
 use crate::conn::{self, close_handler, handler, info, poll};
 use crate::error::{Error, Result};
 use crate::frame::{self, Alike};
 use crate::runtime::callback::{Callback, Handler, IntHandler, qnet_frame};
+use crate::sys::clock::Deadline;
 
 /// Called with one frame. The handler may call any function of the library, also for its own
 /// connection. It must not throw an exception or longjmp out. It may end its thread (pthread_exit);
@@ -166,7 +167,7 @@ pub unsafe extern "C-unwind" fn qnet_recv(
     unsafe { recv_one(conn, buf, cap, timeout_ms) }
 }
 
-/// Not in line, so that a short frame costs no call.
+/// The same where no short frame has been read already. Not in line, so that such a frame costs no call.
 ///
 /// # Safety
 /// As for [`qnet_recv`], and `buf` is not NULL.
@@ -177,14 +178,22 @@ unsafe fn recv_long(
     buf: *mut c_void,
     cap: usize,
     timeout_ms: c_int,
-    pulled: Pulled,
+    mut pulled: Pulled,
 ) -> c_int {
-    // SAFETY: the caller's promise, for both uses.
+    // SAFETY: the caller's promise, for all uses.
     unsafe {
         let room = slice::from_raw_parts_mut(buf.cast(), cap.min(frame::MAX));
-        match pulled.recv_long(room) {
-            Some(len) => len as c_int,
-            None => recv_one(conn, buf, cap, timeout_ms),
+        if let Some(len) = pulled.recv_long(room) {
+            return len as c_int;
+        }
+        let deadline = Deadline::after_ms(timeout_ms.into());
+        if deadline == Deadline::Now || !pulled.is_drained() {
+            drop(pulled);
+            return recv_until(conn, buf, cap, Ok(deadline), false);
+        }
+        match guard(Err, || pulled.await_next(token_of(conn), room, deadline)) {
+            Ok(Some(len)) => len as c_int,
+            waited => recv_until(conn, buf, cap, waited.map(|_| deadline), true),
         }
     }
 }
@@ -196,10 +205,25 @@ unsafe fn recv_long(
 #[cold]
 #[inline(never)]
 unsafe fn recv_one(conn: *mut qnet_conn, buf: *mut c_void, cap: usize, timeout_ms: c_int) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { recv_until(conn, buf, cap, Deadline::from_timeout(timeout_ms), false) }
+}
+
+/// The same for a caller that has a deadline, and may have waited already.
+///
+/// # Safety
+/// As for [`qnet_recv`].
+unsafe fn recv_until(
+    conn: *mut qnet_conn,
+    buf: *mut c_void,
+    cap: usize,
+    deadline: Result<Deadline>,
+    has_waited: bool,
+) -> c_int {
     on_conn_to_its_end(conn, "receive", |conn| {
         // SAFETY: C promises room for `cap` bytes.
         let buf = unsafe { room(buf, cap.min(frame::MAX)) }?;
-        receive::recv(conn, buf, timeout_ms).map(|len| len as c_int)
+        receive::recv(conn, buf, deadline?, has_waited).map(|len| len as c_int)
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::mem::MaybeUninit;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::PollFlags;
@@ -118,7 +119,7 @@ impl Pulled {
     }
 
     /// The same for a frame that is not short.
-    pub fn recv_long(mut self, buf: &mut [MaybeUninit<u8>]) -> Option<usize> {
+    pub fn recv_long(&mut self, buf: &mut [MaybeUninit<u8>]) -> Option<usize> {
         let frame = self.state.rx.front_at_hand()?;
         let len = frame.len();
         memory::write(buf.get_mut(..len)?, frame);
@@ -126,11 +127,57 @@ impl Pulled {
         self.conn.rx_counts.frame(len);
         Some(len)
     }
+
+    /// Whether the last read left nothing, neither here nor in the socket.
+    pub fn is_drained(&self) -> bool {
+        let rx = &self.state.rx;
+        rx.unread().is_empty() && rx.is_drained() && !rx.is_large(Sizes::of(self.state.socket()))
+    }
+
+    /// Fast path of [`recv`] for a connection that is drained, and a caller that waits: waits, reads once, and
+    /// copies the next frame to `buf`. Returns its length, or `None` where that was not enough.
+    pub fn await_next(
+        self,
+        token: Token,
+        buf: &mut [MaybeUninit<u8>],
+        deadline: Deadline,
+    ) -> Result<Option<usize>> {
+        let socket = self.state.socket().clone();
+        let epoch = socket.wake.epoch();
+        drop(self);
+        let woken = socket.wake.wait_fd(epoch, socket.fd(), PollFlags::IN, deadline)?;
+        let pulled = Pulled::find(token).filter(|_| woken == Woken::Something);
+        Ok(pulled.and_then(|mut pulled| pulled.read_next(&socket, buf)))
+    }
+
+    /// Reads once, unless another socket has taken the place of this one, and copies the next frame.
+    fn read_next(&mut self, socket: &Arc<Socket>, buf: &mut [MaybeUninit<u8>]) -> Option<usize> {
+        if !Arc::ptr_eq(self.state.socket(), socket) {
+            return None;
+        }
+        let counts = &self.conn.rx_counts;
+        let reads = counts.reads.get();
+        self.state.rx.fill(socket, counts);
+        let len = self.recv_long(buf);
+        self.state.share_since(self.conn, reads);
+        len
+    }
 }
 
-/// Receives a frame into `buf`. With an empty `buf` the frame is kept. Returns its length.
-pub fn recv(conn: Ref<Conn>, buf: &mut [MaybeUninit<u8>], timeout_ms: i32) -> Result<usize> {
-    receive(conn, timeout_ms, |rx, _, counts| rx.copy_one(buf, counts))
+/// Receives a frame into `buf`. With an empty `buf` the frame is kept. Returns its length. If the caller
+/// `has_waited`, the socket is read at once.
+pub fn recv(
+    conn: Ref<Conn>,
+    buf: &mut [MaybeUninit<u8>],
+    deadline: Deadline,
+    has_waited: bool,
+) -> Result<usize> {
+    let received = receive(conn, deadline, has_waited, |rx, _, counts| rx.copy_one(buf, counts));
+    received.map_err(|error| match error {
+        // It was closed meanwhile.
+        Error::Handle if has_waited => Error::Closed,
+        error => error,
+    })
 }
 
 /// Lends up to `count` frames, which `lend` is called with; their bytes stay until the next receive.
@@ -143,26 +190,28 @@ pub fn recv_batch(
 ) -> Result<usize> {
     // A caller that does not wait may not come back soon.
     let settles = timeout_ms == 0;
-    receive(conn, timeout_ms, |rx, socket, counts| {
+    receive(conn, Deadline::from_timeout(timeout_ms)?, false, |rx, socket, counts| {
         Ok(rx.lend_batch(socket, count, settles, &mut lend, counts))
     })
 }
 
 /// Receives whole frames in wire format, as many as fit. Returns how many bytes they are.
 pub fn recv_packed(conn: Ref<Conn>, buf: &mut [MaybeUninit<u8>], timeout_ms: i32) -> Result<usize> {
-    receive(conn, timeout_ms, |rx, socket, counts| rx.pack(socket, buf, counts))
+    let deadline = Deadline::from_timeout(timeout_ms)?;
+    receive(conn, deadline, false, |rx, socket, counts| rx.pack(socket, buf, counts))
 }
 
-/// Waits, as every receive does, for the caller's turn and for bytes, until `take` has what it wants.
+/// Waits, as every receive does, for the caller's turn and for bytes, until `take` has what it wants. Where
+/// the caller `must_read`, that is done before the first wait too.
 fn receive<R>(
     conn: Ref<Conn>,
-    timeout_ms: i32,
+    deadline: Deadline,
+    must_read: bool,
     mut take: impl FnMut(&mut Rx, &Socket, &RxCounts) -> Result<Option<R>>,
 ) -> Result<R> {
-    let deadline = Deadline::from_timeout(timeout_ms)?;
     // A call that does not wait reads until nothing is left.
     let reads_always = deadline == Deadline::Now;
-    let must_read = Cell::new(reads_always);
+    let must_read = Cell::new(must_read || reads_always);
     let attempt = || {
         let mut state = conn.state()?;
         if let Some(refusal) = state.refuses_receive() {

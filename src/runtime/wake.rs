@@ -73,8 +73,10 @@ pub struct Wake {
     /// How many threads wait.
     waiting: AtomicU32,
     event: OnceLock<Event>,
-    /// Whether the event is raised. The last waiter to leave lowers it.
-    raised: Mutex<bool>,
+    /// Whether the event is raised. It changes under the lock of `raising`. Where the last waiter to leave does not
+    /// see it raised, the next one wakes up in vain, and lowers it.
+    is_raised: AtomicBool,
+    raising: Mutex<()>,
 }
 
 impl Wake {
@@ -89,9 +91,9 @@ impl Wake {
         if self.waiting.load(Ordering::SeqCst) == 0 {
             return;
         }
-        let mut raised = lock(&self.raised);
-        if let Some(event) = self.event.get().filter(|_| !*raised) {
-            *raised = event.raise();
+        let _raising = lock(&self.raising);
+        if let Some(event) = self.event.get().filter(|_| !self.is_raised.load(Ordering::Relaxed)) {
+            self.is_raised.store(event.raise(), Ordering::Relaxed);
         }
     }
 
@@ -104,7 +106,13 @@ impl Wake {
         events: PollFlags,
         deadline: Deadline,
     ) -> Result<Woken> {
-        self.wait_fds(epoch, poll_fd(fd, events).into_iter().collect(), deadline)
+        let Some(fd) = poll_fd(fd, events) else {
+            return self.wait_fds(epoch, PollFds::new(), deadline);
+        };
+        self.wait_with(epoch, |event| match event {
+            Some(event) => poll_until(&mut [fd, event], deadline),
+            None => poll_blindly(&mut [fd], deadline),
+        })
     }
 
     /// Waits until one of `fds` is ready, something has changed since `epoch` was read, or the
@@ -115,15 +123,27 @@ impl Wake {
         mut fds: PollFds<'a>,
         deadline: Deadline,
     ) -> Result<Woken> {
-        prepare_to_wait();
-        self.enter();
-        let woken = match self.event.get() {
-            _ if self.epoch() != epoch => Ok(Woken::Something),
+        self.wait_with(epoch, |event| match event {
             Some(event) => {
-                fds.push(PollFd::new(event, PollFlags::IN));
+                fds.push(event);
                 poll_until(&mut fds, deadline)
             }
             None => poll_blindly(&mut fds, deadline),
+        })
+    }
+
+    /// Polls as a waiter, together with what tells of changes, unless something has changed already.
+    #[inline]
+    fn wait_with<'a>(
+        &'a self,
+        epoch: u32,
+        poll: impl FnOnce(Option<PollFd<'a>>) -> Result<Woken>,
+    ) -> Result<Woken> {
+        prepare_to_wait();
+        self.enter();
+        let woken = match self.epoch() == epoch {
+            true => poll(self.event.get().map(|event| PollFd::new(event, PollFlags::IN))),
+            false => Ok(Woken::Something),
         };
         self.leave();
         woken
@@ -138,21 +158,37 @@ impl Wake {
     }
 
     fn enter(&self) {
-        let _raised = lock(&self.raised);
+        if self.event.get().is_none() {
+            self.make_event();
+        }
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+    }
+
+    #[cold]
+    fn make_event(&self) {
+        let _raising = lock(&self.raising);
         if self.event.get().is_none() {
             if let Ok(event) = Event::new() {
                 // This cannot fail: the event is only ever set under the lock.
                 let _ = self.event.set(event);
             }
         }
-        self.waiting.fetch_add(1, Ordering::SeqCst);
     }
 
     fn leave(&self) {
-        let mut raised = lock(&self.raised);
         let is_last = self.waiting.fetch_sub(1, Ordering::SeqCst) == 1;
-        if let Some(event) = self.event.get().filter(|_| is_last && *raised) {
-            *raised = !event.lower();
+        if is_last && self.is_raised.load(Ordering::Relaxed) {
+            self.lower();
+        }
+    }
+
+    /// Lowers the event, unless another thread has done so, or has begun to wait: the event may be for that one.
+    #[cold]
+    fn lower(&self) {
+        let _raising = lock(&self.raising);
+        if self.is_raised.load(Ordering::Relaxed) && self.waiting.load(Ordering::SeqCst) == 0 {
+            let is_lowered = self.event.get().is_some_and(Event::lower);
+            self.is_raised.store(!is_lowered, Ordering::Relaxed);
         }
     }
 }
