@@ -72,7 +72,8 @@ pub fn run(conn: Ref<Conn>) {
                 let bytes = unsafe { std::slice::from_raw_parts(bytes, len) };
                 // SAFETY: so it is until `delivered` or `died`. Both come after `cork::close`, which has all pieces
                 // given up.
-                let delivery = unsafe { Delivery::of(bytes, &conn.slot.onward) };
+                let delivery =
+                    unsafe { Delivery::of(bytes, conn.slot.onward.get_or_init(Box::default)) };
                 let process = Stamp::now();
                 let is_same = callback::run(conn.token, Doing::Frames, died, || {
                     cork::with(|cork| {
@@ -253,18 +254,21 @@ fn next_action(conn: Ref<Conn>) -> Option<Action> {
         };
         let socket = state.socket().clone();
         let epoch = socket.wake.epoch();
-        if state.rx.has_frame(&conn.slot.rx_counts) {
+        let counts = &conn.slot.rx_counts;
+        if !state.rx.has_frame(counts) && state.rx.end().is_none() {
+            let is_in_vain = !has_asked && state.rx.is_drained();
+            has_asked = is_in_vain || !state.rx.fill(&socket, counts);
+            if has_asked {
+                // An error only makes the thread look again.
+                let _ = receive::wait_readable(conn, state, &socket, epoch, Deadline::Never);
+                continue;
+            }
+        }
+        if state.rx.has_frame(counts) {
             return Some(begin_delivery(conn, &mut state, handler));
         }
         if let Some(end) = state.rx.end() {
             end::meet_end(conn, &mut state, end);
-            continue;
-        }
-        let is_in_vain = !has_asked && state.rx.is_drained();
-        has_asked = is_in_vain || !state.rx.fill(&socket, &conn.slot.rx_counts);
-        if has_asked {
-            // An error only makes the thread look again.
-            let _ = receive::wait_readable(conn, state, &socket, epoch, Deadline::Never);
         }
     }
 }
