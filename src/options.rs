@@ -239,14 +239,13 @@ static RULES: [Rule; 33] = [
     Rule(QNET_OPT_FILES, 0, 0..=FOREVER, CAPTURE),
 ];
 
-/// The index of an option's rule and of its value, if the option exists.
-fn index(option: i32) -> Option<usize> {
-    RULES.iter().position(|rule| rule.0 as i32 == option)
+/// An option's rule, if the option exists.
+fn rule(option: i32) -> Option<&'static Rule> {
+    RULES.iter().find(|rule| rule.0 as i32 == option)
 }
 
 fn find(option: i32, holder: Holder) -> Result<&'static Rule> {
-    let index = index(option).ok_or_else(|| Error::invalid(format!("unknown option {option}")))?;
-    let rule = &RULES[index];
+    let rule = rule(option).ok_or_else(|| Error::invalid(format!("unknown option {option}")))?;
     match rule.3.contains(&holder) {
         true => Ok(rule),
         false => Err(Error::Misplaced(format!("{:?}", rule.0).into(), option)),
@@ -281,17 +280,12 @@ pub struct Buffers {
     pub receive: Option<usize>,
 }
 
-/// The values of all options, in the order of [`RULES`], none of which admits a value that does not
-/// fit.
-#[derive(Debug, Clone)]
+/// The values of all options.
+#[derive(Debug, Default, Clone)]
 pub struct Options {
-    values: [i32; RULES.len()],
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options { values: std::array::from_fn(|index| RULES[index].1 as i32) }
-    }
+    /// The options that were set, each with its value, which no rule admits if it does not fit. All others
+    /// have their defaults: most objects have no more than a few set.
+    set: Box<[(i32, i32)]>,
 }
 
 impl Options {
@@ -301,13 +295,15 @@ impl Options {
         if !rule.2.contains(&value) && !is_none {
             return Err(rule.refusal(value));
         }
-        self.values[index(option).expect("every option has a rule")] = value as i32;
+        let others = self.set.iter().copied().filter(|(other, _)| *other != option);
+        self.set = others.chain([(option, value as i32)]).collect();
         Ok(())
     }
 
     /// The value of an option, which must exist.
     pub fn get(&self, option: i32) -> i64 {
-        self.values[index(option).expect("every option has a rule")].into()
+        let set = self.set.iter().find(|(other, _)| *other == option);
+        set.map_or_else(|| rule(option).expect("it exists").1, |(_, value)| (*value).into())
     }
 
     pub fn max_frame(&self) -> usize {

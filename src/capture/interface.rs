@@ -3,8 +3,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use smallvec::SmallVec;
-
 use crate::capture::pcapng::{self, Mark};
 use crate::capture::ring::Room;
 use crate::capture::rows::{Row, Rows, TOGETHER};
@@ -214,7 +212,7 @@ impl Interface {
 
 /// The interfaces of a connection's one way, or of a hub.
 #[derive(Default)]
-pub struct Probes(SmallVec<[Interface; 1]>);
+pub struct Probes(Box<[Interface]>);
 
 impl Probes {
     #[inline]
@@ -223,11 +221,12 @@ impl Probes {
     }
 
     pub fn add(&mut self, interface: &Interface) {
-        self.0.push(interface.clone());
+        self.0 = self.0.iter().chain([interface]).cloned().collect();
     }
 
     pub fn remove(&mut self, interface: &Interface) {
-        self.0.retain(|other| !Arc::ptr_eq(&other.entry, &interface.entry));
+        let is_other = |other: &&Interface| !Arc::ptr_eq(&other.entry, &interface.entry);
+        self.0 = self.0.iter().filter(is_other).cloned().collect();
     }
 
     /// Records frames, each with zeros up to a length of `padded`.

@@ -187,7 +187,7 @@ pub fn side(direction: i32) -> Result<Side> {
 /// The connection of which the cable is: a device that a hub gave the program is plugged in at its other end.
 pub fn plugged_end(conn: Ref<Conn>) -> Result<Ref<Conn>> {
     // Two states are locked by links alone.
-    let twin = conn.state()?.twin;
+    let twin = conn.state()?.twin();
     let is_hubs =
         |twin: &Ref<Conn>| twin.state().is_ok_and(|state| state.is_hubs && state.port.is_some());
     Ok(twin.filter(is_hubs).unwrap_or(conn))

@@ -83,7 +83,7 @@ pub fn set_hwaddr(conn: Ref<Conn>, mac: [u8; 6]) -> Result<()> {
 }
 
 pub fn local_addr(conn: Ref<Conn>) -> Result<Vec<u8>> {
-    Ok(conn.state()?.socket().local.to_bytes())
+    Ok(conn.state()?.socket().local().to_bytes())
 }
 
 pub fn peer_addr(conn: Ref<Conn>) -> Result<Vec<u8>> {

@@ -37,7 +37,8 @@ enum Stage {
     #[default]
     Open,
     Ended {
-        reason: Error,
+        /// Boxed, since most connections have not ended.
+        reason: Box<Error>,
         handler: Call,
     },
 }
@@ -93,8 +94,10 @@ impl Life {
     /// Marks the connection as ended. If it already had, only the reason changes.
     pub fn end(&mut self, with: Error) {
         match &mut self.stage {
-            Stage::Open => self.stage = Stage::Ended { reason: with, handler: Call::Waiting },
-            Stage::Ended { reason, .. } => *reason = with,
+            Stage::Open => {
+                self.stage = Stage::Ended { reason: Box::new(with), handler: Call::Waiting };
+            }
+            Stage::Ended { reason, .. } => **reason = with,
         }
     }
 

@@ -35,7 +35,7 @@ pub mod service;
 pub mod wait;
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use smallvec::SmallVec;
 
@@ -98,8 +98,8 @@ pub struct Conn {
     /// writes it; other threads read it once that thread has told, under the state's lock, that it is
     /// done.
     pub delivered: Counter,
-    /// Those of its frames that are sent on.
-    pub onward: Onward,
+    /// Those of its frames that are sent on. Boxed, since most connections have no handler.
+    pub onward: OnceLock<Box<Onward>>,
 }
 
 /// What decides what happens to a connection.
@@ -129,8 +129,8 @@ pub struct State {
     /// Whether the handler was set after the delivery under way had begun.
     pub is_handler_new: bool,
     pub close_handler: Option<IntHandler>,
-    /// The other end, where that is a connection as well: one of a pair that the library has made.
-    pub twin: Option<Ref<Conn>>,
+    /// The other end, where that is a connection as well: one of a pair that the library has made. Else NONE.
+    pub twin: Token,
     /// The port that it is plugged in at, while it is attached or linked: its loop receives then.
     pub port: Option<Arc<Port>>,
     /// What is set on its cable, if anything ever was, while it is not plugged in.
@@ -181,6 +181,10 @@ impl State {
         let before = self.socket.replace(socket).expect("a live connection has a socket");
         self.replaced = Some(before.departure());
         before
+    }
+
+    pub fn twin(&self) -> Option<Ref<Conn>> {
+        table().get(self.twin).ok()
     }
 
     /// Whether a call on this thread may wait for handlers of the connection.

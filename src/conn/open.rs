@@ -133,7 +133,7 @@ pub fn pair_with(
     let a = conn::table().take()?;
     let b = conn::table().take().inspect_err(|_| conn::table().give_back(a.token))?;
     let mut state = open_in(a, adopted(one), Options::default());
-    state.twin = Some(b);
+    state.twin = b.token;
     let prepared = prepare(a, &mut state);
     // Before the other is locked: two states are locked in the order of their slots, and by links alone.
     drop(state);
@@ -142,7 +142,7 @@ pub fn pair_with(
         conn::table().give_back(b.token);
         return Err(error);
     }
-    open_in(b, adopted(other), Options::default()).twin = Some(a);
+    open_in(b, adopted(other), Options::default()).twin = a.token;
     Ok((a, b))
 }
 

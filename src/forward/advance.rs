@@ -197,7 +197,7 @@ impl Advance<'_> {
 
     /// The other end of a connection, where both are on this clock.
     fn twin_of(&self, conn: Ref<Conn>) -> Option<Ref<Conn>> {
-        let twin = conn.state().ok()?.twin?;
+        let twin = conn.state().ok()?.twin()?;
         let is_here = self.port_of(&*twin.state().ok()?).is_some();
         is_here.then_some(twin)
     }

@@ -61,7 +61,7 @@ pub fn list(hub: Ref<Hub>) -> Result<Vec<Known>> {
 
 /// The connection that a program was given: of its own device on a hub it is the other end.
 fn given(conn: Ref<Conn>) -> Ref<Conn> {
-    let twin = conn.state().ok().filter(|state| state.is_hubs).and_then(|state| state.twin);
+    let twin = conn.state().ok().filter(|state| state.is_hubs).and_then(|state| state.twin());
     twin.unwrap_or(conn)
 }
 

@@ -59,7 +59,7 @@ pub fn check_attach(hub: &Arc<Switch>, conn: Ref<Conn>) -> Result<Option<Pluggin
 }
 
 fn twin(conn: Ref<Conn>) -> Option<Ref<Conn>> {
-    conn.state().ok()?.twin
+    conn.state().ok()?.twin()
 }
 
 /// Follows the way that begins at the twin. It ends somewhere, since there is no ring yet.

@@ -91,8 +91,9 @@ fn udp_at(local: SocketAddr, remote: Option<SocketAddr>) -> Result<Socket> {
 
 /// The address at which a socket's remote reaches it, or anybody on this host while there is no remote.
 pub fn local_towards(socket: &Socket) -> Address {
-    let Address::Udp(SocketAddr::V4(mut local)) = socket.local else {
-        return socket.local.clone();
+    let mut local = match socket.local() {
+        Address::Udp(SocketAddr::V4(local)) => local,
+        local => return local,
     };
     if local.ip().is_unspecified() {
         let source = match socket.peer() {
@@ -144,8 +145,7 @@ fn mcast(local: &[u8], group: &[u8]) -> Result<Socket> {
     rustix::net::connect(&out, &group)?;
     let source = rustix::net::getsockname(&out)?;
     let messages = Messages::Multicast(Multicast::new(out, &source));
-    let mut socket = Socket::of(fd, Some(messages));
-    socket.local = Address::of_datagrams(source);
+    let socket = Socket::of(fd, Some(messages)).seen_at(Address::of_datagrams(source));
     Ok(socket.towards(Address::Udp(group.into())))
 }
 

@@ -39,9 +39,10 @@ pub struct Socket {
     messages: Option<Box<Messages>>,
     fd: OwnedFd,
     pub wake: Wake,
-    pub local: Address,
+    /// The local address; `None` for an unnamed one. Boxed, as the next one is, since many are unnamed.
+    local: Option<Box<Address>>,
     /// The peer when the socket was made.
-    given_peer: Address,
+    given_peer: Option<Box<Address>>,
     /// Dropped last, it tells that the socket is closed and its file removed.
     last: Last,
 }
@@ -63,9 +64,10 @@ impl Socket {
     /// Makes one of a descriptor whose messages are of the given kind; `None` for a stream.
     pub fn of(fd: OwnedFd, messages: Option<Messages>) -> Socket {
         tune(&fd);
-        let local = address_of(messages.as_ref(), rustix::net::getsockname(&fd).ok());
+        let own = rustix::net::getsockname(&fd).ok();
+        let local = boxed(address_of(messages.as_ref(), own));
         let peer = rustix::net::getpeername(&fd).ok().flatten();
-        let given_peer = address_of(messages.as_ref(), peer);
+        let given_peer = boxed(address_of(messages.as_ref(), peer));
         let (wake, last) = (Wake::default(), Last::default());
         Socket { messages: messages.map(Box::new), fd, wake, local, given_peer, last }
     }
@@ -77,13 +79,23 @@ impl Socket {
 
     /// The same socket with a peer that the system does not know.
     pub fn towards(self, peer: Address) -> Socket {
-        Socket { given_peer: peer, ..self }
+        Socket { given_peer: boxed(peer), ..self }
+    }
+
+    /// The same socket with a local address that is not its own.
+    pub fn seen_at(self, local: Address) -> Socket {
+        Socket { local: boxed(local), ..self }
+    }
+
+    pub fn local(&self) -> Address {
+        self.local.as_deref().cloned().unwrap_or(Address::Unnamed)
     }
 
     /// The address it sends to. If the remote is whoever sends, it is unnamed until somebody has sent.
     pub fn peer(&self) -> Address {
         let learned = self.sender().and_then(Remote::learned);
-        learned.unwrap_or_else(|| self.given_peer.clone())
+        let given = || self.given_peer.as_deref().cloned().unwrap_or(Address::Unnamed);
+        learned.unwrap_or_else(given)
     }
 
     /// The remote, if that is whoever sends.
@@ -310,6 +322,10 @@ fn no_buffer(errno: Errno) -> Error {
         Errno::NOTSOCK => Error::Unsupported("a TAP has no buffers of a socket"),
         errno => errno.into(),
     }
+}
+
+fn boxed(address: Address) -> Option<Box<Address>> {
+    (!matches!(address, Address::Unnamed)).then(|| Box::new(address))
 }
 
 /// The address of a socket for which the system reports `any`.

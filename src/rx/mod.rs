@@ -27,7 +27,8 @@ pub struct Rx {
     /// The buffer that a running handler has frames of, if it has pulled from its own connection:
     /// reading goes on in another. Boxed, since that is rare.
     in_hand: Option<Box<Buffer>>,
-    found: Option<Found>,
+    /// Boxed, like all that most connections have only once, at their end.
+    found: Option<Box<Found>>,
     /// Whether the last read left nothing in the socket, and little was there. Who may wait then asks the
     /// socket before reading again.
     is_drained: bool,
@@ -78,7 +79,7 @@ impl Reading {
 impl Rx {
     /// The receiving part of a connection that receives no more, for that reason.
     pub fn failed(reason: Error) -> Rx {
-        Rx { found: Some(Found::Failed(reason)), ..Rx::default() }
+        Rx { found: Some(Box::new(Found::Failed(reason))), ..Rx::default() }
     }
 
     /// Reads once. Returns whether there is something new: bytes, or the end.
@@ -151,8 +152,8 @@ impl Rx {
     /// Notes the end, where that is what came of a read.
     fn note_end(&mut self, read: Result<Read>) {
         match read {
-            Ok(Read::End) => self.found = Some(Found::End),
-            Err(error) => self.found = Some(Found::Failed(error)),
+            Ok(Read::End) => self.found = Some(Box::new(Found::End)),
+            Err(error) => self.found = Some(Box::new(Found::Failed(error))),
             Ok(_) => {}
         }
     }
@@ -181,7 +182,8 @@ impl Rx {
                 }
                 Front::Part(_) => return None,
                 Front::TooLong => {
-                    self.found = Some(Found::Failed(Error::Protocol("a length above 69632")));
+                    let error = Error::Protocol("a length above 69632");
+                    self.found = Some(Box::new(Found::Failed(error)));
                     return None;
                 }
             }
@@ -202,7 +204,7 @@ impl Rx {
 
     /// How the stream ended, once every whole frame before the end has been used.
     pub fn end(&self) -> Option<Error> {
-        let found = self.found.as_ref()?;
+        let found = self.found.as_deref()?;
         if matches!(frame::front(self.unread()), Front::Whole(_)) {
             return None;
         }

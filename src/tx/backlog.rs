@@ -30,7 +30,7 @@ impl Tx {
     pub fn make_way(&mut self) -> Result<bool> {
         let is_all = self.write_backlog();
         match &self.end {
-            Some(end) => Err(end.clone()),
+            Some(end) => Err((**end).clone()),
             None => Ok(is_all),
         }
     }

@@ -4,8 +4,8 @@
 //! leaves its frames here, and marks that it did. Whoever holds the lock sends them before letting it go,
 //! and then gives the port a turn. So nothing is lost, and the loop's frames stay in order.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use crate::frame::Walk;
 use crate::runtime::lock::lock;
@@ -21,8 +21,8 @@ pub struct Inbox {
     /// How many bytes were in the sending part's queue when its lock was last let go. Relaxed: it only
     /// bounds memory.
     unwritten: AtomicUsize,
-    /// This lock is only held while frames are copied.
-    left: Mutex<Left>,
+    /// This lock is only held while frames are copied. Boxed, since most connections are not plugged in.
+    left: OnceLock<Box<Mutex<Left>>>,
 }
 
 #[derive(Default)]
@@ -36,9 +36,13 @@ struct Left {
 }
 
 impl Inbox {
+    fn left(&self) -> MutexGuard<'_, Left> {
+        lock(self.left.get_or_init(Box::default))
+    }
+
     /// Sets which frames may be left from now on.
     pub fn set_fit(&self, fit: Fit) {
-        lock(&self.left).fit = fit;
+        self.left().fit = fit;
     }
 
     /// Tells how many bytes are in the sending part's queue. The caller holds its lock.
@@ -49,7 +53,7 @@ impl Inbox {
     /// Leaves frames, as long as no more than `limit` bytes wait here and in the sending part's queue.
     /// `want` must follow. Returns how many were dropped.
     pub fn leave(&self, bytes: &[u8], limit: usize) -> usize {
-        let mut left = lock(&self.left);
+        let mut left = self.left();
         let room = limit.saturating_sub(self.unwritten.load(Ordering::Relaxed));
         let mut dropped = 0;
         for frame in Walk::over(bytes) {
@@ -69,7 +73,7 @@ impl Inbox {
 
     /// Leaves nothing of some frames but their count as dropped. `want` must follow.
     pub fn drop_all(&self, frames: u64) {
-        lock(&self.left).dropped += frames;
+        self.left().dropped += frames;
     }
 
     /// Asks for a turn. The loop must then try the lock once more.
@@ -90,7 +94,7 @@ impl Inbox {
         }
         // This comes before looking: what is left meanwhile is marked anew.
         self.is_wanted.store(false, Ordering::Relaxed);
-        let mut left = lock(&self.left);
+        let mut left = self.left();
         let (bytes, frames) = (std::mem::take(&mut left.bytes), std::mem::take(&mut left.frames));
         tx.add_dropped(std::mem::take(&mut left.dropped));
         drop(left);

@@ -53,12 +53,13 @@ pub struct Tx {
     socket: Option<Arc<Socket>>,
     /// The loop that sends, while the connection is plugged in.
     pub runner: Option<&'static Loop>,
-    /// Why no more can be sent: the end as it was reported, or as a write met it.
-    end: Option<Error>,
+    /// Why no more can be sent: the end as it was reported, or as a write met it. Boxed, since most connections
+    /// have none, as for `peer_loss`.
+    end: Option<Box<Error>>,
     /// Whether the connection is dialled again, so that a write that fails does not end it.
     redials: bool,
     /// Why whatever is written is lost, until the connection is up again: the peer has left.
-    peer_loss: Option<Error>,
+    peer_loss: Option<Box<Error>>,
     /// What was taken and is not written.
     queue: Queue,
     /// What a handler sends on behind that, from where it lies.
@@ -153,18 +154,18 @@ impl Tx {
 
     /// Takes no more sends. What was taken is still written.
     pub fn end(&mut self, reason: Error) {
-        self.end = Some(reason);
+        self.end = Some(Box::new(reason));
     }
 
     /// Why no more sends are taken, if so.
     pub fn end_reason(&self) -> Option<&Error> {
-        self.end.as_ref()
+        self.end.as_deref()
     }
 
     /// The error that a write has met, if that was a reset: reading then must not report the end of the
     /// stream as one in order.
     pub fn reset(&self) -> Option<Error> {
-        let met = self.end.as_ref().or(self.peer_loss.as_ref());
+        let met = self.end.as_deref().or(self.peer_loss.as_deref());
         met.filter(|error| matches!(error, Error::Os(_))).cloned()
     }
 
@@ -176,7 +177,7 @@ impl Tx {
     /// A write has found that the peer has left. Reading is to find the end too, behind the frames that
     /// still wait; where nobody reads, the service thread looks.
     fn lose_peer(&mut self, why: Error) {
-        self.peer_loss = Some(why);
+        self.peer_loss = Some(Box::new(why));
         self.socket().shutdown();
         if let Some(on_loss) = self.on_loss.filter(|_| self.runner.is_none()) {
             on_loss(self.token);
@@ -186,7 +187,7 @@ impl Tx {
     /// Goes on without a peer: what was taken and is not written is lost, and so is all that follows.
     pub fn go_down(&mut self, absent: Arc<Socket>) {
         self.end = None;
-        self.peer_loss = Some(Error::Closed);
+        self.peer_loss = Some(Box::new(Error::Closed));
         self.write_backlog();
         self.use_socket(absent);
     }

@@ -85,7 +85,9 @@ impl Sender {
     pub fn configure(&self, options: &Options) {
         let mut tx = self.lock();
         tx.configure(options);
-        self.inbox.set_fit(tx.fit);
+        if tx.runner.is_some() {
+            self.inbox.set_fit(tx.fit);
+        }
     }
 }
 

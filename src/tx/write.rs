@@ -56,7 +56,7 @@ impl Tx {
                     self.lose_peer(end);
                     return Ok(len);
                 }
-                Err(self.end.get_or_insert(end).clone())
+                Err((**self.end.get_or_insert_with(|| Box::new(end))).clone())
             }
         }
     }
