@@ -261,6 +261,29 @@ static void what_one_reads_is_for_all(void)
     close(fd);
 }
 
+/* A frame that one thread reads and has no room for is for one that waits, which cannot see it in the socket. */
+static void what_one_has_no_room_for_is_for_all(void)
+{
+    static const size_t size = 64;
+    struct flow flow = flow_of_one_size(&size);
+    struct caller caller;
+    uint8_t small[20];
+    int round, fd, got;
+    qnet_conn *conn = raw_pair(&fd);
+
+    for (round = 0; round < rounds(300); round++) {
+        caller_start(&caller, call_recv, conn);
+        raw_sleep_ms(round % 3);
+        raw_send_flow(fd, &flow, 1, 0);
+        got = round % 2 ? qnet_recv(conn, small, sizeof small, 0) : qnet_recv_packed(conn, small, sizeof small, 0);
+        CHECK(got == QNET_ERR_FRAME_SIZE || got == QNET_ERR_AGAIN);
+        CHECK_INT(caller_result(&caller), size);
+    }
+    CHECK_INT(stats_of(conn).rx_frames, flow.next);
+    CHECK_INT(qnet_close(conn), QNET_OK);
+    close(fd);
+}
+
 /* A capture that begins during the wait has the frame that ends it. */
 static void a_capture_begins_during_the_wait(void)
 {
@@ -299,6 +322,7 @@ int main(void)
     RUN(the_same_code_in_every_way);
     RUN(a_frame_without_room_stays);
     RUN(what_one_reads_is_for_all);
+    RUN(what_one_has_no_room_for_is_for_all);
     RUN(a_capture_begins_during_the_wait);
     return check_done();
 }

@@ -277,9 +277,11 @@ fn pull<R>(
     loop {
         let is_in_vain = !must_read && state.rx.is_drained() && !state.rx.has_frame(counts);
         if !is_in_vain {
-            if let Some(taken) = take(&mut state.rx, socket, counts)? {
+            let taken = take(&mut state.rx, socket, counts);
+            if !matches!(taken, Ok(None)) {
+                // Also where the caller had no room for what was read.
                 state.share_since(conn.slot, reads);
-                return Ok(Some(taken));
+                return taken;
             }
         }
         if let Some(end) = state.rx.end() {
