@@ -455,6 +455,91 @@ static void unix_addresses(void)
     }
 }
 
+/* A socket whose path fills sun_path, so that no NUL is behind it. The path is written to `text`. */
+static int longest_bound(int type, char text[sizeof ((struct sockaddr_un *)0)->sun_path + 1])
+{
+    struct sockaddr_un name = { .sun_family = AF_UNIX };
+    size_t len = strlen(scratch_path(""));
+    int fd = socket(AF_UNIX, type, 0);
+
+    memset(name.sun_path, 'w', sizeof name.sun_path);
+    memcpy(name.sun_path, scratch_path(""), len);
+    memcpy(text, name.sun_path, sizeof name.sun_path);
+    text[sizeof name.sun_path] = '\0';
+    CHECK(bind(fd, (const struct sockaddr *)&name, sizeof name) == 0);
+    return fd;
+}
+
+static void connect_to(int fd, const char *abstract)
+{
+    struct sockaddr_un name;
+    socklen_t len = raw_unix_address(abstract, &name);
+
+    CHECK(connect(fd, (const struct sockaddr *)&name, len) == 0);
+}
+
+static void peers_with_the_longest_path(void)
+{
+    const char *address = scratch_abstract("longest");
+    static const int types[] = { SOCK_STREAM, SOCK_SEQPACKET, SOCK_DGRAM };
+    char path[sizeof ((struct sockaddr_un *)0)->sun_path + 1];
+    unsigned char frame[60] = { 2 };
+    size_t i;
+
+    for (i = 0; i < sizeof types / sizeof *types; i++) {
+        int fd = longest_bound(types[i], path), is_datagrams = types[i] == SOCK_DGRAM, round;
+        qnet_listener *listener = NULL;
+        qnet_conn *conn;
+
+        if (is_datagrams) {
+            CHECK_INT(qnet_dgram("unixgram", address, NULL, &conn), QNET_OK);
+            connect_to(fd, address);
+        } else {
+            listener = listen_on(types[i] == SOCK_STREAM ? "unix" : "unixpacket", address);
+            connect_to(fd, address);
+            CHECK_INT(qnet_accept(listener, LONG_MS, &conn), QNET_OK);
+        }
+        for (round = 0; round < 2; round++) {
+            if (types[i] == SOCK_STREAM)
+                raw_send(fd, frame, sizeof frame);
+            else
+                CHECK(write(fd, frame, sizeof frame) == sizeof frame);
+            CHECK_INT(qnet_recv(conn, frame, sizeof frame, LONG_MS), sizeof frame);
+        }
+        check_text(peer_text, conn, path);
+        CHECK_INT(qnet_send(conn, frame, sizeof frame), QNET_OK);
+        CHECK(read(fd, frame, sizeof frame) > 0);
+        CHECK_INT(qnet_close(conn), QNET_OK);
+        if (listener)
+            CHECK_INT(qnet_listener_close(listener), QNET_OK);
+        close(fd);
+        CHECK(unlink(path) == 0);
+    }
+}
+
+static void adopted_with_the_longest_path(void)
+{
+    char path[sizeof ((struct sockaddr_un *)0)->sun_path + 1];
+    int fd = longest_bound(SOCK_STREAM, path), dialled = socket(AF_UNIX, SOCK_STREAM, 0);
+    struct sockaddr_un name;
+    socklen_t len = sizeof name;
+    qnet_listener *listener;
+    qnet_conn *conn, *accepted;
+
+    CHECK(listen(fd, 1) == 0 && getsockname(fd, (struct sockaddr *)&name, &len) == 0);
+    CHECK(connect(dialled, (const struct sockaddr *)&name, sizeof name) == 0);
+    CHECK_INT(qnet_from_fd(dialled, &conn), QNET_OK);
+    CHECK_INT(qnet_listener_from_fd(fd, &listener), QNET_OK);
+    CHECK_INT(qnet_accept(listener, LONG_MS, &accepted), QNET_OK);
+    check_text(peer_text, conn, path);
+    check_text(local_text, accepted, path);
+    check_text(listener_text, listener, path);
+    CHECK_INT(qnet_close(conn), QNET_OK);
+    CHECK_INT(qnet_close(accepted), QNET_OK);
+    CHECK_INT(qnet_listener_close(listener), QNET_OK);
+    unlink(path);
+}
+
 static void name_tcp4(int (*ask)(int, struct sockaddr *, socklen_t *), int fd, char *text,
                       size_t cap)
 {
@@ -613,6 +698,8 @@ int main(void)
     RUN(options_of_a_listener);
     RUN(hardware_address);
     RUN(unix_addresses);
+    RUN(peers_with_the_longest_path);
+    RUN(adopted_with_the_longest_path);
     RUN(tcp_addresses);
     RUN(tcp6_addresses);
     RUN(counters);

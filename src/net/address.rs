@@ -11,6 +11,7 @@ use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketType};
 
 use crate::error::{Error, Result};
 use crate::net::open::datagram_socket;
+use crate::sys::name::{Name, unix_path};
 
 /// The longest path or abstract name of a Unix socket (`sun_path` less a NUL).
 pub const UNIX_MAX: usize = 107;
@@ -216,18 +217,15 @@ impl From<SocketAddrAny> for Address {
         if let Ok(tcp) = SocketAddr::try_from(any.clone()) {
             return Address::Tcp(tcp);
         }
-        let Ok(unix) = SocketAddrUnix::try_from(any) else {
-            return Address::Unnamed;
-        };
-        // A socket without a name passes for one whose abstract name is empty.
-        if let Some(name) = unix.abstract_name().filter(|name| !name.is_empty()) {
-            Address::Unix(UnixName::Abstract(name.to_vec()))
-        } else if let Some(path) = unix.path_bytes() {
-            // The longest path fills `sun_path` with its NUL, which rustix then takes for a part of it.
-            let path = path.split(|&byte| byte == 0).next().unwrap_or_default();
-            Address::Unix(UnixName::Path(path.to_vec()))
-        } else {
-            Address::Unnamed
+        // Not by rustix's SocketAddrUnix, which panics at the longest path.
+        let name = Name::of_address(&any);
+        match name.as_ref().and_then(|name| unix_path(name.bytes())) {
+            None | Some([] | [0]) => Address::Unnamed,
+            Some([0, name @ ..]) => Address::Unix(UnixName::Abstract(name.to_vec())),
+            Some(path) => {
+                let path = path.split(|&byte| byte == 0).next().unwrap_or_default();
+                Address::Unix(UnixName::Path(path.to_vec()))
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use crate::frame::{self, PREFIX};
 use crate::sys::memory;
+use crate::sys::name::LONGEST;
 use crate::sys::sockopt::returned;
 
 /// The most messages that one call moves.
@@ -126,7 +127,7 @@ impl<'a> Inbox<'a> {
             bytes: unsafe { memory::written(bytes) },
             is_cut: msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
             segment: segment_of(&msg_hdr),
-            sender: bytes_of(&self.names[at], name_len),
+            sender: bytes_of(&self.names[at], name_len.min(LONGEST)),
         }
     }
 

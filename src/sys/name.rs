@@ -3,8 +3,9 @@
 use rustix::net::SocketAddrAny;
 use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 
-/// The length of the longest name: that of a Unix socket.
-const LONGEST: usize = size_of::<libc::sockaddr_un>();
+/// The length of the longest name: that of a Unix socket. Where its path has no NUL, since there is no room for
+/// one, the kernel counts one all the same (`unix_mkname_bsd`), so that it may tell of one byte more.
+pub const LONGEST: usize = size_of::<libc::sockaddr_un>();
 
 /// The length of the family, with which each name begins.
 const FAMILY: usize = size_of::<libc::sa_family_t>();
@@ -18,8 +19,9 @@ pub struct Name {
 impl Name {
     /// A name that the kernel has written, or `None` if that is only a family.
     pub fn of(bytes: &[u8]) -> Option<Name> {
+        let bytes = &bytes[..bytes.len().min(LONGEST)];
         let mut name = Name { bytes: [0; LONGEST], len: bytes.len() };
-        name.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        name.bytes[..bytes.len()].copy_from_slice(bytes);
         (bytes.len() > FAMILY).then_some(name)
     }
 
