@@ -73,10 +73,8 @@ pub struct Wake {
     /// How many threads wait.
     waiting: AtomicU32,
     event: OnceLock<Event>,
-    /// Whether the event is raised. It changes under the lock of `raising`. Where the last waiter to leave does not
-    /// see it raised, the next one wakes up in vain, and lowers it.
-    is_raised: AtomicBool,
-    raising: Mutex<()>,
+    /// Whether the event is raised. The last waiter to leave lowers it.
+    raised: Mutex<bool>,
 }
 
 impl Wake {
@@ -91,9 +89,9 @@ impl Wake {
         if self.waiting.load(Ordering::SeqCst) == 0 {
             return;
         }
-        let _raising = lock(&self.raising);
-        if let Some(event) = self.event.get().filter(|_| !self.is_raised.load(Ordering::Relaxed)) {
-            self.is_raised.store(event.raise(), Ordering::Relaxed);
+        let mut raised = lock(&self.raised);
+        if let Some(event) = self.event.get().filter(|_| !*raised) {
+            *raised = event.raise();
         }
     }
 
@@ -158,37 +156,21 @@ impl Wake {
     }
 
     fn enter(&self) {
-        if self.event.get().is_none() {
-            self.make_event();
-        }
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-    }
-
-    #[cold]
-    fn make_event(&self) {
-        let _raising = lock(&self.raising);
+        let _raised = lock(&self.raised);
         if self.event.get().is_none() {
             if let Ok(event) = Event::new() {
                 // This cannot fail: the event is only ever set under the lock.
                 let _ = self.event.set(event);
             }
         }
+        self.waiting.fetch_add(1, Ordering::SeqCst);
     }
 
     fn leave(&self) {
+        let mut raised = lock(&self.raised);
         let is_last = self.waiting.fetch_sub(1, Ordering::SeqCst) == 1;
-        if is_last && self.is_raised.load(Ordering::Relaxed) {
-            self.lower();
-        }
-    }
-
-    /// Lowers the event, unless another thread has done so, or has begun to wait: the event may be for that one.
-    #[cold]
-    fn lower(&self) {
-        let _raising = lock(&self.raising);
-        if self.is_raised.load(Ordering::Relaxed) && self.waiting.load(Ordering::SeqCst) == 0 {
-            let is_lowered = self.event.get().is_some_and(Event::lower);
-            self.is_raised.store(!is_lowered, Ordering::Relaxed);
+        if let Some(event) = self.event.get().filter(|_| is_last && *raised) {
+            *raised = !event.lower();
         }
     }
 }
