@@ -186,11 +186,11 @@ unsafe fn recv_long(
         if let Some(len) = pulled.recv_long(room) {
             return len as c_int;
         }
-        let deadline = Deadline::after_ms(timeout_ms.into());
-        if deadline == Deadline::Now || !pulled.is_drained() {
+        if timeout_ms == 0 || !pulled.is_drained() {
             drop(pulled);
-            return recv_until(conn, buf, cap, Ok(deadline), false);
+            return recv_one(conn, buf, cap, timeout_ms);
         }
+        let deadline = Deadline::after_ms(timeout_ms.into());
         match guard(Err, || pulled.await_next(token_of(conn), room, deadline)) {
             Ok(Some(len)) => len as c_int,
             waited => recv_until(conn, buf, cap, waited.map(|_| deadline), true),
@@ -209,7 +209,8 @@ unsafe fn recv_one(conn: *mut qnet_conn, buf: *mut c_void, cap: usize, timeout_m
     unsafe { recv_until(conn, buf, cap, Deadline::from_timeout(timeout_ms), false) }
 }
 
-/// The same for a caller that has a deadline, and may have waited already.
+/// The same for a caller that may have waited already. If there is no deadline, because it was invalid or the wait
+/// failed, that is this call's failure.
 ///
 /// # Safety
 /// As for [`qnet_recv`].

@@ -264,6 +264,7 @@ fn next_action(conn: Ref<Conn>) -> Option<Action> {
                 continue;
             }
         }
+        // There was one before, or has been read.
         if state.rx.has_frame(counts) {
             return Some(begin_delivery(conn, &mut state, handler));
         }

@@ -170,7 +170,9 @@ impl Wake {
         let mut raised = lock(&self.raised);
         let is_last = self.waiting.fetch_sub(1, Ordering::SeqCst) == 1;
         if let Some(event) = self.event.get().filter(|_| is_last && *raised) {
-            *raised = !event.lower();
+            // If somebody else has lowered it, as a child that was forked inside this wait may, it is down too.
+            event.lower();
+            *raised = false;
         }
     }
 }

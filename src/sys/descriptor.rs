@@ -35,9 +35,10 @@ impl Event {
         retry_on_intr(|| rustix::io::write(&self.0, &1u64.to_ne_bytes())).is_ok()
     }
 
-    /// Lowers the event. Returns whether it had been raised.
-    pub fn lower(&self) -> bool {
-        rustix::io::read(&self.0, &mut [0; 8]).is_ok()
+    /// Lowers the event, if it is raised.
+    pub fn lower(&self) {
+        // It fails only where the event is not raised.
+        let _ = rustix::io::read(&self.0, &mut [0; 8]);
     }
 }
 

@@ -273,7 +273,7 @@ impl Loop {
         turn: &mut Turns,
     ) {
         match event.data.u64() {
-            NONE => _ = poller.event.lower(),
+            NONE => poller.event.lower(),
             ALARM => waker.time = 0,
             token => turn(self, token, event.flags, now),
         }
