@@ -74,6 +74,12 @@ def measure_rounds(bench, work, contenders, rounds):
     return samples
 
 
+def share(part, rest, samples):
+    """How much of two numbers together, which some samples may have, the first one is."""
+    parts, rests = (sum(sample.fields.get(name, 0) for sample in samples) for name in (part, rest))
+    return parts / max(parts + rests, 1)
+
+
 def summary(samples, work):
     """The figures of one contender, from its samples."""
     asked = sum(sample.asked for sample in samples)
@@ -85,6 +91,7 @@ def summary(samples, work):
         "cpu_s_per_million": median(sample.cpu / sample.frames for sample in samples) * 1e6,
         "latency_us": per_frame * 1e6 if work.latency else None,
         "lost": 1 - sum(sample.frames for sample in samples) / asked,
+        "uncaptured": share("uncaptured", "captured", samples),
         "notes": sorted({name for sample in samples for name in sample.fields
                          if name.startswith("missing_")}),
     }
@@ -125,6 +132,8 @@ def print_row(row):
     notes = ["without " + note.removeprefix("missing_").upper() for note in ours["notes"]]
     if ours["lost"] > 0:
         notes.append(f"libqnet lost {ours['lost'] * 100:.1f} %")
+    if ours["uncaptured"] > 0:
+        notes.append(f"{ours['uncaptured'] * 100:.1f} % did not fit the capture's buffer")
     if other["lost"] > 0:
         notes.append(f"the other lost {other['lost'] * 100:.1f} %")
     print(COLUMNS.format(
