@@ -45,7 +45,7 @@ static void waiter_sleeps(struct waiter *waiter)
     EVENTUALLY(get(&waiter->over) || (get(&waiter->tid) && is_asleep(get(&waiter->tid))));
 }
 
-/* The thread has to end by that code; then the connection is closed. */
+/* The thread has to end by that code. */
 static void waiter_ends(struct waiter *waiter, int code)
 {
     join_thread(waiter->thread);
