@@ -170,8 +170,10 @@ impl Shared {
         self.files.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a reader who has come. Release, and Acquire in `stats`: who sees that a reader is there finds frames
+    /// recorded.
     pub fn note_reader(&self) {
-        self.readers.fetch_add(1, Ordering::Relaxed);
+        self.readers.fetch_add(1, Ordering::Release);
     }
 
     /// Frames that were taken are given up. After a failure they count as dropped.
@@ -183,14 +185,14 @@ impl Shared {
     }
 
     pub fn stats(&self) -> qnet_capture_stats {
-        let [frames, bytes, lost, lost_bytes, dropped, files, readers] = [
+        let readers = self.readers.load(Ordering::Acquire);
+        let [frames, bytes, lost, lost_bytes, dropped, files] = [
             &self.taken.frames,
             &self.taken.bytes,
             &self.withdrawn.frames,
             &self.withdrawn.bytes,
             &self.dropped,
             &self.files,
-            &self.readers,
         ]
         .map(|count| count.load(Ordering::Relaxed));
         qnet_capture_stats {

@@ -124,8 +124,8 @@ impl Writer {
         let has_come = self.output.open_to_reader()?;
         if has_come {
             self.withdraw();
-            self.shared.note_reader();
             self.shared.turn(true);
+            self.shared.note_reader();
         }
         Ok(has_come)
     }
