@@ -300,7 +300,8 @@ impl Options {
         Ok(())
     }
 
-    /// The value of an option, which must exist.
+    /// The value of an option, which must exist. Not in line: it is asked for at many places, and by no frame.
+    #[inline(never)]
     pub fn get(&self, option: i32) -> i64 {
         let set = self.set.iter().find(|(other, _)| *other == option);
         set.map_or_else(|| rule(option).expect("it exists").1, |(_, value)| (*value).into())

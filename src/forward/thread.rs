@@ -27,7 +27,7 @@ struct Loops {
 
 impl Default for Loops {
     fn default() -> Loops {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let processors = thread::processors();
         let new = |_| Loop::new(c"qnet-forward", turns);
         Loops { all: (0..processors.min(MOST)).map(new).collect(), chosen: AtomicUsize::new(0) }
     }

@@ -64,6 +64,12 @@ pub fn wait_exactly() {
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
 }
 
+/// How many processors this thread may run on, as far as that is known; at least 1. A control group's share of their
+/// time does not count: reading it takes files, and 12 KB of code.
+pub fn processors() -> usize {
+    rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count().max(1) as usize)
+}
+
 /// A number that no other living thread of the process has; never 0. It is where the thread's control
 /// block lies, which both ABIs keep in a register (System V ABI for x86-64, 3.4.6; for AArch64, 6.1.2).
 #[inline(always)]
