@@ -27,9 +27,9 @@ struct Loops {
 
 impl Default for Loops {
     fn default() -> Loops {
-        let processors = thread::processors();
+        let count = thread::processors().unwrap_or(MOST).clamp(1, MOST);
         let new = |_| Loop::new(c"qnet-forward", turns);
-        Loops { all: (0..processors.min(MOST)).map(new).collect(), chosen: AtomicUsize::new(0) }
+        Loops { all: (0..count).map(new).collect(), chosen: AtomicUsize::new(0) }
     }
 }
 

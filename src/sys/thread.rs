@@ -64,10 +64,10 @@ pub fn wait_exactly() {
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
 }
 
-/// How many processors this thread may run on, as far as that is known; at least 1. A control group's share of their
-/// time does not count: reading it takes files, and 12 KB of code.
-pub fn processors() -> usize {
-    rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count().max(1) as usize)
+/// How many processors this thread may run on; `None` where there are more than 1024. A control group's share of
+/// their time does not count: reading it takes files, and 12 KB of code.
+pub fn processors() -> Option<usize> {
+    rustix::thread::sched_getaffinity(None).ok().map(|set| set.count() as usize)
 }
 
 /// A number that no other living thread of the process has; never 0. It is where the thread's control
