@@ -142,15 +142,16 @@ impl Piece {
 pub struct Permit(AtomicPtr<Onward>);
 
 impl Permit {
-    /// The run. Relaxed: a thread adds only to its own run, of which it knows all.
+    /// The run. Acquire, and Release in `give`: a run is made when a handler first runs, and whoever finds it here has
+    /// to find it made. Beyond that a thread adds only to its own run, of which it knows all.
     #[inline(always)]
     pub fn run(&self) -> Option<&'static Onward> {
         // SAFETY: null, or what `give` was given, which lives for ever.
-        unsafe { self.0.load(Ordering::Relaxed).as_ref() }
+        unsafe { self.0.load(Ordering::Acquire).as_ref() }
     }
 
     pub fn give(&self, run: &'static Onward) {
-        self.0.store(ptr::from_ref(run).cast_mut(), Ordering::Relaxed);
+        self.0.store(ptr::from_ref(run).cast_mut(), Ordering::Release);
     }
 
     pub fn revoke(&self) {
