@@ -455,18 +455,27 @@ static void unix_addresses(void)
     }
 }
 
+/* A name whose path may fill sun_path. A NUL behind that, which is not the name's, is for valgrind, which looks for it. */
+union longest_name {
+    struct sockaddr_un name;
+    struct sockaddr_storage room;
+};
+
 /* A socket whose path fills sun_path, so that no NUL is behind it. The path is written to `text`. */
 static int longest_bound(int type, char text[sizeof ((struct sockaddr_un *)0)->sun_path + 1])
 {
-    struct sockaddr_un name = { .sun_family = AF_UNIX };
+    union longest_name all;
+    struct sockaddr_un *name = &all.name;
     size_t len = strlen(scratch_path(""));
     int fd = socket(AF_UNIX, type, 0);
 
-    memset(name.sun_path, 'w', sizeof name.sun_path);
-    memcpy(name.sun_path, scratch_path(""), len);
-    memcpy(text, name.sun_path, sizeof name.sun_path);
-    text[sizeof name.sun_path] = '\0';
-    CHECK(bind(fd, (const struct sockaddr *)&name, sizeof name) == 0);
+    memset(&all, 0, sizeof all);
+    name->sun_family = AF_UNIX;
+    memset(name->sun_path, 'w', sizeof name->sun_path);
+    memcpy(name->sun_path, scratch_path(""), len);
+    memcpy(text, name->sun_path, sizeof name->sun_path);
+    text[sizeof name->sun_path] = '\0';
+    CHECK(bind(fd, (const struct sockaddr *)name, sizeof *name) == 0);
     return fd;
 }
 
@@ -521,13 +530,14 @@ static void adopted_with_the_longest_path(void)
 {
     char path[sizeof ((struct sockaddr_un *)0)->sun_path + 1];
     int fd = longest_bound(SOCK_STREAM, path), dialled = socket(AF_UNIX, SOCK_STREAM, 0);
-    struct sockaddr_un name;
-    socklen_t len = sizeof name;
+    union longest_name all;
+    socklen_t len = sizeof all;
     qnet_listener *listener;
     qnet_conn *conn, *accepted;
 
-    CHECK(listen(fd, 1) == 0 && getsockname(fd, (struct sockaddr *)&name, &len) == 0);
-    CHECK(connect(dialled, (const struct sockaddr *)&name, sizeof name) == 0);
+    memset(&all, 0, sizeof all);
+    CHECK(listen(fd, 1) == 0 && getsockname(fd, (struct sockaddr *)&all, &len) == 0);
+    CHECK(connect(dialled, (const struct sockaddr *)&all, sizeof all.name) == 0);
     CHECK_INT(qnet_from_fd(dialled, &conn), QNET_OK);
     CHECK_INT(qnet_listener_from_fd(fd, &listener), QNET_OK);
     CHECK_INT(qnet_accept(listener, LONG_MS, &accepted), QNET_OK);
