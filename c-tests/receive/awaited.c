@@ -133,12 +133,6 @@ static void by_a_length(qnet_conn *conn, int fd)
     raw_write(fd, "\377\0\0\0 and more", 13);
 }
 
-static void by_shutdown(qnet_conn *conn, int fd)
-{
-    (void)fd;
-    CHECK_INT(qnet_shutdown(conn), QNET_OK);
-}
-
 static void by_handler(qnet_conn *conn, int fd)
 {
     (void)fd;
@@ -173,7 +167,7 @@ static void the_same_code_in_every_way(void)
         { by_peer_inside, QNET_ERR_PROTOCOL, -1 },
         { by_peer_behind_runts, QNET_ERR_CLOSED, 60000 },
         { by_a_length, QNET_ERR_PROTOCOL, -1 },
-        { by_shutdown, QNET_ERR_CLOSED, -1 },
+        { prepare_shutdown, QNET_ERR_CLOSED, -1 },
         { by_handler, QNET_ERR_BUSY, 60000 },
         { by_hub, QNET_ERR_BUSY, -1 },
         { by_close, QNET_ERR_CLOSED, -1 },

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketType};
 
 use crate::error::{Error, Result};
 use crate::net::open::datagram_socket;
-use crate::sys::name::{Name, unix_path};
+use crate::sys::name::{Name, behind_family, path_in};
 
 /// The longest path or abstract name of a Unix socket (`sun_path` less a NUL).
 pub const UNIX_MAX: usize = 107;
@@ -219,13 +219,15 @@ impl From<SocketAddrAny> for Address {
         }
         // Not by rustix's SocketAddrUnix, which panics at the longest path.
         let name = Name::of_address(&any);
-        match name.as_ref().and_then(|name| unix_path(name.bytes())) {
-            None | Some([] | [0]) => Address::Unnamed,
-            Some([0, name @ ..]) => Address::Unix(UnixName::Abstract(name.to_vec())),
-            Some(path) => {
-                let path = path.split(|&byte| byte == 0).next().unwrap_or_default();
-                Address::Unix(UnixName::Path(path.to_vec()))
+        let name = name.as_ref().map_or(&[][..], Name::bytes);
+        if let Some(path) = path_in(name) {
+            return Address::Unix(UnixName::Path(path.to_vec()));
+        }
+        match behind_family(name) {
+            Some([0, name @ ..]) if !name.is_empty() => {
+                Address::Unix(UnixName::Abstract(name.to_vec()))
             }
+            _ => Address::Unnamed,
         }
     }
 }

@@ -88,14 +88,13 @@ impl Socket {
     }
 
     pub fn local(&self) -> Address {
-        self.local.as_deref().cloned().unwrap_or(Address::Unnamed)
+        unboxed(&self.local)
     }
 
     /// The address it sends to. If the remote is whoever sends, it is unnamed until somebody has sent.
     pub fn peer(&self) -> Address {
         let learned = self.sender().and_then(Remote::learned);
-        let given = || self.given_peer.as_deref().cloned().unwrap_or(Address::Unnamed);
-        learned.unwrap_or_else(given)
+        learned.unwrap_or_else(|| unboxed(&self.given_peer))
     }
 
     /// The remote, if that is whoever sends.
@@ -326,6 +325,10 @@ fn no_buffer(errno: Errno) -> Error {
 
 fn boxed(address: Address) -> Option<Box<Address>> {
     (!matches!(address, Address::Unnamed)).then(|| Box::new(address))
+}
+
+fn unboxed(address: &Option<Box<Address>>) -> Address {
+    address.as_deref().cloned().unwrap_or(Address::Unnamed)
 }
 
 /// The address of a socket for which the system reports `any`.

@@ -55,9 +55,14 @@ unsafe impl SocketAddrArg for Name {
     }
 }
 
-/// The path in a Unix socket's name: all that follows the family. `None` for other families.
-pub fn unix_path(name: &[u8]) -> Option<&[u8]> {
+/// What follows the family in a Unix socket's name. `None` for other families.
+pub fn behind_family(name: &[u8]) -> Option<&[u8]> {
     let (family, path) = name.split_first_chunk()?;
     (libc::sa_family_t::from_ne_bytes(*family) == libc::AF_UNIX as libc::sa_family_t)
         .then_some(path)
+}
+
+/// The path in the name of a Unix socket; none in an abstract name, which begins with a NUL.
+pub fn path_in(name: &[u8]) -> Option<&[u8]> {
+    behind_family(name)?.split(|&b| b == 0).next().filter(|path| !path.is_empty())
 }

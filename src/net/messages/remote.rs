@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::net::address::Address;
 use crate::net::socket_file::identity;
 use crate::runtime::lock::lock;
-use crate::sys::name::{Name, unix_path};
+use crate::sys::name::{Name, path_in};
 
 /// The remote of a socket that is not connected.
 pub struct Remote {
@@ -87,9 +87,4 @@ fn is_same(one: &[u8], other: &[u8]) -> bool {
         one == other || identity(other).is_ok_and(|file| identity(one) == Ok(file))
     };
     one == other || path_in(one).zip(path_in(other)).is_some_and(is_same_path)
-}
-
-/// The path in the name of a Unix socket; none in an abstract name, which begins with a NUL.
-fn path_in(name: &[u8]) -> Option<&[u8]> {
-    unix_path(name)?.split(|&b| b == 0).next().filter(|path| !path.is_empty())
 }
