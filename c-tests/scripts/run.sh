@@ -1,6 +1,6 @@
 #!/bin/sh
 # run.sh command... - runs the commands, JOBS at a time (as many as there are processors), adds up their
-# counts, and prints which ones took longest, and again, of those that failed, what they printed last.
+# counts, and prints which ones took longest, and again, of those that failed, what went wrong.
 #
 # The last line of a command's output is `N passed, N failed` or `N passed, N failed, N skipped`;
 # a command that does not get so far, or exits with an error for no counted failure, counts as one
@@ -38,7 +38,7 @@ run_one() {
         flock 9
         if [ "$2" -gt 0 ]; then
             cat "$output"
-            { echo "---- $name, which failed, printed last:"; tail -n 40 "$output"; } >>"$FAILURES"
+            { echo "---- $name, which failed:"; grep -v '^ok ' "$output" | tail -n 40; } >>"$FAILURES"
         else
             grep '^skipped' "$output"
         fi
