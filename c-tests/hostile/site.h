@@ -13,7 +13,8 @@
 #include "far.h"
 
 enum {
-    NEAR = 1, FAR = 2, FIRST_PEER = 10, /* the addresses of the good peers and of the first of a crowd */
+    NEAR = 1, FAR = 2, HERALD = 3,      /* the addresses of the good peers, and that of who tells of them */
+    FIRST_PEER = 10,                    /* and of the first of a crowd */
     WINDOW = 8,                         /* how many frames the good peers have on their way */
     PEERS_MOST = 5000, A_FEW = 32,
     LINGER_SHORT_MS = 50,
@@ -275,12 +276,26 @@ static inline void pair_goes_on(void)
     EVENTUALLY(get(&pair.rounds) >= before + 5);
 }
 
+/*
+ * Returns when both are ports, as what the near one says to nobody is lost. With TCP the hub may read from a
+ * peer before it can accept another one that has connected earlier.
+ */
+static inline void pair_meets(void)
+{
+    struct word here = { NEAR, HERALD, 0, MAC_FRAME };
+
+    do {
+        raw_say(pair.far, here);
+    } while (!raw_readable(pair.near, 100));
+}
+
 static inline void pair_start(void)
 {
     put(&pair.is_over, 0);
     pair.near = site_connect();
     if (site_kind->way == BY_HUB) {
         pair.far = site_connect();
+        pair_meets();
         start_thread(&pair.far_thread, far_talking, NULL);
     }
     start_thread(&pair.near_thread, near_talking, NULL);
