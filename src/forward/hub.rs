@@ -50,7 +50,7 @@ pub struct State {
     pub listeners: Vec<Ref<Listener>>,
     /// How many it is about to serve.
     beginning: usize,
-    /// The hub's own connections, and some that were and are gone.
+    /// The hub's own connections, and some that are about to be, or were and are gone.
     pub own: Vec<Ref<Conn>>,
     /// How many those may be before the ones that are gone are sorted out.
     most: usize,
@@ -234,7 +234,7 @@ pub fn attach_own(hub: Ref<Hub>, conn: Ref<Conn>) -> Result<()> {
     with_switch(hub, |switch| attach_to(switch, conn, &mut *conn.state()?, true))
 }
 
-/// Remembers a connection that is the hub's own, unless the hub has been closed since.
+/// Remembers a connection that is the hub's own, or is about to be, unless the hub has been closed since.
 pub fn add_own(hub: Ref<Hub>, conn: Ref<Conn>) {
     if let Ok(mut state) = hub.state() {
         state.add_own(conn);
