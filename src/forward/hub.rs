@@ -222,23 +222,27 @@ pub fn detach(hub: Ref<Hub>, conn: Ref<Conn>) -> Result<()> {
 
 /// A connection whose other end is attached, before anybody can reach that.
 pub fn port(hub: Ref<Hub>) -> Result<Ref<Conn>> {
-    let (inner, outer) = with_switch(hub, |switch| {
-        open::pair_with(|inner, state| attach_to(switch, inner, state, true))
+    let (_, outer) = with_switch(hub, |switch| {
+        open::pair_with(|inner, state| attach_own_to(hub, switch, inner, state))
     })?;
-    add_own(hub, inner);
     Ok(outer)
 }
 
 /// Attaches a peer that is to be the hub's own.
 pub fn attach_own(hub: Ref<Hub>, conn: Ref<Conn>) -> Result<()> {
-    with_switch(hub, |switch| attach_to(switch, conn, &mut *conn.state()?, true))
+    with_switch(hub, |switch| attach_own_to(hub, switch, conn, &mut *conn.state()?))
 }
 
-/// Remembers a connection that is the hub's own, or is about to be, unless the hub has been closed since.
-pub fn add_own(hub: Ref<Hub>, conn: Ref<Conn>) {
-    if let Ok(mut state) = hub.state() {
-        state.add_own(conn);
-    }
+/// Attaches a connection, which the hub is to give back. It is remembered before: once it is attached it may end, and
+/// who closes the hub has to wait for its handlers.
+fn attach_own_to(
+    hub: Ref<Hub>,
+    switch: &Arc<Switch>,
+    conn: Ref<Conn>,
+    state: &mut conn::State,
+) -> Result<()> {
+    hub.state()?.add_own(conn);
+    attach_to(switch, conn, state, true)
 }
 
 /// What is to accept from a listener. The hub keeps its clock until `end_serving`.

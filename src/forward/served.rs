@@ -299,8 +299,6 @@ fn died(token: Token, _: Doing) {
 /// it cannot be, it is hung up on; unless it is closed, or the program has begun to use it otherwise, when told
 /// of it: then it is the program's.
 fn attach(hub: Ref<Hub>, conn: Ref<Conn>, is_told: bool) {
-    // First, as it may end at once when it is attached, and who closes the hub then has to wait for its handlers.
-    hub::add_own(hub, conn);
     if hub::attach_own(hub, conn).is_err() {
         turn_away(hub, conn, is_told);
     }
