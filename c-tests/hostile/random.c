@@ -15,7 +15,7 @@
 #include "random/plays.h"
 
 enum {
-    WORKERS = 12, CALLS = 2000000, CODES = 15, TICK_MS = 5, STALL_SECONDS = 40, DEEPEST = 3,
+    WORKERS = 12, CALLS = 2000000, CODES = 15, TICK_MS = 5, STALL_SECONDS = 40, DEEPEST = 4,
     CHILD_CALLS = 40
 };
 
@@ -330,7 +330,6 @@ static void keep_moving(int *done, int until)
         if (!is_child && one_in(8) && get(&finished) == 0)
             pthread_kill(workers[below(WORKERS)], SIGUSR1);
     }
-    depth = 0;
 }
 
 static void *keep_child_moving(void *argument)
@@ -381,6 +380,7 @@ static void play_child(void)
 static void *work(void *number)
 {
     state = seed * 1000u + 500u + (unsigned)(uintptr_t)number;
+    depth = 1;
     while (get(&calls_made) < calls_wanted) {
         play_one();
         if (one_in(8))

@@ -8,7 +8,10 @@
 
 enum { ENDED = MAY(QNET_ERR_CLOSED) | MAY(QNET_ERR_PROTOCOL) | MAY(QNET_ERR_OS) };
 
-/* How deep this thread is in calls in handlers in calls. */
+/*
+ * How deep this thread is in calls in handlers in calls. The test's own threads begin at 1, the library's
+ * at 0.
+ */
 static __thread int depth;
 
 /* ---- Handlers ---- */
@@ -26,6 +29,7 @@ static void react(void *user)
     own = before;
 }
 
+/* Ends a thread of the library's now and then: in advances, handlers run on the test's, which are to go on. */
 static void maybe_exit(void)
 {
     if (depth == 0 && one_in(500))
