@@ -1,7 +1,7 @@
 /*
  * parts.c - what becomes of a frame of which the socket takes nothing, a part, or all but
- * one byte, or whose write fails. This program defines the functions with which the
- * library writes to a stream, and decides in them how much is taken.
+ * one byte, or whose write fails, or that changes meanwhile. This program defines the functions
+ * with which the library writes, and decides in them how much is taken.
  */
 #include <sys/syscall.h>
 
@@ -17,6 +17,19 @@ struct script {
 };
 
 static struct script scripts[TWINS] = { { -1, ALL, ALL, 0 }, { -1, ALL, ALL, 0 } };
+
+/* Frames that a careless program changes while they are sent: with the next write they get longer. */
+enum { CHANGING = 5, LEN_BEFORE = 61, WIRE_BEFORE = RAW_PREFIX + LEN_BEFORE, LEN_AFTER = 100 };
+static qnet_frame *changing;
+
+static void change(void)
+{
+    int i;
+
+    for (i = 0; changing && i < CHANGING; i++)
+        changing[i].len = LEN_AFTER;
+    changing = NULL;
+}
 
 /* How many of `len` bytes are to be written, or a negative errno. */
 static long allowed(int fd, size_t len)
@@ -47,6 +60,7 @@ ssize_t send(int fd, const void *bytes, size_t len, int flags)
 {
     long most = allowed(fd, len);
 
+    change();
     if (most < 0) {
         errno = (int)-most;
         return -1;
@@ -78,6 +92,13 @@ ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
     }
     less.msg_iov = pieces;
     return syscall(SYS_sendmsg, fd, &less, flags);
+}
+
+/* Instead of the C library's. */
+int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
+{
+    change();
+    return (int)syscall(SYS_sendmmsg, fd, messages, count, flags);
 }
 
 static void begin(const struct twins *twins, int first, int rest)
@@ -355,6 +376,72 @@ static void a_part_of_a_batch_and_nothing_more(void)
     twins_close(&twins);
 }
 
+/* ---- Frames that change ---- */
+
+static void to_be_changed(qnet_frame *frames)
+{
+    int i;
+
+    for (i = 0; i < CHANGING; i++) {
+        frames[i].data = content + i;
+        frames[i].len = LEN_BEFORE;
+    }
+    changing = frames;
+}
+
+/* What was begun of a frame is followed by its rest, as long as it was. */
+static void a_cut_batch_that_changes(void)
+{
+    qnet_frame frames[CHANGING];
+    struct twins twins;
+    int i, j, taken;
+
+    open_twins(&twins);
+    twins.are_held = 1;
+    for (i = 1; i < CHANGING * WIRE_BEFORE; i++) {
+        taken = (i + WIRE_BEFORE - 1) / WIRE_BEFORE;
+        twins_set(&twins, QNET_OPT_SEND_TIMEOUT_MS, 0);
+        begin(&twins, i, NOTHING);
+        for (j = 0; j < TWINS; j++) {
+            to_be_changed(frames);
+            CHECK_INT(qnet_send_batch(twins.of[j].conn, frames, CHANGING), taken);
+            CHECK_INT(frames[0].len, LEN_AFTER);
+        }
+        end();
+        twins_set(&twins, QNET_OPT_SEND_TIMEOUT_MS, -1);
+        for (j = 0; j < taken; j++)
+            twins_owe(&twins, frames[j].data, LEN_BEFORE);
+        twins_settle(&twins);
+    }
+    twins_close(&twins);
+}
+
+/* Of messages those are counted that were sent. */
+static void messages_that_change(void)
+{
+    uint8_t got[LEN_AFTER];
+    qnet_frame frames[CHANGING];
+    qnet_conn *conn;
+    int ends[2], i;
+
+    raw_fill(content, sizeof content, 4);
+    CHECK_INT(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+    CHECK_INT(qnet_from_fd(ends[0], &conn), QNET_OK);
+    to_be_changed(frames);
+    CHECK_INT(qnet_send_batch(conn, frames, CHANGING), CHANGING);
+    CHECK_INT(frames[0].len, LEN_AFTER);
+    for (i = 0; i < CHANGING; i++) {
+        CHECK_INT(recv(ends[1], got, sizeof got, 0), LEN_BEFORE);
+        CHECK(memcmp(got, content + i, LEN_BEFORE) == 0);
+    }
+    CHECK_INT(stats_of(conn).tx_frames, CHANGING);
+    CHECK_INT(stats_of(conn).tx_bytes, CHANGING * LEN_BEFORE);
+    CHECK_INT(qnet_flush(conn), QNET_OK);
+    CHECK_INT(bytes_waiting(ends[1]), 0);
+    CHECK_INT(qnet_close(conn), QNET_OK);
+    close(ends[1]);
+}
+
 int main(void)
 {
     RUN(a_part_and_then_the_rest);
@@ -367,5 +454,7 @@ int main(void)
     RUN(the_rest_fails);
     RUN(any_part_of_a_batch);
     RUN(a_part_of_a_batch_and_nothing_more);
+    RUN(a_cut_batch_that_changes);
+    RUN(messages_that_change);
     return check_done();
 }

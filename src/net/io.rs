@@ -33,6 +33,8 @@ pub struct Got {
 pub struct Written {
     /// The number of bytes taken, in wire format, including those of lost frames.
     pub bytes: usize,
+    /// How many frames these are, where each is a message.
+    pub frames: usize,
     /// The number of system calls that took something.
     pub calls: u64,
     pub lost: Lost,
@@ -65,6 +67,7 @@ impl From<Size> for Lost {
 impl Written {
     /// Counts frames that were sent.
     pub fn sent(&mut self, size: Size) {
+        self.frames += size.frames;
         self.bytes += size.bytes + size.frames * PREFIX;
     }
 

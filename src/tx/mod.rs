@@ -32,16 +32,10 @@ use crate::runtime::event_loop::Loop;
 use crate::runtime::handle::Token;
 use crate::runtime::lock::{Guarded, NO_KEY};
 use crate::runtime::onward::Piece;
-use crate::runtime::pool::BUFFER;
 use crate::sys::clock::Deadline;
 use crate::tx::frames::Fit;
 use crate::tx::hold::Hold;
 use crate::tx::queue::Queue;
-
-/// The most bytes that one write to a Unix socket gathers. This was found by measuring: the kernel
-/// allocates one buffer of 32 KiB and the rest of a page for them. Smaller writes were slower, and so
-/// were most larger ones.
-const UNIX_GATHERS: usize = 36_400;
 
 /// The sending part of a connection.
 #[derive(Default)]
@@ -74,8 +68,6 @@ pub struct Tx {
     emptied: u64,
     timeout_ms: i64,
     fit: Fit,
-    /// The most bytes that one write gathers.
-    gathers: usize,
     /// Whether sends may be corked (`QNET_OPT_CORK`).
     may_cork: bool,
     counts: Counts,
@@ -104,8 +96,7 @@ impl Guarded for Tx {
 
 impl Tx {
     pub fn new(token: Token, socket: Arc<Socket>, options: &Options, on_loss: fn(Token)) -> Tx {
-        let mut tx = Tx { token, on_loss: Some(on_loss), ..Tx::default() };
-        tx.use_socket(socket);
+        let mut tx = Tx { token, on_loss: Some(on_loss), socket: Some(socket), ..Tx::default() };
         tx.configure(options);
         tx
     }
@@ -139,12 +130,6 @@ impl Tx {
     /// The socket of a live connection.
     pub fn socket(&self) -> &Arc<Socket> {
         self.socket.as_ref().expect("a live connection has a socket")
-    }
-
-    fn use_socket(&mut self, socket: Arc<Socket>) {
-        // On TCP, fewer writes are better.
-        self.gathers = if socket.is_unix() { UNIX_GATHERS } else { BUFFER };
-        self.socket = Some(socket);
     }
 
     /// The deadline of a send that begins to wait now.
@@ -189,12 +174,12 @@ impl Tx {
         self.end = None;
         self.peer_loss = Some(Box::new(Error::Closed));
         self.write_backlog();
-        self.use_socket(absent);
+        self.socket = Some(absent);
     }
 
     /// Goes on with another peer.
     pub fn come_up(&mut self, socket: Arc<Socket>) {
         self.peer_loss = None;
-        self.use_socket(socket);
+        self.socket = Some(socket);
     }
 }

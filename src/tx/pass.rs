@@ -78,12 +78,25 @@ impl Tx {
             self.count(frames, bytes.len());
             return 0;
         }
+        let taken = self.take_part(bytes, frames, written, limit);
+        self.add_dropped((frames - taken) as u64);
+        frames - taken
+    }
+
+    /// Takes what the socket has written of frames in wire format, `written` bytes, and queues the rest of one
+    /// that was cut, and what follows as long as no more than `limit` bytes are queued. Returns how many
+    /// frames were taken.
+    pub fn take_part(
+        &mut self,
+        bytes: &[u8],
+        frames: usize,
+        written: usize,
+        limit: usize,
+    ) -> usize {
         let mut sent = Progress::default();
         sent.advance(bytes, frames, written);
         self.count(sent.frames, sent.whole);
-        let taken = sent.frames + self.enqueue(&bytes[sent.whole..], written - sent.whole, limit);
-        self.add_dropped((frames - taken) as u64);
-        frames - taken
+        sent.frames + self.enqueue(&bytes[sent.whole..], written - sent.whole, limit)
     }
 
     /// Counts frames that were dropped.
@@ -91,8 +104,8 @@ impl Tx {
         self.counts.dropped += frames;
     }
 
-    /// Writes what the socket takes, in one piece: smaller pieces, as for gathered frames, wake the
-    /// reader more often. Returns how many bytes were taken.
+    /// Writes what the socket takes, in one piece: smaller pieces wake the reader more often.
+    /// Returns how many bytes were taken.
     fn pass_now(&mut self, bytes: &[u8]) -> usize {
         if bytes.is_empty() || self.is_stuck() || self.end.is_some() {
             return 0;

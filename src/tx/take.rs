@@ -17,6 +17,9 @@ use crate::tx::frames::{Bad, Fit, Frames, Wire};
 /// Up to this length a frame is copied behind its prefix, because one piece costs less to write than two.
 const COPIED: usize = 2 << 10;
 
+/// Up to this length on the wire a frame is copied together with those that follow.
+const GATHERED: usize = 32 << 10;
+
 /// What frames are padded with.
 static PADDING: [u8; frame::PADDED] = [0; frame::PADDED];
 
@@ -120,26 +123,21 @@ impl Tx {
     ) -> Result<usize> {
         if self.socket().has_messages() && self.fit.padded == 0 && !self.has_lost_peer() {
             let written = self.socket().write_each(self.fitting(frames), self.gives_up());
-            let written = self.wrote(written, 0)?;
+            let count = written.as_ref().map_or(0, |written| written.frames);
+            let bytes = self.wrote(written, 0)?;
             if !self.has_lost_peer() {
-                return Ok(self.take(frames, written));
+                self.count(count, bytes);
+                pass_over(frames, count);
+                return Ok(count);
             }
         }
-        if is_last || first.len() > self.gathers {
+        let is_copied = frames.packed().is_none();
+        if is_last || is_copied && first.len() > GATHERED {
             let is_taken = self.put_one(first)? > 0;
-            if is_taken {
-                frames.next();
-            }
+            pass_over(frames, is_taken.into());
             return Ok(is_taken.into());
         }
-        let many = self.gather(frames);
-        let written = self.wrote(many.written, many.len)?;
-        if written < many.len {
-            return Ok(self.take(frames, written));
-        }
-        *frames = many.behind;
-        self.count(many.count, many.len);
-        Ok(many.count)
+        self.put_many(frames)
     }
 
     /// The frames up to the first that does not fit.
@@ -162,45 +160,47 @@ impl Tx {
         self.write(&[IoSlice::new(&prefix), IoSlice::new(wire.frame)])
     }
 
-    /// Writes as many of `frames` as one write is good for: copied together, or from where they lie if
-    /// they are in wire format already.
-    fn gather<'a, F: Frames<'a>>(&self, frames: &F) -> Gathered<F> {
+    /// Writes as many of `frames` as one write is good for: copied together, or from where they lie if they
+    /// are in wire format already. Moves past those that were taken, and returns how many.
+    fn put_many<'a>(&mut self, frames: &mut impl Frames<'a>) -> Result<usize> {
         let mut behind = frames.clone();
         if let Some(bytes) = frames.packed().filter(|_| self.fit.padded == 0) {
-            let (count, len) = go_over(&mut behind, self.fit, self.gathers, |_, _| {});
-            let written = self.write(&[IoSlice::new(&bytes[..len])]);
-            return Gathered { written, len, count, behind };
+            let (count, len) = go_over(&mut behind, self.fit, BUFFER, |_, _| {});
+            return self.write_many(&bytes[..len], count, frames, behind);
         }
         let mut buffer = pool::take(BUFFER);
         let room: &mut [u8] = &mut buffer;
         let (count, len) = if self.fit.padded == 0 {
-            copy_over(&mut behind, self.fit, &mut room[..self.gathers])
+            copy_over(&mut behind, self.fit, room)
         } else {
-            go_over(&mut behind, self.fit, self.gathers, |at, wire| {
+            go_over(&mut behind, self.fit, room.len(), |at, wire| {
                 wire.copy_to(&mut room[at..at + wire.len()]);
             })
         };
-        let written = self.write(&[IoSlice::new(&room[..len])]);
+        let put = self.write_many(&room[..len], count, frames, behind);
         pool::give_back(buffer);
-        Gathered { written, len, count, behind }
+        put
     }
 
-    /// Moves past the frames of which the socket has taken `written` bytes, and queues the rest of one
-    /// that was cut. Returns how many they are.
-    fn take<'a>(&mut self, frames: &mut impl Frames<'a>, mut written: usize) -> usize {
-        let mut taken = 0;
-        while written > 0 {
-            let wire = frames.next().and_then(|frame| self.wire(frame).ok());
-            let wire = wire.expect("as many frames as were written");
-            taken += 1;
-            if written < wire.len() {
-                self.queue.push_cut(&wire, written);
-                break;
-            }
-            written -= wire.len();
-            self.count(1, wire.len());
+    /// Writes `bytes`, in which the first `count` of `frames` lie in wire format. Where one is cut, its rest is
+    /// taken from there: a program that changes its frames meanwhile tears no stream by that.
+    fn write_many<'a, F: Frames<'a>>(
+        &mut self,
+        bytes: &[u8],
+        count: usize,
+        frames: &mut F,
+        behind: F,
+    ) -> Result<usize> {
+        let written = self.write(&[IoSlice::new(bytes)]);
+        let written = self.wrote(written, bytes.len())?;
+        if written == bytes.len() {
+            self.count(count, written);
+            *frames = behind;
+            return Ok(count);
         }
-        taken
+        let taken = self.take_part(bytes, count, written, 0);
+        pass_over(frames, taken);
+        Ok(taken)
     }
 
     /// A frame as it goes onto the wire, or why it is refused.
@@ -220,6 +220,11 @@ impl Tx {
             ),
         }
     }
+}
+
+/// Moves past so many frames.
+fn pass_over<'a>(frames: &mut impl Frames<'a>, count: usize) {
+    (0..count).for_each(|_| _ = frames.next());
 }
 
 /// Moves past the frames that fit, as many as have `most` bytes, and gives `each` the place in these where a
@@ -273,14 +278,4 @@ fn copy_over<'a, F: Frames<'a>>(frames: &mut F, fit: Fit, room: &mut [u8]) -> (u
     }
     *frames = behind;
     (count, most - left)
-}
-
-/// What one write of many frames did.
-struct Gathered<F> {
-    written: rustix::io::Result<Written>,
-    /// How many bytes there were to write, of how many frames.
-    len: usize,
-    count: usize,
-    /// The frames behind those.
-    behind: F,
 }
