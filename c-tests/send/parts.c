@@ -18,17 +18,16 @@ struct script {
 
 static struct script scripts[TWINS] = { { -1, ALL, ALL, 0 }, { -1, ALL, ALL, 0 } };
 
-/* Frames that a careless program changes while they are sent: with the next write they get longer. */
-enum { CHANGING = 5, LEN_BEFORE = 61, WIRE_BEFORE = RAW_PREFIX + LEN_BEFORE, LEN_AFTER = 100 };
-static qnet_frame *changing;
+/* What a careless program changes while it is sent: the next write of this thread calls this, once. */
+static __thread void (*change)(void);
 
-static void change(void)
+static void change_now(void)
 {
-    int i;
+    void (*now)(void) = change;
 
-    for (i = 0; changing && i < CHANGING; i++)
-        changing[i].len = LEN_AFTER;
-    changing = NULL;
+    change = NULL;
+    if (now)
+        now();
 }
 
 /* How many of `len` bytes are to be written, or a negative errno. */
@@ -60,7 +59,7 @@ ssize_t send(int fd, const void *bytes, size_t len, int flags)
 {
     long most = allowed(fd, len);
 
-    change();
+    change_now();
     if (most < 0) {
         errno = (int)-most;
         return -1;
@@ -97,7 +96,7 @@ ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 /* Instead of the C library's. */
 int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
 {
-    change();
+    change_now();
     return (int)syscall(SYS_sendmmsg, fd, messages, count, flags);
 }
 
@@ -378,21 +377,36 @@ static void a_part_of_a_batch_and_nothing_more(void)
 
 /* ---- Frames that change ---- */
 
-static void to_be_changed(qnet_frame *frames)
+enum { CHANGING = 5, LEN_BEFORE = 61, WIRE_BEFORE = RAW_PREFIX + LEN_BEFORE, LEN_AFTER = 100 };
+
+static qnet_frame changing[CHANGING];
+
+static void get_longer(void)
 {
     int i;
 
+    for (i = 0; i < CHANGING; i++)
+        changing[i].len = LEN_AFTER;
+}
+
+/* Sends them, and they get longer while they are written. Returns how many were taken. */
+static int send_changing(qnet_conn *conn)
+{
+    int i, taken;
+
     for (i = 0; i < CHANGING; i++) {
-        frames[i].data = content + i;
-        frames[i].len = LEN_BEFORE;
+        changing[i].data = content + i;
+        changing[i].len = LEN_BEFORE;
     }
-    changing = frames;
+    change = get_longer;
+    taken = qnet_send_batch(conn, changing, CHANGING);
+    CHECK_INT(changing[0].len, LEN_AFTER);
+    return taken;
 }
 
 /* What was begun of a frame is followed by its rest, as long as it was. */
 static void a_cut_batch_that_changes(void)
 {
-    qnet_frame frames[CHANGING];
     struct twins twins;
     int i, j, taken;
 
@@ -402,15 +416,12 @@ static void a_cut_batch_that_changes(void)
         taken = (i + WIRE_BEFORE - 1) / WIRE_BEFORE;
         twins_set(&twins, QNET_OPT_SEND_TIMEOUT_MS, 0);
         begin(&twins, i, NOTHING);
-        for (j = 0; j < TWINS; j++) {
-            to_be_changed(frames);
-            CHECK_INT(qnet_send_batch(twins.of[j].conn, frames, CHANGING), taken);
-            CHECK_INT(frames[0].len, LEN_AFTER);
-        }
+        for (j = 0; j < TWINS; j++)
+            CHECK_INT(send_changing(twins.of[j].conn), taken);
         end();
         twins_set(&twins, QNET_OPT_SEND_TIMEOUT_MS, -1);
         for (j = 0; j < taken; j++)
-            twins_owe(&twins, frames[j].data, LEN_BEFORE);
+            twins_owe(&twins, content + j, LEN_BEFORE);
         twins_settle(&twins);
     }
     twins_close(&twins);
@@ -420,16 +431,13 @@ static void a_cut_batch_that_changes(void)
 static void messages_that_change(void)
 {
     uint8_t got[LEN_AFTER];
-    qnet_frame frames[CHANGING];
     qnet_conn *conn;
     int ends[2], i;
 
     raw_fill(content, sizeof content, 4);
     CHECK_INT(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
     CHECK_INT(qnet_from_fd(ends[0], &conn), QNET_OK);
-    to_be_changed(frames);
-    CHECK_INT(qnet_send_batch(conn, frames, CHANGING), CHANGING);
-    CHECK_INT(frames[0].len, LEN_AFTER);
+    CHECK_INT(send_changing(conn), CHANGING);
     for (i = 0; i < CHANGING; i++) {
         CHECK_INT(recv(ends[1], got, sizeof got, 0), LEN_BEFORE);
         CHECK(memcmp(got, content + i, LEN_BEFORE) == 0);
@@ -440,6 +448,60 @@ static void messages_that_change(void)
     CHECK_INT(bytes_waiting(ends[1]), 0);
     CHECK_INT(qnet_close(conn), QNET_OK);
     close(ends[1]);
+}
+
+static uint8_t packed[CHANGING * WIRE_BEFORE];
+static size_t new_length;
+
+static void get_new_prefixes(void)
+{
+    int i;
+
+    for (i = 0; i < CHANGING; i++)
+        raw_put_length(packed + i * WIRE_BEFORE, new_length);
+}
+
+/*
+ * Packed frames have their lengths in the program's memory alone. Where they do not tell any more how a frame that
+ * was begun goes on, nothing more can be sent, and all else works.
+ */
+static void a_cut_packed_buffer_that_changes(void)
+{
+    static const size_t lengths[] = { 0, 14, 60, 62, 100, 1000, 60000, 70000, 0xffffffff };
+    uint8_t got[sizeof packed];
+    size_t i, part;
+
+    raw_fill(content, sizeof content, 4);
+    for (i = 0; i < sizeof lengths / sizeof *lengths; i++)
+        for (part = 1; part < sizeof packed; part += 7) {
+            qnet_conn *conn;
+            int result, fd, j;
+
+            conn = raw_pair(&fd);
+            CHECK_INT(qnet_set(conn, QNET_OPT_SEND_TIMEOUT_MS, 0), QNET_OK);
+            for (j = 0; j < CHANGING; j++) {
+                raw_put_length(packed + j * WIRE_BEFORE, LEN_BEFORE);
+                memcpy(packed + j * WIRE_BEFORE + RAW_PREFIX, content, LEN_BEFORE);
+            }
+            new_length = lengths[i];
+            put(&scripts[0].writes, 0);
+            put(&scripts[0].first, (int)part);
+            put(&scripts[0].rest, NOTHING);
+            put(&scripts[0].fd, qnet_fd(conn));
+            change = get_new_prefixes;
+            result = qnet_send_packed(conn, packed, sizeof packed);
+            CHECK(result > 0 || result == QNET_ERR_OS);
+            CHECK(result > 0 || qnet_last_errno() == EBADMSG);
+            result = qnet_send(conn, content, 60);
+            CHECK(result == QNET_ERR_AGAIN || result == QNET_ERR_OS);
+            end();
+            CHECK(qnet_flush(conn) != QNET_ERR_INTERNAL);
+            CHECK_INT(qnet_close(conn), QNET_OK);
+            CHECK_INT(qnet_flush(conn), QNET_ERR_HANDLE);
+            while (recv(fd, got, sizeof got, 0) > 0)
+                ;
+            close(fd);
+        }
 }
 
 int main(void)
@@ -456,5 +518,6 @@ int main(void)
     RUN(a_part_of_a_batch_and_nothing_more);
     RUN(a_cut_batch_that_changes);
     RUN(messages_that_change);
+    RUN(a_cut_packed_buffer_that_changes);
     return check_done();
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use crate::capture::interface::Probes;
-use crate::conn::{self, Conn, open, plug};
+use crate::conn::{self, Conn, open, plug, release};
 use crate::error::{Error, Result};
 use crate::forward::clock::Clock;
 use crate::forward::joining::Joining;
@@ -220,29 +220,22 @@ pub fn detach(hub: Ref<Hub>, conn: Ref<Conn>) -> Result<()> {
     Ok(())
 }
 
-/// A connection whose other end is attached, before anybody can reach that.
+/// A connection whose other end is attached.
 pub fn port(hub: Ref<Hub>) -> Result<Ref<Conn>> {
-    let (_, outer) = with_switch(hub, |switch| {
-        open::pair_with(|inner, state| attach_own_to(hub, switch, inner, state))
-    })?;
-    Ok(outer)
+    hub.check()?;
+    let (inner, outer) = open::pair()?;
+    let attached = attach_own(hub, inner);
+    if attached.is_err() {
+        [inner, outer].into_iter().for_each(release::discard);
+    }
+    attached.map(|()| outer)
 }
 
-/// Attaches a peer that is to be the hub's own.
-pub fn attach_own(hub: Ref<Hub>, conn: Ref<Conn>) -> Result<()> {
-    with_switch(hub, |switch| attach_own_to(hub, switch, conn, &mut *conn.state()?))
-}
-
-/// Attaches a connection, which the hub is to give back. It is remembered before: once it is attached it may end, and
+/// Attaches a connection that the hub is to give back. It is remembered before: once it is attached it may end, and
 /// who closes the hub has to wait for its handlers.
-fn attach_own_to(
-    hub: Ref<Hub>,
-    switch: &Arc<Switch>,
-    conn: Ref<Conn>,
-    state: &mut conn::State,
-) -> Result<()> {
+pub fn attach_own(hub: Ref<Hub>, conn: Ref<Conn>) -> Result<()> {
     hub.state()?.add_own(conn);
-    attach_to(switch, conn, state, true)
+    with_switch(hub, |switch| attach_to(switch, conn, &mut *conn.state()?, true))
 }
 
 /// What is to accept from a listener. The hub keeps its clock until `end_serving`.

@@ -2,7 +2,10 @@
 
 use std::io::IoSlice;
 
+use rustix::io::Errno;
+
 use crate::capture::interface::{Occasion, Way};
+use crate::error::Error;
 use crate::frame::Walk;
 use crate::runtime::event_loop::Loop;
 use crate::tx::Tx;
@@ -96,7 +99,14 @@ impl Tx {
         let mut sent = Progress::default();
         sent.advance(bytes, frames, written);
         self.count(sent.frames, sent.whole);
-        sent.frames + self.enqueue(&bytes[sent.whole..], written - sent.whole, limit)
+        let cut = written - sent.whole;
+        let queued = self.enqueue(&bytes[sent.whole..], cut, limit);
+        if cut > 0 && queued == 0 {
+            // A program has changed its packed frames meanwhile, and where the one ends that was begun is not
+            // to be known any more. The error is told by the next call.
+            let _ = self.fail(Error::Os(Errno::BADMSG));
+        }
+        sent.frames + queued
     }
 
     /// Counts frames that were dropped.
@@ -125,15 +135,16 @@ impl Tx {
         let mut count = 0;
         for frame in Walk::over(bytes) {
             let wire = Wire { frame, padded_len: frame.len() };
+            let is_begun = cut > 0 && count == 0;
             // The rest of a frame that was begun must follow.
-            if queued + wire.len() > limit && (cut == 0 || count > 0) {
+            if queued + wire.len() > limit && !is_begun || is_begun && cut >= wire.len() {
                 break;
             }
             queued += wire.len();
             count += 1;
-            match count {
-                1 if cut > 0 => self.queue.push_cut(&wire, cut),
-                _ => self.queue.push(&wire),
+            match is_begun {
+                true => self.queue.push_cut(&wire, cut),
+                false => self.queue.push(&wire),
             }
         }
         count

@@ -17,7 +17,7 @@ use crate::tx::frames::{Bad, Fit, Frames, Wire};
 /// Up to this length a frame is copied behind its prefix, because one piece costs less to write than two.
 const COPIED: usize = 2 << 10;
 
-/// Up to this length on the wire a frame is copied together with those that follow.
+/// Longer frames are written from where they lie, if they are the next: to copy one costs more than a system call.
 const GATHERED: usize = 32 << 10;
 
 /// What frames are padded with.
@@ -131,8 +131,8 @@ impl Tx {
                 return Ok(count);
             }
         }
-        let is_copied = frames.packed().is_none();
-        if is_last || is_copied && first.len() > GATHERED {
+        let is_packed = frames.packed().is_some();
+        if is_last || !is_packed && first.len() > GATHERED {
             let is_taken = self.put_one(first)? > 0;
             pass_over(frames, is_taken.into());
             return Ok(is_taken.into());
@@ -183,7 +183,7 @@ impl Tx {
     }
 
     /// Writes `bytes`, in which the first `count` of `frames` lie in wire format. Where one is cut, its rest is
-    /// taken from there: a program that changes its frames meanwhile tears no stream by that.
+    /// taken from there: a program that changes frames meanwhile, of which there is a copy, tears no stream by that.
     fn write_many<'a, F: Frames<'a>>(
         &mut self,
         bytes: &[u8],
@@ -200,7 +200,10 @@ impl Tx {
         }
         let taken = self.take_part(bytes, count, written, 0);
         pass_over(frames, taken);
-        Ok(taken)
+        match &self.end {
+            Some(end) if taken == 0 => Err((**end).clone()),
+            _ => Ok(taken),
+        }
     }
 
     /// A frame as it goes onto the wire, or why it is refused.

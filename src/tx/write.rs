@@ -52,13 +52,18 @@ impl Tx {
             Err(errno) if self.is_short => Err(Error::Os(errno)),
             Err(errno) => {
                 let end = if errno == Errno::PIPE { Error::Closed } else { Error::Os(errno) };
-                if self.redials && self.end.is_none() {
-                    self.lose_peer(end);
-                    return Ok(len);
-                }
-                Err((**self.end.get_or_insert_with(|| Box::new(end))).clone())
+                self.fail(end).map(|()| len)
             }
         }
+    }
+
+    /// Nothing more can be written: sending ends, or the connection is dialled again.
+    pub fn fail(&mut self, why: Error) -> Result<()> {
+        if self.redials && self.end.is_none() {
+            self.lose_peer(why);
+            return Ok(());
+        }
+        Err((**self.end.get_or_insert_with(|| Box::new(why))).clone())
     }
 
     /// Counts frames that were written whole, which have `bytes` bytes with their prefixes.
