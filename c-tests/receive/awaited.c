@@ -310,6 +310,80 @@ static void a_capture_begins_during_the_wait(void)
         }
 }
 
+/* ---- Frames that another thread leaves ---- */
+
+struct asker {
+    qnet_conn *conn;
+    int by_poll;
+    pthread_t thread;
+};
+
+/* Reads, so that it knows whether there is a frame, and takes none. */
+static void *asking(void *argument)
+{
+    struct asker *asker = argument;
+    uint8_t ready;
+    int result;
+
+    do
+        result = asker->by_poll ? qnet_poll(&asker->conn, &ready, 1, -1) : qnet_recv(asker->conn, NULL, 0, -1);
+    while (result > 0 && qnet_close_reason(asker->conn) == QNET_OK);
+    return NULL;
+}
+
+struct writer {
+    int fd;
+    struct flow flow;
+    pthread_t thread;
+};
+
+/* Writes many frames, many at a time, and leaves. */
+static void *writing(void *argument)
+{
+    struct writer *writer = argument;
+    int i, times = rounds(20000);
+
+    for (i = 0; i < times; i++) {
+        unsigned count = 1 + (unsigned)i % 200;
+        struct bundle bundle = bundle_make(&writer->flow, count);
+
+        raw_write(writer->fd, bundle.wire, bundle.len);
+        writer->flow.next += count;
+        bundle_free(&bundle);
+    }
+    CHECK(shutdown(writer->fd, SHUT_WR) == 0);
+    return NULL;
+}
+
+/* What it has read fills the buffer, and the next receive has to begin with that. */
+static void what_another_thread_asks_for(void)
+{
+    int by_poll, i, result;
+
+    for (by_poll = 0; by_poll < 2; by_poll++) {
+        struct writer writer = { 0, flow_of_small_frames(), 0 };
+        struct flow seen = writer.flow;
+        struct asker asker;
+        struct taker taker;
+
+        asker.conn = raw_pair(&writer.fd);
+        asker.by_poll = by_poll;
+        taker_start(&taker, asker.conn, BY_RECV, flow_each, &seen);
+        start_thread(&asker.thread, asking, &asker);
+        start_thread(&writer.thread, writing, &writer);
+        i = 0;
+        do
+            result = taker_pull(&taker, i++ % 2 ? 0 : -1);
+        while (result > 0 || result == QNET_ERR_AGAIN);
+        CHECK_INT(result, QNET_ERR_CLOSED);
+        join_thread(writer.thread);
+        join_thread(asker.thread);
+        CHECK_INT(seen.next, writer.flow.next);
+        taker_close(&taker);
+        close(writer.fd);
+    }
+}
+
 int main(void)
 {
     RUN(the_same_frames_in_every_way);
@@ -318,5 +392,6 @@ int main(void)
     RUN(what_one_reads_is_for_all);
     RUN(what_one_has_no_room_for_is_for_all);
     RUN(a_capture_begins_during_the_wait);
+    RUN(what_another_thread_asks_for);
     return check_done();
 }

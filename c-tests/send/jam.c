@@ -447,6 +447,32 @@ static void peer_leaves_a_blocked_send(void)
     }
 }
 
+/* A Unix peer says that it will not read any more, while a send waits for it; no descriptor tells that. */
+static void peer_stops_reading_for_good(void)
+{
+    int way;
+
+    for (way = 0; way < WAYS_TO_SEND; way++) {
+        struct flow flow = flow_of_one_size(&long_frame);
+        struct sender sender;
+        int fd;
+        qnet_conn *conn = raw_pair(&fd);
+
+        fill_up(conn, way, &flow);
+        send_timeout(conn, -1);
+        sender_start(&sender, conn, way, flow, 1);
+        raw_sleep_ms(20);
+        CHECK(!sender_done(&sender));
+        CHECK(shutdown(fd, SHUT_RD) == 0);
+        join_thread(sender.thread);
+        CHECK_INT(sender.result, QNET_ERR_CLOSED);
+        CHECK_INT(qnet_flush(conn), QNET_ERR_CLOSED);
+        check_counted(conn, flow.next);
+        CHECK_INT(qnet_close(conn), QNET_OK);
+        close(fd);
+    }
+}
+
 /*
  * The peer ends its direction, but goes on reading: what it reads whole counts as
  * sent, and the rest as lost.
@@ -639,6 +665,7 @@ int main(void)
     RUN_EACH(close_without_linger);
     RUN_EACH(peer_gone);
     RUN_EACH(peer_leaves_a_blocked_send);
+    RUN(peer_stops_reading_for_good);
     RUN_EACH(peer_half_closes);
     RUN_EACH_TCP(peer_resets);
     RUN_EACH(sends_after_the_own_end);

@@ -150,14 +150,18 @@ impl Pulled {
         Ok(pulled.and_then(|mut pulled| pulled.read_next(&socket, buf)))
     }
 
-    /// Reads once, unless another socket has taken the place of this one, and copies the next frame.
+    /// Reads once, unless another thread has read meanwhile or another socket has taken the place of this one, and
+    /// copies the next frame.
     fn read_next(&mut self, socket: &Arc<Socket>, buf: &mut [MaybeUninit<u8>]) -> Option<usize> {
         if !Arc::ptr_eq(self.state.socket(), socket) {
             return None;
         }
         let counts = &self.conn.rx_counts;
         let reads = counts.reads.get();
-        self.state.rx.fill(socket, counts);
+        // What another thread has left comes first, and may leave no room to read.
+        if self.state.rx.unread().is_empty() {
+            self.state.rx.fill(socket, counts);
+        }
         let len = self.recv_long(buf);
         self.state.share_since(self.conn, reads);
         len

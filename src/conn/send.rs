@@ -1,15 +1,22 @@
 //! Sending on a connection: waiting for room where a caller may, and leaving to the service thread what
 //! nobody waits for.
 
+use std::time::Duration;
+
 use crate::conn::{self, Conn, background};
 use crate::error::Result;
 use crate::runtime::handle::{Ref, Token};
 use crate::runtime::lock::Guard;
 use crate::runtime::service::Source;
 use crate::runtime::wait::{self, Tried};
+use crate::sys::clock::Deadline;
 use crate::tx::Tx;
 use crate::tx::frames::{Bad, Frames, Scattered, once};
 use crate::tx::sender::{Sender, TxGuard};
+
+/// How long a sender waits for room until it tries again: a write tells that a Unix peer has stopped reading for good, but
+/// no descriptor does while its socket is full (Linux, `unix_poll`).
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What sends for a connection, for the fast paths of sending.
 #[inline(always)]
@@ -123,7 +130,8 @@ fn with_room<R>(
         |(tx, _)| tx.deadline(),
         |(tx, epoch), deadline| {
             let (events, until) = tx.until_room_or_loss();
-            let (socket, until) = (tx.socket().clone(), until.sooner(deadline));
+            let until = until.sooner(Deadline::after(LOOK_AGAIN)).sooner(deadline);
+            let socket = tx.socket().clone();
             drop(tx);
             // After a time-out the socket is tried once more: it may have room for a frame long before
             // it says so.

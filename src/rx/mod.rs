@@ -82,7 +82,8 @@ impl Rx {
         Rx { found: Some(Box::new(Found::Failed(reason))), ..Rx::default() }
     }
 
-    /// Reads once. Returns whether there is something new: bytes, or the end.
+    /// Reads once, where no whole frame is: behind those there may be no room. Returns whether there is something new:
+    /// bytes, or the end.
     pub fn fill(&mut self, socket: &Socket, counts: &RxCounts) -> bool {
         if self.found.is_some() {
             return false;
