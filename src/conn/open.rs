@@ -8,7 +8,7 @@ use crate::conn::background::{self, Background, dialler};
 use crate::conn::dialled::{Down, Next, Redial, Reserve};
 use crate::conn::impair::Texts;
 use crate::conn::living::Living;
-use crate::conn::{self, Conn, State, handler, redial, service};
+use crate::conn::{self, Conn, State, handler, redial, release, service};
 use crate::error::Result;
 use crate::net::address::Target;
 use crate::net::messages::Messages;
@@ -121,11 +121,27 @@ fn open_dialled(target: Target, dialled: Result<OwnedFd>, options: Options) -> R
 
 /// Two connections that are each other's peer.
 pub fn pair() -> Result<(Ref<Conn>, Ref<Conn>)> {
+    pair_with(|_, _| Ok(()))
+}
+
+/// Two connections that are each other's peer. `prepare` is called with the first before anybody can reach
+/// it; if it fails there are none.
+pub fn pair_with(
+    prepare: impl FnOnce(Ref<Conn>, &mut State) -> Result<()>,
+) -> Result<(Ref<Conn>, Ref<Conn>)> {
     let (one, other) = open::pair()?;
     let a = conn::table().take()?;
     let b = conn::table().take().inspect_err(|_| conn::table().give_back(a.token))?;
-    // One behind the other: two states are locked in the order of their slots, and by links alone.
-    open_in(a, adopted(one), Options::default()).twin = b.token;
+    let mut state = open_in(a, adopted(one), Options::default());
+    state.twin = b.token;
+    let prepared = prepare(a, &mut state);
+    // Before the other is locked: two states are locked in the order of their slots, and by links alone.
+    drop(state);
+    if let Err(error) = prepared {
+        release::discard(a);
+        conn::table().give_back(b.token);
+        return Err(error);
+    }
     open_in(b, adopted(other), Options::default()).twin = a.token;
     Ok((a, b))
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use crate::capture::interface::Probes;
-use crate::conn::{self, Conn, open, plug, release};
+use crate::conn::{self, Conn, open, plug};
 use crate::error::{Error, Result};
 use crate::forward::clock::Clock;
 use crate::forward::joining::Joining;
@@ -220,15 +220,16 @@ pub fn detach(hub: Ref<Hub>, conn: Ref<Conn>) -> Result<()> {
     Ok(())
 }
 
-/// A connection whose other end is attached.
+/// A connection whose other end is attached, before anybody can reach that.
 pub fn port(hub: Ref<Hub>) -> Result<Ref<Conn>> {
-    hub.check()?;
-    let (inner, outer) = open::pair()?;
-    let attached = attach_own(hub, inner);
-    if attached.is_err() {
-        [inner, outer].into_iter().for_each(release::discard);
-    }
-    attached.map(|()| outer)
+    let (_, outer) = with_switch(hub, |switch| {
+        open::pair_with(|inner, state| {
+            // Here the hub's state comes second: nobody who has that waits for a connection that nobody knows.
+            hub.state()?.add_own(inner);
+            attach_to(switch, inner, state, true)
+        })
+    })?;
+    Ok(outer)
 }
 
 /// Attaches a connection that the hub is to give back. It is remembered before: once it is attached it may end, and
