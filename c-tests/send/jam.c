@@ -417,6 +417,16 @@ static void peer_gone(void)
     }
 }
 
+/* Fills the socket, and starts a thread that waits for room for one more frame. */
+static void sender_waits(struct sender *sender, qnet_conn *conn, int way, struct flow *flow)
+{
+    fill_up(conn, way, flow);
+    send_timeout(conn, -1);
+    sender_start(sender, conn, way, *flow, 1);
+    raw_sleep_ms(20);
+    CHECK(!sender_done(sender));
+}
+
 /* The peer leaves while a send waits for it, with frames underway. */
 static void peer_leaves_a_blocked_send(void)
 {
@@ -430,11 +440,7 @@ static void peer_leaves_a_blocked_send(void)
         qnet_conn *conn = link_open(&fd);
 
         squeeze(conn, fd, 4096);
-        fill_up(conn, way, &flow);
-        send_timeout(conn, -1);
-        sender_start(&sender, conn, way, flow, 1);
-        raw_sleep_ms(20);
-        CHECK(!sender_done(&sender));
+        sender_waits(&sender, conn, way, &flow);
         close(fd);
         join_thread(sender.thread);
         CHECK(sender.result == QNET_ERR_CLOSED || sender.result == QNET_ERR_OS);
@@ -458,11 +464,7 @@ static void peer_stops_reading_for_good(void)
         int fd;
         qnet_conn *conn = raw_pair(&fd);
 
-        fill_up(conn, way, &flow);
-        send_timeout(conn, -1);
-        sender_start(&sender, conn, way, flow, 1);
-        raw_sleep_ms(20);
-        CHECK(!sender_done(&sender));
+        sender_waits(&sender, conn, way, &flow);
         CHECK(shutdown(fd, SHUT_RD) == 0);
         join_thread(sender.thread);
         CHECK_INT(sender.result, QNET_ERR_CLOSED);

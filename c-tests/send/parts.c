@@ -100,16 +100,20 @@ int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
     return (int)syscall(SYS_sendmmsg, fd, messages, count, flags);
 }
 
+static void begin_one(struct script *script, qnet_conn *conn, int first, int rest)
+{
+    put(&script->writes, 0);
+    put(&script->first, first);
+    put(&script->rest, rest);
+    put(&script->fd, qnet_fd(conn));
+}
+
 static void begin(const struct twins *twins, int first, int rest)
 {
     int i;
 
-    for (i = 0; i < TWINS; i++) {
-        put(&scripts[i].writes, 0);
-        put(&scripts[i].first, first);
-        put(&scripts[i].rest, rest);
-        put(&scripts[i].fd, qnet_fd(twins->of[i].conn));
-    }
+    for (i = 0; i < TWINS; i++)
+        begin_one(&scripts[i], twins->of[i].conn, first, rest);
 }
 
 /* From now on the socket takes all that it is given. */
@@ -484,10 +488,7 @@ static void a_cut_packed_buffer_that_changes(void)
                 memcpy(packed + j * WIRE_BEFORE + RAW_PREFIX, content, LEN_BEFORE);
             }
             new_length = lengths[i];
-            put(&scripts[0].writes, 0);
-            put(&scripts[0].first, (int)part);
-            put(&scripts[0].rest, NOTHING);
-            put(&scripts[0].fd, qnet_fd(conn));
+            begin_one(&scripts[0], conn, (int)part, NOTHING);
             change = get_new_prefixes;
             result = qnet_send_packed(conn, packed, sizeof packed);
             CHECK(result > 0 || result == QNET_ERR_OS);

@@ -135,17 +135,19 @@ impl Tx {
         let mut count = 0;
         for frame in Walk::over(bytes) {
             let wire = Wire { frame, padded_len: frame.len() };
-            let is_begun = cut > 0 && count == 0;
             // The rest of a frame that was begun must follow.
-            if queued + wire.len() > limit && !is_begun || is_begun && cut >= wire.len() {
+            let is_begun = cut > 0 && count == 0;
+            let fits = if is_begun { cut < wire.len() } else { queued + wire.len() <= limit };
+            if !fits {
                 break;
+            }
+            if is_begun {
+                self.queue.push_cut(&wire, cut);
+            } else {
+                self.queue.push(&wire);
             }
             queued += wire.len();
             count += 1;
-            match is_begun {
-                true => self.queue.push_cut(&wire, cut),
-                false => self.queue.push(&wire),
-            }
         }
         count
     }
